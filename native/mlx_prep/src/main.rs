@@ -1,0 +1,108 @@
+//! Does on Linux what mlx-sys's own build script does on macOS, against a prebuilt MLX: compiles
+//! the mlx-c sources that the crate carries into `libmlxc.a` and generates `bindings.rs`.
+//!
+//! Usage: `mlx_prep NATIVE_DIR MLX_INCLUDE_DIR OUT_DIR`, with the C++ compiler in `CXX`.
+
+use std::error::Error;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// On x86-64 there is no `__fp16`, so mlx-c leaves out the float16 and bfloat16 accessors that
+/// mlx-rs calls. This header, put before every translation unit, names the types g++ and clang have.
+const HALF_TYPES: &str = "\
+#if defined(__x86_64__)
+#define HAS_FLOAT16
+#define HAS_BFLOAT16
+typedef _Float16 float16_t;
+typedef __bf16 bfloat16_t;
+#endif
+";
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let arguments: Vec<PathBuf> = std::env::args_os().skip(1).map(PathBuf::from).collect();
+    let [native, mlx_include, out] = arguments.as_slice() else {
+        return Err("usage: mlx_prep NATIVE_DIR MLX_INCLUDE_DIR OUT_DIR".into());
+    };
+    fs::create_dir_all(out)?;
+    let half_types = out.join("half_types.h");
+    fs::write(&half_types, HALF_TYPES)?;
+
+    let mlx_c = mlx_sys_sources(native)?.join("src/mlx-c");
+    compile(&mlx_c, mlx_include, &half_types, out)?;
+    generate_bindings(&mlx_c, mlx_include, &half_types, out)
+}
+
+/// The folder of the mlx-sys crate that the workspace's lock file names.
+fn mlx_sys_sources(native: &Path) -> Result<PathBuf, Box<dyn Error>> {
+    let metadata = cargo_metadata::MetadataCommand::new()
+        .current_dir(native)
+        .other_options(["--locked".to_string()])
+        .exec()?;
+    let package = metadata
+        .packages
+        .iter()
+        .find(|package| package.name.as_str() == "mlx-sys")
+        .ok_or("the workspace does not depend on mlx-sys")?;
+    let folder = package.manifest_path.parent();
+    Ok(folder.ok_or("mlx-sys has no folder")?.into())
+}
+
+fn with_extension(folder: &Path, extension: &str) -> Result<Vec<PathBuf>, Box<dyn Error>> {
+    let mut files = Vec::new();
+    for entry in fs::read_dir(folder)? {
+        let path = entry?.path();
+        if path.extension().is_some_and(|found| found == extension) {
+            files.push(path);
+        }
+    }
+    files.sort();
+    Ok(files)
+}
+
+fn compile(
+    mlx_c: &Path,
+    mlx_include: &Path,
+    half_types: &Path,
+    out: &Path,
+) -> Result<(), Box<dyn Error>> {
+    let target = format!("{}-unknown-linux-gnu", std::env::consts::ARCH);
+    cc::Build::new()
+        .cpp(true)
+        .target(&target)
+        .host(&target)
+        .opt_level(2)
+        .pic(true)
+        .warnings(false)
+        .std("c++20")
+        .include(mlx_c)
+        .include(mlx_include)
+        .flag("-include")
+        .flag(half_types)
+        .files(with_extension(&mlx_c.join("mlx/c"), "cpp")?)
+        .out_dir(out)
+        .cargo_metadata(false)
+        .try_compile("mlxc")?;
+    Ok(())
+}
+
+fn generate_bindings(
+    mlx_c: &Path,
+    mlx_include: &Path,
+    half_types: &Path,
+    out: &Path,
+) -> Result<(), Box<dyn Error>> {
+    let path = |path: &Path| path.display().to_string();
+    // `malloc` and `realloc` are left out as mlx-sys's own build script leaves them out.
+    let mut builder = bindgen::Builder::default()
+        .rust_target(bindgen::RustTarget::stable(73, 0).map_err(|error| format!("{error:?}"))?)
+        .clang_args(["-I", &path(mlx_c), "-I", &path(mlx_include)])
+        .clang_args(["-include", &path(half_types)])
+        .blocklist_function("malloc")
+        .blocklist_function("realloc")
+        .formatter(bindgen::Formatter::None);
+    for header in with_extension(&mlx_c.join("mlx/c"), "h")? {
+        builder = builder.header(path(&header));
+    }
+    builder.generate()?.write_to_file(out.join("bindings.rs"))?;
+    Ok(())
+}
