@@ -1,0 +1,32 @@
+//! MLX operations by name, over lazy arrays that any thread may build on and one worker a stream
+//! evaluates. Nothing here knows of the BEAM; `emily_nif` is the glue.
+//!
+//! Every input is checked before MLX sees it: where MLX would end the process or touch stray
+//! memory, an [`Error::Argument`] is returned instead.
+
+mod args;
+mod array;
+mod checks;
+mod create;
+mod device;
+mod dtype;
+mod error;
+mod ffi;
+mod fused;
+mod index;
+mod linalg;
+pub mod memory;
+mod op;
+mod shape;
+mod stream;
+mod worker;
+
+pub use args::{Arg, Args};
+pub use array::SharedArray;
+pub use create::{from_bytes, Number};
+pub use device::{devices, version, Device, Info};
+pub use dtype::Dtype;
+pub use error::{Error, Result};
+pub use op::{apply, Op, Value};
+pub use stream::StreamHandle;
+pub use worker::{Job, QueueFull};

@@ -1,0 +1,18 @@
+//! The NIF library: decodes terms, calls `emily_mlx`, encodes what it gives. No function here waits
+//! for MLX: what must be computed is queued, and its answer is a message.
+
+mod arrays;
+mod error;
+mod evaluation;
+mod expression;
+mod names;
+mod operations;
+mod resources;
+mod system;
+
+rustler::init!("Elixir.Emily.Native.Nif", load = load);
+
+fn load(env: rustler::Env, _info: rustler::Term) -> bool {
+    names::register(env);
+    true
+}

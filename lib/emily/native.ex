@@ -1,0 +1,532 @@
+defmodule Emily.Native do
+  @moduledoc """
+  MLX arrays and operations, without Nx.
+
+  An array is a reference to an MLX array. Operations are lazy: `run/2` and the fused kernels add
+  to a graph and return at once; `eval/1`, `to_binary/1` and `item/1` compute. What computes waits
+  for a message from the worker of the array's stream, so no scheduler of the BEAM ever waits for
+  MLX.
+
+      iex> x = Emily.Native.from_binary(<<1.0::float-32-native, 2.0::float-32-native>>, [2], :f32)
+      iex> [y] = Emily.Native.run([{:add, x, {:multiply, x, x}}])
+      iex> for <<v::float-32-native <- Emily.Native.to_binary(y)>>, do: v
+      [2.0, 6.0]
+
+  ## Types
+
+  `:bool`, `:u8`, `:u16`, `:u32`, `:u64`, `:s8`, `:s16`, `:s32`, `:s64`, `:f16`, `:bf16`, `:f32`,
+  `:f64` (on the CPU only) and `:c64`.
+
+  ## Devices
+
+  Where a function takes a device, it takes `:cpu`, `:gpu` or a stream from `stream_new/1`. Without
+  one the default device is used, which is the GPU where there is one.
+
+  ## Expressions
+
+  `run/2` takes nested tuples, each the name of an operation followed by its arguments: arrays,
+  expressions, numbers, booleans, types, lists of integers. Names and meanings are MLX's:
+
+    * one array: `{:exp, x}`, and likewise `abs negative expm1 log log1p log2 log10 sqrt rsqrt
+      square sin cos tan arcsin arccos arctan sinh cosh tanh arcsinh arccosh arctanh erf erfinv
+      sigmoid sign floor ceil round trunc logical_not bitwise_invert isnan isinf isfinite isposinf
+      isneginf real imag conjugate contiguous`
+    * two arrays, promoted and broadcast: `{:add, x, y}`, and likewise `subtract multiply divide
+      floor_divide remainder power maximum minimum arctan2 logaddexp equal not_equal greater
+      greater_equal less less_equal logical_and logical_or bitwise_and bitwise_or bitwise_xor
+      left_shift right_shift matmul`. An integer quotient by zero has all bits set, an integer
+      remainder by zero is the dividend.
+    * types: `{:astype, x, type}`, `{:view, x, type}`
+    * choosing: `{:where, condition, x, y}`, `{:clip, x, low, high}`
+    * new arrays: `{:full, shape, number, type}`, `{:arange, start, stop, step, type}`,
+      `{:eye, rows, columns, diagonal, type}`; a number may be `:nan`, `:infinity`,
+      `:neg_infinity` or `{:complex, re, im}`
+    * shapes: `{:reshape, x, shape}`, `{:transpose, x, axes}`, `{:broadcast_to, x, shape}`,
+      `{:expand_dims, x, axes}`, `{:squeeze, x, axes}`, `{:flip, x, axes}`,
+      `{:slice, x, starts, stops, strides}`, `{:slice_update, x, update, starts, stops, strides}`
+      (also `slice_update_add`, `_prod`, `_max`, `_min`),
+      `{:slice_dynamic, x, starts, axes, sizes}` and
+      `{:slice_update_dynamic, x, update, starts, axes}` (`starts` is an array, clamped),
+      `{:concatenate, xs, axis}`, `{:stack, xs, axis}`, `{:pad, x, axes, low, high, value}`,
+      `{:as_strided, x, shape, strides, offset}`, `{:tril, x, k}`, `{:triu, x, k}`,
+      `{:diagonal, x, offset, axis1, axis2}`, `{:repeat, x, times, axis}`, `{:tile, x, times}`
+    * reductions: `{:sum, x, axes, keepdims}`, and likewise `prod max min mean all any logsumexp`;
+      `{:softmax, x, axes, precise}`, `{:argmax, x, axis, keepdims}`, `{:argmin, ...}`,
+      `{:cumsum, x, axis, reverse}`, and likewise `cumprod cummax cummin logcumsumexp`
+    * sorting: `{:sort, x, axis}`, `{:argsort, x, axis}`
+    * indices, clamped into their axis: `{:take, x, indices, axis}`,
+      `{:take_along_axis, x, indices, axis}`, `{:gather, x, [indices], axes, slice_sizes}`,
+      `{:scatter, x, [indices], updates, axes}`, and likewise `scatter_add`, `_prod`, `_max`, `_min`
+    * linear algebra, on the CPU always: `{:cholesky, x, upper}`, `{:qr, x}` (two results),
+      `{:svd, x, vectors}` (three, or one), `{:eigh, x, upper}` (two), `{:lu, x}` (three),
+      `{:lu_factor, x}` (two), `{:solve, a, b}`, `{:solve_triangular, a, b, upper}`, `{:inv, x}`,
+      `{:det, x}`
+    * `{:fft, x, length, axis}`, and likewise `ifft rfft irfft`
+    * `{:conv, x, kernel, strides, low, high, kernel_dilation, input_dilation, groups, flip}`
+    * fused kernels: `{:rms_norm, x, weight, eps}`, `{:layer_norm, x, weight, bias, eps}`,
+      `{:rope, x, dims, traditional, base, scale, offset, freqs}`,
+      `{:attention, q, k, v, scale, mask, sinks}`, `{:einsum, subscripts, xs}`
+
+  `{:let, id, value, body}` names a value that `{:var, id}` uses in `body`, and
+  `{:elem, i, expression}` picks one result of several.
+
+  Every argument is checked: a wrong one raises `ArgumentError`, what MLX itself refuses raises
+  `Emily.Error`, and none ends the VM.
+  """
+
+  alias Emily.Native.Nif
+
+  @typedoc "A reference to an MLX array."
+  @opaque array :: reference()
+
+  @typedoc "A reference to a stream of work on a device."
+  @opaque stream :: reference()
+
+  @typedoc "A device, as its default stream, or a stream."
+  @type device :: :cpu | :gpu | stream()
+
+  @typedoc "A type of elements."
+  @type dtype ::
+          :bool
+          | :u8
+          | :u16
+          | :u32
+          | :u64
+          | :s8
+          | :s16
+          | :s32
+          | :s64
+          | :f16
+          | :bf16
+          | :f32
+          | :f64
+          | :c64
+
+  @typedoc "Nested tuples that name operations; see the module's documentation."
+  @type expression :: array() | tuple()
+
+  # A copy up to this many bytes keeps a scheduler well below a millisecond.
+  @large 262_144
+
+  @doc """
+  An array from its bytes: row-major, in the machine's byte order. The bytes are copied once.
+
+  `shape` is a list or a tuple of sizes. Raises `ArgumentError` where the shape, the type and the
+  number of bytes do not fit together.
+
+      iex> Emily.Native.from_binary(<<1, 2, 3, 4, 5, 6>>, {2, 3}, :u8) |> Emily.Native.shape()
+      {2, 3}
+  """
+  @spec from_binary(binary(), tuple() | [non_neg_integer()], dtype(), device()) :: array()
+  def from_binary(binary, shape, dtype, device \\ default_device())
+
+  def from_binary(binary, shape, dtype, device) when is_tuple(shape),
+    do: from_binary(binary, Tuple.to_list(shape), dtype, device)
+
+  def from_binary(binary, shape, dtype, device) when is_binary(binary) and is_list(shape) do
+    if byte_size(binary) > @large,
+      do: Nif.from_large_binary(binary, sizes(shape), dtype, device),
+      else: Nif.from_binary(binary, sizes(shape), dtype, device)
+  end
+
+  def from_binary(binary, shape, _dtype, _device) do
+    raise ArgumentError,
+          "from_binary: expected a binary and a shape, got " <>
+            "#{inspect(binary, limit: 5)} and #{inspect(shape)}"
+  end
+
+  defp sizes(shape) do
+    if Enum.all?(shape, &(is_integer(&1) and &1 in 0..0x7FFFFFFF)),
+      do: shape,
+      else: raise(ArgumentError, "from_binary: sizes must be 0..2^31-1, got #{inspect(shape)}")
+  end
+
+  @doc """
+  The array's bytes, row-major, computed where they are not yet.
+
+  A large binary refers to the array's memory and keeps it alive; a small one is a copy.
+
+      iex> [x] = Emily.Native.run([{:full, [2], 7, :u8}])
+      iex> Emily.Native.to_binary(x)
+      <<7, 7>>
+  """
+  @spec to_binary(array()) :: binary()
+  def to_binary(array) do
+    tag = make_ref()
+
+    case Nif.to_binary(array, tag) do
+      binary when is_binary(binary) -> binary
+      :queued -> await(tag)
+      :full -> again(fn -> to_binary(array) end)
+    end
+  end
+
+  @doc """
+  The array's one element: a number, `:nan`, `:infinity`, `:neg_infinity`, or `{re, im}`.
+
+      iex> [x] = Emily.Native.run([{:sum, {:arange, 0, 5, 1, :s32}, [0], false}])
+      iex> Emily.Native.item(x)
+      10
+  """
+  @spec item(array()) :: number() | :nan | :infinity | :neg_infinity | {number(), number()}
+  def item(array) do
+    dtype = dtype(array)
+
+    case Nif.shape(array) |> Enum.product() do
+      1 -> array |> to_binary() |> number(dtype)
+      _ -> raise ArgumentError, "item: expected one element, got shape #{inspect(shape(array))}"
+    end
+  end
+
+  defp number(<<value>>, type) when type in [:bool, :u8], do: value
+  defp number(<<value::16-native>>, :u16), do: value
+  defp number(<<value::32-native>>, :u32), do: value
+  defp number(<<value::64-native>>, :u64), do: value
+  defp number(<<value::8-signed>>, :s8), do: value
+  defp number(<<value::16-native-signed>>, :s16), do: value
+  defp number(<<value::32-native-signed>>, :s32), do: value
+  defp number(<<value::64-native-signed>>, :s64), do: value
+  defp number(<<bits::16-native>>, :f16), do: float(<<bits::16>>, 16)
+  # A bfloat16 is the upper half of a float32.
+  defp number(<<bits::16-native>>, :bf16), do: float(<<bits::16, 0::16>>, 32)
+  defp number(<<bits::32-native>>, :f32), do: float(<<bits::32>>, 32)
+  defp number(<<bits::64-native>>, :f64), do: float(<<bits::64>>, 64)
+  defp number(<<re::4-binary, im::4-binary>>, :c64), do: {number(re, :f32), number(im, :f32)}
+
+  defp float(bits, size) do
+    case bits do
+      <<value::float-size(size)>> -> value
+      <<0b011111::6, 0::10>> -> :infinity
+      <<0b111111::6, 0::10>> -> :neg_infinity
+      <<0b011111111::9, 0::23>> -> :infinity
+      <<0b111111111::9, 0::23>> -> :neg_infinity
+      <<0b011111111111::12, 0::52>> -> :infinity
+      <<0b111111111111::12, 0::52>> -> :neg_infinity
+      _ -> :nan
+    end
+  end
+
+  @doc """
+  The array's shape, without computing it.
+
+      iex> [x] = Emily.Native.run([{:full, [2, 3], 0, :f32}])
+      iex> Emily.Native.shape(x)
+      {2, 3}
+  """
+  @spec shape(array()) :: tuple()
+  def shape(array), do: array |> Nif.shape() |> List.to_tuple()
+
+  @doc """
+  The array's type, without computing it.
+
+      iex> [x] = Emily.Native.run([{:full, [], 0, :bf16}])
+      iex> Emily.Native.dtype(x)
+      :bf16
+  """
+  @spec dtype(array()) :: dtype()
+  def dtype(array), do: Nif.dtype(array)
+
+  @doc """
+  The size of the array's elements in bytes.
+
+      iex> [x] = Emily.Native.run([{:full, [2, 3], 0, :f32}])
+      iex> Emily.Native.nbytes(x)
+      24
+  """
+  @spec nbytes(array()) :: non_neg_integer()
+  def nbytes(array), do: Nif.nbytes(array)
+
+  @doc """
+  Computes arrays and waits for them.
+
+  Raises `Emily.Error` where MLX fails.
+
+      iex> [x] = Emily.Native.run([{:full, [2], 1, :f32}])
+      iex> Emily.Native.eval(x)
+      :ok
+  """
+  @spec eval(array() | [array()]) :: :ok
+  def eval(arrays) do
+    tag = make_ref()
+
+    case Nif.evaluate(List.wrap(arrays), tag) do
+      :ready -> :ok
+      :queued -> await(tag)
+      :full -> again(fn -> eval(arrays) end)
+    end
+  end
+
+  @doc """
+  Starts computing arrays, and returns once they are scheduled.
+
+      iex> [x] = Emily.Native.run([{:full, [2], 1, :f32}])
+      iex> Emily.Native.async_eval([x])
+      :ok
+  """
+  @spec async_eval(array() | [array()]) :: :ok
+  def async_eval(arrays) do
+    tag = make_ref()
+
+    case Nif.schedule(List.wrap(arrays), tag) do
+      :ready -> :ok
+      :queued -> await(tag)
+      :full -> again(fn -> async_eval(arrays) end)
+    end
+  end
+
+  # The worker always answers, so there is no time-out: a long computation is no failure.
+  defp await(tag) do
+    receive do
+      {^tag, :ok} -> :ok
+      {^tag, {:ok, binary}} -> binary
+      {^tag, {:error, :argument, message}} -> raise ArgumentError, message
+      {^tag, {:error, :mlx, message}} -> raise Emily.Error, message
+    end
+  end
+
+  # Thousands of processes wait for the stream: this one tries again a little later.
+  defp again(fun) do
+    Process.sleep(1)
+    fun.()
+  end
+
+  @doc """
+  Builds the graphs of expressions and returns their arrays, uncomputed, in order; an expression of
+  several results gives as many.
+
+      iex> [q, r] = Emily.Native.run([{:qr, {:eye, 2, 2, 0, :f32}}], :cpu)
+      iex> {Emily.Native.shape(q), Emily.Native.shape(r)}
+      {{2, 2}, {2, 2}}
+
+      iex> Emily.Native.run([{:reshape, {:full, [3], 0, :f32}, [2]}])
+      ** (Emily.Error) [reshape] Cannot reshape array of size 3 into shape (2).
+  """
+  @spec run([expression()], device()) :: [array()]
+  def run(expressions, device \\ default_device()), do: Nif.run(expressions, device)
+
+  @doc """
+  `x * rsqrt(mean(x^2) + eps) * weight` over the last axis, by `mx::fast::rms_norm`.
+
+  `weight` has the shape of that axis, or is `nil`.
+
+      iex> [x] = Emily.Native.run([{:full, [1, 4], 2.0, :f32}])
+      iex> Emily.Native.rms_norm(x, nil, 0.0) |> Emily.Native.shape()
+      {1, 4}
+  """
+  @spec rms_norm(array(), array() | nil, number(), device()) :: array()
+  def rms_norm(x, weight, eps, device \\ default_device()),
+    do: Nif.rms_norm(x, weight, eps, device)
+
+  @doc """
+  `(x - mean(x)) * rsqrt(variance(x) + eps) * weight + bias` over the last axis, by
+  `mx::fast::layer_norm`.
+
+  `weight` and `bias` have the shape of that axis, or are `nil`.
+
+      iex> [x] = Emily.Native.run([{:full, [1, 4], 2.0, :f32}])
+      iex> Emily.Native.layer_norm(x, nil, nil, 1.0e-5) |> Emily.Native.shape()
+      {1, 4}
+  """
+  @spec layer_norm(array(), array() | nil, array() | nil, number(), device()) :: array()
+  def layer_norm(x, weight, bias, eps, device \\ default_device()),
+    do: Nif.layer_norm(x, weight, bias, eps, device)
+
+  @doc """
+  Rotary position embedding of the last axis, by `mx::fast::rope`: the plane `i` of position `p`
+  turns by `p * scale / base^(2i / dims)`.
+
+  Positions run along the last axis but one and begin at `offset`, an integer array: a scalar, or
+  one for each entry of the first axis. With `traditional` a plane is a pair of neighbours, else
+  the two halves of `dims`. What lies beyond `dims` passes unchanged.
+
+      iex> [x, offset] = Emily.Native.run([{:full, [1, 1, 2, 4], 1.0, :f32}, {:full, [], 0, :s32}])
+      iex> Emily.Native.rope(x, offset, dims: 4) |> Emily.Native.shape()
+      {1, 1, 2, 4}
+
+  ## Options
+
+    * `:dims` - how many entries of the last axis turn; even. Required.
+    * `:traditional` - the layout of planes. Default `false`.
+    * `:base` - default `10_000.0`.
+    * `:scale` - default `1.0`.
+    * `:device` - default `default_device/0`.
+  """
+  @spec rope(array(), array(), keyword()) :: array()
+  def rope(x, offset, opts) do
+    opts =
+      Keyword.validate!(opts, [:dims, :device, traditional: false, base: 10_000.0, scale: 1.0])
+
+    device = opts[:device] || default_device()
+    Nif.rope(x, opts[:dims], opts[:traditional], opts[:base], opts[:scale], offset, device)
+  end
+
+  @doc """
+  `rope/3` with the period of each plane given: the plane `i` of position `p` turns by
+  `p * scale / freqs[i]`.
+
+  `freqs` has the shape `{div(dims, 2)}`. The options are those of `rope/3` without `:base`.
+
+      iex> [x, offset, freqs] =
+      ...>   Emily.Native.run([
+      ...>     {:full, [1, 1, 2, 4], 1.0, :f32},
+      ...>     {:full, [], 0, :s32},
+      ...>     {:full, [2], 1.0, :f32}
+      ...>   ])
+      iex> Emily.Native.rope_with_freqs(x, offset, freqs, dims: 4) |> Emily.Native.shape()
+      {1, 1, 2, 4}
+  """
+  @spec rope_with_freqs(array(), array(), array(), keyword()) :: array()
+  def rope_with_freqs(x, offset, freqs, opts) do
+    opts = Keyword.validate!(opts, [:dims, :device, traditional: false, scale: 1.0])
+    device = opts[:device] || default_device()
+    Nif.rope_with_freqs(x, opts[:dims], opts[:traditional], opts[:scale], offset, freqs, device)
+  end
+
+  @doc """
+  `softmax(scale * q k^T + mask) v`, by `mx::fast::scaled_dot_product_attention`.
+
+  `q` has the shape `{batch, heads, queries, dims}`; `k` and `v` may have fewer heads, each serving
+  as many of `q`'s. The type is that of `q`.
+
+      iex> [q] = Emily.Native.run([{:full, [1, 2, 3, 4], 1.0, :f32}])
+      iex> Emily.Native.attention(q, q, q, scale: 0.5, mask: :causal) |> Emily.Native.shape()
+      {1, 2, 3, 4}
+
+  ## Options
+
+    * `:scale` - required.
+    * `:mask` - `nil` (default), `:causal` (the last query sees every key), or an array that
+      broadcasts to `{batch, heads, queries, keys}`: added, or, if boolean, kept where true.
+    * `:sinks` - an array of shape `{heads}`, one more logit for each head, which takes part in
+      the softmax's denominator only. Default `nil`.
+    * `:device` - default `default_device/0`.
+  """
+  @spec attention(array(), array(), array(), keyword()) :: array()
+  def attention(q, k, v, opts) do
+    opts = Keyword.validate!(opts, [:scale, :device, mask: nil, sinks: nil])
+    device = opts[:device] || default_device()
+    Nif.attention(q, k, v, opts[:scale], opts[:mask], opts[:sinks], device)
+  end
+
+  @doc """
+  Einstein summation over any number of arrays, by `mx::einsum`, in the cheapest order.
+
+      iex> [x] = Emily.Native.run([{:eye, 2, 2, 0, :f32}])
+      iex> Emily.Native.einsum("ij,jk->ik", [x, x]) |> Emily.Native.shape()
+      {2, 2}
+  """
+  @spec einsum(String.t(), [array()], device()) :: array()
+  def einsum(subscripts, operands, device \\ default_device()),
+    do: Nif.einsum(subscripts, operands, device)
+
+  @doc """
+  The devices that this build of MLX and this machine have.
+
+      iex> :cpu in Emily.Native.devices()
+      true
+  """
+  @spec devices() :: [:cpu | :gpu]
+  def devices, do: Nif.devices()
+
+  @doc """
+  The GPU where there is one, else the CPU.
+
+      iex> Emily.Native.default_device() in Emily.Native.devices()
+      true
+  """
+  @spec default_device() :: :cpu | :gpu
+  def default_device do
+    case :persistent_term.get(__MODULE__, nil) do
+      nil ->
+        device = List.last(devices())
+        :persistent_term.put(__MODULE__, device)
+        device
+
+      device ->
+        device
+    end
+  end
+
+  @doc """
+  What a device says of itself, by MLX's own keys.
+
+      iex> Emily.Native.device_info(:cpu) |> is_map()
+      true
+  """
+  @spec device_info(:cpu | :gpu) :: %{String.t() => String.t() | non_neg_integer()}
+  def device_info(device), do: device |> Nif.device_info() |> Map.new()
+
+  @doc """
+  MLX's version.
+
+      iex> Emily.Native.mlx_version() =~ ~r/^\\d+\\.\\d+/
+      true
+  """
+  @spec mlx_version() :: String.t()
+  def mlx_version, do: Nif.mlx_version()
+
+  @doc """
+  A new stream on a device: its work runs beside that of others.
+
+      iex> stream = Emily.Native.stream_new(:cpu)
+      iex> [x] = Emily.Native.run([{:full, [], 1, :s32}], stream)
+      iex> Emily.Native.item(x)
+      1
+  """
+  @spec stream_new(:cpu | :gpu) :: stream()
+  def stream_new(device), do: Nif.stream_new(device)
+
+  @doc """
+  MLX's memory in bytes: `active` in arrays, `cache` freed and kept for the next, `peak` the most
+  that was active, and the `limit`.
+
+      iex> Emily.Native.memory() |> Map.keys() |> Enum.sort()
+      [:active, :cache, :limit, :peak]
+  """
+  @spec memory() :: %{
+          active: non_neg_integer(),
+          cache: non_neg_integer(),
+          peak: non_neg_integer(),
+          limit: non_neg_integer()
+        }
+  def memory, do: Nif.memory()
+
+  @doc """
+  Sets the memory above which allocations wait for arrays to be freed. Returns the limit before.
+
+      iex> limit = Emily.Native.memory().limit
+      iex> ^limit = Emily.Native.set_memory_limit(limit)
+      iex> Emily.Native.memory().limit == limit
+      true
+  """
+  @spec set_memory_limit(non_neg_integer()) :: non_neg_integer()
+  def set_memory_limit(bytes), do: Nif.set_memory_limit(bytes)
+
+  @doc """
+  Sets how many freed bytes MLX keeps for the next arrays. Returns the limit before.
+
+      iex> before = Emily.Native.set_cache_limit(0)
+      iex> Emily.Native.set_cache_limit(before)
+      0
+  """
+  @spec set_cache_limit(non_neg_integer()) :: non_neg_integer()
+  def set_cache_limit(bytes), do: Nif.set_cache_limit(bytes)
+
+  @doc """
+  Gives the freed bytes that MLX keeps back to the system.
+
+      iex> Emily.Native.clear_cache()
+      :ok
+  """
+  @spec clear_cache() :: :ok
+  def clear_cache, do: Nif.clear_cache()
+
+  @doc """
+  Sets the peak of `memory/0` back to what is active now.
+
+      iex> Emily.Native.reset_peak_memory()
+      :ok
+  """
+  @spec reset_peak_memory() :: :ok
+  def reset_peak_memory, do: Nif.reset_peak_memory()
+end

@@ -1,0 +1,47 @@
+defmodule Emily.Native.Nif do
+  @moduledoc false
+  # Stubs of the NIF library; `Emily.Native` documents what they do.
+
+  @on_load :load
+
+  def load do
+    path = :filename.join(:code.priv_dir(:emily), ~c"libemily_nif")
+
+    case :erlang.load_nif(path, 0) do
+      :ok -> :ok
+      {:error, {reason, text}} -> {:error, {reason, text}}
+    end
+  end
+
+  def run(_expressions, _device), do: stub()
+
+  def rms_norm(_x, _weight, _eps, _device), do: stub()
+  def layer_norm(_x, _weight, _bias, _eps, _device), do: stub()
+  def rope(_x, _dims, _traditional, _base, _scale, _offset, _device), do: stub()
+  def rope_with_freqs(_x, _dims, _traditional, _scale, _offset, _freqs, _device), do: stub()
+  def attention(_q, _k, _v, _scale, _mask, _sinks, _device), do: stub()
+  def einsum(_subscripts, _operands, _device), do: stub()
+
+  def from_binary(_binary, _shape, _type, _device), do: stub()
+  def from_large_binary(_binary, _shape, _type, _device), do: stub()
+  def to_binary(_array, _tag), do: stub()
+  def shape(_array), do: stub()
+  def dtype(_array), do: stub()
+  def nbytes(_array), do: stub()
+  def evaluate(_arrays, _tag), do: stub()
+  def schedule(_arrays, _tag), do: stub()
+  def is_evaluated(_array), do: stub()
+
+  def devices, do: stub()
+  def device_info(_device), do: stub()
+  def mlx_version, do: stub()
+  def stream_new(_device), do: stub()
+
+  def memory, do: stub()
+  def set_memory_limit(_bytes), do: stub()
+  def set_cache_limit(_bytes), do: stub()
+  def clear_cache, do: stub()
+  def reset_peak_memory, do: stub()
+
+  defp stub, do: :erlang.nif_error(:nif_not_loaded)
+end

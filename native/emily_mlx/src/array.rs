@@ -1,0 +1,153 @@
+//! An array that many threads hold.
+
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+
+use mlx_rs::Array;
+
+use crate::dtype::Dtype;
+use crate::error::{refuse, Result};
+use crate::ffi::{self, mlx};
+use crate::stream::StreamHandle;
+use crate::worker::{Job, QueueFull};
+
+/// How many operations may wait behind an array before they are scheduled unasked. It bounds the
+/// graph of a loop that never reads, and keeps the device busy while Elixir builds.
+const SCHEDULE_AT: u32 = 256;
+
+/// An array with what is known of its graph.
+pub struct SharedArray {
+    array: Option<Array>,
+    stream: StreamHandle,
+    /// Operations since the last that was scheduled, along the longest path.
+    depth: AtomicU32,
+    /// Whether unscheduled arrays behind it are computed together with others (as QR's two).
+    entangled: AtomicBool,
+    evaluated: AtomicBool,
+}
+
+// SAFETY: an array's shape and type never change, and building on it copies a counted pointer.
+// What changes when it is computed (its status, inputs and data) is touched by workers only, one
+// at a time; the data is read only after `evaluated` was set by the worker that computed it.
+unsafe impl Sync for SharedArray {}
+
+impl SharedArray {
+    /// An array that is already computed.
+    pub fn computed(array: Array, stream: &StreamHandle) -> Self {
+        SharedArray {
+            array: Some(array),
+            stream: stream.clone(),
+            depth: AtomicU32::new(0),
+            entangled: AtomicBool::new(false),
+            evaluated: AtomicBool::new(true),
+        }
+    }
+
+    /// The arrays that a graph gave, `depth` operations deep.
+    pub fn lazy(array: Array, stream: &StreamHandle, depth: u32, entangled: bool) -> Self {
+        SharedArray {
+            array: Some(array),
+            stream: stream.clone(),
+            depth: AtomicU32::new(depth),
+            entangled: AtomicBool::new(entangled),
+            evaluated: AtomicBool::new(false),
+        }
+    }
+
+    pub fn array(&self) -> &Array {
+        match &self.array {
+            Some(array) => array,
+            None => unreachable!("only a drop takes the array"),
+        }
+    }
+
+    pub fn stream(&self) -> &StreamHandle {
+        &self.stream
+    }
+
+    pub fn dtype(&self) -> Dtype {
+        Dtype::of(self.array())
+    }
+
+    pub fn depth(&self) -> u32 {
+        self.depth.load(Ordering::Relaxed)
+    }
+
+    pub fn is_entangled(&self) -> bool {
+        self.entangled.load(Ordering::Relaxed)
+    }
+
+    pub fn is_evaluated(&self) -> bool {
+        self.evaluated.load(Ordering::Acquire)
+    }
+
+    /// Called by the worker's answer once the array is computed.
+    pub fn set_evaluated(&self) {
+        self.depth.store(0, Ordering::Relaxed);
+        self.entangled.store(false, Ordering::Relaxed);
+        self.evaluated.store(true, Ordering::Release);
+    }
+
+    /// Schedules the graph behind the array when it has grown long.
+    pub fn schedule_if_deep(&self) {
+        if self.depth() < SCHEDULE_AT {
+            return;
+        }
+        let job = Job::Schedule {
+            arrays: vec![self.array().clone()],
+            done: Box::new(|_| ()),
+        };
+        // With a full queue the graph grows on until the next operation tries again.
+        if self.stream.worker().push(job).is_ok() {
+            self.depth.store(0, Ordering::Relaxed);
+        }
+    }
+
+    /// The same elements in row-major order: the array itself where they are.
+    pub fn row_major(&self) -> Result<Array> {
+        let array = self.array();
+        mlx!(mlx_contiguous, array.as_ptr(), false, self.stream.raw())
+    }
+
+    /// The bytes of a computed array; `None` where they are not in row-major order.
+    pub fn bytes(&self) -> Result<Option<&[u8]>> {
+        if !self.is_evaluated() {
+            refuse!("the array is not computed yet")
+        }
+        let (array, bytes) = (self.array(), self.array().nbytes());
+        if bytes == 0 {
+            return Ok(Some(&[]));
+        }
+        let mut row_major = false;
+        // SAFETY: the handle is live, and no worker changes a computed array.
+        ffi::status(|| unsafe {
+            mlx_sys::_mlx_array_is_row_contiguous(&mut row_major, array.as_ptr())
+        })?;
+        if !row_major {
+            return Ok(None);
+        }
+        // SAFETY: the array is computed and its elements lie in a row, so that `nbytes` of them can
+        // be read from its data; the data lives as long as the array, which lives as long as self,
+        // and MLX does not write to the data of an array that somebody holds.
+        let data = unsafe { mlx_sys::mlx_array_data_uint8(array.as_ptr()) };
+        if data.is_null() {
+            refuse!("the array of shape {:?} has no data", array.shape())
+        }
+        // SAFETY: as above.
+        Ok(Some(unsafe { std::slice::from_raw_parts(data, bytes) }))
+    }
+}
+
+impl Drop for SharedArray {
+    fn drop(&mut self) {
+        let Some(array) = self.array.take() else {
+            return;
+        };
+        if *self.entangled.get_mut() {
+            // The BEAM's schedulers run this and must not wait for the lock. With a full queue the
+            // array is leaked: safer than two threads in MLX's unlocked counts.
+            if let Err(QueueFull(job)) = self.stream.worker().push(Job::Free(array)) {
+                std::mem::forget(job);
+            }
+        }
+    }
+}

@@ -1,0 +1,79 @@
+//! Checks of shapes, axes and sizes, made before MLX is called.
+
+use mlx_rs::Array;
+
+use crate::args::Ints;
+use crate::error::{refuse, Result};
+use crate::memory;
+
+/// How many elements a shape has; refuses negative sizes and products that do not fit.
+pub(crate) fn shape(op: &str, shape: &[i32]) -> Result<usize> {
+    let mut elements = 1usize;
+    for &size in shape {
+        let Ok(size) = usize::try_from(size) else {
+            refuse!("{op}: negative size in shape {shape:?}")
+        };
+        // MLX counts elements and strides in 64 bits; half of that leaves room for item sizes.
+        elements = match elements.checked_mul(size) {
+            Some(elements) if elements <= usize::MAX >> 8 => elements,
+            _ => refuse!("{op}: shape {shape:?} has too many elements"),
+        };
+    }
+    Ok(elements)
+}
+
+pub(crate) fn axis(op: &str, axis: i32, rank: usize) -> Result<i32> {
+    let signed_rank = rank as i32;
+    if axis < -signed_rank || axis >= signed_rank {
+        refuse!("{op}: axis {axis} is out of bounds for rank {rank}")
+    }
+    Ok(if axis < 0 { axis + signed_rank } else { axis })
+}
+
+pub(crate) fn axes(op: &str, given: &[i32], rank: usize) -> Result<Ints> {
+    let mut axes = Ints::with_capacity(given.len());
+    for &one in given {
+        let one = axis(op, one, rank)?;
+        if axes.contains(&one) {
+            refuse!("{op}: axis {one} is named twice in {given:?}")
+        }
+        axes.push(one);
+    }
+    Ok(axes)
+}
+
+pub(crate) fn same_length(op: &str, wanted: usize, lists: &[(&str, usize)]) -> Result<()> {
+    for (name, length) in lists {
+        if *length != wanted {
+            refuse!("{op}: {name} has {length} entries, expected {wanted}")
+        }
+    }
+    Ok(())
+}
+
+pub(crate) fn at_least(op: &str, name: &str, values: &[i32], least: i32) -> Result<()> {
+    match values.iter().find(|value| **value < least) {
+        Some(value) => refuse!("{op}: {name} must be at least {least}, got {value}"),
+        None => Ok(()),
+    }
+}
+
+pub(crate) fn not_empty(op: &str, array: &Array) -> Result<()> {
+    if array.size() == 0 {
+        refuse!("{op}: the array of shape {:?} is empty", array.shape())
+    }
+    Ok(())
+}
+
+/// Refuses a result that no memory could hold: the kernel may promise such memory and end the
+/// process when it is touched.
+pub(crate) fn fits_memory(op: &str, array: &Array) -> Result<()> {
+    let (bytes, limit) = (array.nbytes(), memory::largest_array());
+    if bytes > limit {
+        refuse!(
+            "{op}: the result of shape {:?} would take {bytes} bytes, more than the {limit} bytes of memory",
+            array.shape()
+        )
+    }
+    Ok(())
+}

@@ -1,0 +1,141 @@
+//! New arrays.
+
+use half::{bf16, f16};
+use mlx_rs::Array;
+
+use crate::args::Args;
+use crate::checks;
+use crate::dtype::Dtype;
+use crate::error::{refuse, Error, Result};
+use crate::ffi::{self, mlx};
+use crate::op::Stream;
+
+/// A number as Elixir has it.
+#[derive(Clone, Copy, Debug)]
+pub enum Number {
+    Int(i128),
+    Float(f64),
+    Complex(f64, f64),
+}
+
+impl Number {
+    /// The number's bytes in a type. Integers wrap and floats round, as a cast does; a float that
+    /// an integer type cannot hold saturates, and NaN becomes zero.
+    fn to_bytes(self, op: &str, dtype: Dtype) -> Result<[u8; 8]> {
+        let mut bytes = [0; 8];
+        let mut put = |source: &[u8]| bytes[..source.len()].copy_from_slice(source);
+        let real = match self {
+            Number::Int(int) => int as f64,
+            Number::Float(float) => float,
+            Number::Complex(..) if dtype == Dtype::C64 => 0.0,
+            Number::Complex(..) => refuse!("{op}: a complex number needs the type c64"),
+        };
+        match (dtype, self) {
+            (Dtype::F16, _) => put(&f16::from_f64(real).to_le_bytes()),
+            (Dtype::Bf16, _) => put(&bf16::from_f64(real).to_le_bytes()),
+            (Dtype::F32, _) => put(&(real as f32).to_le_bytes()),
+            (Dtype::F64, _) => put(&real.to_le_bytes()),
+            (Dtype::C64, Number::Complex(re, im)) => {
+                put(&[(re as f32).to_le_bytes(), (im as f32).to_le_bytes()].concat())
+            }
+            (Dtype::C64, _) => put(&(real as f32).to_le_bytes()),
+            (Dtype::Bool, _) => put(&[u8::from(real != 0.0)]),
+            (_, Number::Int(int)) => put(&int.to_le_bytes()[..dtype.size()]),
+            (_, _) => {
+                let (low, high) = dtype.integer_range().unwrap_or((0, 1));
+                put(&(real as i128).clamp(low, high).to_le_bytes()[..dtype.size()])
+            }
+        }
+        Ok(bytes)
+    }
+}
+
+/// An array from its bytes in row-major order, copied once.
+pub fn from_bytes(bytes: &[u8], shape: &[i64], dtype: Dtype) -> Result<Array> {
+    let op = "from_binary";
+    let narrow = |size: &i64| {
+        i32::try_from(*size)
+            .map_err(|_| Error::Argument(format!("{op}: size {size} does not fit 32 bits")))
+    };
+    let shape: Vec<i32> = shape.iter().map(narrow).collect::<Result<_>>()?;
+    let expected = checks::shape(op, &shape)?.checked_mul(dtype.size());
+    if expected != Some(bytes.len()) {
+        refuse!(
+            "{op}: shape {shape:?} of type {} takes {} bytes, got {}",
+            dtype.name(),
+            expected.map_or("too many".to_owned(), |bytes| bytes.to_string()),
+            bytes.len()
+        )
+    }
+    new_data(bytes, &shape, dtype)
+}
+
+fn new_data(bytes: &[u8], shape: &[i32], dtype: Dtype) -> Result<Array> {
+    let rank = shape.len() as i32;
+    ffi::array(|result| {
+        // SAFETY: the caller made sure that `bytes` holds as many elements as `shape` says, and
+        // MLX copies them; it reads them bytewise, so alignment does not matter.
+        unsafe {
+            *result = mlx_sys::mlx_array_new();
+            mlx_sys::mlx_array_set_data(
+                result,
+                bytes.as_ptr().cast(),
+                shape.as_ptr(),
+                rank,
+                dtype.raw(),
+            )
+        }
+    })
+}
+
+/// One number as an array of rank 0.
+pub(crate) fn scalar(op: &str, number: Number, dtype: Dtype) -> Result<Array> {
+    let bytes = number.to_bytes(op, dtype)?;
+    new_data(&bytes[..dtype.size()], &[], dtype)
+}
+
+/// A vector of integers of an integer type.
+pub(crate) fn vector(op: &str, values: &[i64], dtype: Dtype) -> Result<Array> {
+    let mut bytes = Vec::with_capacity(values.len() * 8);
+    for value in values {
+        let one = Number::Int(i128::from(*value)).to_bytes(op, dtype)?;
+        bytes.extend_from_slice(&one[..dtype.size()]);
+    }
+    new_data(&bytes, &[values.len() as i32], dtype)
+}
+
+/// `{:full, shape, number, dtype}`
+pub(crate) fn full(args: &Args, stream: Stream) -> Result<Array> {
+    let (shape, number, dtype) = (args.shape()?, args.number()?, args.dtype()?);
+    let value = scalar(args.op, number, dtype)?;
+    if shape.is_empty() {
+        return Ok(value);
+    }
+    mlx!(
+        mlx_full,
+        shape.as_ptr(),
+        shape.len(),
+        value.as_ptr(),
+        dtype.raw(),
+        stream
+    )
+}
+
+/// `{:arange, start, stop, step, dtype}`
+pub(crate) fn arange(args: &Args, stream: Stream) -> Result<Array> {
+    let (start, stop, step) = (args.float()?, args.float()?, args.float()?);
+    let dtype = args.dtype()?;
+    let count = ((stop - start) / step).ceil();
+    if !count.is_finite() || count > f64::from(i32::MAX) {
+        refuse!("arange: from {start} to {stop} by {step} is no finite range")
+    }
+    mlx!(mlx_arange, start, stop, step, dtype.raw(), stream)
+}
+
+/// `{:eye, rows, columns, diagonal, dtype}`
+pub(crate) fn eye(args: &Args, stream: Stream) -> Result<Array> {
+    let (rows, columns, diagonal) = (args.int()?, args.int()?, args.int()?);
+    let dtype = args.dtype()?;
+    checks::shape(args.op, &[rows, columns])?;
+    mlx!(mlx_eye, rows, columns, diagonal, dtype.raw(), stream)
+}

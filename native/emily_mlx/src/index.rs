@@ -1,0 +1,230 @@
+//! Operations that take indices. MLX checks none of them; here every index is clamped into its
+//! axis, so that no input reads or writes stray memory.
+
+use mlx_rs::Array;
+use mlx_sys::{mlx_array, mlx_stream, mlx_vector_array};
+
+use crate::args::Args;
+use crate::checks;
+use crate::create::vector;
+use crate::dtype::Dtype;
+use crate::error::{refuse, Result};
+use crate::ffi::{self, mlx, Arrays};
+use crate::op::Stream;
+
+type ScatterFn = unsafe extern "C" fn(
+    *mut mlx_array,
+    mlx_array,
+    mlx_vector_array,
+    mlx_array,
+    *const i32,
+    usize,
+    mlx_stream,
+) -> i32;
+
+/// Clamps integer `indices` to `0..=limits`, where `limits` broadcasts against them.
+fn clamp(op: &str, indices: &Array, limits: &[i64], s: Stream) -> Result<Array> {
+    let dtype = Dtype::of(indices);
+    let Some((_, greatest)) = dtype.integer_range() else {
+        refuse!("{op}: indices must be integers, got {}", dtype.name())
+    };
+    // No index of a narrow type can reach a limit that the type cannot hold.
+    let within = |limit: &i64| i128::from(*limit).min(greatest) as i64;
+    let limits: Vec<i64> = limits.iter().map(within).collect();
+    let low = vector(op, &[0], dtype)?;
+    let high = vector(op, &limits, dtype)?;
+    let low = mlx!(mlx_reshape, low.as_ptr(), std::ptr::null(), 0, s)?;
+    let high = match limits.len() {
+        1 => mlx!(mlx_reshape, high.as_ptr(), std::ptr::null(), 0, s)?,
+        _ => high,
+    };
+    mlx!(mlx_clip, indices.as_ptr(), low.as_ptr(), high.as_ptr(), s)
+}
+
+fn clamp_to_axis(op: &str, indices: &Array, x: &Array, axis: i32, s: Stream) -> Result<Array> {
+    checks::not_empty(op, x)?;
+    clamp(op, indices, &[i64::from(x.dim(axis)) - 1], s)
+}
+
+pub(crate) fn take(args: &Args, s: Stream) -> Result<Array> {
+    let (x, indices) = (args.array()?, args.array()?);
+    let axis = args.axis(x)?;
+    let indices = clamp_to_axis(args.op, indices, x, axis, s)?;
+    mlx!(mlx_take_axis, x.as_ptr(), indices.as_ptr(), axis, s)
+}
+
+pub(crate) fn take_along_axis(args: &Args, s: Stream) -> Result<Array> {
+    let (x, indices) = (args.array()?, args.array()?);
+    let axis = args.axis(x)?;
+    if indices.ndim() != x.ndim() {
+        refuse!(
+            "take_along_axis: shapes {:?} and {:?} differ in rank",
+            x.shape(),
+            indices.shape()
+        )
+    }
+    let indices = clamp_to_axis(args.op, indices, x, axis, s)?;
+    mlx!(mlx_take_along_axis, x.as_ptr(), indices.as_ptr(), axis, s)
+}
+
+/// One array of indices for each axis named, clamped.
+fn clamp_all(op: &str, x: &Array, indices: &[Array], axes: &[i32], s: Stream) -> Result<Arrays> {
+    checks::same_length(op, axes.len(), &[("indices", indices.len())])?;
+    let clamped = |(indices, axis): (&Array, &i32)| clamp_to_axis(op, indices, x, *axis, s);
+    let clamped: Vec<Array> = indices
+        .iter()
+        .zip(axes)
+        .map(clamped)
+        .collect::<Result<_>>()?;
+    Arrays::new(&clamped)
+}
+
+/// Refuses slices that would leave `x`: one entry on an axis with indices, the size elsewhere.
+fn slices_fit(op: &str, x: &Array, sizes: &[i32], axes: &[i32]) -> Result<()> {
+    checks::same_length(op, x.ndim(), &[("the slices' shape", sizes.len())])?;
+    for (axis, (size, full)) in sizes.iter().zip(x.shape()).enumerate() {
+        let most = if axes.contains(&(axis as i32)) {
+            1
+        } else {
+            *full
+        };
+        if *size > most {
+            refuse!("{op}: a slice of {size} entries on axis {axis}, where {most} is the most")
+        }
+    }
+    Ok(())
+}
+
+pub(crate) fn gather(args: &Args, s: Stream) -> Result<Array> {
+    let (x, indices) = (args.array()?, args.arrays()?);
+    let (axes, sizes) = (args.axes(x.ndim())?, args.shape()?);
+    slices_fit(args.op, x, &sizes, &axes)?;
+    let indices = clamp_all(args.op, x, indices, &axes, s)?;
+    mlx!(
+        mlx_gather,
+        x.as_ptr(),
+        indices.as_ptr(),
+        axes.as_ptr(),
+        axes.len(),
+        sizes.as_ptr(),
+        sizes.len(),
+        s
+    )
+}
+
+pub(crate) fn scatter(function: ScatterFn, args: &Args, s: Stream) -> Result<Array> {
+    let (x, indices, updates) = (args.array()?, args.arrays()?, args.array()?);
+    let axes = args.axes(x.ndim())?;
+    let index_rank = indices.iter().map(Array::ndim).max().unwrap_or(0);
+    let Some(slices) = updates.shape().get(index_rank..) else {
+        refuse!(
+            "{}: updates of shape {:?} lack the indices' axes",
+            args.op,
+            updates.shape()
+        )
+    };
+    slices_fit(args.op, x, slices, &axes)?;
+    let indices = clamp_all(args.op, x, indices, &axes, s)?;
+    // SAFETY: the handles are live, the axes are within the rank and outlive the call, and no
+    // index or slice leaves the array.
+    ffi::array(|result| unsafe {
+        function(
+            result,
+            x.as_ptr(),
+            indices.as_ptr(),
+            updates.as_ptr(),
+            axes.as_ptr(),
+            axes.len(),
+            s,
+        )
+    })
+}
+
+/// Clamps the starts of slices of `sizes` over `axes`, as Nx does.
+fn clamp_starts(
+    op: &str,
+    x: &Array,
+    starts: &Array,
+    axes: &[i32],
+    sizes: &[i32],
+    s: Stream,
+) -> Result<Array> {
+    if starts.ndim() != 1 || starts.dim(0) as usize != axes.len() {
+        refuse!(
+            "{op}: starts must have shape [{}], got {:?}",
+            axes.len(),
+            starts.shape()
+        )
+    }
+    let mut limits = Vec::with_capacity(axes.len());
+    for (axis, size) in axes.iter().zip(sizes) {
+        let room = i64::from(x.dim(*axis)) - i64::from(*size);
+        if room < 0 {
+            refuse!(
+                "{op}: size {size} leaves axis {axis} of shape {:?}",
+                x.shape()
+            )
+        }
+        limits.push(room);
+    }
+    clamp(op, starts, &limits, s)
+}
+
+pub(crate) fn slice_dynamic(args: &Args, s: Stream) -> Result<Array> {
+    let (x, starts) = (args.array()?, args.array()?);
+    let (axes, sizes) = (args.axes(x.ndim())?, args.shape()?);
+    checks::same_length(args.op, x.ndim(), &[("sizes", sizes.len())])?;
+    for (axis, size) in sizes.iter().enumerate() {
+        if *size > x.dim(axis as i32) {
+            refuse!(
+                "{}: size {size} leaves axis {axis} of shape {:?}",
+                args.op,
+                x.shape()
+            )
+        }
+    }
+    let sliced: Vec<i32> = axes.iter().map(|axis| sizes[*axis as usize]).collect();
+    let starts = clamp_starts(args.op, x, starts, &axes, &sliced, s)?;
+    mlx!(
+        mlx_slice_dynamic,
+        x.as_ptr(),
+        starts.as_ptr(),
+        axes.as_ptr(),
+        axes.len(),
+        sizes.as_ptr(),
+        sizes.len(),
+        s
+    )
+}
+
+pub(crate) fn slice_update_dynamic(args: &Args, s: Stream) -> Result<Array> {
+    let (x, update, starts) = (args.array()?, args.array()?, args.array()?);
+    let axes = args.axes(x.ndim())?;
+    if update.ndim() != x.ndim() {
+        refuse!(
+            "{}: shapes {:?} and {:?} differ in rank",
+            args.op,
+            x.shape(),
+            update.shape()
+        )
+    }
+    for (axis, (size, full)) in update.shape().iter().zip(x.shape()).enumerate() {
+        if size > full {
+            refuse!(
+                "{}: an update of {size} leaves axis {axis} of {full}",
+                args.op
+            )
+        }
+    }
+    let sizes: Vec<i32> = axes.iter().map(|axis| update.dim(*axis)).collect();
+    let starts = clamp_starts(args.op, x, starts, &axes, &sizes, s)?;
+    mlx!(
+        mlx_slice_update_dynamic,
+        x.as_ptr(),
+        update.as_ptr(),
+        starts.as_ptr(),
+        axes.as_ptr(),
+        axes.len(),
+        s
+    )
+}

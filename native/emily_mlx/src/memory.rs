@@ -1,0 +1,64 @@
+//! MLX's allocator: figures in bytes, and limits.
+
+use mlx_rs::memory;
+use once_cell::sync::Lazy;
+
+use crate::error::Result;
+use crate::ffi::wrapped;
+
+/// What the allocator holds.
+#[derive(Clone, Copy, Debug)]
+pub struct Figures {
+    /// Bytes in arrays.
+    pub active: usize,
+    /// Bytes freed by arrays and kept for the next.
+    pub cache: usize,
+    /// The most bytes that were in arrays at once.
+    pub peak: usize,
+    pub limit: usize,
+}
+
+pub fn figures() -> Result<Figures> {
+    Ok(Figures {
+        active: wrapped(memory::active_memory)?,
+        cache: wrapped(memory::cache_memory)?,
+        peak: wrapped(memory::peak_memory)?,
+        limit: wrapped(memory::memory_limit)?,
+    })
+}
+
+/// Sets the limit above which allocations wait for memory to come free; returns the one before.
+pub fn set_limit(bytes: usize) -> Result<usize> {
+    wrapped(|| memory::set_memory_limit(bytes))
+}
+
+/// Sets how many freed bytes are kept; returns the limit before.
+pub fn set_cache_limit(bytes: usize) -> Result<usize> {
+    wrapped(|| memory::set_cache_limit(bytes))
+}
+
+pub fn clear_cache() -> Result<()> {
+    wrapped(memory::clear_cache)
+}
+
+pub fn reset_peak() -> Result<()> {
+    wrapped(memory::reset_peak_memory)
+}
+
+/// The size above which no array can be held: this machine's memory, in bytes.
+pub(crate) fn largest_array() -> usize {
+    static TOTAL: Lazy<usize> = Lazy::new(|| {
+        // SAFETY: sysconf reads two constants of the system.
+        let (pages, size) = unsafe {
+            (
+                libc::sysconf(libc::_SC_PHYS_PAGES),
+                libc::sysconf(libc::_SC_PAGESIZE),
+            )
+        };
+        match (usize::try_from(pages), usize::try_from(size)) {
+            (Ok(pages), Ok(size)) => pages.saturating_mul(size),
+            _ => usize::MAX,
+        }
+    });
+    *TOTAL
+}

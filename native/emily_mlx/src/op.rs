@@ -1,0 +1,412 @@
+//! The table of operations: one arm each, reading its arguments in order.
+
+use mlx_rs::Array;
+use mlx_sys::{mlx_array, mlx_stream};
+use strum::{EnumIter, IntoStaticStr};
+
+use crate::args::Args;
+use crate::dtype::Dtype;
+use crate::error::{refuse, Result};
+use crate::ffi::{self, mlx};
+use crate::stream::StreamHandle;
+use crate::{checks, create, fused, index, linalg, shape};
+
+/// What mlx-c takes as a stream.
+pub(crate) type Stream = mlx_stream;
+
+type Unary = unsafe extern "C" fn(*mut mlx_array, mlx_array, mlx_stream) -> i32;
+type Binary = unsafe extern "C" fn(*mut mlx_array, mlx_array, mlx_array, mlx_stream) -> i32;
+type Reduction =
+    unsafe extern "C" fn(*mut mlx_array, mlx_array, *const i32, usize, bool, mlx_stream) -> i32;
+type AxisReduction = unsafe extern "C" fn(*mut mlx_array, mlx_array, i32, bool, mlx_stream) -> i32;
+type Sort = unsafe extern "C" fn(*mut mlx_array, mlx_array, i32, mlx_stream) -> i32;
+type Cumulative =
+    unsafe extern "C" fn(*mut mlx_array, mlx_array, i32, bool, bool, mlx_stream) -> i32;
+type TypedCumulative = unsafe extern "C" fn(
+    *mut mlx_array,
+    mlx_array,
+    i32,
+    bool,
+    bool,
+    mlx_sys::mlx_optional_dtype,
+    mlx_stream,
+) -> i32;
+type Fft = unsafe extern "C" fn(
+    *mut mlx_array,
+    mlx_array,
+    i32,
+    i32,
+    mlx_sys::mlx_fft_norm,
+    mlx_stream,
+) -> i32;
+
+/// The operations, under the names by which they cross from Elixir (in snake case).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, EnumIter, IntoStaticStr)]
+#[strum(serialize_all = "snake_case")]
+#[rustfmt::skip]
+pub enum Op {
+    Abs, Negative, Exp, Expm1, Log, Log1p, Log2, Log10, Sqrt, Rsqrt, Square,
+    Sin, Cos, Tan, Arcsin, Arccos, Arctan, Sinh, Cosh, Tanh, Arcsinh, Arccosh, Arctanh,
+    Erf, Erfinv, Sigmoid, Sign, Floor, Ceil, Round, Trunc, LogicalNot, BitwiseInvert,
+    Isnan, Isinf, Isfinite, Isposinf, Isneginf, Real, Imag, Conjugate, Contiguous,
+    Add, Subtract, Multiply, Divide, FloorDivide, Remainder, Power, Maximum, Minimum, Arctan2,
+    Logaddexp, Equal, NotEqual, Greater, GreaterEqual, Less, LessEqual, LogicalAnd, LogicalOr,
+    BitwiseAnd, BitwiseOr, BitwiseXor, LeftShift, RightShift, Matmul,
+    Astype, View, Where, Clip, Full, Arange, Eye,
+    Reshape, Transpose, BroadcastTo, ExpandDims, Squeeze, Flip, Slice, SliceUpdate, SliceUpdateAdd,
+    SliceUpdateProd, SliceUpdateMax, SliceUpdateMin, SliceDynamic, SliceUpdateDynamic, Concatenate,
+    Stack, Pad, AsStrided, Tril, Triu, Diagonal, Repeat, Tile,
+    Sum, Prod, Max, Min, Mean, All, Any, Logsumexp, Softmax, Argmax, Argmin,
+    Cumsum, Cumprod, Cummax, Cummin, Logcumsumexp, Sort, Argsort,
+    Take, TakeAlongAxis, Gather, Scatter, ScatterAdd, ScatterProd, ScatterMax, ScatterMin,
+    Cholesky, Qr, Svd, Eigh, Lu, LuFactor, Solve, SolveTriangular, Inv, Det,
+    Fft, Ifft, Rfft, Irfft, Conv,
+    RmsNorm, LayerNorm, Rope, Attention, Einsum,
+}
+
+impl Op {
+    pub fn name(self) -> &'static str {
+        self.into()
+    }
+}
+
+/// What an operation gives: one array, or several that MLX computes together.
+#[derive(Debug)]
+pub enum Value {
+    One(Array),
+    Many(Vec<Array>),
+}
+
+impl From<Array> for Value {
+    fn from(array: Array) -> Self {
+        Value::One(array)
+    }
+}
+
+impl From<Vec<Array>> for Value {
+    fn from(arrays: Vec<Array>) -> Self {
+        Value::Many(arrays)
+    }
+}
+
+/// Adds one operation to the lazy graph. Nothing is computed.
+pub fn apply(op: Op, args: &Args, stream: &StreamHandle) -> Result<Value> {
+    let value = build(op, args, stream)?;
+    args.finish()?;
+    // A broadcast takes no memory of its own.
+    if op != Op::BroadcastTo {
+        match &value {
+            Value::One(array) => checks::fits_memory(args.op, array)?,
+            Value::Many(arrays) => arrays
+                .iter()
+                .try_for_each(|array| checks::fits_memory(args.op, array))?,
+        }
+    }
+    Ok(value)
+}
+
+#[rustfmt::skip]
+fn build(op: Op, args: &Args, stream: &StreamHandle) -> Result<Value> {
+    let s = stream.raw();
+    let value: Array = match op {
+        Op::Abs => unary(mlx_sys::mlx_abs, args, s),
+        Op::Negative => unary(mlx_sys::mlx_negative, args, s),
+        Op::Exp => unary(mlx_sys::mlx_exp, args, s),
+        Op::Expm1 => unary(mlx_sys::mlx_expm1, args, s),
+        Op::Log => unary(mlx_sys::mlx_log, args, s),
+        Op::Log1p => unary(mlx_sys::mlx_log1p, args, s),
+        Op::Log2 => unary(mlx_sys::mlx_log2, args, s),
+        Op::Log10 => unary(mlx_sys::mlx_log10, args, s),
+        Op::Sqrt => unary(mlx_sys::mlx_sqrt, args, s),
+        Op::Rsqrt => unary(mlx_sys::mlx_rsqrt, args, s),
+        Op::Square => unary(mlx_sys::mlx_square, args, s),
+        Op::Sin => unary(mlx_sys::mlx_sin, args, s),
+        Op::Cos => unary(mlx_sys::mlx_cos, args, s),
+        Op::Tan => unary(mlx_sys::mlx_tan, args, s),
+        Op::Arcsin => unary(mlx_sys::mlx_arcsin, args, s),
+        Op::Arccos => unary(mlx_sys::mlx_arccos, args, s),
+        Op::Arctan => unary(mlx_sys::mlx_arctan, args, s),
+        Op::Sinh => unary(mlx_sys::mlx_sinh, args, s),
+        Op::Cosh => unary(mlx_sys::mlx_cosh, args, s),
+        Op::Tanh => unary(mlx_sys::mlx_tanh, args, s),
+        Op::Arcsinh => unary(mlx_sys::mlx_arcsinh, args, s),
+        Op::Arccosh => unary(mlx_sys::mlx_arccosh, args, s),
+        Op::Arctanh => unary(mlx_sys::mlx_arctanh, args, s),
+        Op::Erf => unary(mlx_sys::mlx_erf, args, s),
+        Op::Erfinv => unary(mlx_sys::mlx_erfinv, args, s),
+        Op::Sigmoid => unary(mlx_sys::mlx_sigmoid, args, s),
+        Op::Sign => unary(mlx_sys::mlx_sign, args, s),
+        Op::Floor => unary(mlx_sys::mlx_floor, args, s),
+        Op::Ceil => unary(mlx_sys::mlx_ceil, args, s),
+        Op::Round => { let x = args.array()?; mlx!(mlx_round, x.as_ptr(), 0, s) }
+        Op::Trunc => unary(mlx_sys::mlx_trunc, args, s),
+        Op::LogicalNot => unary(mlx_sys::mlx_logical_not, args, s),
+        Op::BitwiseInvert => unary(mlx_sys::mlx_bitwise_invert, args, s),
+        Op::Isnan => unary(mlx_sys::mlx_isnan, args, s),
+        Op::Isinf => unary(mlx_sys::mlx_isinf, args, s),
+        Op::Isfinite => unary(mlx_sys::mlx_isfinite, args, s),
+        Op::Isposinf => unary(mlx_sys::mlx_isposinf, args, s),
+        Op::Isneginf => unary(mlx_sys::mlx_isneginf, args, s),
+        Op::Real => unary(mlx_sys::mlx_real, args, s),
+        Op::Imag => unary(mlx_sys::mlx_imag, args, s),
+        Op::Conjugate => unary(mlx_sys::mlx_conjugate, args, s),
+        Op::Contiguous => { let x = args.array()?; mlx!(mlx_contiguous, x.as_ptr(), false, s) }
+
+        Op::Add => binary(mlx_sys::mlx_add, args, s),
+        Op::Subtract => binary(mlx_sys::mlx_subtract, args, s),
+        Op::Multiply => binary(mlx_sys::mlx_multiply, args, s),
+        Op::Divide => binary(mlx_sys::mlx_divide, args, s),
+        Op::FloorDivide => divide_integers(mlx_sys::mlx_floor_divide, true, args, s),
+        Op::Remainder => divide_integers(mlx_sys::mlx_remainder, false, args, s),
+        Op::Power => binary(mlx_sys::mlx_power, args, s),
+        Op::Maximum => binary(mlx_sys::mlx_maximum, args, s),
+        Op::Minimum => binary(mlx_sys::mlx_minimum, args, s),
+        Op::Arctan2 => binary(mlx_sys::mlx_arctan2, args, s),
+        Op::Logaddexp => binary(mlx_sys::mlx_logaddexp, args, s),
+        Op::Equal => binary(mlx_sys::mlx_equal, args, s),
+        Op::NotEqual => binary(mlx_sys::mlx_not_equal, args, s),
+        Op::Greater => binary(mlx_sys::mlx_greater, args, s),
+        Op::GreaterEqual => binary(mlx_sys::mlx_greater_equal, args, s),
+        Op::Less => binary(mlx_sys::mlx_less, args, s),
+        Op::LessEqual => binary(mlx_sys::mlx_less_equal, args, s),
+        Op::LogicalAnd => binary(mlx_sys::mlx_logical_and, args, s),
+        Op::LogicalOr => binary(mlx_sys::mlx_logical_or, args, s),
+        Op::BitwiseAnd => binary(mlx_sys::mlx_bitwise_and, args, s),
+        Op::BitwiseOr => binary(mlx_sys::mlx_bitwise_or, args, s),
+        Op::BitwiseXor => binary(mlx_sys::mlx_bitwise_xor, args, s),
+        Op::LeftShift => binary(mlx_sys::mlx_left_shift, args, s),
+        Op::RightShift => binary(mlx_sys::mlx_right_shift, args, s),
+        Op::Matmul => binary(mlx_sys::mlx_matmul, args, s),
+
+        Op::Astype => { let (x, dtype) = (args.array()?, args.dtype()?); mlx!(mlx_astype, x.as_ptr(), dtype.raw(), s) }
+        Op::View => { let (x, dtype) = (args.array()?, args.dtype()?); mlx!(mlx_view, x.as_ptr(), dtype.raw(), s) }
+        Op::Where => {
+            let (condition, x, y) = (args.array()?, args.array()?, args.array()?);
+            mlx!(mlx_where, condition.as_ptr(), x.as_ptr(), y.as_ptr(), s)
+        }
+        Op::Clip => {
+            let (x, low, high) = (args.array()?, args.array()?, args.array()?);
+            mlx!(mlx_clip, x.as_ptr(), low.as_ptr(), high.as_ptr(), s)
+        }
+        Op::Full => create::full(args, s),
+        Op::Arange => create::arange(args, s),
+        Op::Eye => create::eye(args, s),
+
+        Op::Reshape => shape::reshape(args, s),
+        Op::Transpose => shape::transpose(args, s),
+        Op::BroadcastTo => shape::broadcast_to(args, s),
+        Op::ExpandDims => shape::expand_dims(args, s),
+        Op::Squeeze => shape::over_axes(mlx_sys::mlx_squeeze_axes, args, s),
+        Op::Flip => shape::over_axes(mlx_sys::mlx_flip_axes, args, s),
+        Op::Slice => shape::slice(args, s),
+        Op::SliceUpdate => shape::slice_update(mlx_sys::mlx_slice_update, args, s),
+        Op::SliceUpdateAdd => shape::slice_update(mlx_sys::mlx_slice_update_add, args, s),
+        Op::SliceUpdateProd => shape::slice_update(mlx_sys::mlx_slice_update_prod, args, s),
+        Op::SliceUpdateMax => shape::slice_update(mlx_sys::mlx_slice_update_max, args, s),
+        Op::SliceUpdateMin => shape::slice_update(mlx_sys::mlx_slice_update_min, args, s),
+        Op::SliceDynamic => index::slice_dynamic(args, s),
+        Op::SliceUpdateDynamic => index::slice_update_dynamic(args, s),
+        Op::Concatenate => shape::concatenate(args, s),
+        Op::Stack => shape::stack(args, s),
+        Op::Pad => shape::pad(args, s),
+        Op::AsStrided => shape::as_strided(args, s),
+        Op::Tril => { let (x, k) = (shape::matrix(args)?, args.int()?); mlx!(mlx_tril, x.as_ptr(), k, s) }
+        Op::Triu => { let (x, k) = (shape::matrix(args)?, args.int()?); mlx!(mlx_triu, x.as_ptr(), k, s) }
+        Op::Diagonal => shape::diagonal(args, s),
+        Op::Repeat => shape::repeat(args, s),
+        Op::Tile => shape::tile(args, s),
+
+        Op::Sum => reduce(mlx_sys::mlx_sum_axes, args, s),
+        Op::Prod => reduce(mlx_sys::mlx_prod_axes, args, s),
+        Op::Max => reduce_some(mlx_sys::mlx_max_axes, args, s),
+        Op::Min => reduce_some(mlx_sys::mlx_min_axes, args, s),
+        Op::Mean => reduce(mlx_sys::mlx_mean_axes, args, s),
+        Op::All => reduce(mlx_sys::mlx_all_axes, args, s),
+        Op::Any => reduce(mlx_sys::mlx_any_axes, args, s),
+        Op::Logsumexp => reduce_some(mlx_sys::mlx_logsumexp_axes, args, s),
+        Op::Softmax => reduce_some(mlx_sys::mlx_softmax_axes, args, s),
+        Op::Argmax => reduce_axis(mlx_sys::mlx_argmax_axis, args, s),
+        Op::Argmin => reduce_axis(mlx_sys::mlx_argmin_axis, args, s),
+        Op::Cumsum => cumulate_typed(mlx_sys::mlx_cumsum_axis, args, s),
+        Op::Cumprod => cumulate_typed(mlx_sys::mlx_cumprod_axis, args, s),
+        Op::Cummax => cumulate(mlx_sys::mlx_cummax_axis, args, s),
+        Op::Cummin => cumulate(mlx_sys::mlx_cummin_axis, args, s),
+        Op::Logcumsumexp => cumulate(mlx_sys::mlx_logcumsumexp_axis, args, s),
+        Op::Sort => sort(mlx_sys::mlx_sort_axis, args, s),
+        Op::Argsort => sort(mlx_sys::mlx_argsort_axis, args, s),
+
+        Op::Take => index::take(args, s),
+        Op::TakeAlongAxis => index::take_along_axis(args, s),
+        Op::Gather => index::gather(args, s),
+        Op::Scatter => index::scatter(mlx_sys::mlx_scatter, args, s),
+        Op::ScatterAdd => index::scatter(mlx_sys::mlx_scatter_add, args, s),
+        Op::ScatterProd => index::scatter(mlx_sys::mlx_scatter_prod, args, s),
+        Op::ScatterMax => index::scatter(mlx_sys::mlx_scatter_max, args, s),
+        Op::ScatterMin => index::scatter(mlx_sys::mlx_scatter_min, args, s),
+
+        Op::Cholesky => linalg::cholesky(args, stream),
+        Op::Qr => return linalg::qr(args, stream),
+        Op::Svd => return linalg::svd(args, stream),
+        Op::Eigh => return linalg::eigh(args, stream),
+        Op::Lu => return linalg::lu(args, stream),
+        Op::LuFactor => return linalg::lu_factor(args, stream),
+        Op::Solve => linalg::solve(args, stream),
+        Op::SolveTriangular => linalg::solve_triangular(args, stream),
+        Op::Inv => linalg::inv(args, stream),
+        Op::Det => linalg::det(args, stream),
+
+        Op::Fft => fft(mlx_sys::mlx_fft_fft, args, s),
+        Op::Ifft => fft(mlx_sys::mlx_fft_ifft, args, s),
+        Op::Rfft => fft(mlx_sys::mlx_fft_rfft, args, s),
+        Op::Irfft => fft(mlx_sys::mlx_fft_irfft, args, s),
+        Op::Conv => shape::conv(args, s),
+
+        Op::RmsNorm => fused::rms_norm_op(args, stream),
+        Op::LayerNorm => fused::layer_norm_op(args, stream),
+        Op::Rope => fused::rope_op(args, stream),
+        Op::Attention => fused::attention_op(args, stream),
+        Op::Einsum => fused::einsum(args.text()?, args.arrays()?, stream),
+    }?;
+    Ok(value.into())
+}
+
+fn unary(function: Unary, args: &Args, s: Stream) -> Result<Array> {
+    let x = args.array()?;
+    // SAFETY: both handles are live, and mlx-c answers what it refuses with a status.
+    ffi::array(|result| unsafe { function(result, x.as_ptr(), s) })
+}
+
+fn binary(function: Binary, args: &Args, s: Stream) -> Result<Array> {
+    let (x, y) = (args.array()?, args.array()?);
+    // SAFETY: as in `unary`.
+    ffi::array(|result| unsafe { function(result, x.as_ptr(), y.as_ptr(), s) })
+}
+
+/// Integer division by zero and of the least number by -1 end the process on a CPU. Here a
+/// quotient by zero has all bits set and a remainder by zero is the dividend, as in XLA; the least
+/// number divided by -1 wraps to itself.
+fn divide_integers(function: Binary, quotient: bool, args: &Args, s: Stream) -> Result<Array> {
+    let (x, y) = (args.array()?, args.array()?);
+    // SAFETY: as in `unary`.
+    let divide = |x: &Array, y: &Array| {
+        ffi::array(|result| unsafe { function(result, x.as_ptr(), y.as_ptr(), s) })
+    };
+    let is_whole = |dtype: Dtype| dtype.is_integer() || dtype == Dtype::Bool;
+    if !is_whole(Dtype::of(x)) || !is_whole(Dtype::of(y)) {
+        return divide(x, y);
+    }
+    // The common type, as MLX would promote.
+    let common = Dtype::of(&mlx!(mlx_add, x.as_ptr(), y.as_ptr(), s)?);
+    let common = if common == Dtype::Bool {
+        Dtype::U8
+    } else {
+        common
+    };
+    let x = mlx!(mlx_astype, x.as_ptr(), common.raw(), s)?;
+    let y = mlx!(mlx_astype, y.as_ptr(), common.raw(), s)?;
+    let constant = |value| create::scalar(args.op, create::Number::Int(value), common);
+    let (zero, one) = (constant(0)?, constant(1)?);
+    let is_zero = mlx!(mlx_equal, y.as_ptr(), zero.as_ptr(), s)?;
+    let mut unsafe_divisor = is_zero.clone();
+    let minus_one = constant(-1)?;
+    if common.is_signed() {
+        let is_minus_one = mlx!(mlx_equal, y.as_ptr(), minus_one.as_ptr(), s)?;
+        unsafe_divisor = mlx!(mlx_logical_or, is_zero.as_ptr(), is_minus_one.as_ptr(), s)?;
+    }
+    let safe = mlx!(
+        mlx_where,
+        unsafe_divisor.as_ptr(),
+        one.as_ptr(),
+        y.as_ptr(),
+        s
+    )?;
+    let result = divide(&x, &safe)?;
+    if quotient {
+        // By -1 the quotient is the negative, which wraps.
+        let result = if common.is_signed() {
+            let negative = mlx!(mlx_negative, x.as_ptr(), s)?;
+            mlx!(
+                mlx_where,
+                unsafe_divisor.as_ptr(),
+                negative.as_ptr(),
+                result.as_ptr(),
+                s
+            )?
+        } else {
+            result
+        };
+        mlx!(
+            mlx_where,
+            is_zero.as_ptr(),
+            minus_one.as_ptr(),
+            result.as_ptr(),
+            s
+        )
+    } else {
+        mlx!(mlx_where, is_zero.as_ptr(), x.as_ptr(), result.as_ptr(), s)
+    }
+}
+
+fn reduce(function: Reduction, args: &Args, s: Stream) -> Result<Array> {
+    reduce_array(function, args.array()?, args, s)
+}
+
+/// A reduction that has no value over nothing.
+fn reduce_some(function: Reduction, args: &Args, s: Stream) -> Result<Array> {
+    let x = args.array()?;
+    checks::not_empty(args.op, x)?;
+    reduce_array(function, x, args, s)
+}
+
+fn reduce_array(function: Reduction, x: &Array, args: &Args, s: Stream) -> Result<Array> {
+    let (axes, flag) = (args.axes(x.ndim())?, args.bool()?);
+    // SAFETY: as in `unary`; the axes are within the rank and outlive the call.
+    ffi::array(|result| unsafe { function(result, x.as_ptr(), axes.as_ptr(), axes.len(), flag, s) })
+}
+
+fn reduce_axis(function: AxisReduction, args: &Args, s: Stream) -> Result<Array> {
+    let x = args.array()?;
+    checks::not_empty(args.op, x)?;
+    let (axis, keep) = (args.axis(x)?, args.bool()?);
+    // SAFETY: as in `reduce`.
+    ffi::array(|result| unsafe { function(result, x.as_ptr(), axis, keep, s) })
+}
+
+fn sort(function: Sort, args: &Args, s: Stream) -> Result<Array> {
+    let x = args.array()?;
+    let axis = args.axis(x)?;
+    // SAFETY: as in `reduce`.
+    ffi::array(|result| unsafe { function(result, x.as_ptr(), axis, s) })
+}
+
+fn cumulate(function: Cumulative, args: &Args, s: Stream) -> Result<Array> {
+    let x = args.array()?;
+    let (axis, reverse) = (args.axis(x)?, args.bool()?);
+    // SAFETY: as in `reduce`.
+    ffi::array(|result| unsafe { function(result, x.as_ptr(), axis, reverse, true, s) })
+}
+
+fn cumulate_typed(function: TypedCumulative, args: &Args, s: Stream) -> Result<Array> {
+    let x = args.array()?;
+    let (axis, reverse) = (args.axis(x)?, args.bool()?);
+    // The result has the type of the input.
+    let dtype = mlx_sys::mlx_optional_dtype {
+        value: Dtype::of(x).raw(),
+        has_value: true,
+    };
+    // SAFETY: as in `reduce`.
+    ffi::array(|result| unsafe { function(result, x.as_ptr(), axis, reverse, true, dtype, s) })
+}
+
+fn fft(function: Fft, args: &Args, s: Stream) -> Result<Array> {
+    let x = args.array()?;
+    let length = args.int()?;
+    let axis = args.axis(x)?;
+    checks::at_least(args.op, "length", &[length], 1)?;
+    if x.size() == 0 {
+        refuse!("{}: the array of shape {:?} is empty", args.op, x.shape())
+    }
+    let norm = mlx_sys::mlx_fft_norm__MLX_FFT_NORM_BACKWARD;
+    // SAFETY: as in `reduce`.
+    ffi::array(|result| unsafe { function(result, x.as_ptr(), length, axis, norm, s) })
+}

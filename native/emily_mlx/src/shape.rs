@@ -1,0 +1,350 @@
+//! Operations on shapes, and convolution, whose checks are about shapes.
+
+use mlx_rs::Array;
+use mlx_sys::{mlx_array, mlx_stream};
+
+use crate::args::Args;
+use crate::checks;
+use crate::error::{refuse, Result};
+use crate::ffi::{self, mlx, Arrays};
+use crate::op::Stream;
+
+type OverAxes =
+    unsafe extern "C" fn(*mut mlx_array, mlx_array, *const i32, usize, mlx_stream) -> i32;
+type SliceUpdate = unsafe extern "C" fn(
+    *mut mlx_array,
+    mlx_array,
+    mlx_array,
+    *const i32,
+    usize,
+    *const i32,
+    usize,
+    *const i32,
+    usize,
+    mlx_stream,
+) -> i32;
+
+pub(crate) fn reshape(args: &Args, s: Stream) -> Result<Array> {
+    let (x, shape) = (args.array()?, args.shape()?);
+    mlx!(mlx_reshape, x.as_ptr(), shape.as_ptr(), shape.len(), s)
+}
+
+pub(crate) fn broadcast_to(args: &Args, s: Stream) -> Result<Array> {
+    let (x, shape) = (args.array()?, args.shape()?);
+    mlx!(mlx_broadcast_to, x.as_ptr(), shape.as_ptr(), shape.len(), s)
+}
+
+pub(crate) fn transpose(args: &Args, s: Stream) -> Result<Array> {
+    let x = args.array()?;
+    let axes = args.axes(x.ndim())?;
+    checks::same_length(args.op, x.ndim(), &[("axes", axes.len())])?;
+    mlx!(mlx_transpose_axes, x.as_ptr(), axes.as_ptr(), axes.len(), s)
+}
+
+pub(crate) fn expand_dims(args: &Args, s: Stream) -> Result<Array> {
+    let x = args.array()?;
+    let axes = args.ints()?;
+    let axes = checks::axes(args.op, &axes, x.ndim() + axes.len())?;
+    mlx!(
+        mlx_expand_dims_axes,
+        x.as_ptr(),
+        axes.as_ptr(),
+        axes.len(),
+        s
+    )
+}
+
+pub(crate) fn over_axes(function: OverAxes, args: &Args, s: Stream) -> Result<Array> {
+    let x = args.array()?;
+    let axes = args.axes(x.ndim())?;
+    // SAFETY: the handles are live, the axes are within the rank and outlive the call.
+    ffi::array(|result| unsafe { function(result, x.as_ptr(), axes.as_ptr(), axes.len(), s) })
+}
+
+/// The bounds of a slice: `0 <= start <= stop <= size`, with strides of one or more.
+struct Bounds {
+    starts: crate::args::Ints,
+    stops: crate::args::Ints,
+    strides: crate::args::Ints,
+}
+
+fn bounds(args: &Args, x: &Array) -> Result<Bounds> {
+    let (starts, stops, strides) = (args.ints()?, args.ints()?, args.ints()?);
+    let lengths = [
+        ("starts", starts.len()),
+        ("stops", stops.len()),
+        ("strides", strides.len()),
+    ];
+    checks::same_length(args.op, x.ndim(), &lengths)?;
+    checks::at_least(args.op, "stride", &strides, 1)?;
+    for (axis, size) in x.shape().iter().enumerate() {
+        let (start, stop) = (starts[axis], stops[axis]);
+        if start < 0 || stop < start || stop > *size {
+            refuse!(
+                "{}: from {start} to {stop} is not within axis {axis} of shape {:?}",
+                args.op,
+                x.shape()
+            )
+        }
+    }
+    Ok(Bounds {
+        starts,
+        stops,
+        strides,
+    })
+}
+
+pub(crate) fn slice(args: &Args, s: Stream) -> Result<Array> {
+    let x = args.array()?;
+    let Bounds {
+        starts,
+        stops,
+        strides,
+    } = bounds(args, x)?;
+    mlx!(
+        mlx_slice,
+        x.as_ptr(),
+        starts.as_ptr(),
+        starts.len(),
+        stops.as_ptr(),
+        stops.len(),
+        strides.as_ptr(),
+        strides.len(),
+        s
+    )
+}
+
+pub(crate) fn slice_update(function: SliceUpdate, args: &Args, s: Stream) -> Result<Array> {
+    let (x, update) = (args.array()?, args.array()?);
+    let Bounds {
+        starts,
+        stops,
+        strides,
+    } = bounds(args, x)?;
+    // SAFETY: the handles are live; the lists have one entry an axis and outlive the call.
+    ffi::array(|result| unsafe {
+        function(
+            result,
+            x.as_ptr(),
+            update.as_ptr(),
+            starts.as_ptr(),
+            starts.len(),
+            stops.as_ptr(),
+            stops.len(),
+            strides.as_ptr(),
+            strides.len(),
+            s,
+        )
+    })
+}
+
+fn some_arrays<'a>(args: &'a Args) -> Result<&'a [Array]> {
+    let arrays = args.arrays()?;
+    if arrays.is_empty() {
+        refuse!("{}: needs at least one array", args.op)
+    }
+    Ok(arrays)
+}
+
+pub(crate) fn concatenate(args: &Args, s: Stream) -> Result<Array> {
+    let arrays = some_arrays(args)?;
+    let axis = args.axis(&arrays[0])?;
+    let vector = Arrays::new(arrays)?;
+    mlx!(mlx_concatenate_axis, vector.as_ptr(), axis, s)
+}
+
+pub(crate) fn stack(args: &Args, s: Stream) -> Result<Array> {
+    let arrays = some_arrays(args)?;
+    let axis = checks::axis(args.op, args.int()?, arrays[0].ndim() + 1)?;
+    let vector = Arrays::new(arrays)?;
+    mlx!(mlx_stack_axis, vector.as_ptr(), axis, s)
+}
+
+pub(crate) fn pad(args: &Args, s: Stream) -> Result<Array> {
+    let x = args.array()?;
+    let axes = args.axes(x.ndim())?;
+    let (low, high, value) = (args.ints()?, args.ints()?, args.array()?);
+    let lengths = [("low padding", low.len()), ("high padding", high.len())];
+    checks::same_length(args.op, axes.len(), &lengths)?;
+    checks::at_least(args.op, "padding", &low, 0)?;
+    checks::at_least(args.op, "padding", &high, 0)?;
+    if value.ndim() != 0 {
+        refuse!(
+            "pad: the value must be a scalar, got shape {:?}",
+            value.shape()
+        )
+    }
+    for (i, axis) in axes.iter().enumerate() {
+        let size = i64::from(x.dim(*axis)) + i64::from(low[i]) + i64::from(high[i]);
+        if size > i64::from(i32::MAX) {
+            refuse!("pad: axis {axis} would have {size} entries")
+        }
+    }
+    mlx!(
+        mlx_pad,
+        x.as_ptr(),
+        axes.as_ptr(),
+        axes.len(),
+        low.as_ptr(),
+        low.len(),
+        high.as_ptr(),
+        high.len(),
+        value.as_ptr(),
+        c"constant".as_ptr(),
+        s
+    )
+}
+
+/// A view of the row-major elements of `x`; every element that it names must exist.
+pub(crate) fn as_strided(args: &Args, s: Stream) -> Result<Array> {
+    let (x, shape) = (args.array()?, args.shape()?);
+    let strides = args.wide_ints()?;
+    let offset = args.int()?;
+    checks::same_length(args.op, shape.len(), &[("strides", strides.len())])?;
+    let (mut low, mut high) = (i128::from(offset), i128::from(offset));
+    for (size, stride) in shape.iter().zip(strides) {
+        let reach = i128::from(*stride) * i128::from((*size).max(1) - 1);
+        if reach < 0 {
+            low += reach
+        } else {
+            high += reach
+        }
+    }
+    if low < 0 || high >= x.size() as i128 {
+        refuse!(
+            "as_strided: shape {shape:?}, strides {strides:?} and offset {offset} leave the {} elements",
+            x.size()
+        )
+    }
+    let contiguous = mlx!(mlx_contiguous, x.as_ptr(), false, s)?;
+    mlx!(
+        mlx_as_strided,
+        contiguous.as_ptr(),
+        shape.as_ptr(),
+        shape.len(),
+        strides.as_ptr(),
+        strides.len(),
+        offset as usize,
+        s
+    )
+}
+
+/// An array of at least two axes.
+pub(crate) fn matrix<'a>(args: &'a Args) -> Result<&'a Array> {
+    let x = args.array()?;
+    if x.ndim() < 2 {
+        refuse!(
+            "{}: needs at least two axes, got shape {:?}",
+            args.op,
+            x.shape()
+        )
+    }
+    Ok(x)
+}
+
+pub(crate) fn diagonal(args: &Args, s: Stream) -> Result<Array> {
+    let x = matrix(args)?;
+    let (offset, first, second) = (args.int()?, args.axis(x)?, args.axis(x)?);
+    if first == second {
+        refuse!("diagonal: axis {first} is named twice")
+    }
+    if offset <= -x.dim(first) || offset >= x.dim(second) {
+        refuse!(
+            "diagonal: offset {offset} is outside of shape {:?}",
+            x.shape()
+        )
+    }
+    mlx!(mlx_diagonal, x.as_ptr(), offset, first, second, s)
+}
+
+pub(crate) fn repeat(args: &Args, s: Stream) -> Result<Array> {
+    let (x, times) = (args.array()?, args.int()?);
+    let axis = args.axis(x)?;
+    checks::at_least(args.op, "times", &[times], 0)?;
+    let size = i64::from(x.dim(axis)) * i64::from(times);
+    if size > i64::from(i32::MAX) {
+        refuse!("repeat: axis {axis} would have {size} entries")
+    }
+    mlx!(mlx_repeat_axis, x.as_ptr(), times, axis, s)
+}
+
+pub(crate) fn tile(args: &Args, s: Stream) -> Result<Array> {
+    let (x, times) = (args.array()?, args.ints()?);
+    checks::same_length(args.op, x.ndim(), &[("times", times.len())])?;
+    checks::at_least(args.op, "times", &times, 0)?;
+    for (axis, (size, times)) in x.shape().iter().zip(&times).enumerate() {
+        let size = i64::from(*size) * i64::from(*times);
+        if size > i64::from(i32::MAX) {
+            refuse!("tile: axis {axis} would have {size} entries")
+        }
+    }
+    mlx!(mlx_tile, x.as_ptr(), times.as_ptr(), times.len(), s)
+}
+
+/// Channels-last convolution of one to three spatial axes.
+pub(crate) fn conv(args: &Args, s: Stream) -> Result<Array> {
+    let (x, weight) = (args.array()?, args.array()?);
+    let (strides, low, high) = (args.ints()?, args.ints()?, args.ints()?);
+    let (kernel_dilation, input_dilation) = (args.ints()?, args.ints()?);
+    let (groups, flip) = (args.int()?, args.bool()?);
+    if !(3..=5).contains(&x.ndim()) || weight.ndim() != x.ndim() {
+        refuse!(
+            "conv: needs input and kernel of the same rank from 3 to 5, got shapes {:?} and {:?}",
+            x.shape(),
+            weight.shape()
+        )
+    }
+    let spatial = x.ndim() - 2;
+    let lengths = [
+        ("strides", strides.len()),
+        ("low padding", low.len()),
+        ("high padding", high.len()),
+        ("kernel dilation", kernel_dilation.len()),
+        ("input dilation", input_dilation.len()),
+    ];
+    checks::same_length("conv", spatial, &lengths)?;
+    checks::at_least("conv", "stride", &strides, 1)?;
+    checks::at_least("conv", "padding", &low, 0)?;
+    checks::at_least("conv", "padding", &high, 0)?;
+    checks::at_least("conv", "kernel dilation", &kernel_dilation, 1)?;
+    checks::at_least("conv", "input dilation", &input_dilation, 1)?;
+    checks::at_least("conv", "groups", &[groups], 1)?;
+    checks::not_empty("conv", x)?;
+    checks::not_empty("conv", weight)?;
+    let (outputs, channels) = (weight.dim(0), weight.dim(-1));
+    if i64::from(channels) * i64::from(groups) != i64::from(x.dim(-1)) || outputs % groups != 0 {
+        refuse!(
+            "conv: {groups} groups do not divide the channels of shapes {:?} and {:?}",
+            x.shape(),
+            weight.shape()
+        )
+    }
+    for axis in 0..spatial {
+        let dilated = |size: i32, dilation: i32| (i64::from(size) - 1) * i64::from(dilation) + 1;
+        let input = dilated(x.dim(axis as i32 + 1), input_dilation[axis])
+            + i64::from(low[axis])
+            + i64::from(high[axis]);
+        let kernel = dilated(weight.dim(axis as i32 + 1), kernel_dilation[axis]);
+        if kernel > input || input > i64::from(i32::MAX) {
+            refuse!("conv: a kernel of {kernel} does not fit an input of {input} on axis {axis}")
+        }
+    }
+    mlx!(
+        mlx_conv_general,
+        x.as_ptr(),
+        weight.as_ptr(),
+        strides.as_ptr(),
+        strides.len(),
+        low.as_ptr(),
+        low.len(),
+        high.as_ptr(),
+        high.len(),
+        kernel_dilation.as_ptr(),
+        kernel_dilation.len(),
+        input_dilation.as_ptr(),
+        input_dilation.len(),
+        groups,
+        flip,
+        s
+    )
+}

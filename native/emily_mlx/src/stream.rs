@@ -1,0 +1,114 @@
+//! Streams: a queue of work on a device, with the worker that evaluates on it.
+
+use std::sync::Arc;
+
+use mlx_rs::Stream;
+use once_cell::sync::OnceCell;
+
+use crate::device::Device;
+use crate::error::{refuse, Error, Result};
+use crate::ffi;
+use crate::worker::Worker;
+
+/// A stream that any thread may build on. Cheap to clone.
+#[derive(Clone)]
+pub struct StreamHandle(Arc<Inner>);
+
+struct Inner {
+    device: Device,
+    stream: Stream,
+    worker: Worker,
+}
+
+// SAFETY: an MLX stream is a number and a device that never change; building on it reads them, and
+// evaluation happens under the lock of `worker`. The stream is one of MLX's thread-unsafe ones,
+// which belong to no thread.
+unsafe impl Send for Inner {}
+// SAFETY: as above.
+unsafe impl Sync for Inner {}
+
+static CPU: OnceCell<StreamHandle> = OnceCell::new();
+static GPU: OnceCell<StreamHandle> = OnceCell::new();
+
+impl StreamHandle {
+    /// The stream that a device's work takes unless another is named.
+    pub fn default_on(device: Device) -> Result<&'static StreamHandle> {
+        let cell = match device {
+            Device::Cpu => &CPU,
+            Device::Gpu => &GPU,
+        };
+        cell.get_or_try_init(|| StreamHandle::new(device))
+    }
+
+    /// A new stream, whose work runs beside that of others.
+    pub fn new(device: Device) -> Result<StreamHandle> {
+        if !device.is_available() {
+            refuse!(
+                "there is no {} device: this build of MLX or this machine lacks it",
+                device.name()
+            )
+        }
+        let stream = new_stream(device)?;
+        // SAFETY: see `Inner`; the copy names the same stream.
+        let worker = Worker::start(SendStream(stream.clone()))?;
+        Ok(StreamHandle(Arc::new(Inner {
+            device,
+            stream,
+            worker,
+        })))
+    }
+
+    pub fn device(&self) -> Device {
+        self.0.device
+    }
+
+    pub fn worker(&self) -> &Worker {
+        &self.0.worker
+    }
+
+    /// The stream for what only the CPU can do.
+    pub(crate) fn cpu(&self) -> Result<&StreamHandle> {
+        match self.device() {
+            Device::Cpu => Ok(self),
+            Device::Gpu => StreamHandle::default_on(Device::Cpu),
+        }
+    }
+
+    pub(crate) fn raw(&self) -> mlx_sys::mlx_stream {
+        self.0.stream.as_ptr()
+    }
+
+    pub(crate) fn mlx_rs(&self) -> &Stream {
+        &self.0.stream
+    }
+}
+
+/// A stream on its way to its worker.
+pub(crate) struct SendStream(pub(crate) Stream);
+
+// SAFETY: see `Inner`.
+unsafe impl Send for SendStream {}
+
+/// mlx-rs makes streams that belong to the calling thread only, but hands out the thread's default
+/// stream; so the new stream is that default for a moment.
+fn new_stream(device: Device) -> Result<Stream> {
+    let default = || {
+        let device = device.mlx_rs();
+        ffi::wrapped(|| Stream::try_default_on_device(&device))
+    };
+    let set_default = |stream| {
+        // SAFETY: the handle is live.
+        ffi::status(|| unsafe { mlx_sys::mlx_set_default_stream(stream) })
+    };
+    let before = default()?;
+    // SAFETY: the device's handle is live; the stream made is freed below.
+    let raw = unsafe { mlx_sys::mlx_stream_new_thread_unsafe(device.raw().0) };
+    if raw.ctx.is_null() {
+        return Err(Error::Mlx("MLX made no stream".to_owned()));
+    }
+    let stream = set_default(raw).and_then(|()| default());
+    // SAFETY: `stream` holds a copy of its own.
+    unsafe { mlx_sys::mlx_stream_free(raw) };
+    set_default(before.as_ptr())?;
+    stream
+}

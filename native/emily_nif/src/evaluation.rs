@@ -1,0 +1,183 @@
+//! Computing arrays. Each call queues a job and returns; its answer is the message `{tag, answer}`.
+
+use emily_mlx::{Error, Job, QueueFull, SharedArray};
+use mlx_rs::Array;
+use rustler::{
+    Binary, Encoder, Env, LocalPid, NewBinary, NifResult, OwnedEnv, Reference, ResourceArc, Term,
+};
+
+use crate::error::{raise, refuse};
+use crate::resources::{array_ref, array_refs, ArrayRef, ArrayResource};
+
+/// Binaries up to this size are copied; larger ones refer to the array's memory.
+const COPY_UP_TO: usize = 4096;
+
+rustler::atoms! { ok, error, argument, mlx, queued, full, ready }
+
+/// Who waits for a job, and under which tag.
+struct Caller {
+    pid: LocalPid,
+    tag: OwnedEnv,
+    saved: rustler::env::SavedTerm,
+}
+
+impl Caller {
+    fn new(env: Env, tag: Reference) -> Self {
+        let own = OwnedEnv::new();
+        let saved = own.save(tag);
+        Caller {
+            pid: env.pid(),
+            tag: own,
+            saved,
+        }
+    }
+
+    fn answer(mut self, answer: impl for<'b> FnOnce(Env<'b>) -> Term<'b>) {
+        let (pid, saved) = (self.pid, self.saved);
+        // A caller that has died needs no answer.
+        let _ = self
+            .tag
+            .send_and_clear(&pid, |env| (saved.load(env), answer(env)));
+    }
+}
+
+fn error_term(env: Env, failure: Error) -> Term {
+    let kind = match failure {
+        Error::Argument(_) => argument(),
+        Error::Mlx(_) => mlx(),
+    };
+    (error(), kind, failure.to_string()).encode(env)
+}
+
+fn is_alive(pid: LocalPid) -> bool {
+    OwnedEnv::new().run(|env| pid.is_alive(env))
+}
+
+/// Queues a job on the stream of an array.
+fn push(array: &SharedArray, job: Job) -> rustler::Atom {
+    match array.stream().worker().push(job) {
+        Ok(()) => queued(),
+        Err(QueueFull(_)) => full(),
+    }
+}
+
+fn graphs(refs: &[ArrayRef]) -> Vec<Array> {
+    refs.iter().map(|array| array.0.array().clone()).collect()
+}
+
+fn mark_evaluated(refs: &[ArrayRef]) {
+    refs.iter().for_each(|array| array.0.set_evaluated());
+}
+
+/// Computes arrays: `:ready` where they are, else `:queued`, and the message `{tag, :ok}` follows.
+#[rustler::nif]
+fn evaluate<'a>(env: Env<'a>, arrays: Term<'a>, tag: Reference<'a>) -> NifResult<rustler::Atom> {
+    let mut refs = array_refs(arrays)?;
+    refs.retain(|array| !array.0.is_evaluated());
+    let Some(first) = refs.first().cloned() else {
+        return Ok(ready());
+    };
+    let caller = Caller::new(env, tag);
+    let pid = caller.pid;
+    let job = Job::Evaluate {
+        arrays: graphs(&refs),
+        wanted: Box::new(move || is_alive(pid)),
+        done: Box::new(move |result| {
+            if result.is_ok() {
+                mark_evaluated(&refs);
+            }
+            caller.answer(|env| match result {
+                Ok(_) => ok().encode(env),
+                Err(failure) => error_term(env, failure),
+            })
+        }),
+    };
+    Ok(push(&first.0, job))
+}
+
+/// Starts computing arrays; the message `{tag, :ok}` says that they are scheduled.
+#[rustler::nif]
+fn schedule<'a>(env: Env<'a>, arrays: Term<'a>, tag: Reference<'a>) -> NifResult<rustler::Atom> {
+    let mut refs = array_refs(arrays)?;
+    refs.retain(|array| !array.0.is_evaluated());
+    let Some(first) = refs.first().cloned() else {
+        return Ok(ready());
+    };
+    let caller = Caller::new(env, tag);
+    let job = Job::Schedule {
+        arrays: graphs(&refs),
+        done: Box::new(move |result| {
+            caller.answer(|env| match result {
+                Ok(_) => ok().encode(env),
+                Err(failure) => error_term(env, failure),
+            })
+        }),
+    };
+    Ok(push(&first.0, job))
+}
+
+/// The bytes of an array that is computed and in row-major order, else `:queued`, and the message
+/// `{tag, {:ok, binary}}` follows.
+#[rustler::nif]
+fn to_binary<'a>(env: Env<'a>, array: Term<'a>, tag: Reference<'a>) -> NifResult<Term<'a>> {
+    let array = array_ref(array)?;
+    if array.0.is_evaluated() {
+        if let Some(binary) = binary(env, &array).map_err(raise)? {
+            return Ok(binary.to_term(env));
+        }
+    }
+    let row_major = array.0.row_major().map_err(raise)?;
+    let caller = Caller::new(env, tag);
+    let pid = caller.pid;
+    let source = array.clone();
+    let job = Job::Evaluate {
+        // Both are computed: the array itself, so that the next reading finds it, and its copy.
+        arrays: vec![array.0.array().clone(), row_major],
+        wanted: Box::new(move || is_alive(pid)),
+        done: Box::new(move |result| {
+            let copy = result.map(|arrays| {
+                mark_evaluated(std::slice::from_ref(&source));
+                arrays.into_iter().next_back()
+            });
+            caller.answer(
+                |env| match copy.and_then(|copy| answer(env, copy, &source)) {
+                    Ok(binary) => (ok(), binary).encode(env),
+                    Err(failure) => error_term(env, failure),
+                },
+            )
+        }),
+    };
+    Ok(push(&array.0, job).to_term(env))
+}
+
+fn answer<'a>(env: Env<'a>, copy: Option<Array>, source: &ArrayRef) -> emily_mlx::Result<Term<'a>> {
+    let missing = || Error::Mlx("the evaluation gave no array".to_owned());
+    let shared = SharedArray::computed(copy.ok_or_else(missing)?, source.0.stream());
+    let resource = ResourceArc::new(ArrayResource(shared));
+    let binary = binary(env, &resource)?.ok_or_else(missing)?;
+    Ok(binary.to_term(env))
+}
+
+/// The bytes of a computed array: a small copy, or a binary that keeps the array alive.
+fn binary<'a>(env: Env<'a>, array: &ArrayRef) -> emily_mlx::Result<Option<Binary<'a>>> {
+    let Some(bytes) = array.0.bytes()? else {
+        return Ok(None);
+    };
+    if bytes.len() <= COPY_UP_TO {
+        let mut copy = NewBinary::new(env, bytes.len());
+        copy.as_mut_slice().copy_from_slice(bytes);
+        return Ok(Some(copy.into()));
+    }
+    // The array was read above; once computed it stays so, and its bytes where they are.
+    let bytes = |array: &'a ArrayResource| array.0.bytes().ok().flatten().unwrap_or_default();
+    Ok(Some(array.make_binary(env, bytes)))
+}
+
+/// Frees the process of an array's stream from doubt: refuses what is no array.
+#[rustler::nif]
+fn is_evaluated(array: Term) -> NifResult<bool> {
+    match crate::resources::array(array) {
+        Ok(array) => Ok(array.is_evaluated()),
+        Err(_) => Err(refuse(format!("expected an array, got {array:?}"))),
+    }
+}

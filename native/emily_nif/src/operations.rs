@@ -1,0 +1,112 @@
+//! The runner of expressions, and one NIF a fused kernel.
+
+use emily_mlx::{Op, Value};
+use rustler::{NifResult, ResourceArc, Term};
+
+use crate::error::{raise, refuse};
+use crate::expression::Builder;
+use crate::resources::{stream, ArrayRef, ArrayResource};
+
+fn share(builder: &Builder, value: Value, into: &mut Vec<ArrayRef>) {
+    let arrays = match value {
+        Value::One(array) => vec![array],
+        Value::Many(arrays) => arrays,
+    };
+    let shared = |array| ResourceArc::new(ArrayResource(builder.share(array)));
+    into.extend(arrays.into_iter().map(shared));
+}
+
+/// Builds the graphs of expressions; returns their arrays, uncomputed.
+#[rustler::nif]
+fn run<'a>(expressions: Term<'a>, on: Term<'a>) -> NifResult<Vec<ArrayRef>> {
+    let Ok(expressions) = expressions.into_list_iterator() else {
+        return Err(refuse(format!(
+            "run: expected a list of expressions, got {expressions:?}"
+        )));
+    };
+    let mut builder = Builder::new(stream(on)?);
+    let mut arrays = Vec::new();
+    for expression in expressions {
+        let value = builder.value(expression).map_err(raise)?;
+        share(&builder, value, &mut arrays);
+    }
+    Ok(arrays)
+}
+
+fn fused<'a>(op: Op, arguments: &[Term<'a>], on: Term<'a>) -> NifResult<ArrayRef> {
+    let mut builder = Builder::new(stream(on)?);
+    match builder.operation(op, arguments).map_err(raise)? {
+        Value::One(array) => Ok(ResourceArc::new(ArrayResource(builder.share(array)))),
+        Value::Many(_) => Err(refuse(format!("{} gave several arrays", op.name()))),
+    }
+}
+
+#[rustler::nif]
+fn rms_norm<'a>(x: Term<'a>, weight: Term<'a>, eps: Term<'a>, on: Term<'a>) -> NifResult<ArrayRef> {
+    fused(Op::RmsNorm, &[x, weight, eps], on)
+}
+
+#[rustler::nif]
+fn layer_norm<'a>(
+    x: Term<'a>,
+    weight: Term<'a>,
+    bias: Term<'a>,
+    eps: Term<'a>,
+    on: Term<'a>,
+) -> NifResult<ArrayRef> {
+    fused(Op::LayerNorm, &[x, weight, bias, eps], on)
+}
+
+#[rustler::nif]
+fn rope<'a>(
+    x: Term<'a>,
+    dims: Term<'a>,
+    traditional: Term<'a>,
+    base: Term<'a>,
+    scale: Term<'a>,
+    offset: Term<'a>,
+    on: Term<'a>,
+) -> NifResult<ArrayRef> {
+    let no_freqs = rustler::types::atom::nil().to_term(x.get_env());
+    fused(
+        Op::Rope,
+        &[x, dims, traditional, base, scale, offset, no_freqs],
+        on,
+    )
+}
+
+#[rustler::nif]
+fn rope_with_freqs<'a>(
+    x: Term<'a>,
+    dims: Term<'a>,
+    traditional: Term<'a>,
+    scale: Term<'a>,
+    offset: Term<'a>,
+    freqs: Term<'a>,
+    on: Term<'a>,
+) -> NifResult<ArrayRef> {
+    let no_base = rustler::types::atom::nil().to_term(x.get_env());
+    fused(
+        Op::Rope,
+        &[x, dims, traditional, no_base, scale, offset, freqs],
+        on,
+    )
+}
+
+#[rustler::nif]
+fn attention<'a>(
+    q: Term<'a>,
+    k: Term<'a>,
+    v: Term<'a>,
+    scale: Term<'a>,
+    mask: Term<'a>,
+    sinks: Term<'a>,
+    on: Term<'a>,
+) -> NifResult<ArrayRef> {
+    fused(Op::Attention, &[q, k, v, scale, mask, sinks], on)
+}
+
+#[rustler::nif]
+fn einsum<'a>(subscripts: Term<'a>, operands: Term<'a>, on: Term<'a>) -> NifResult<ArrayRef> {
+    fused(Op::Einsum, &[subscripts, operands], on)
+}

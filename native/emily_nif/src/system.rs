@@ -1,0 +1,78 @@
+//! Devices, streams and memory.
+
+use emily_mlx::{memory, Info, StreamHandle};
+use rustler::{Atom, Encoder, Env, NifMap, NifResult, ResourceArc, Term};
+
+use crate::error::raise;
+use crate::resources::{device, StreamResource};
+
+/// The devices of this build and this machine, the fastest last.
+#[rustler::nif]
+fn devices(env: Env) -> NifResult<Vec<Atom>> {
+    emily_mlx::devices()
+        .into_iter()
+        .map(|device| Atom::from_str(env, device.name()))
+        .collect()
+}
+
+#[rustler::nif]
+fn device_info<'a>(env: Env<'a>, name: Term<'a>) -> NifResult<Vec<(String, Term<'a>)>> {
+    let facts = device(name)?.info().map_err(raise)?;
+    let fact = |(key, info)| match info {
+        Info::Text(text) => (key, text.encode(env)),
+        Info::Size(size) => (key, size.encode(env)),
+    };
+    Ok(facts.into_iter().map(fact).collect())
+}
+
+#[rustler::nif]
+fn mlx_version() -> NifResult<String> {
+    emily_mlx::version().map_err(raise)
+}
+
+#[rustler::nif]
+fn stream_new(name: Term) -> NifResult<ResourceArc<StreamResource>> {
+    let stream = StreamHandle::new(device(name)?).map_err(raise)?;
+    Ok(ResourceArc::new(StreamResource(stream)))
+}
+
+#[derive(NifMap)]
+struct Memory {
+    active: usize,
+    cache: usize,
+    peak: usize,
+    limit: usize,
+}
+
+#[rustler::nif]
+fn memory() -> NifResult<Memory> {
+    let figures = memory::figures().map_err(raise)?;
+    Ok(Memory {
+        active: figures.active,
+        cache: figures.cache,
+        peak: figures.peak,
+        limit: figures.limit,
+    })
+}
+
+#[rustler::nif]
+fn set_memory_limit(bytes: usize) -> NifResult<usize> {
+    memory::set_limit(bytes).map_err(raise)
+}
+
+#[rustler::nif]
+fn set_cache_limit(bytes: usize) -> NifResult<usize> {
+    memory::set_cache_limit(bytes).map_err(raise)
+}
+
+#[rustler::nif]
+fn clear_cache() -> NifResult<Atom> {
+    memory::clear_cache().map_err(raise)?;
+    Ok(rustler::types::atom::ok())
+}
+
+#[rustler::nif]
+fn reset_peak_memory() -> NifResult<Atom> {
+    memory::reset_peak().map_err(raise)?;
+    Ok(rustler::types::atom::ok())
+}
