@@ -287,8 +287,8 @@ fn binary(function: Binary, args: &Args, s: Stream) -> Result<Array> {
 /// number divided by -1 wraps to itself.
 fn divide_integers(function: Binary, quotient: bool, args: &Args, s: Stream) -> Result<Array> {
     let (x, y) = (args.array()?, args.array()?);
-    // SAFETY: as in `unary`.
     let divide = |x: &Array, y: &Array| {
+        // SAFETY: as in `unary`.
         ffi::array(|result| unsafe { function(result, x.as_ptr(), y.as_ptr(), s) })
     };
     let is_whole = |dtype: Dtype| dtype.is_integer() || dtype == Dtype::Bool;
