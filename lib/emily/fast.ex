@@ -1,0 +1,466 @@
+defmodule Emily.Fast do
+  @moduledoc """
+  Transformer kernels that MLX runs fused.
+
+  | function | kernel of MLX |
+  |---|---|
+  | `rms_norm/3` | `fast::rms_norm` |
+  | `layer_norm/4` | `fast::layer_norm` |
+  | `rope/3` | `fast::rope`, frequencies from a base |
+  | `rope_with_freqs/4` | `fast::rope`, frequencies from a table |
+  | `scaled_dot_product_attention/4` | `fast::scaled_dot_product_attention`, no mask or a causal one |
+  | `scaled_dot_product_attention_with_mask/5` | the same with an additive mask |
+  | `einsum/2` | `einsum` |
+
+  All but `einsum/2` work on tensors, in `Nx.Defn.jit/2` and inside a `defn` of one's own:
+
+      defn block(x, w, b) do
+        x
+        |> Emily.Fast.layer_norm(w, b, eps: 1.0e-5)
+        |> Nx.multiply(0.5)
+      end
+
+  On `Emily.Backend` such a call is one kernel of MLX. On any other backend it runs as the same
+  formula composed of `Nx` functions, so a model that calls these functions stays portable, and
+  `Nx.Defn.grad/2` differentiates through that composition on every backend.
+
+  ## Types
+
+  The first tensor (`x` or `q`) is f32, f16 or bf16, and the result has its type. f64 is accepted
+  where the backend has it, though MLX computes norms and rotations of f64 in f32. Other float
+  tensors (`weight`, `bias`, `k`, `v`, a mask, sinks) may be of another type and are taken in the
+  type of the first. The composed forms compute in f32 and round once at the end; MLX may round
+  f16 and bf16 in between as well.
+
+  ## Names and vectorized axes
+
+  The result has the axis names of the first tensor. `x` of the norms and of the rotations may be
+  vectorized; nothing else may.
+
+  ## Errors
+
+  Wrong ranks, sizes, types and options raise an `ArgumentError` that names the function, the
+  argument and what was got; inside `Nx.Defn.jit/2` and `defn` when the function is traced.
+  """
+
+  import Nx.Defn, only: [deftransform: 2]
+  import Emily.Fast.Check
+
+  alias Emily.Fast.{Attention, Einsum, LayerNorm, Node, RMSNorm, RoPE}
+
+  @doc """
+  Root mean square norm of the last axis: `x * rsqrt(mean(x²) + eps) * weight`.
+
+  `x` has any shape of rank 1 or more, `weight` has shape `{d}` where `d` is the size of the last
+  axis of `x`. The result has the shape and the type of `x`.
+
+  ## Options
+
+    * `:eps` - a number, not negative, added to the mean of the squares. Defaults to `1.0e-6`
+
+  The formula is that of [Root Mean Square Layer Normalization](https://arxiv.org/abs/1910.07467).
+
+  ## Examples
+
+      iex> x = Nx.tensor([[1.0, 2.0, 3.0, 4.0]], backend: Emily.Backend)
+      iex> w = Nx.tensor([1.0, 1.0, 1.0, 1.0], backend: Emily.Backend)
+      iex> y = Nx.Defn.jit_apply(
+      ...>   fn x, w -> Emily.Fast.rms_norm(x, w, eps: 1.0e-5) end,
+      ...>   [x, w]
+      ...> )
+      iex> Nx.shape(y)
+      {1, 4}
+
+      iex> Emily.Fast.rms_norm(Nx.tensor([3.0, 4.0]), Nx.tensor([1.0]))
+      ** (ArgumentError) Emily.Fast.rms_norm/3 expects weight of shape {2} (the last axis of x), got shape {1} and type f32
+  """
+  @spec rms_norm(Nx.Tensor.t(), Nx.Tensor.t(), keyword()) :: Nx.Tensor.t()
+  deftransform rms_norm(x, weight, opts \\ []) do
+    fun = "rms_norm/3"
+    opts = options!(fun, opts, eps: 1.0e-6)
+    eps = non_negative!(fun, opts, :eps)
+
+    weight = tensor!(fun, "weight", weight)
+    not_vectorized!(fun, weight: weight)
+
+    keeping_axes(fun, x, 1, fn x ->
+      affine!(fun, "weight", weight, x)
+      Node.emit(%RMSNorm{eps: eps}, [x, weight], Nx.template(x.shape, x.type))
+    end)
+  end
+
+  @doc """
+  Layer norm of the last axis: `(x - mean(x)) / sqrt(var(x) + eps) * weight + bias`, the variance
+  being that of the whole axis (divided by its size).
+
+  `x` has any shape of rank 1 or more, `weight` and `bias` have shape `{d}` where `d` is the size
+  of the last axis of `x`. The result has the shape and the type of `x`.
+
+  ## Options
+
+    * `:eps` - a number, not negative, added to the variance. Defaults to `1.0e-5`
+
+  The formula is that of [Layer Normalization](https://arxiv.org/abs/1607.06450).
+
+  ## Examples
+
+      iex> x = Nx.tensor([[1.0, 2.0, 3.0, 4.0]], backend: Emily.Backend)
+      iex> w = Nx.tensor([1.0, 1.0, 1.0, 1.0], backend: Emily.Backend)
+      iex> b = Nx.tensor([0.0, 0.0, 0.0, 0.0], backend: Emily.Backend)
+      iex> y = Nx.Defn.jit_apply(
+      ...>   fn x, w, b -> Emily.Fast.layer_norm(x, w, b, eps: 1.0e-5) end,
+      ...>   [x, w, b]
+      ...> )
+      iex> Nx.shape(y)
+      {1, 4}
+  """
+  @spec layer_norm(Nx.Tensor.t(), Nx.Tensor.t(), Nx.Tensor.t(), keyword()) :: Nx.Tensor.t()
+  deftransform layer_norm(x, weight, bias, opts \\ []) do
+    fun = "layer_norm/4"
+    opts = options!(fun, opts, eps: 1.0e-5)
+    eps = non_negative!(fun, opts, :eps)
+
+    weight = tensor!(fun, "weight", weight)
+    bias = tensor!(fun, "bias", bias)
+    not_vectorized!(fun, weight: weight, bias: bias)
+
+    keeping_axes(fun, x, 1, fn x ->
+      affine!(fun, "weight", weight, x)
+      affine!(fun, "bias", bias, x)
+      Node.emit(%LayerNorm{eps: eps}, [x, weight, bias], Nx.template(x.shape, x.type))
+    end)
+  end
+
+  @doc """
+  Rotary position embedding, its frequencies a geometric progression.
+
+  `x` has rank 3 or more: `{..., positions, head_dim}`. Positions run along axis -2, so a tensor
+  `{batch, positions, heads, head_dim}` has to be transposed first. `offset`, a scalar of any
+  integer type, is the position of the first row: 0 for a whole prompt, the length of the cache
+  when decoding. The result has the shape and the type of `x`.
+
+  In row `t`, pair `i` of the first `:dims` entries is rotated by the angle
+  `(offset + t) * scale * base ** (-2 * i / dims)`; the entries after them stay as they are.
+
+  ## Options
+
+    * `:dims` - how many entries of the last axis to rotate: even, positive, at most `head_dim`.
+      Required
+    * `:traditional` - which entries make a pair. When `true`, neighbours: `2 * i` and `2 * i + 1`
+      (the layout of Meta's Llama). When `false`, the halves: `i` and `i + dims / 2` (the layout of
+      Hugging Face's models). Defaults to `false`
+    * `:base` - a positive number, the base of the progression. Defaults to `10_000.0`
+    * `:scale` - a number by which positions are multiplied. Defaults to `1.0`
+
+  The formula is that of [RoFormer](https://arxiv.org/abs/2104.09864). For models that scale the
+  frequencies one by one, see `rope_with_freqs/4`.
+
+  ## Examples
+
+      iex> x = Nx.iota({1, 1, 4, 8}, backend: Emily.Backend, type: :f32)
+      iex> offset = Nx.tensor(0, backend: Emily.Backend)
+      iex> y = Nx.Defn.jit_apply(
+      ...>   fn x, o -> Emily.Fast.rope(x, o, dims: 8) end,
+      ...>   [x, offset]
+      ...> )
+      iex> Nx.shape(y)
+      {1, 1, 4, 8}
+  """
+  @spec rope(Nx.Tensor.t(), Nx.Tensor.t(), keyword()) :: Nx.Tensor.t()
+  deftransform rope(x, offset, opts) do
+    fun = "rope/3"
+    opts = options!(fun, opts, dims: :required, traditional: false, base: 10_000.0, scale: 1.0)
+    base = positive!(fun, opts, :base)
+
+    rotate(fun, x, offset, [], opts, base)
+  end
+
+  @doc """
+  Rotary position embedding with a table of inverse frequencies, for models that scale them one by
+  one (Llama 3, LongRoPE, linear and dynamic scaling).
+
+  `freqs` has shape `{dims / 2}` and type f32. In row `t`, pair `i` is rotated by the angle
+  `(offset + t) * scale * freqs[i]`: a table `freqs[i] = base ** (-2 * i / dims)` gives what
+  `rope/3` gives. `x`, `offset` and the result are those of `rope/3`.
+
+  ## Options
+
+    * `:dims` - how many entries of the last axis to rotate: even, positive, at most `head_dim`.
+      Required
+    * `:traditional` - which entries make a pair, see `rope/3`. Defaults to `false`
+    * `:scale` - a number by which positions are multiplied. Defaults to `1.0`
+
+  ## Examples
+
+      iex> x = Nx.iota({1, 1, 4, 8}, backend: Emily.Backend, type: :f32)
+      iex> offset = Nx.tensor(0, backend: Emily.Backend)
+      iex> freqs = Nx.tensor([1.0, 0.1, 0.01, 0.001], backend: Emily.Backend)
+      iex> y = Nx.Defn.jit_apply(
+      ...>   fn x, o, f -> Emily.Fast.rope_with_freqs(x, o, f, dims: 8) end,
+      ...>   [x, offset, freqs]
+      ...> )
+      iex> Nx.shape(y)
+      {1, 1, 4, 8}
+  """
+  @spec rope_with_freqs(Nx.Tensor.t(), Nx.Tensor.t(), Nx.Tensor.t(), keyword()) :: Nx.Tensor.t()
+  deftransform rope_with_freqs(x, offset, freqs, opts) do
+    fun = "rope_with_freqs/4"
+    opts = options!(fun, opts, dims: :required, traditional: false, scale: 1.0)
+    freqs = tensor!(fun, "freqs", freqs)
+    not_vectorized!(fun, freqs: freqs)
+
+    rotate(fun, x, offset, [freqs], opts, nil)
+  end
+
+  @doc """
+  Attention of queries over keys and values: `softmax(q · kᵀ * scale) · v`, without a mask or with
+  a causal one.
+
+    * `q` - `{batch, heads, q_len, head_dim}`
+    * `k` - `{batch, kv_heads, k_len, head_dim}`
+    * `v` - `{batch, kv_heads, k_len, v_head_dim}`
+
+  `kv_heads` divides `heads`; where there are fewer, query head `i` uses key and value head
+  `div(i, div(heads, kv_heads))`. The result is `{batch, heads, q_len, v_head_dim}`, of q's type.
+
+  ## Options
+
+    * `:scale` - a number by which `q · kᵀ` is multiplied before the softmax. Defaults to
+      `1 / sqrt(head_dim)`
+    * `:causal` - when `true`, a query sees no key that comes after it. Where `q_len` and `k_len`
+      differ, the last query stands at the last key: query `i` sees the keys `j` with
+      `j <= i + k_len - q_len`. A query that sees no key at all gets the mean of all values on a
+      CPU; do not rely on it. Defaults to `false`
+    * `:sinks` - a tensor of shape `{heads}`, or one that broadcasts to `{1, heads, 1, 1}`. Each
+      head's sink is one more score in the denominator of the softmax and adds nothing to the
+      numerator. Defaults to `nil`, no sinks
+
+  The formulas are those of [Attention Is All You Need](https://arxiv.org/abs/1706.03762) and, for
+  the sinks, of [StreamingLLM](https://arxiv.org/abs/2309.17453).
+
+  ## Examples
+
+      iex> q = Nx.iota({1, 2, 4, 8}, backend: Emily.Backend, type: :f32)
+      iex> k = Nx.iota({1, 2, 4, 8}, backend: Emily.Backend, type: :f32)
+      iex> v = Nx.iota({1, 2, 4, 8}, backend: Emily.Backend, type: :f32)
+      iex> y = Nx.Defn.jit_apply(
+      ...>   fn q, k, v -> Emily.Fast.scaled_dot_product_attention(q, k, v) end,
+      ...>   [q, k, v]
+      ...> )
+      iex> Nx.shape(y)
+      {1, 2, 4, 8}
+  """
+  @spec scaled_dot_product_attention(Nx.Tensor.t(), Nx.Tensor.t(), Nx.Tensor.t(), keyword()) ::
+          Nx.Tensor.t()
+  deftransform scaled_dot_product_attention(q, k, v, opts \\ []) do
+    fun = "scaled_dot_product_attention/4"
+    opts = options!(fun, opts, scale: nil, causal: false, sinks: nil)
+
+    attend(fun, q, k, v, nil, opts, boolean!(fun, opts, :causal))
+  end
+
+  @doc """
+  Attention with an additive mask: `softmax(q · kᵀ * scale + mask) · v`.
+
+  `q`, `k`, `v` and the result are those of `scaled_dot_product_attention/4`. `mask` broadcasts to
+  `{batch, heads, q_len, k_len}`, as `{q_len, k_len}`, `{1, 1, q_len, k_len}` and
+  `{batch, 1, 1, k_len}` do, and is of any float or integer type.
+
+  The mask is always added, whatever its type: 0 leaves a score as it is, and
+  `Nx.Constants.min_finite/1` hides a key. A mask of ones and zeros, as comparisons give it, hides
+  nothing; turn it into an additive one first:
+
+      Nx.select(visible, 0.0, Nx.Constants.min_finite(:f32))
+
+  The mask is taken in q's type, and values beyond that type become large finite ones. So a row
+  that hides every key with `Nx.Constants.min_finite/1` has a finite result, some mean of the
+  values, in every type. A row of nothing but negative infinities has no result, and may give NaN.
+
+  ## Options
+
+    * `:scale` - a number by which `q · kᵀ` is multiplied before the mask is added. Defaults to
+      `1 / sqrt(head_dim)`
+    * `:sinks` - see `scaled_dot_product_attention/4`. Defaults to `nil`, no sinks
+
+  There is no `:causal` here: put it into the mask.
+
+  ## Examples
+
+      iex> q = Nx.iota({1, 2, 4, 8}, backend: Emily.Backend, type: :f32)
+      iex> k = Nx.iota({1, 2, 4, 8}, backend: Emily.Backend, type: :f32)
+      iex> v = Nx.iota({1, 2, 4, 8}, backend: Emily.Backend, type: :f32)
+      iex> mask = Nx.broadcast(Nx.tensor(0.0), {1, 1, 4, 4}) |> Nx.backend_transfer(Emily.Backend)
+      iex> y = Nx.Defn.jit_apply(
+      ...>   fn q, k, v, m -> Emily.Fast.scaled_dot_product_attention_with_mask(q, k, v, m) end,
+      ...>   [q, k, v, mask]
+      ...> )
+      iex> Nx.shape(y)
+      {1, 2, 4, 8}
+  """
+  @spec scaled_dot_product_attention_with_mask(
+          Nx.Tensor.t(),
+          Nx.Tensor.t(),
+          Nx.Tensor.t(),
+          Nx.Tensor.t(),
+          keyword()
+        ) :: Nx.Tensor.t()
+  deftransform scaled_dot_product_attention_with_mask(q, k, v, mask, opts \\ []) do
+    fun = "scaled_dot_product_attention_with_mask/5"
+    opts = options!(fun, opts, scale: nil, sinks: nil)
+
+    attend(fun, q, k, v, tensor!(fun, "mask", mask), opts, false)
+  end
+
+  @doc """
+  Einstein summation of any number of tensors, the order of the contractions chosen by MLX.
+
+  `subscripts` is an equation as NumPy's `einsum` takes it, such as `"ij,jk->ik"`: one group of
+  letters for each operand, one letter an axis. A letter that stands twice in one group takes the
+  diagonal; a letter that is missing after `->` is summed over. Without `->` the result has the
+  letters that stand once, in alphabetical order. `...` stands for axes without letters. Spaces
+  are ignored. An axis of size 1 broadcasts.
+
+  The operands are of float or complex types, and the result has the type to which MLX promotes
+  them (f16 with bf16 gives f32).
+
+  Works on tensors of `Emily.Backend` only, all of one device, and not inside `defn`: the
+  operands go to MLX as they are. There is no form composed of `Nx` functions.
+
+  Raises `ArgumentError` for operands elsewhere, for a malformed equation, and for sizes that do
+  not match it.
+
+  ## Examples
+
+      iex> a = Nx.iota({2, 3}, backend: Emily.Backend, type: :f32)
+      iex> b = Nx.iota({3, 4}, backend: Emily.Backend, type: :f32)
+      iex> y = Emily.Fast.einsum("ij,jk->ik", [a, b])
+      iex> Nx.shape(y)
+      {2, 4}
+  """
+  @spec einsum(String.t(), [Nx.Tensor.t()]) :: Nx.Tensor.t()
+  def einsum(subscripts, operands), do: Einsum.run(subscripts, operands)
+
+  ## Norms
+
+  defp affine!(fun, name, tensor, x) do
+    shape!(fun, name, tensor, {elem(x.shape, tuple_size(x.shape) - 1)}, "the last axis of x")
+    float!(fun, name, tensor)
+  end
+
+  # Runs a kernel that keeps the shape of x: vectorized axes become leading ones for its time.
+  defp keeping_axes(fun, x, min_rank, kernel) do
+    x = tensor!(fun, "x", x)
+    float!(fun, "x", x)
+    min_rank!(fun, "x", x, min_rank)
+    result = x |> Nx.devectorize(keep_names: false) |> kernel.()
+    %{result | shape: x.shape, names: x.names, vectorized_axes: x.vectorized_axes}
+  end
+
+  ## Rotations
+
+  defp rotate(fun, x, offset, freqs, opts, base) do
+    offset = tensor!(fun, "offset", offset)
+    integer!(fun, "offset", offset)
+    shape!(fun, "offset", offset, {}, "a scalar")
+    not_vectorized!(fun, offset: offset)
+
+    keeping_axes(fun, x, 3, fn x ->
+      dims = dims!(fun, opts[:dims], x)
+
+      for table <- freqs do
+        shape!(fun, "freqs", table, {div(dims, 2)}, "half of :dims")
+
+        if table.type != {:f, 32},
+          do: fail!(fun, "expects freqs of type f32, got #{describe(table)}")
+      end
+
+      kernel = %RoPE{
+        dims: dims,
+        traditional: boolean!(fun, opts, :traditional),
+        base: base,
+        scale: number!(fun, opts, :scale)
+      }
+
+      Node.emit(kernel, [x, offset | freqs], Nx.template(x.shape, x.type))
+    end)
+  end
+
+  defp dims!(fun, dims, x) do
+    head_dim = Nx.axis_size(x, -1)
+
+    unless is_integer(dims) and dims > 0 and rem(dims, 2) == 0 and dims <= head_dim do
+      got = if is_struct(dims, Nx.Tensor), do: "a tensor of #{describe(dims)}", else: inspect(dims)
+
+      fail!(
+        fun,
+        "expects :dims to be an even positive integer, at most #{head_dim} (the last axis of x), " <>
+          "got: #{got}"
+      )
+    end
+
+    dims
+  end
+
+  ## Attention
+
+  defp attend(fun, q, k, v, mask, opts, causal) do
+    [q, k, v] = for {name, t} <- [{"q", q}, {"k", k}, {"v", v}], do: tensor!(fun, name, t)
+    not_vectorized!(fun, q: q, k: k, v: v)
+
+    for {name, tensor} <- [{"q", q}, {"k", k}, {"v", v}] do
+      float!(fun, name, tensor)
+      rank!(fun, name, tensor, 4, "{batch, heads, length, head_dim}")
+    end
+
+    {batch, heads, q_len, head_dim} = q.shape
+    {_, kv_heads, k_len, v_dim} = v.shape
+
+    shape!(fun, "k", k, {batch, kv_heads, k_len, head_dim}, "as q and v demand")
+    shape!(fun, "v", v, {batch, kv_heads, k_len, v_dim}, "as q demands")
+
+    if rem(heads, kv_heads) != 0 do
+      fail!(
+        fun,
+        "expects the heads of k and v to divide those of q, got q of #{describe(q)} and " <>
+          "k of #{describe(k)}"
+      )
+    end
+
+    mask = mask && mask!(fun, mask, {batch, heads, q_len, k_len})
+    sinks = opts[:sinks] && sinks!(fun, opts[:sinks], heads)
+    scale = if opts[:scale], do: number!(fun, opts, :scale), else: 1 / :math.sqrt(head_dim)
+    kernel = %Attention{scale: scale, causal: causal, mask: mask != nil, sinks: sinks != nil}
+
+    result =
+      Node.emit(
+        kernel,
+        Enum.reject([q, k, v, mask, sinks], &is_nil/1),
+        Nx.template({batch, heads, q_len, v_dim}, q.type)
+      )
+
+    %{result | names: q.names}
+  end
+
+  defp mask!(fun, mask, shape) do
+    not_vectorized!(fun, mask: mask)
+    real!(fun, "mask", mask)
+    broadcasts!(fun, "mask", mask, shape, "batch, heads, q_len, k_len")
+    mask
+  end
+
+  # The kernels take sinks of shape {heads}.
+  defp sinks!(fun, sinks, heads) do
+    sinks = tensor!(fun, ":sinks", sinks)
+    not_vectorized!(fun, sinks: sinks)
+    float!(fun, ":sinks", sinks)
+
+    case sinks.shape do
+      {^heads} ->
+        sinks
+
+      _ ->
+        broadcasts!(fun, ":sinks", sinks, {1, heads, 1, 1}, "or to have shape {#{heads}}")
+        sinks |> Nx.reshape({Nx.size(sinks)}) |> Nx.broadcast({heads})
+    end
+  end
+end

@@ -1,0 +1,92 @@
+defmodule Emily.Fast.Node do
+  @moduledoc false
+  # The one place that knows how a fused kernel reaches a backend, since Nx has two contracts:
+  #
+  #   * from 0.12 on, `Nx.block/4` hands the kernel's struct to `backend.block/4`;
+  #   * before, `Nx.Shared.optional/4` calls `backend.NAME(out, tensors..., opts)` where the backend
+  #     exports that function.
+  #
+  # A kernel is a struct whose module implements this behaviour. Both contracts run `composed/2`
+  # where the backend has no kernel of its own, and differentiate through it.
+
+  alias Emily.Fast.{Attention, LayerNorm, RMSNorm, RoPE}
+
+  @doc "The name of the kernel's callback under Nx 0.11."
+  @callback callback(kernel :: struct) :: atom
+
+  @doc "The kernel written with Nx operations; takes and returns tensors without names."
+  @callback composed(kernel :: struct, [Nx.Tensor.t()]) :: Nx.Tensor.t()
+
+  @doc """
+  The callbacks of Nx 0.11, each with the number of tensors that it takes between the template
+  and the keyword list.
+  """
+  def callbacks do
+    [
+      fast_rms_norm: 2,
+      fast_layer_norm: 3,
+      fast_rope: 2,
+      fast_rope_with_freqs: 3,
+      fast_scaled_dot_product_attention: 3,
+      fast_scaled_dot_product_attention_with_sinks: 4,
+      fast_scaled_dot_product_attention_with_mask: 4,
+      fast_scaled_dot_product_attention_with_mask_and_sinks: 5
+    ]
+  end
+
+  @doc "The kernel that a callback of Nx 0.11 and its keyword list stand for."
+  def kernel(callback, opts) do
+    case callback do
+      :fast_rms_norm -> struct!(RMSNorm, opts)
+      :fast_layer_norm -> struct!(LayerNorm, opts)
+      :fast_rope -> struct!(RoPE, opts)
+      :fast_rope_with_freqs -> struct!(RoPE, opts)
+      :fast_scaled_dot_product_attention -> struct!(Attention, opts)
+      :fast_scaled_dot_product_attention_with_sinks -> struct!(Attention, opts)
+      :fast_scaled_dot_product_attention_with_mask -> struct!(Attention, opts)
+      :fast_scaled_dot_product_attention_with_mask_and_sinks -> struct!(Attention, opts)
+    end
+  end
+
+  @doc "Runs the kernel on `tensors`, or adds it to the expression that is being traced."
+  def emit(%module{} = kernel, tensors, %Nx.Tensor{} = out) do
+    tensors = tensors |> Enum.map(&unnamed/1) |> same_representation()
+    dispatch(module, kernel, tensors, out)
+  end
+
+  Code.ensure_loaded!(Nx)
+
+  if function_exported?(Nx, :block, 4) do
+    defp dispatch(module, kernel, tensors, out),
+      do: Nx.block(kernel, tensors, out, default(module, length(tensors)))
+
+    for n <- 2..5 do
+      args = Macro.generate_arguments(n, __MODULE__)
+
+      defp default(module, unquote(n)),
+        do: fn kernel, unquote_splicing(args) -> module.composed(kernel, unquote(args)) end
+    end
+  else
+    defp dispatch(module, kernel, tensors, out) do
+      opts = kernel |> Map.from_struct() |> Enum.sort()
+      default = default(module, kernel, length(tensors))
+      Nx.Shared.optional(module.callback(kernel), tensors ++ [opts], out, default)
+    end
+
+    for n <- 2..5 do
+      args = Macro.generate_arguments(n, __MODULE__)
+
+      defp default(module, kernel, unquote(n)),
+        do: fn unquote_splicing(args), _opts -> module.composed(kernel, unquote(args)) end
+    end
+  end
+
+  defp unnamed(tensor), do: %{tensor | names: List.duplicate(nil, tuple_size(tensor.shape))}
+
+  # A tensor that a traced function closes over is no expression yet, and neither contract makes it one.
+  defp same_representation(tensors) do
+    if Enum.any?(tensors, &is_struct(&1.data, Nx.Defn.Expr)),
+      do: Enum.map(tensors, &Nx.Defn.Expr.tensor/1),
+      else: tensors
+  end
+end
