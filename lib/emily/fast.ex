@@ -85,7 +85,7 @@ defmodule Emily.Fast do
 
     keeping_axes(fun, x, 1, fn x ->
       affine!(fun, "weight", weight, x)
-      Node.emit(%RMSNorm{eps: eps}, [x, weight], Nx.template(x.shape, x.type))
+      Node.emit(%RMSNorm{eps: eps}, [x, weight], x.shape)
     end)
   end
 
@@ -127,7 +127,7 @@ defmodule Emily.Fast do
     keeping_axes(fun, x, 1, fn x ->
       affine!(fun, "weight", weight, x)
       affine!(fun, "bias", bias, x)
-      Node.emit(%LayerNorm{eps: eps}, [x, weight, bias], Nx.template(x.shape, x.type))
+      Node.emit(%LayerNorm{eps: eps}, [x, weight, bias], x.shape)
     end)
   end
 
@@ -381,7 +381,7 @@ defmodule Emily.Fast do
         scale: number!(fun, opts, :scale)
       }
 
-      Node.emit(kernel, [x, offset | freqs], Nx.template(x.shape, x.type))
+      Node.emit(kernel, [x, offset | freqs], x.shape)
     end)
   end
 
@@ -428,17 +428,11 @@ defmodule Emily.Fast do
 
     mask = mask && mask!(fun, mask, {batch, heads, q_len, k_len})
     sinks = opts[:sinks] && sinks!(fun, opts[:sinks], heads)
-    scale = if opts[:scale], do: number!(fun, opts, :scale), else: 1 / :math.sqrt(head_dim)
+    scale = if opts[:scale] == nil, do: 1 / :math.sqrt(head_dim), else: number!(fun, opts, :scale)
     kernel = %Attention{scale: scale, causal: causal, mask: mask != nil, sinks: sinks != nil}
 
-    result =
-      Node.emit(
-        kernel,
-        Enum.reject([q, k, v, mask, sinks], &is_nil/1),
-        Nx.template({batch, heads, q_len, v_dim}, q.type)
-      )
-
-    %{result | names: q.names}
+    tensors = Enum.reject([q, k, v, mask, sinks], &is_nil/1)
+    Node.emit(kernel, tensors, {batch, heads, q_len, v_dim})
   end
 
   defp mask!(fun, mask, shape) do

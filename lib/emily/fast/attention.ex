@@ -23,6 +23,20 @@ defmodule Emily.Fast.Attention do
   def extras(%{mask: false, sinks: true}, [sinks]), do: {nil, sinks}
   def extras(%{mask: false, sinks: false}, []), do: {nil, nil}
 
+  @doc """
+  The bounds that a mask is clipped to before it is taken in `type`, nil where it needs none.
+
+  A mask of another type may hold values beyond `type`, and in f16 the least number plus a score is
+  beyond it too. They must not become infinite: a row of infinities alone gives NaN, which spreads.
+  Half of the range hides a key as well as all of it.
+  """
+  def mask_bounds(mask_type, type)
+  def mask_bounds({kind, 8}, _type) when kind in [:s, :u], do: nil
+  def mask_bounds(_mask, {:f, 16}), do: {-32_752.0, 32_752.0}
+  def mask_bounds({:f, 64}, {:f, 32}), do: {-1.7e38, 1.7e38}
+  def mask_bounds({:f, bits}, {:bf, 16}) when bits > 16, do: {-1.69e38, 1.69e38}
+  def mask_bounds(_mask, _type), do: nil
+
   @impl true
   def composed(%__MODULE__{} = kernel, [q, k, v | extras]) do
     {mask, sinks} = extras(kernel, extras)
@@ -53,7 +67,16 @@ defmodule Emily.Fast.Attention do
   end
 
   defp add_mask(scores, nil, _type), do: scores
-  defp add_mask(scores, mask, type), do: Nx.add(scores, Nx.as_type(mask, type))
+
+  defp add_mask(scores, mask, type) do
+    mask =
+      case mask_bounds(mask.type, type) do
+        nil -> mask
+        {low, high} -> Nx.clip(mask, low, high)
+      end
+
+    Nx.add(scores, Nx.as_type(mask, type))
+  end
 
   # The last query sees all keys, each one before it sees one key less.
   defp hide_future(scores, false, _q_len, _k_len, _type), do: scores

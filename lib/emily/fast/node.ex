@@ -14,7 +14,10 @@ defmodule Emily.Fast.Node do
   @doc "The name of the kernel's callback under Nx 0.11."
   @callback callback(kernel :: struct) :: atom
 
-  @doc "The kernel written with Nx operations; takes and returns tensors without names."
+  @doc """
+  The kernel written with Nx operations. Takes and returns tensors without names, the result of the
+  first one's rank.
+  """
   @callback composed(kernel :: struct, [Nx.Tensor.t()]) :: Nx.Tensor.t()
 
   @doc """
@@ -48,10 +51,13 @@ defmodule Emily.Fast.Node do
     end
   end
 
-  @doc "Runs the kernel on `tensors`, or adds it to the expression that is being traced."
-  def emit(%module{} = kernel, tensors, %Nx.Tensor{} = out) do
-    tensors = tensors |> Enum.map(&unnamed/1) |> same_representation()
-    dispatch(module, kernel, tensors, out)
+  @doc """
+  Runs the kernel on `tensors`, or adds it to the expression that is being traced. The result has
+  the names of the first tensor.
+  """
+  def emit(%module{} = kernel, [first | _] = tensors, shape) do
+    out = Nx.template(shape, first.type, names: first.names)
+    dispatch(module, kernel, same_representation(tensors), out)
   end
 
   Code.ensure_loaded!(Nx)
@@ -64,7 +70,7 @@ defmodule Emily.Fast.Node do
       args = Macro.generate_arguments(n, __MODULE__)
 
       defp default(module, unquote(n)),
-        do: fn kernel, unquote_splicing(args) -> module.composed(kernel, unquote(args)) end
+        do: fn kernel, unquote_splicing(args) -> composed(module, kernel, unquote(args)) end
     end
   else
     defp dispatch(module, kernel, tensors, out) do
@@ -77,11 +83,15 @@ defmodule Emily.Fast.Node do
       args = Macro.generate_arguments(n, __MODULE__)
 
       defp default(module, kernel, unquote(n)),
-        do: fn unquote_splicing(args), _opts -> module.composed(kernel, unquote(args)) end
+        do: fn unquote_splicing(args), _opts -> composed(module, kernel, unquote(args)) end
     end
   end
 
-  defp unnamed(tensor), do: %{tensor | names: List.duplicate(nil, tuple_size(tensor.shape))}
+  # The evaluator passes tensors with the names that they have outside of the expression.
+  defp composed(module, kernel, [first | _] = tensors) do
+    tensors = for t <- tensors, do: %{t | names: List.duplicate(nil, tuple_size(t.shape))}
+    %{module.composed(kernel, tensors) | names: first.names}
+  end
 
   # A tensor that a traced function closes over is no expression yet, and neither contract makes it one.
   defp same_representation(tensors) do

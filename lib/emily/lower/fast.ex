@@ -34,37 +34,20 @@ defmodule Emily.Lower.Fast do
   defp mask(%{causal: true}, nil, _type), do: :causal
   defp mask(_kernel, nil, _type), do: nil
 
-  # A mask of another type may hold values beyond q's type, and in f16 the least number plus a score
-  # is beyond it too. They must not become infinite: a row of infinities alone gives NaN, which
-  # spreads. Half of the range hides a key as well as all of it.
   defp mask(_kernel, mask, type) do
-    if fits?(mask.type, type) do
-      cast(mask, type)
-    else
-      wide = if float?(mask), do: mask.type, else: {:f, 32}
-      limit = half_range(type)
-      number = fn value -> {:full, [], value, dtype(wide)} end
+    case Attention.mask_bounds(mask.type, type) do
+      nil ->
+        cast(mask, type)
 
-      mask
-      |> cast(wide)
-      |> then(&{:clip, &1, number.(-limit), number.(limit)})
-      |> then(&if(wide == type, do: &1, else: {:astype, &1, dtype(type)}))
+      {low, high} ->
+        wide = if float?(mask), do: mask.type, else: {:f, 32}
+        bound = fn number -> {:full, [], number, dtype(wide)} end
+        clipped = {:clip, cast(mask, wide), bound.(low), bound.(high)}
+        if wide == type, do: clipped, else: {:astype, clipped, dtype(type)}
     end
   end
 
-  defp fits?({kind, 8}, _type) when kind in [:s, :u], do: true
-  defp fits?(_mask, {:f, 16}), do: false
-  defp fits?(type, type), do: true
-  defp fits?({kind, _}, _type) when kind in [:s, :u], do: true
-  defp fits?({_, 16}, _type), do: true
-  defp fits?(_mask, {:f, 64}), do: true
-  defp fits?(_mask, _type), do: false
-
   defp float?(%{type: {kind, _}}), do: kind in [:f, :bf]
-
-  defp half_range({:f, 16}), do: 32_752.0
-  defp half_range({:bf, 16}), do: 1.69e38
-  defp half_range({:f, 32}), do: 1.7e38
 
   defp cast(%{type: type} = tensor, type), do: Lower.value(tensor)
   defp cast(tensor, type), do: {:astype, Lower.value(tensor), dtype(type)}

@@ -1,0 +1,117 @@
+defmodule Emily.Fast.DispatchTest do
+  # On Emily each function is one kernel of MLX, however it is called, and on another backend none.
+  use Emily.FastCase, async: false
+
+  alias Emily.Fast
+
+  setup do
+    :erlang.trace_pattern({Emily.Lower.Fast, :block, 3}, true, [:local])
+    :erlang.trace(self(), true, [:call])
+
+    on_exit(fn -> :erlang.trace_pattern({Emily.Lower.Fast, :block, 3}, false, [:local]) end)
+  end
+
+  # The kernels that Emily was asked for while the function ran.
+  defp kernels(fun) do
+    drain()
+    fun.()
+    drain()
+  end
+
+  defp drain do
+    # Trace messages of this process are all there once the tracer has delivered.
+    ref = :erlang.trace_delivered(self())
+    receive do: ({:trace_delivered, _, ^ref} -> :ok)
+    collect([])
+  end
+
+  defp collect(found) do
+    receive do
+      {:trace, _, :call, {Emily.Lower.Fast, :block, [%kernel{} | _]}} -> collect([kernel | found])
+    after
+      0 -> Enum.reverse(found)
+    end
+  end
+
+  defp calls(backend) do
+    x = Nx.iota({1, 2, 3, 4}, type: :f32, backend: backend)
+    w = Nx.tensor([1.0, 2.0, 3.0, 4.0], backend: backend)
+    o = Nx.tensor(3, backend: backend)
+    f = Nx.tensor([1.0, 0.1], backend: backend)
+    s = Nx.tensor([1.0, 2.0], backend: backend)
+    m = Nx.iota({3, 3}, type: :f32, backend: backend)
+
+    [
+      {Fast.RMSNorm, &Fast.rms_norm/2, [x, w]},
+      {Fast.LayerNorm, &Fast.layer_norm/3, [x, w, w]},
+      {Fast.RoPE, &Fast.rope(&1, &2, dims: 4), [x, o]},
+      {Fast.RoPE, &Fast.rope_with_freqs(&1, &2, &3, dims: 4), [x, o, f]},
+      {Fast.Attention, &Fast.scaled_dot_product_attention/3, [x, x, x]},
+      {Fast.Attention, &Fast.scaled_dot_product_attention(&1, &1, &1, causal: true), [x]},
+      {Fast.Attention, &Fast.scaled_dot_product_attention(&1, &1, &1, sinks: &2), [x, s]},
+      {Fast.Attention, &Fast.scaled_dot_product_attention_with_mask(&1, &1, &1, &2), [x, m]},
+      {Fast.Attention, &Fast.scaled_dot_product_attention_with_mask(&1, &1, &1, &2, sinks: &3), [x, m, s]}
+    ]
+  end
+
+  test "one kernel a call on Emily, eager, traced, and compiled by Emily" do
+    Nx.default_backend(Emily.Backend)
+
+    for {kernel, fun, args} <- calls(Emily.Backend) do
+      assert kernels(fn -> apply(fun, args) end) == [kernel]
+      assert kernels(fn -> Nx.Defn.jit_apply(fun, args) end) == [kernel]
+      assert kernels(fn -> Nx.Defn.jit_apply(fun, args, compiler: Emily.Compiler) end) == [kernel]
+    end
+  end
+
+  test "a gradient runs the forward kernel where its value is used" do
+    Nx.default_backend(Emily.Backend)
+
+    for {kernel, fun, [x | rest]} <- calls(Emily.Backend) do
+      # Only parameters may be tensors of Emily in a trace, so the rest are constants here.
+      rest = Enum.map(rest, &Nx.backend_copy(&1, Nx.BinaryBackend))
+      loss = fn x -> Nx.sum(Nx.exp(apply(fun, [x | rest]))) end
+      assert kernels(fn -> Nx.Defn.grad(x, loss) end) == [kernel]
+    end
+  end
+
+  test "none on another backend" do
+    Nx.default_backend(Nx.BinaryBackend)
+
+    for {_, fun, args} <- calls(Nx.BinaryBackend) do
+      assert kernels(fn -> apply(fun, args) end) == []
+      assert kernels(fn -> Nx.Defn.jit_apply(fun, args) end) == []
+    end
+  end
+
+  test "nothing leaves MLX" do
+    test = self()
+    handler = "fast-dispatch-#{System.unique_integer([:positive])}"
+
+    :telemetry.attach(
+      handler,
+      [:emily, :fallback, :start],
+      fn _, _, metadata, _ -> if self() == test, do: send(test, {:fallback, metadata}) end,
+      nil
+    )
+
+    on_exit(fn -> :telemetry.detach(handler) end)
+    Nx.default_backend(Emily.Backend)
+
+    for {_, fun, args} <- calls(Emily.Backend) do
+      apply(fun, args)
+      Nx.Defn.jit_apply(fun, args)
+    end
+
+    refute_received {:fallback, _}
+  end
+
+  test "the table of callbacks of Nx 0.11 is that of the backend" do
+    for {name, tensors} <- Emily.Fast.Node.callbacks() do
+      assert is_struct(Emily.Fast.Node.kernel(name, []))
+
+      unless function_exported?(Nx, :block, 4),
+        do: assert(function_exported?(Emily.Backend, name, tensors + 2))
+    end
+  end
+end
