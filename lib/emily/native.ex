@@ -68,7 +68,8 @@ defmodule Emily.Native do
       `{:attention, q, k, v, scale, mask, sinks}`, `{:einsum, subscripts, xs}`
 
   `{:let, id, value, body}` names a value that `{:var, id}` uses in `body`, and
-  `{:elem, i, expression}` picks one result of several.
+  `{:elem, i, expression}` picks one result of several; `{:tuple, expressions}` makes several of
+  one expression each.
 
   Every argument is checked: a wrong one raises `ArgumentError`, what MLX itself refuses raises
   `Emily.Error`, and none ends the VM.

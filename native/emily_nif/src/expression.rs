@@ -123,6 +123,7 @@ impl<'a> Builder<'a> {
                 (Some(Head::Let), [id, value, body]) => self.bind(*id, *value, *body),
                 (Some(Head::Var), [id]) => self.variable(*id),
                 (Some(Head::Elem), [index, value]) => self.element(*index, *value),
+                (Some(Head::Tuple), [values]) => self.several(*values),
                 (Some(Head::Complex), [re, im]) => complex(*re, *im),
                 _ => refuse(format!(
                     "{head:?} with {} arguments is no operation",
@@ -152,6 +153,17 @@ impl<'a> Builder<'a> {
             Some((_, Value::Many(arrays))) => Ok(Argument::Value(arrays.clone().into())),
             None => refuse(format!("variable {id} is not bound here")),
         }
+    }
+
+    /// Several results of expressions that may share names.
+    fn several(&mut self, values: Term<'a>) -> Result<Argument<'a>> {
+        let Ok(list) = values.into_list_iterator() else {
+            return refuse(format!(
+                ":tuple takes a list of expressions, got {values:?}"
+            ));
+        };
+        let arrays: Result<Vec<Array>> = list.map(|value| self.array(value)).collect();
+        Ok(Argument::Value(arrays?.into()))
     }
 
     fn element(&mut self, index: Term<'a>, value: Term<'a>) -> Result<Argument<'a>> {

@@ -12,6 +12,7 @@ pub enum Head {
     Let,
     Var,
     Elem,
+    Tuple,
     Complex,
 }
 
@@ -57,6 +58,7 @@ pub fn register(env: Env) {
             ("let", Head::Let),
             ("var", Head::Var),
             ("elem", Head::Elem),
+            ("tuple", Head::Tuple),
             ("complex", Head::Complex),
         ];
         let ops = Op::iter().map(|op| (op.name(), Head::Op(op)));

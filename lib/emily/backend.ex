@@ -1,0 +1,474 @@
+defmodule Emily.Backend do
+  @moduledoc """
+  An Nx backend on Apple's MLX.
+
+      Nx.default_backend(Emily.Backend)
+      Nx.default_backend({Emily.Backend, device: :gpu})
+
+  Operations return at once: they add to a lazy graph, which MLX computes when a tensor is read
+  (`Nx.to_binary/1`, `inspect`, ...). What each operation means is said in `Emily.Lower`; what MLX
+  cannot do goes through `Emily.Fallback`.
+
+  ## Options
+
+    * `:device` - `:cpu` or `:gpu`; MLX's default device without it. A device that this build of
+      MLX or this machine lacks is refused with an `ArgumentError`
+
+  An operation on tensors of both devices runs on the GPU. Tensors of other backends are moved to
+  the device of the others.
+
+  ## Types
+
+  u8 to u64, s8 to s64, f16, bf16, f32, f64 and c64. f64 exists on the CPU only, where functions
+  that MLX computes with f32's precision are composed or fall back. The other types of Nx are
+  refused with an `ArgumentError`.
+
+  ## Inspection
+
+  Inspecting a tensor shows the backend and its device. `config :emily, add_backend_on_inspect:
+  false` leaves that out.
+
+  ## Example
+
+      iex> t = Nx.tensor([1, 2, 3], backend: {Emily.Backend, device: :cpu})
+      iex> Nx.add(t, t)
+      #Nx.Tensor<
+        s32[3]
+        Emily.Backend<cpu>
+        [2, 4, 6]
+      >
+  """
+
+  @behaviour Nx.Backend
+
+  @enforce_keys [:ref, :device]
+  defstruct [:ref, :device]
+
+  @type t :: %__MODULE__{ref: reference, device: :cpu | :gpu}
+
+  alias Emily.Backend, as: B
+  alias Emily.{Fallback, Lower, Native}
+  alias Nx.Tensor, as: T
+
+  ## Options
+
+  @impl true
+  def init(opts) do
+    opts = Keyword.validate!(opts, [:device])
+    [device: device(opts)]
+  end
+
+  defp device(opts) do
+    case opts[:device] do
+      nil -> Native.default_device()
+      :cpu -> :cpu
+      device -> check_device(device)
+    end
+  end
+
+  defp check_device(:gpu) do
+    if :gpu in Native.devices() do
+      :gpu
+    else
+      raise ArgumentError,
+            "Emily.Backend: this MLX has no GPU. Build Emily with EMILY_MLX=cuda12 or cuda13 on " <>
+              "Linux with an NVIDIA GPU, or on a Mac with Apple silicon; or use device: :cpu"
+    end
+  end
+
+  defp check_device(other) do
+    raise ArgumentError, "Emily.Backend: :device must be :cpu or :gpu, got: #{inspect(other)}"
+  end
+
+  ## New tensors
+
+  @impl true
+  def constant(out, number, opts), do: create(:constant, out, [number], opts)
+
+  @impl true
+  def iota(out, axis, opts), do: create(:iota, out, [axis], opts)
+
+  @impl true
+  def eye(out, opts), do: create(:eye, out, [], opts)
+
+  defp create(name, out, args, opts), do: evaluate(Lower.op(name, out, args), out, device(opts))
+
+  @impl true
+  def from_binary(%{shape: shape, type: type} = out, binary, opts) do
+    device = device(opts)
+    refuse_f64(type, device)
+    ref = Native.from_binary(IO.iodata_to_binary(binary), shape, Lower.dtype(type), device)
+    %{out | data: %B{ref: ref, device: device}}
+  end
+
+  ## Moving
+
+  @impl true
+  def to_binary(%T{shape: shape, type: {_, bits}, data: %B{ref: ref, device: device}}, limit) do
+    if limit >= Tuple.product(shape) do
+      Native.to_binary(ref)
+    else
+      part = {:slice, {:reshape, ref, [-1]}, [0], [limit], [1]}
+      [ref] = Native.run([part], device)
+      binary_part(Native.to_binary(ref), 0, limit * div(bits, 8))
+    end
+  end
+
+  @impl true
+  def backend_copy(tensor, backend, opts), do: backend_transfer(tensor, backend, opts)
+
+  @impl true
+  def backend_transfer(tensor, Nx.Tensor, opts) do
+    backend_transfer(tensor, Nx.BinaryBackend, opts)
+  end
+
+  # The memory is shared by the devices, and arrays never change.
+  def backend_transfer(%T{data: data, type: type} = tensor, Emily.Backend, opts) do
+    device = device(opts)
+    refuse_f64(type, device)
+    %{tensor | data: %{data | device: device}}
+  end
+
+  def backend_transfer(%T{shape: shape} = tensor, backend, opts) do
+    backend.from_binary(tensor, to_binary(tensor, Tuple.product(shape)), opts)
+  end
+
+  # The array's memory is freed when the last reference to it is collected.
+  @impl true
+  def backend_deallocate(_tensor), do: :ok
+
+  @impl true
+  def to_batched(%{shape: out_shape} = out, %{shape: shape} = tensor, opts) do
+    batch = elem(out_shape, 0)
+    size = elem(shape, 0)
+    full = div(size, batch)
+    rest = rem(size, batch)
+    last = if rest != 0 and opts[:leftover] == :repeat, do: full, else: full - 1
+
+    Stream.map(0..last//1, fn
+      ^full ->
+        tail = rows(tensor, full * batch, rest)
+        head = rows(tensor, 0, batch - rest)
+        concatenate(out, [tail, head], 0)
+
+      at ->
+        rows(tensor, at * batch, batch)
+    end)
+  end
+
+  defp rows(%{shape: shape} = tensor, start, count) do
+    lengths = [count | tl(Tuple.to_list(shape))]
+    starts = [start | Enum.map(tl(lengths), fn _ -> 0 end)]
+    out = %{tensor | shape: put_elem(shape, 0, count)}
+    slice(out, tensor, starts, lengths, Enum.map(lengths, fn _ -> 1 end))
+  end
+
+  @impl true
+  def from_pointer(_pointer, _type, _shape, _backend_opts, _opts) do
+    raise ArgumentError, "Emily.Backend does not make tensors from pointers"
+  end
+
+  @impl true
+  def to_pointer(_tensor, _opts) do
+    raise ArgumentError, "Emily.Backend does not give out pointers to its tensors"
+  end
+
+  @impl true
+  def inspect(%T{shape: shape, data: %B{device: device}} = tensor, inspect_opts) do
+    size = Tuple.product(shape)
+    limit = if inspect_opts.limit == :infinity, do: size, else: min(inspect_opts.limit + 1, size)
+    doc = Nx.Backend.inspect(tensor, to_binary(tensor, limit), inspect_opts)
+
+    if Application.get_env(:emily, :add_backend_on_inspect, true) do
+      Inspect.Algebra.concat(["Emily.Backend<#{device}>", Inspect.Algebra.line(), doc])
+    else
+      doc
+    end
+  end
+
+  ## Operations
+  #
+  # One row an operation: how many tensors lead its arguments, and how many other arguments follow.
+  # Each becomes a callback whose meaning is Emily.Lower.op/3.
+
+  unary_math = Enum.map(Nx.Shared.unary_math_funs(), &elem(&1, 0))
+
+  unary =
+    unary_math ++
+      [:abs, :bitwise_not, :ceil, :conjugate, :floor, :negate, :round, :sign] ++
+      [:count_leading_zeros, :population_count, :real, :imag, :is_nan, :is_infinity] ++
+      [:as_type, :bitcast, :reshape]
+
+  binary =
+    [:add, :subtract, :multiply, :pow, :remainder, :divide, :atan2, :min, :max, :quotient] ++
+      [:bitwise_and, :bitwise_or, :bitwise_xor, :left_shift, :right_shift] ++
+      [:equal, :not_equal, :greater, :less, :greater_equal, :less_equal] ++
+      [:logical_and, :logical_or, :logical_xor]
+
+  one_and_options =
+    [:squeeze, :transpose, :reverse, :all, :any, :sum, :product, :reduce_max, :reduce_min] ++
+      [:argmax, :argmin, :sort, :argsort, :fft, :ifft]
+
+  windows = [:window_sum, :window_product, :window_max, :window_min]
+
+  # What Nx 0.11 calls by name is a block later.
+  blocks? = Code.ensure_loaded?(Nx) and function_exported?(Nx, :block, 4)
+
+  named =
+    if blocks? do
+      []
+    else
+      [logical_not: {1, 0}, phase: {1, 0}, determinant: {1, 0}, cholesky: {1, 0}, solve: {2, 0}] ++
+        [take: {2, 1}, take_along_axis: {2, 1}] ++
+        for name <-
+              [:cumulative_sum, :cumulative_product, :cumulative_min, :cumulative_max] ++
+                [:fft2, :ifft2, :lu, :qr, :svd, :eigh],
+            do: {name, {1, 1}}
+    end
+
+  operations =
+    for(name <- unary, do: {name, {1, 0}}) ++
+      for(name <- binary, do: {name, {2, 0}}) ++
+      for(name <- one_and_options, do: {name, {1, 1}}) ++
+      for(name <- windows, do: {name, {1, 2}}) ++
+      [broadcast: {1, 2}, slice: {1, 3}, put_slice: {1, 2}, concatenate: {0, 2}, stack: {0, 2}] ++
+      [pad: {2, 1}, gather: {2, 1}, conv: {2, 1}, triangular_solve: {2, 1}, clip: {3, 0}] ++
+      [select: {3, 0}, indexed_add: {3, 1}, indexed_put: {3, 1}] ++
+      [window_scatter_max: {3, 2}, window_scatter_min: {3, 2}] ++
+      [dot: {1, 5}] ++ named
+
+  # Operations with tensors behind the leading ones, or among lists.
+  scattered = [:slice, :put_slice, :concatenate, :stack, :dot]
+
+  behaviour = Nx.Backend.behaviour_info(:callbacks)
+  for_lower = Keyword.keys(operations)
+
+  case for_lower -- Lower.names() do
+    [] -> :ok
+    missing -> raise "Emily.Lower does not know #{inspect(missing)}"
+  end
+
+  for {name, {tensors, others}} <- operations do
+    args = Macro.generate_arguments(tensors + others, __MODULE__)
+    {leading, _} = Enum.split(args, tensors)
+
+    if {name, length(args) + 1} in behaviour, do: @impl(true)
+
+    cond do
+      name in scattered ->
+        def unquote(name)(out, unquote_splicing(args)) do
+          mixed(unquote(name), out, unquote(args))
+        end
+
+      true ->
+        device = Macro.var(:device, __MODULE__)
+
+        owned =
+          for arg <- leading, do: quote(do: %T{data: %B{device: unquote(device)}} = unquote(arg))
+
+        {_, rest} = Enum.split(args, tensors)
+
+        def unquote(name)(out, unquote_splicing(owned), unquote_splicing(rest)) do
+          args = unquote(args)
+          run(unquote(name), out, args, args, unquote(device))
+        end
+
+        def unquote(name)(out, unquote_splicing(args)) do
+          mixed(unquote(name), out, unquote(args))
+        end
+    end
+  end
+
+  @impl true
+  def reduce(out, tensor, acc, opts, fun) do
+    fallback(:reduce, out, [tensor, acc, opts, fun], "it takes a function of the caller's")
+  end
+
+  @impl true
+  def window_reduce(out, tensor, acc, window, opts, fun) do
+    args = [tensor, acc, window, opts, fun]
+    fallback(:window_reduce, out, args, "it takes a function of the caller's")
+  end
+
+  # The kernels of Emily.Fast.
+  unless blocks? do
+    for {name, tensors} <- Emily.Fast.Node.callbacks() do
+      args = Macro.generate_arguments(tensors, __MODULE__)
+
+      def unquote(name)(out, unquote_splicing(args), opts) do
+        args = unquote(args)
+        device = device_of(args)
+        kernel = Emily.Fast.Node.kernel(unquote(name), opts)
+        evaluate(Lower.block(kernel, out, own(args, device)), out, device)
+      end
+    end
+  end
+
+  if blocks? do
+    @impl true
+    def block(struct, out, args, fun) do
+      device = device_of(args)
+      owned = own(args, device)
+
+      case Lower.block(struct, out, owned) do
+        :default ->
+          apply(fun, [struct | args])
+
+        :fallback ->
+          Fallback.run(struct.__struct__, args, "MLX lacks this configuration", fn args ->
+            apply(fun, [struct | args])
+          end)
+          |> return(out, device)
+
+        expr ->
+          evaluate(expr, out, device)
+      end
+    end
+  end
+
+  # `owned` are `args` as operands for MLX.
+  defp run(name, out, args, owned, device) do
+    case Lower.op(name, out, owned) do
+      :fallback -> fallback(name, out, args, "MLX lacks this configuration")
+      :default -> default(name, out, args)
+      expr -> evaluate(expr, out, device)
+    end
+  end
+
+  # Some tensors are of another backend or device, or stand in lists.
+  defp mixed(name, out, args) do
+    device = device_of(args)
+    run(name, out, args, own(args, device), device)
+  end
+
+  defp evaluate(expr, %T{} = out, device) do
+    if device == :gpu, do: refuse_f64(out.type, device)
+    %{out | data: %B{ref: execute(expr, device), device: device}}
+  end
+
+  defp evaluate(expr, out, device) when is_tuple(out) do
+    outs = Tuple.to_list(out)
+    if device == :gpu, do: Enum.each(outs, &refuse_f64(&1.type, device))
+
+    outs
+    |> Enum.zip_with(Native.run([expr], device), fn out, ref ->
+      %{out | data: %B{ref: ref, device: device}}
+    end)
+    |> List.to_tuple()
+  end
+
+  defp execute(ref, _device) when is_reference(ref), do: ref
+
+  defp execute(expr, device) do
+    [ref] = Native.run([expr], device)
+    ref
+  end
+
+  defp refuse_f64({:f, 64}, :gpu) do
+    raise ArgumentError,
+          "Emily.Backend: MLX has no f64 on a GPU. Cast the tensor to f32 with Nx.as_type/2, or " <>
+            "compute with device: :cpu"
+  end
+
+  defp refuse_f64(_type, _device), do: :ok
+
+  ## Other backends' tensors
+
+  # The GPU wins; tensors of other backends follow Emily's.
+  defp device_of(args), do: device_of(args, nil) || Native.default_device()
+
+  defp device_of([%T{data: %B{device: :gpu}} | _], _found), do: :gpu
+  defp device_of([%T{data: %B{device: device}} | rest], _found), do: device_of(rest, device)
+
+  defp device_of([list | rest], found) when is_list(list) do
+    device_of(rest, device_of(list, found))
+  end
+
+  defp device_of([_ | rest], found), do: device_of(rest, found)
+  defp device_of([], found), do: found
+
+  defp own([%T{} = tensor | rest], device), do: [own_tensor(tensor, device) | own(rest, device)]
+
+  defp own([list | rest], device) when is_list(list) do
+    [own(list, device) | own(rest, device)]
+  end
+
+  defp own([other | rest], device), do: [other | own(rest, device)]
+  defp own([], _device), do: []
+
+  defp own_tensor(%T{data: %B{}} = tensor, _device), do: tensor
+
+  # Numbers in the caller's code arrive as scalars of Nx.BinaryBackend: they become part of the
+  # expression.
+  defp own_tensor(%T{data: %Nx.BinaryBackend{}, shape: {}, type: type} = tensor, device) do
+    case number(Nx.BinaryBackend.to_binary(tensor, 1), type) do
+      :error ->
+        move(tensor, device)
+
+      number ->
+        expr = Emily.Expr.scalar(number, Lower.dtype(type))
+        %{tensor | data: %B{ref: expr, device: device}}
+    end
+  end
+
+  defp own_tensor(tensor, device), do: move(tensor, device)
+
+  defp move(%T{} = tensor, device), do: from_binary(tensor, Nx.to_binary(tensor), device: device)
+
+  defp number(<<x::float-native-32>>, {:f, 32}), do: x
+  defp number(<<x::float-native-64>>, {:f, 64}), do: x
+  defp number(binary, {:s, bits}) when bits >= 8, do: integer(binary, bits)
+  defp number(<<x::unsigned-native-8>>, {:u, 8}), do: x
+  defp number(<<x::unsigned-native-16>>, {:u, 16}), do: x
+  defp number(<<x::unsigned-native-32>>, {:u, 32}), do: x
+  defp number(<<x::unsigned-native-64>>, {:u, 64}), do: x
+  defp number(_binary, _type), do: :error
+
+  defp integer(binary, bits) do
+    <<x::signed-native-size(^bits)>> = binary
+    x
+  end
+
+  ## What MLX cannot do
+
+  defp fallback(name, out, args, reason) do
+    device = device_of(args)
+
+    name
+    |> Fallback.run(args, reason, fn args -> apply(Nx.BinaryBackend, name, [out | args]) end)
+    |> return(out, device)
+  end
+
+  defp return(%T{} = result, out, device) do
+    from_binary(out, Nx.to_binary(result), device: device)
+  end
+
+  defp return(results, outs, device) do
+    [Tuple.to_list(results), Tuple.to_list(outs)]
+    |> Enum.zip_with(fn [result, out] -> return(result, out, device) end)
+    |> List.to_tuple()
+  end
+
+  # What Nx 0.11 would have run had the callback not been there.
+  if blocks? do
+    defp default(name, _out, _args), do: raise("#{name} has no default")
+  else
+    defp default(:phase, _out, [tensor]), do: Nx.atan2(Nx.imag(tensor), Nx.real(tensor))
+    defp default(:cholesky, _out, [tensor]), do: Nx.LinAlg.Cholesky.cholesky(tensor)
+    defp default(:qr, _out, [tensor, opts]), do: Nx.LinAlg.QR.qr(tensor, opts)
+    defp default(:svd, _out, [tensor, opts]), do: Nx.LinAlg.SVD.svd(tensor, opts)
+    defp default(:eigh, _out, [tensor, opts]), do: Nx.LinAlg.BlockEigh.eigh(tensor, opts)
+    defp default(:lu, _out, [tensor, opts]), do: Nx.LinAlg.LU.lu(tensor, opts)
+
+    # These have no default of their own in Nx's modules.
+    defp default(name, out, args) do
+      device = device_of(args)
+
+      name
+      |> Fallback.run(args, "the matrix is complex", fn args ->
+        apply(Nx.LinAlg, name, args)
+      end)
+      |> return(out, device)
+    end
+  end
+end

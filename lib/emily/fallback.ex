@@ -1,0 +1,145 @@
+defmodule Emily.Fallback do
+  @moduledoc """
+  The one way by which an operation leaves MLX.
+
+  What MLX cannot do is computed by `Nx.BinaryBackend`, counted (`count/0`), and reported through
+  telemetry (see `Emily.Telemetry`). The config says what else happens:
+
+      config :emily, fallback: :silent
+
+    * `:silent` - nothing else; the default
+    * `:warn` - a warning is logged
+    * `:raise` - `RuntimeError` is raised instead of computing
+
+  `with_mode/2` chooses for one process, as tests do.
+  """
+
+  require Logger
+  alias Nx.BinaryBackend
+  alias Nx.Tensor, as: T
+
+  @modes [:silent, :warn, :raise]
+  @counter {__MODULE__, :count}
+  @on_load :new_counter
+
+  @doc false
+  def new_counter do
+    :persistent_term.put(@counter, :counters.new(1, [:write_concurrency]))
+  end
+
+  @doc """
+  How many operations have left MLX since the VM started.
+
+      iex> before = Emily.Fallback.count()
+      iex> t = Nx.tensor([1, 2, 3], backend: Emily.Backend)
+      iex> _ = Nx.reduce(t, 0, fn x, y -> Nx.max(x, y) end)
+      iex> Emily.Fallback.count() > before
+      true
+  """
+  @spec count() :: non_neg_integer
+  def count, do: :counters.get(:persistent_term.get(@counter), 1)
+
+  @doc """
+  Runs `fun` with `mode` in force for the calling process.
+
+      iex> t = Nx.tensor([1, 2, 3], backend: Emily.Backend)
+      iex> Emily.Fallback.with_mode(:raise, fn ->
+      ...>   Nx.reduce(t, 0, fn x, y -> Nx.max(x, y) end)
+      ...> end)
+      ** (RuntimeError) Emily: reduce of {3} s32, {} s32 is not done in MLX: it takes a function of the caller's; it would fall back to Nx.BinaryBackend, which config :emily, fallback: :raise forbids
+  """
+  @spec with_mode(:silent | :warn | :raise, (-> result)) :: result when result: term
+  def with_mode(mode, fun) when mode in @modes and is_function(fun, 0) do
+    previous = Process.put(__MODULE__, mode)
+
+    try do
+      fun.()
+    after
+      if previous, do: Process.put(__MODULE__, previous), else: Process.delete(__MODULE__)
+    end
+  end
+
+  @doc "The mode in force for the calling process."
+  @spec mode() :: :silent | :warn | :raise
+  def mode do
+    case Process.get(__MODULE__) || Application.get_env(:emily, :fallback, :silent) do
+      mode when mode in @modes ->
+        mode
+
+      other ->
+        raise ArgumentError,
+              "config :emily, fallback: must be one of #{inspect(@modes)}, got: #{inspect(other)}"
+    end
+  end
+
+  @doc false
+  # Runs `fun` on `args` with every tensor in them on Nx.BinaryBackend, which is the default
+  # backend meanwhile. `fun` answers tensors of that backend.
+  def run(op, args, reason, fun) do
+    tensors = tensors(args)
+
+    metadata = %{
+      op: op,
+      shapes: Enum.map(tensors, & &1.shape),
+      types: Enum.map(tensors, & &1.type),
+      reason: reason,
+      fallback_reason: reason
+    }
+
+    case mode() do
+      :silent -> :ok
+      :warn -> Logger.warning(message(metadata) <> "; it falls back to Nx.BinaryBackend")
+      :raise -> raise refusal(metadata)
+    end
+
+    :counters.add(:persistent_term.get(@counter), 1, 1)
+
+    :telemetry.span([:emily, :fallback], metadata, fn ->
+      result = Nx.with_default_backend(BinaryBackend, fn -> fun.(to_binary_backend(args)) end)
+      {result, metadata}
+    end)
+  end
+
+  defp refusal(metadata) do
+    message(metadata) <>
+      "; it would fall back to Nx.BinaryBackend, which config :emily, fallback: :raise forbids"
+  end
+
+  defp message(%{op: op, shapes: shapes, types: types, reason: reason}) do
+    operands =
+      Enum.zip_with(shapes, types, fn shape, type ->
+        "#{inspect(shape)} #{Nx.Type.to_string(type)}"
+      end)
+
+    "Emily: #{op} of #{Enum.join(operands, ", ")} is not done in MLX: #{reason}"
+  end
+
+  defp tensors(args) do
+    Enum.flat_map(args, fn
+      %T{} = tensor -> [tensor]
+      [_ | _] = list -> Enum.filter(list, &is_struct(&1, T))
+      _ -> []
+    end)
+  end
+
+  @doc false
+  def to_binary_backend(%T{data: %BinaryBackend{}} = tensor), do: tensor
+
+  def to_binary_backend(%T{} = tensor) do
+    BinaryBackend.from_binary(tensor, Nx.to_binary(tensor), [])
+  end
+
+  def to_binary_backend(list) when is_list(list), do: Enum.map(list, &to_binary_backend/1)
+
+  # A tensor that the caller's function closed over may bring it back to MLX.
+  def to_binary_backend(fun) when is_function(fun, 2) do
+    fn x, y ->
+      case fun.(x, y) do
+        %T{} = tensor -> to_binary_backend(tensor)
+        other -> other
+      end
+    end
+  end
+
+  def to_binary_backend(other), do: other
+end

@@ -1,0 +1,108 @@
+defmodule Emily.Lower do
+  @moduledoc """
+  What each Nx operation means in MLX.
+
+  `op/3` answers an expression (see `Emily.Expr`) for one operation of Nx. It is pure: it looks at
+  shapes, types and options, never at data, so that an eager call and a compiled program mean the
+  same. The families live in `lib/emily/lower/`, one file each; a new operation is a clause of
+  `lower/3` there and its name in `names/0`.
+
+  Instead of an expression, a lowering answers
+
+    * `:fallback` - MLX cannot do this; `Emily.Fallback` computes it with `Nx.BinaryBackend`
+    * `:default` - Nx's own composition of other operations does it, which stays in MLX
+  """
+
+  alias Emily.Lower.{
+    Conv,
+    Dot,
+    Elementwise,
+    FFT,
+    Index,
+    LinAlg,
+    Math,
+    Reduce,
+    Shape,
+    Sort,
+    Window
+  }
+
+  @families [Elementwise, Math, Reduce, Shape, Dot, Index, Sort, Window, Conv, FFT, LinAlg]
+
+  @type answer :: Emily.Expr.t() | :fallback | :default
+
+  @doc "The names that `op/3` knows."
+  @spec names() :: [atom]
+  def names, do: unquote(Enum.flat_map(@families, & &1.names()))
+
+  @doc """
+  The meaning of the operation `name`.
+
+  `out` is the template of the result, or a tuple of templates; `args` are the arguments of Nx's
+  callback, with tensors whose data hold an operand as `ref`.
+  """
+  @spec op(atom, Nx.Tensor.t() | tuple, [term]) :: answer
+  for family <- @families, name <- family.names() do
+    def op(unquote(name), out, args), do: unquote(family).lower(unquote(name), out, args)
+  end
+
+  @doc "The operand of a tensor."
+  @spec value(Nx.Tensor.t()) :: Emily.Expr.t()
+  defdelegate value(tensor), to: Emily.Lower.Types
+
+  @doc "The operand of a tensor, cast to a type."
+  @spec cast(Nx.Tensor.t(), Nx.Type.t()) :: Emily.Expr.t()
+  defdelegate cast(tensor, type), to: Emily.Lower.Types
+
+  @doc "The MLX dtype of an Nx type. Raises `ArgumentError` for a type that MLX lacks."
+  @spec dtype(Nx.Type.t()) :: atom
+  defdelegate dtype(type), to: Emily.Lower.Types
+
+  @doc """
+  The meaning of a block of Nx 0.12 and later: `struct` says which, as `Nx.block/4` does.
+
+  The names are those of the callbacks of Nx 0.11.
+  """
+  @spec block(struct, Nx.Tensor.t() | tuple, [term]) :: answer
+  def block(struct, out, args) do
+    case block_op(struct) do
+      {name, opts} -> op(name, out, args ++ opts)
+      :default -> :default
+      :fast -> Emily.Lower.Fast.block(struct, out, args)
+    end
+  end
+
+  defp block_op(%{__struct__: Nx.Block.LogicalNot}), do: {:logical_not, []}
+  defp block_op(%{__struct__: Nx.Block.Phase}), do: {:phase, []}
+  defp block_op(%{__struct__: Nx.Block.LinAlg.Cholesky}), do: {:cholesky, []}
+  defp block_op(%{__struct__: Nx.Block.LinAlg.Solve}), do: {:solve, []}
+  defp block_op(%{__struct__: Nx.Block.LinAlg.Determinant}), do: {:determinant, []}
+
+  for {block, name} <- [
+        {Nx.Block.LinAlg.QR, :qr},
+        {Nx.Block.LinAlg.Eigh, :eigh},
+        {Nx.Block.LinAlg.SVD, :svd},
+        {Nx.Block.LinAlg.LU, :lu},
+        {Nx.Block.CumulativeSum, :cumulative_sum},
+        {Nx.Block.CumulativeProduct, :cumulative_product},
+        {Nx.Block.CumulativeMax, :cumulative_max},
+        {Nx.Block.CumulativeMin, :cumulative_min},
+        {Nx.Block.Take, :take},
+        {Nx.Block.TakeAlongAxis, :take_along_axis},
+        {Nx.Block.FFT2, :fft2},
+        {Nx.Block.IFFT2, :ifft2},
+        {Nx.Block.RFFT, :rfft},
+        {Nx.Block.IRFFT, :irfft}
+      ] do
+    defp block_op(%{__struct__: unquote(block)} = struct) do
+      {unquote(name), [struct |> Map.from_struct() |> Map.to_list()]}
+    end
+  end
+
+  defp block_op(%{__struct__: module}) do
+    case Module.split(module) do
+      ["Emily", "Fast" | _] -> :fast
+      _ -> :default
+    end
+  end
+end

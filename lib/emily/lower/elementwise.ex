@@ -1,0 +1,264 @@
+defmodule Emily.Lower.Elementwise do
+  @moduledoc false
+  # One number in, one number out: arithmetic, comparison, logic, bits, rounding.
+
+  import Emily.Lower.Types
+  import Emily.Expr, only: [share: 2, scalar: 2]
+
+  @arithmetic [
+    add: :add,
+    subtract: :subtract,
+    multiply: :multiply,
+    divide: :divide,
+    atan2: :arctan2,
+    min: :minimum,
+    max: :maximum,
+    quotient: :floor_divide,
+    bitwise_and: :bitwise_and,
+    bitwise_or: :bitwise_or,
+    bitwise_xor: :bitwise_xor
+  ]
+
+  @comparison [
+    equal: :equal,
+    not_equal: :not_equal,
+    greater: :greater,
+    less: :less,
+    greater_equal: :greater_equal,
+    less_equal: :less_equal
+  ]
+
+  @unary [abs: :abs, negate: :negative, bitwise_not: :bitwise_invert, ceil: :ceil, floor: :floor]
+
+  @others [:pow, :remainder, :left_shift, :right_shift, :logical_and, :logical_or, :logical_xor] ++
+            [:logical_not, :sign, :round, :is_nan, :is_infinity, :conjugate, :real, :imag, :phase] ++
+            [:count_leading_zeros, :population_count, :as_type, :bitcast, :select, :clip]
+
+  def names do
+    Keyword.keys(@arithmetic) ++ Keyword.keys(@comparison) ++ Keyword.keys(@unary) ++ @others
+  end
+
+  for {name, op} <- @arithmetic do
+    def lower(unquote(name), %{type: type}, [left, right]) do
+      {unquote(op), cast(left, type), cast(right, type)}
+    end
+  end
+
+  for {name, op} <- @comparison do
+    def lower(unquote(name), out, [left, right]) do
+      from_bool(compare(unquote(op), left, right), out)
+    end
+  end
+
+  def lower(:abs, _out, [tensor]), do: {:abs, value(tensor)}
+
+  for {name, op} <- @unary, name != :abs do
+    def lower(unquote(name), %{type: type}, [tensor]), do: {unquote(op), cast(tensor, type)}
+  end
+
+  # MLX repeats its squaring for ever on a negative exponent. As in XLA, a negative power of an
+  # integer is the integer part of the reciprocal.
+  def lower(:pow, %{type: {:s, _} = type}, [base, %{type: {:s, _}} = exponent]) do
+    dtype = dtype(type)
+    one = scalar(1, dtype)
+
+    share(cast(base, type), fn base ->
+      share(cast(exponent, type), fn exponent ->
+        is_unit = {:logical_or, {:equal, base, one}, {:equal, base, scalar(-1, dtype)}}
+        parity = {:power, base, {:bitwise_and, exponent, one}}
+        power = {:power, base, {:maximum, exponent, scalar(0, dtype)}}
+        negative = {:where, is_unit, parity, scalar(0, dtype)}
+        {:where, {:less, exponent, scalar(0, dtype)}, negative, power}
+      end)
+    end)
+  end
+
+  def lower(:pow, %{type: {:c, _} = type}, [base, exponent]) do
+    share(cast(exponent, type), fn exponent ->
+      is_zero = {:equal, exponent, scalar(0, :c64)}
+      {:where, is_zero, scalar(1, :c64), {:power, cast(base, type), exponent}}
+    end)
+  end
+
+  def lower(:pow, %{type: type}, [base, exponent]) do
+    {:power, cast(base, type), cast(exponent, type)}
+  end
+
+  # Nx's remainder has the sign of the dividend, MLX's that of the divisor.
+  def lower(:remainder, %{type: {:u, _} = type}, [left, right]) do
+    {:remainder, cast(left, type), cast(right, type)}
+  end
+
+  def lower(:remainder, %{type: {:s, _} = type}, [left, right]) do
+    share(cast(left, type), fn x ->
+      share(cast(right, type), fn y ->
+        {:subtract, x, {:multiply, y, {:floor_divide, x, y}}}
+      end)
+    end)
+  end
+
+  def lower(:remainder, %{type: type}, [left, right]) do
+    share(cast(left, type), fn x ->
+      share({:remainder, {:abs, x}, {:abs, cast(right, type)}}, fn remainder ->
+        {:where, {:less, x, scalar(0, dtype(type))}, {:negative, remainder}, remainder}
+      end)
+    end)
+  end
+
+  # The processor takes a shift modulo the width; in Nx all bits are shifted out.
+  def lower(:left_shift, %{type: {_, bits} = type}, [left, right]) do
+    dtype = dtype(type)
+
+    share(cast(right, type), fn count ->
+      shifted = {:left_shift, cast(left, type), count}
+      {:where, {:less, count, scalar(bits, dtype)}, shifted, scalar(0, dtype)}
+    end)
+  end
+
+  def lower(:right_shift, %{type: {:u, bits} = type}, [left, right]) do
+    dtype = dtype(type)
+
+    share(cast(right, type), fn count ->
+      shifted = {:right_shift, cast(left, type), count}
+      {:where, {:less, count, scalar(bits, dtype)}, shifted, scalar(0, dtype)}
+    end)
+  end
+
+  def lower(:right_shift, %{type: {:s, bits} = type}, [left, right]) do
+    {:right_shift, cast(left, type), {:minimum, cast(right, type), scalar(bits - 1, dtype(type))}}
+  end
+
+  def lower(:logical_and, out, [left, right]) do
+    from_bool({:logical_and, condition(left), condition(right)}, out)
+  end
+
+  def lower(:logical_or, out, [left, right]) do
+    from_bool({:logical_or, condition(left), condition(right)}, out)
+  end
+
+  def lower(:logical_xor, out, [left, right]) do
+    from_bool({:not_equal, condition(left), condition(right)}, out)
+  end
+
+  def lower(:logical_not, out, [tensor]), do: from_bool({:logical_not, condition(tensor)}, out)
+
+  # MLX gives 0 for the sign of NaN.
+  def lower(:sign, %{type: type}, [tensor]) when is_integer_type(type), do: {:sign, value(tensor)}
+
+  def lower(:sign, _out, [tensor]) do
+    share(value(tensor), fn x -> {:where, {:isnan, x}, x, {:sign, x}} end)
+  end
+
+  # MLX rounds halves to even, Nx away from zero. The distance to the integer part is exact.
+  def lower(:round, %{type: type}, [tensor]) do
+    share(value(tensor), fn x ->
+      share({:trunc, x}, fn whole ->
+        distance = {:abs, {:subtract, x, whole}}
+        is_far = {:greater_equal, distance, scalar(0.5, dtype(type))}
+        {:where, is_far, {:add, whole, {:sign, x}}, whole}
+      end)
+    end)
+  end
+
+  def lower(:is_nan, out, [%{type: type}]) when is_integer_type(type), do: zeros(out)
+  def lower(:is_nan, out, [tensor]), do: from_bool({:isnan, value(tensor)}, out)
+
+  def lower(:is_infinity, out, [%{type: type}]) when is_integer_type(type), do: zeros(out)
+  def lower(:is_infinity, out, [tensor]), do: from_bool({:isinf, value(tensor)}, out)
+
+  def lower(:conjugate, %{type: type}, [tensor]), do: {:conjugate, cast(tensor, type)}
+  def lower(:real, %{type: type}, [tensor]), do: convert({:real, value(tensor)}, {:f, 32}, type)
+  def lower(:imag, %{type: type}, [tensor]), do: convert({:imag, value(tensor)}, {:f, 32}, type)
+
+  def lower(:phase, %{type: type}, [%{type: {:c, 64}} = tensor]) do
+    share(value(tensor), fn x -> convert({:arctan2, {:imag, x}, {:real, x}}, {:f, 32}, type) end)
+  end
+
+  def lower(:phase, _out, _args), do: :default
+
+  def lower(:population_count, %{type: {_, bits} = type}, [tensor]) do
+    popcount({:view, value(tensor), dtype({:u, bits})}, bits, type)
+  end
+
+  # Every bit below the highest is set; the bits that stay zero are the leading ones.
+  def lower(:count_leading_zeros, %{type: type}, [%{type: {_, bits}} = tensor]) do
+    unsigned = {:view, value(tensor), dtype({:u, bits})}
+    popcount({:bitwise_invert, smear(unsigned, 1, bits)}, bits, type)
+  end
+
+  def lower(:as_type, %{type: type}, [tensor]), do: cast(tensor, type)
+  def lower(:bitcast, %{type: type}, [tensor]), do: {:view, value(tensor), dtype(type)}
+
+  def lower(:select, %{type: type}, [predicate, on_true, on_false]) do
+    {:where, condition(predicate), cast(on_true, type), cast(on_false, type)}
+  end
+
+  # NaN passes through, as it does in XLA.
+  def lower(:clip, %{type: type}, [tensor, low, high]) do
+    {:clip, cast(tensor, type), cast(low, type), cast(high, type)}
+  end
+
+  defp condition(%{type: type} = tensor), do: truthy(value(tensor), type)
+
+  defp zeros(%{shape: shape, type: type}) do
+    Emily.Expr.full(Tuple.to_list(shape), 0, dtype(type))
+  end
+
+  defp compare(op, %{type: type} = left, %{type: type} = right) do
+    {op, value(left), value(right)}
+  end
+
+  # No integer type holds both; below zero the answer does not depend on the unsigned number.
+  defp compare(op, %{type: {:u, 64}} = left, %{type: {:s, _} = type} = right) do
+    share(value(right), fn signed ->
+      both = {op, value(left), {:astype, signed, :u64}}
+      known = flag(op in [:not_equal, :greater, :greater_equal])
+      {:where, {:less, signed, scalar(0, dtype(type))}, known, both}
+    end)
+  end
+
+  defp compare(op, %{type: {:s, _} = type} = left, %{type: {:u, 64}} = right) do
+    share(value(left), fn signed ->
+      both = {op, {:astype, signed, :u64}, value(right)}
+      known = flag(op in [:not_equal, :less, :less_equal])
+      {:where, {:less, signed, scalar(0, dtype(type))}, known, both}
+    end)
+  end
+
+  defp compare(op, left, right) do
+    type = accumulator(Nx.Type.merge(left.type, right.type))
+    {op, cast(left, type), cast(right, type)}
+  end
+
+  defp flag(true), do: scalar(1, :bool)
+  defp flag(false), do: scalar(0, :bool)
+
+  defp smear(x, distance, bits) when distance >= bits, do: x
+
+  defp smear(x, distance, bits) do
+    shifted = fn x -> {:bitwise_or, x, {:right_shift, x, scalar(distance, dtype({:u, bits}))}} end
+    share(x, fn x -> smear(shifted.(x), distance * 2, bits) end)
+  end
+
+  # Sums of neighbouring fields, doubled in width until one field is left.
+  defp popcount(x, bits, type), do: {:astype, popcount_fields(x, 1, bits), dtype(type)}
+
+  defp popcount_fields(x, width, bits) when width >= bits, do: x
+
+  defp popcount_fields(x, width, bits) do
+    dtype = dtype({:u, bits})
+    mask = scalar(field_mask(width, bits), dtype)
+
+    x
+    |> share(fn x ->
+      high = {:bitwise_and, {:right_shift, x, scalar(width, dtype)}, mask}
+      {:add, {:bitwise_and, x, mask}, high}
+    end)
+    |> popcount_fields(width * 2, bits)
+  end
+
+  defp field_mask(width, bits) do
+    field = Bitwise.bsl(1, width) - 1
+    for(at <- 0..(bits - 1)//(2 * width), do: Bitwise.bsl(field, at)) |> Enum.sum()
+  end
+end

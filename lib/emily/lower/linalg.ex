@@ -1,0 +1,150 @@
+defmodule Emily.Lower.LinAlg do
+  @moduledoc false
+  # Factorisations and systems, which MLX computes with LAPACK, in f32 or f64. Complex matrices take
+  # Nx's own composition where Nx has one.
+
+  import Emily.Lower.Types
+  import Emily.Expr, only: [share: 2, scalar: 2]
+  alias Emily.Expr
+
+  def names do
+    [:cholesky, :qr, :svd, :eigh, :lu, :solve, :determinant, :triangular_solve]
+  end
+
+  # LAPACK reports a matrix that is not positive definite by a pivot that is not positive, and
+  # leaves the rest as it was: all of the factor is NaN then.
+  def lower(:cholesky, %{type: {kind, _} = type}, [tensor]) when kind != :c do
+    with_wide(type, fn wide ->
+      share({:cholesky, cast(tensor, wide), false}, fn factor ->
+        pivots = {:diagonal, factor, 0, -2, -1}
+        valid = {:all, {:greater, pivots, scalar(0, dtype(wide))}, [-1], true}
+        {:where, {:expand_dims, valid, [-1]}, factor, scalar(:nan, dtype(wide))}
+      end)
+    end)
+  end
+
+  def lower(:qr, {%{type: {kind, _} = type}, _}, [tensor, opts]) when kind != :c do
+    {rows, columns} = matrix_shape(tensor)
+
+    if opts[:mode] == :complete and rows > columns do
+      :default
+    else
+      wide = accumulator(type)
+
+      share({:qr, cast(tensor, wide)}, fn qr ->
+        Expr.tuple(for at <- 0..1, do: convert(Expr.elem(qr, at), wide, type))
+      end)
+    end
+  end
+
+  def lower(:svd, {%{type: {kind, _} = type}, _, _}, [tensor, opts]) when kind != :c do
+    {rows, columns} = matrix_shape(tensor)
+    wide = accumulator(type)
+    x = cast(tensor, wide)
+
+    results = fn exprs -> Expr.tuple(Enum.map(exprs, &convert(&1, wide, type))) end
+
+    cond do
+      rows == columns or opts[:full_matrices?] != false ->
+        share({:svd, x, true}, fn svd -> results.(for at <- 0..2, do: Expr.elem(svd, at)) end)
+
+      # MLX makes the full factors only: a QR factorisation first leaves a small square matrix.
+      rows > columns ->
+        thin(x, fn u, s, vt -> results.([u, s, vt]) end)
+
+      true ->
+        thin(swap(x, tensor), fn u, s, vt ->
+          results.([swap(vt, tensor), s, swap(u, tensor)])
+        end)
+    end
+  end
+
+  # Nx has the greatest first.
+  def lower(:eigh, {%{type: {kind, _} = type}, _}, [tensor, _opts]) when kind != :c do
+    wide = accumulator(type)
+
+    share({:eigh, cast(tensor, wide), false}, fn eigh ->
+      Expr.tuple(for at <- 0..1, do: convert({:flip, Expr.elem(eigh, at), [-1]}, wide, type))
+    end)
+  end
+
+  def lower(:lu, {%{type: p_type}, %{type: {kind, _} = type}, _}, [tensor, _opts])
+      when kind != :c do
+    wide = accumulator(type)
+    {size, _} = matrix_shape(tensor)
+
+    share({:lu, cast(tensor, wide)}, fn lu ->
+      rows = {:expand_dims, Expr.elem(lu, 0), [-2]}
+      along = {:reshape, {:arange, 0, size, 1, :u32}, [size, 1]}
+      permutation = {:astype, {:equal, along, rows}, dtype(p_type)}
+      factors = for at <- 1..2, do: convert(Expr.elem(lu, at), wide, type)
+      Expr.tuple([permutation | factors])
+    end)
+  end
+
+  def lower(:solve, %{type: {kind, _} = type} = out, [a, b]) when kind != :c do
+    with_wide(type, fn wide ->
+      {b, dims} = as_matrix(a, b, wide)
+      _ = dims
+      {:reshape, {:solve, cast(a, wide), b}, Tuple.to_list(out.shape)}
+    end)
+  end
+
+  def lower(:determinant, %{type: {kind, _} = type}, [tensor]) when kind != :c do
+    with_wide(type, fn wide -> {:det, cast(tensor, wide)} end)
+  end
+
+  def lower(:triangular_solve, %{type: {kind, _} = type} = out, [a, b, opts]) when kind != :c do
+    lower? = opts[:lower] != false
+    left? = opts[:left_side] != false
+    transposed? = opts[:transform_a] == :transpose
+    vector? = tuple_size(b.shape) < tuple_size(a.shape)
+
+    with_wide(type, fn wide ->
+      {b_matrix, _} = as_matrix(a, b, wide)
+      triangle = {if(lower?, do: :tril, else: :triu), cast(a, wide), 0}
+
+      # x a = b is a' x' = b'.
+      flip_a? = transposed? == left?
+      triangle = if flip_a?, do: swap(triangle, a), else: triangle
+      b_matrix = if left? or vector?, do: b_matrix, else: swap(b_matrix, a)
+      solved = {:solve_triangular, triangle, b_matrix, lower? == flip_a?}
+      solved = if left? or vector?, do: solved, else: swap(solved, a)
+      {:reshape, solved, Tuple.to_list(out.shape)}
+    end)
+  end
+
+  def lower(:triangular_solve, _out, _args), do: :fallback
+  def lower(_name, _out, _args), do: :default
+
+  defp with_wide(type, fun) do
+    wide = accumulator(type)
+    convert(fun.(wide), wide, type)
+  end
+
+  defp matrix_shape(%{shape: shape}) do
+    rank = tuple_size(shape)
+    {elem(shape, rank - 2), elem(shape, rank - 1)}
+  end
+
+  # The right-hand side with as many axes as the matrix, of one column if it is a vector.
+  defp as_matrix(a, b, type) do
+    dims = Tuple.to_list(b.shape)
+    dims = if tuple_size(b.shape) < tuple_size(a.shape), do: dims ++ [1], else: dims
+    {{:reshape, cast(b, type), dims}, dims}
+  end
+
+  defp swap(x, %{shape: shape}) do
+    rank = tuple_size(shape)
+    {:transpose, x, Enum.to_list(0..(rank - 3)//1) ++ [rank - 1, rank - 2]}
+  end
+
+  defp thin(x, fun) do
+    share({:qr, x}, fn qr ->
+      share({:svd, Expr.elem(qr, 1), true}, fn svd ->
+        u = {:matmul, Expr.elem(qr, 0), Expr.elem(svd, 0)}
+        fun.(u, Expr.elem(svd, 1), Expr.elem(svd, 2))
+      end)
+    end)
+  end
+end
