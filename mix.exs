@@ -1,0 +1,127 @@
+defmodule Emily.MixProject do
+  use Mix.Project
+
+  # The compiler of the native part. It is no part of the application, so it stands outside of lib/.
+  for file <- ~w(failure command cache wheel openblas mlx nif emily_build tasks) do
+    Code.require_file("build/#{file}.ex", __DIR__)
+  end
+
+  @version "0.1.0"
+  @source_url "https://github.com/emily-ml/emily"
+
+  def project do
+    [
+      app: :emily,
+      version: @version,
+      elixir: "~> 1.17",
+      compilers: [:emily_native | Mix.compilers()],
+      elixirc_paths: elixirc_paths(Mix.env()),
+      test_paths: if(nx?(), do: ["test"], else: ["test/native", "test/build"]),
+      build_path: suffixed("_build"),
+      deps_path: suffixed("deps"),
+      lockfile: suffixed("mix.lock"),
+      start_permanent: Mix.env() == :prod,
+      deps: deps(),
+      description: "Nx backend, compiler and fused kernels on MLX",
+      package: package(),
+      docs: docs()
+    ]
+  end
+
+  def application, do: [extra_applications: [:logger]]
+
+  # Without Hex and without checkouts there is no Nx: EMILY_NO_NX=1 leaves the part that needs none.
+  defp nx?, do: env("EMILY_NO_NX") == nil
+
+  defp elixirc_paths(env) do
+    cond do
+      not nx?() -> Enum.filter(~w(lib/emily/error.ex lib/emily/native.ex lib/emily/native), &File.exists?/1)
+      env == :test -> ["lib", "test/support"]
+      true -> ["lib"]
+    end
+  end
+
+  # Each version of Nx, and the build without it, has its own folders.
+  defp suffixed(name) do
+    cond do
+      not nx?() -> name <> "-without-nx"
+      version = env("EMILY_NX") -> "#{name}-nx-#{version}"
+      true -> name
+    end
+  end
+
+  defp deps do
+    cond do
+      not nx?() -> []
+      folder = env("EMILY_CHECKOUTS") -> checkouts(Path.expand(folder))
+      true -> runtime_deps() ++ development_deps()
+    end
+  end
+
+  defp runtime_deps do
+    nx = if version = env("EMILY_NX"), do: "== #{version}", else: ">= 0.11.0 and < 0.14.0"
+    [{:nx, nx}, {:telemetry, "~> 0.4 or ~> 1.0"}]
+  end
+
+  defp development_deps do
+    models = [{:bumblebee, "~> 0.7.0", only: [:dev, :test]}, {:safetensors, "~> 0.1.3", only: [:dev, :test]}]
+
+    [
+      {:stream_data, "~> 1.1", only: [:dev, :test]},
+      {:benchee, "~> 1.3", only: :dev},
+      {:ex_doc, "~> 0.34", only: :dev, runtime: false}
+    ] ++ if(models?(), do: models, else: [])
+  end
+
+  # Bumblebee takes Nx 0.12 only.
+  defp models?, do: String.starts_with?(env("EMILY_NX") || "0.12", "0.12")
+
+  # Source checkouts, one folder for each application, in the place of Hex packages.
+  defp checkouts(root) do
+    models = ~w(axon bumblebee castore decimal jason nx_image nx_signal polaris progress_bar
+                rustler rustler_precompiled safetensors tokenizers unpickler unzip)a
+    documentation = ~w(earmark_parser ex_doc makeup makeup_elixir makeup_erlang nimble_parsec)a
+
+    groups = [
+      {~w(nx complex telemetry)a, []},
+      {~w(stream_data)a, [only: [:dev, :test]]},
+      {~w(benchee deep_merge statistex)a, [only: :dev]},
+      {documentation, [only: :dev, runtime: false]},
+      {if(models?(), do: models, else: []), [only: [:dev, :test]]}
+    ]
+
+    for {apps, options} <- groups,
+        app <- apps,
+        path = Path.join(root, checkout_folder(app)),
+        app == :nx or File.dir?(path) do
+      {app, [path: path, override: true] ++ options}
+    end
+  end
+
+  defp checkout_folder(:nx), do: if(version = env("EMILY_NX"), do: "nx-#{version}", else: "nx")
+  defp checkout_folder(app), do: to_string(app)
+
+  defp env(name) do
+    case System.get_env(name) do
+      "" -> nil
+      value -> value
+    end
+  end
+
+  defp package do
+    [
+      # The name emily belongs to another package.
+      name: "emily_mlx",
+      licenses: ["Apache-2.0"],
+      links: %{"GitHub" => @source_url},
+      files:
+        ~w(lib build native/Cargo.toml native/Cargo.lock native/*/Cargo.toml native/*/build.rs native/*/src
+                mix.exs .formatter.exs README.md ARCHITECTURE.md CHANGELOG.md LICENSE)
+    ]
+  end
+
+  defp docs do
+    extras = ~w(README.md ARCHITECTURE.md CONTRIBUTING.md CHANGELOG.md) ++ Path.wildcard("guides/*.md")
+    [main: "readme", source_ref: "v#{@version}", extras: Enum.filter(extras, &File.exists?/1)]
+  end
+end
