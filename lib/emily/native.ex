@@ -303,7 +303,17 @@ defmodule Emily.Native do
       ** (Emily.Error) [reshape] Cannot reshape array of size 3 into shape (2).
   """
   @spec run([expression()], device()) :: [array()]
-  def run(expressions, device \\ default_device()), do: Nif.run(expressions, device)
+  def run(expressions, device \\ default_device()) do
+    case Nif.run(expressions, device) do
+      {:arrays, arrays} ->
+        arrays
+
+      # A long graph with linear algebra, which may fail: it is computed while its caller is here.
+      {:evaluate, arrays} ->
+        eval(arrays)
+        arrays
+    end
+  end
 
   @doc """
   `x * rsqrt(mean(x^2) + eps) * weight` over the last axis, by `mx::fast::rms_norm`.

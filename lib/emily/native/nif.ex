@@ -30,7 +30,6 @@ defmodule Emily.Native.Nif do
   def nbytes(_array), do: stub()
   def evaluate(_arrays, _tag), do: stub()
   def schedule(_arrays, _tag), do: stub()
-  def is_evaluated(_array), do: stub()
 
   def devices, do: stub()
   def device_info(_device), do: stub()

@@ -20,8 +20,9 @@ pub struct SharedArray {
     stream: StreamHandle,
     /// Operations since the last that was scheduled, along the longest path.
     depth: AtomicU32,
-    /// Whether unscheduled arrays behind it are computed together with others (as QR's two).
-    entangled: AtomicBool,
+    /// Whether linear algebra waits behind it: its results are computed together, and it may fail
+    /// while it is computed.
+    linalg: AtomicBool,
     evaluated: AtomicBool,
 }
 
@@ -37,18 +38,18 @@ impl SharedArray {
             array: Some(array),
             stream: stream.clone(),
             depth: AtomicU32::new(0),
-            entangled: AtomicBool::new(false),
+            linalg: AtomicBool::new(false),
             evaluated: AtomicBool::new(true),
         }
     }
 
     /// The arrays that a graph gave, `depth` operations deep.
-    pub fn lazy(array: Array, stream: &StreamHandle, depth: u32, entangled: bool) -> Self {
+    pub fn lazy(array: Array, stream: &StreamHandle, depth: u32, linalg: bool) -> Self {
         SharedArray {
             array: Some(array),
             stream: stream.clone(),
             depth: AtomicU32::new(depth),
-            entangled: AtomicBool::new(entangled),
+            linalg: AtomicBool::new(linalg),
             evaluated: AtomicBool::new(false),
         }
     }
@@ -72,8 +73,8 @@ impl SharedArray {
         self.depth.load(Ordering::Relaxed)
     }
 
-    pub fn is_entangled(&self) -> bool {
-        self.entangled.load(Ordering::Relaxed)
+    pub fn has_linalg(&self) -> bool {
+        self.linalg.load(Ordering::Relaxed)
     }
 
     pub fn is_evaluated(&self) -> bool {
@@ -83,23 +84,29 @@ impl SharedArray {
     /// Called by the worker's answer once the array is computed.
     pub fn set_evaluated(&self) {
         self.depth.store(0, Ordering::Relaxed);
-        self.entangled.store(false, Ordering::Relaxed);
+        self.linalg.store(false, Ordering::Relaxed);
         self.evaluated.store(true, Ordering::Release);
     }
 
-    /// Schedules the graph behind the array when it has grown long.
-    pub fn schedule_if_deep(&self) {
+    /// Whether the graph behind the array has grown so long that it must be computed before more
+    /// is added. Without linear algebra it is scheduled here, which nobody needs to wait for.
+    pub fn must_evaluate(&self) -> bool {
         if self.depth() < SCHEDULE_AT {
-            return;
+            return false;
+        }
+        if self.has_linalg() {
+            return true;
         }
         let job = Job::Schedule {
             arrays: vec![self.array().clone()],
-            done: Box::new(|_| ()),
+            // What fails here is not scheduled, and fails again for whoever reads it.
+            done: Box::new(drop),
         };
         // With a full queue the graph grows on until the next operation tries again.
         if self.stream.worker().push(job).is_ok() {
             self.depth.store(0, Ordering::Relaxed);
         }
+        false
     }
 
     /// The same elements in row-major order: the array itself where they are.
@@ -142,7 +149,7 @@ impl Drop for SharedArray {
         let Some(array) = self.array.take() else {
             return;
         };
-        if *self.entangled.get_mut() {
+        if *self.linalg.get_mut() {
             // The BEAM's schedulers run this and must not wait for the lock. With a full queue the
             // array is leaked: safer than two threads in MLX's unlocked counts.
             if let Err(QueueFull(job)) = self.stream.worker().push(Job::Free(array)) {

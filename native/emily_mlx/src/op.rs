@@ -68,6 +68,16 @@ impl Op {
     pub fn name(self) -> &'static str {
         self.into()
     }
+
+    /// Whether LAPACK computes it.
+    #[rustfmt::skip]
+    pub fn is_linalg(self) -> bool {
+        matches!(
+            self,
+            Op::Cholesky | Op::Qr | Op::Svd | Op::Eigh | Op::Lu | Op::LuFactor | Op::Solve
+                | Op::SolveTriangular | Op::Inv | Op::Det
+        )
+    }
 }
 
 /// What an operation gives: one array, or several that MLX computes together.

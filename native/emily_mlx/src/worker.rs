@@ -1,11 +1,12 @@
 //! Evaluation: one worker thread a stream, fed by a bounded queue. The BEAM's schedulers only
 //! build graphs and queue jobs; they never wait for MLX.
 
+use std::collections::VecDeque;
 use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::sync::mpsc::{sync_channel, Receiver, SyncSender, TrySendError};
 use std::thread;
 
-use mlx_rs::Array;
+use mlx_rs::{with_stream, Array, Stream};
 use parking_lot::Mutex;
 
 use crate::error::{Error, Result};
@@ -25,7 +26,7 @@ static GRAPH: Mutex<()> = Mutex::new(());
 pub type Done = Box<dyn FnOnce(Result<Vec<Array>>) + Send>;
 
 pub enum Job {
-    /// Compute the arrays and wait for them.
+    /// Compute the arrays and wait for them, unless nobody wants them any more.
     Evaluate {
         arrays: Vec<Array>,
         wanted: Box<dyn Fn() -> bool + Send>,
@@ -33,7 +34,7 @@ pub enum Job {
     },
     /// Start computing the arrays.
     Schedule { arrays: Vec<Array>, done: Done },
-    /// Free arrays that were computed together with others.
+    /// Free an array that may be computed together with others.
     Free(Array),
 }
 
@@ -62,49 +63,96 @@ impl Worker {
     }
 }
 
+/// A job that the device has and has not finished.
+struct Running {
+    arrays: Vec<Array>,
+    /// An array of this job alone, to wait for: waiting for an array changes it.
+    marker: Array,
+    done: Done,
+}
+
 fn work(stream: SendStream, jobs: Receiver<Job>) {
     let SendStream(stream) = stream;
-    // Evaluation ends with a task on the thread's default stream, which must be one that exists.
-    // SAFETY: the handle is live.
-    let _ = ffi::status(|| unsafe { mlx_sys::mlx_set_default_stream(stream.as_ptr()) });
-    while let Ok(job) = jobs.recv() {
-        match job {
-            Job::Evaluate {
-                arrays,
-                wanted,
-                done,
-            } => {
-                if wanted() {
-                    done(guarded(arrays, |arrays| evaluate(arrays, &stream)));
-                }
-            }
-            Job::Schedule { arrays, done } => done(guarded(arrays, schedule)),
-            Job::Free(array) => {
-                let _graph = GRAPH.lock();
-                drop(array);
-            }
+    let mut running: VecDeque<Running> = VecDeque::new();
+    loop {
+        // Whatever waits is scheduled before the oldest job is waited for, so that the device goes
+        // from one job to the next without this thread.
+        let next = if running.is_empty() {
+            jobs.recv().ok()
+        } else {
+            jobs.try_recv().ok()
+        };
+        match next {
+            Some(job) => running.extend(start(job, &stream)),
+            None => match running.pop_front() {
+                Some(oldest) => finish(oldest),
+                // Every handle of the stream is gone.
+                None => return,
+            },
         }
     }
 }
 
-/// A panic becomes an error for the job's caller, and the worker lives on.
-fn guarded(arrays: Vec<Array>, job: impl FnOnce(&[Array]) -> Result<()>) -> Result<Vec<Array>> {
-    match catch_unwind(AssertUnwindSafe(|| job(&arrays))) {
-        Ok(result) => result.map(|()| arrays),
-        Err(_) => Err(Error::Mlx("the evaluation panicked".to_owned())),
+fn start(job: Job, stream: &Stream) -> Option<Running> {
+    match job {
+        Job::Evaluate { wanted, .. } if !wanted() => None,
+        Job::Evaluate { arrays, done, .. } => match guarded(|| schedule_marked(&arrays, stream)) {
+            Ok(marker) => Some(Running {
+                arrays,
+                marker,
+                done,
+            }),
+            Err(error) => {
+                free(arrays);
+                done(Err(error));
+                None
+            }
+        },
+        Job::Schedule { arrays, done } => {
+            let scheduled = guarded(|| schedule(&arrays));
+            free(arrays);
+            done(scheduled.map(|()| Vec::new()));
+            None
+        }
+        Job::Free(array) => {
+            free(array);
+            None
+        }
     }
 }
 
-fn schedule(arrays: &[Array]) -> Result<()> {
+fn finish(running: Running) {
+    let Running {
+        arrays,
+        marker,
+        done,
+    } = running;
+    // SAFETY: the handle is live, and the marker is this thread's alone.
+    let wait = || ffi::status(|| unsafe { mlx_sys::_mlx_array_wait(marker.as_ptr()) });
+    done(guarded(wait).map(|()| arrays));
+}
+
+/// A panic becomes an error for the job's caller, and the worker lives on.
+fn guarded<T>(job: impl FnOnce() -> Result<T>) -> Result<T> {
+    let panicked = || Error::Mlx("the evaluation panicked".to_owned());
+    catch_unwind(AssertUnwindSafe(job)).unwrap_or_else(|_| Err(panicked()))
+}
+
+fn schedule_marked(arrays: &[Array], stream: &Stream) -> Result<Array> {
+    let marker = ffi::wrapped(|| with_stream(stream, || Array::zeros::<u8>(&[])))?;
+    // First, since MLX ends its evaluation on the stream of the first array.
+    schedule([&marker].into_iter().chain(arrays))?;
+    Ok(marker)
+}
+
+fn schedule<'a>(arrays: impl IntoIterator<Item = &'a Array>) -> Result<()> {
     let vector = Arrays::new(arrays)?;
     let _graph = GRAPH.lock();
-    // SAFETY: the vector is live; the graph is not changed by another thread meanwhile.
+    // SAFETY: the vector is live; no other thread changes a graph meanwhile.
     ffi::status(|| unsafe { mlx_sys::mlx_async_eval(vector.as_ptr()) })
 }
 
-/// Waits for the whole stream rather than for the arrays: a wait on an array changes it.
-fn evaluate(arrays: &[Array], stream: &mlx_rs::Stream) -> Result<()> {
-    schedule(arrays)?;
-    // SAFETY: the handle is live.
-    ffi::status(|| unsafe { mlx_sys::mlx_synchronize(stream.as_ptr()) })
+fn free<T>(arrays: T) {
+    let _graph = GRAPH.lock();
+    drop(arrays);
 }

@@ -6,7 +6,7 @@ use rustler::{
     Binary, Encoder, Env, LocalPid, NewBinary, NifResult, OwnedEnv, Reference, ResourceArc, Term,
 };
 
-use crate::error::{raise, refuse};
+use crate::error::raise;
 use crate::resources::{array_ref, array_refs, ArrayRef, ArrayResource};
 
 /// Binaries up to this size are copied; larger ones refer to the array's memory.
@@ -49,6 +49,13 @@ fn error_term(env: Env, failure: Error) -> Term {
     (error(), kind, failure.to_string()).encode(env)
 }
 
+fn ok_or_error<T>(env: Env, result: emily_mlx::Result<T>) -> Term {
+    match result {
+        Ok(_) => ok().encode(env),
+        Err(failure) => error_term(env, failure),
+    }
+}
+
 fn is_alive(pid: LocalPid) -> bool {
     OwnedEnv::new().run(|env| pid.is_alive(env))
 }
@@ -69,13 +76,16 @@ fn mark_evaluated(refs: &[ArrayRef]) {
     refs.iter().for_each(|array| array.0.set_evaluated());
 }
 
-/// Computes arrays: `:ready` where they are, else `:queued`, and the message `{tag, :ok}` follows.
-#[rustler::nif]
-fn evaluate<'a>(env: Env<'a>, arrays: Term<'a>, tag: Reference<'a>) -> NifResult<rustler::Atom> {
+/// The arrays of a list that are not computed yet.
+fn uncomputed(arrays: Term) -> NifResult<Vec<ArrayRef>> {
     let mut refs = array_refs(arrays)?;
     refs.retain(|array| !array.0.is_evaluated());
+    Ok(refs)
+}
+
+fn queue_evaluation(env: Env, refs: Vec<ArrayRef>, tag: Reference) -> rustler::Atom {
     let Some(first) = refs.first().cloned() else {
-        return Ok(ready());
+        return ready();
     };
     let caller = Caller::new(env, tag);
     let pid = caller.pid;
@@ -86,32 +96,33 @@ fn evaluate<'a>(env: Env<'a>, arrays: Term<'a>, tag: Reference<'a>) -> NifResult
             if result.is_ok() {
                 mark_evaluated(&refs);
             }
-            caller.answer(|env| match result {
-                Ok(_) => ok().encode(env),
-                Err(failure) => error_term(env, failure),
-            })
+            caller.answer(|env| ok_or_error(env, result))
         }),
     };
-    Ok(push(&first.0, job))
+    push(&first.0, job)
 }
 
-/// Starts computing arrays; the message `{tag, :ok}` says that they are scheduled.
+/// Computes arrays: `:ready` where they are, else `:queued`, and the message `{tag, :ok}` follows.
+#[rustler::nif]
+fn evaluate<'a>(env: Env<'a>, arrays: Term<'a>, tag: Reference<'a>) -> NifResult<rustler::Atom> {
+    Ok(queue_evaluation(env, uncomputed(arrays)?, tag))
+}
+
+/// Starts computing arrays; the message `{tag, :ok}` says that they are scheduled, or computed where
+/// linear algebra among them may fail.
 #[rustler::nif]
 fn schedule<'a>(env: Env<'a>, arrays: Term<'a>, tag: Reference<'a>) -> NifResult<rustler::Atom> {
-    let mut refs = array_refs(arrays)?;
-    refs.retain(|array| !array.0.is_evaluated());
-    let Some(first) = refs.first().cloned() else {
+    let refs = uncomputed(arrays)?;
+    let Some(first) = refs.first() else {
         return Ok(ready());
     };
+    if refs.iter().any(|array| array.0.has_linalg()) {
+        return Ok(queue_evaluation(env, refs, tag));
+    }
     let caller = Caller::new(env, tag);
     let job = Job::Schedule {
         arrays: graphs(&refs),
-        done: Box::new(move |result| {
-            caller.answer(|env| match result {
-                Ok(_) => ok().encode(env),
-                Err(failure) => error_term(env, failure),
-            })
-        }),
+        done: Box::new(move |result| caller.answer(|env| ok_or_error(env, result))),
     };
     Ok(push(&first.0, job))
 }
@@ -171,13 +182,4 @@ fn binary<'a>(env: Env<'a>, array: &ArrayRef) -> emily_mlx::Result<Option<Binary
     // The array was read above; once computed it stays so, and its bytes where they are.
     let bytes = |array: &'a ArrayResource| array.0.bytes().ok().flatten().unwrap_or_default();
     Ok(Some(array.make_binary(env, bytes)))
-}
-
-/// Frees the process of an array's stream from doubt: refuses what is no array.
-#[rustler::nif]
-fn is_evaluated(array: Term) -> NifResult<bool> {
-    match crate::resources::array(array) {
-        Ok(array) => Ok(array.is_evaluated()),
-        Err(_) => Err(refuse(format!("expected an array, got {array:?}"))),
-    }
 }

@@ -22,7 +22,7 @@ pub struct Builder<'a> {
     nested: u32,
     operations: u32,
     deepest_input: u32,
-    entangled: bool,
+    linalg: bool,
 }
 
 impl<'a> Builder<'a> {
@@ -33,16 +33,14 @@ impl<'a> Builder<'a> {
             nested: 0,
             operations: 0,
             deepest_input: 0,
-            entangled: false,
+            linalg: false,
         }
     }
 
     /// An array of the graph built so far, as a resource to give to Elixir.
     pub fn share(&self, array: Array) -> SharedArray {
         let depth = self.deepest_input.saturating_add(self.operations);
-        let shared = SharedArray::lazy(array, self.stream, depth, self.entangled);
-        shared.schedule_if_deep();
-        shared
+        SharedArray::lazy(array, self.stream, depth, self.linalg)
     }
 
     /// The value of an expression.
@@ -78,7 +76,7 @@ impl<'a> Builder<'a> {
         }
         let value = apply(op, &Args::new(op.name(), items), self.stream)?;
         self.operations = self.operations.saturating_add(1);
-        self.entangled |= matches!(value, Value::Many(_));
+        self.linalg |= op.is_linalg();
         Ok(value)
     }
 
@@ -88,7 +86,7 @@ impl<'a> Builder<'a> {
             TermType::Ref => match term.try_get_resource::<ArrayResource>() {
                 Some(ArrayResource(shared)) => {
                     self.deepest_input = self.deepest_input.max(shared.depth());
-                    self.entangled |= shared.is_entangled();
+                    self.linalg |= shared.has_linalg();
                     plain(Arg::Borrowed(shared.array()))
                 }
                 None => refuse(format!("expected an array, got {term:?}")),

@@ -1,24 +1,22 @@
 //! The runner of expressions, and one NIF a fused kernel.
 
 use emily_mlx::{Op, Value};
-use rustler::{NifResult, ResourceArc, Term};
+use rustler::{NifResult, NifTaggedEnum, ResourceArc, Term};
 
 use crate::error::{raise, refuse};
 use crate::expression::Builder;
 use crate::resources::{stream, ArrayRef, ArrayResource};
 
-fn share(builder: &Builder, value: Value, into: &mut Vec<ArrayRef>) {
-    let arrays = match value {
-        Value::One(array) => vec![array],
-        Value::Many(arrays) => arrays,
-    };
-    let shared = |array| ResourceArc::new(ArrayResource(builder.share(array)));
-    into.extend(arrays.into_iter().map(shared));
+/// What `run` gives: arrays, and whether their graphs must be computed before they grow.
+#[derive(NifTaggedEnum)]
+enum Built {
+    Arrays(Vec<ArrayRef>),
+    Evaluate(Vec<ArrayRef>),
 }
 
-/// Builds the graphs of expressions; returns their arrays, uncomputed.
+/// Builds the graphs of expressions; gives their arrays, uncomputed.
 #[rustler::nif]
-fn run<'a>(expressions: Term<'a>, on: Term<'a>) -> NifResult<Vec<ArrayRef>> {
+fn run<'a>(expressions: Term<'a>, on: Term<'a>) -> NifResult<Built> {
     let Ok(expressions) = expressions.into_list_iterator() else {
         return Err(refuse(format!(
             "run: expected a list of expressions, got {expressions:?}"
@@ -26,17 +24,34 @@ fn run<'a>(expressions: Term<'a>, on: Term<'a>) -> NifResult<Vec<ArrayRef>> {
     };
     let mut builder = Builder::new(stream(on)?);
     let mut arrays = Vec::new();
+    let mut must_evaluate = false;
     for expression in expressions {
-        let value = builder.value(expression).map_err(raise)?;
-        share(&builder, value, &mut arrays);
+        let values = match builder.value(expression).map_err(raise)? {
+            Value::One(array) => vec![array],
+            Value::Many(arrays) => arrays,
+        };
+        for array in values {
+            let shared = builder.share(array);
+            must_evaluate |= shared.must_evaluate();
+            arrays.push(ResourceArc::new(ArrayResource(shared)));
+        }
     }
-    Ok(arrays)
+    Ok(if must_evaluate {
+        Built::Evaluate(arrays)
+    } else {
+        Built::Arrays(arrays)
+    })
 }
 
 fn fused<'a>(op: Op, arguments: &[Term<'a>], on: Term<'a>) -> NifResult<ArrayRef> {
     let mut builder = Builder::new(stream(on)?);
     match builder.operation(op, arguments).map_err(raise)? {
-        Value::One(array) => Ok(ResourceArc::new(ArrayResource(builder.share(array)))),
+        Value::One(array) => {
+            let shared = builder.share(array);
+            // A long graph with linear algebra is left to the next `run`.
+            let _ = shared.must_evaluate();
+            Ok(ResourceArc::new(ArrayResource(shared)))
+        }
         Value::Many(_) => Err(refuse(format!("{} gave several arrays", op.name()))),
     }
 }
