@@ -35,9 +35,14 @@ defmodule Emily.MixProject do
 
   defp elixirc_paths(env) do
     cond do
-      not nx?() -> Enum.filter(~w(lib/emily/error.ex lib/emily/native.ex lib/emily/native), &File.exists?/1)
-      env == :test -> ["lib", "test/support"]
-      true -> ["lib"]
+      not nx?() ->
+        Enum.filter(~w(lib/emily/error.ex lib/emily/native.ex lib/emily/native), &File.exists?/1)
+
+      env == :test ->
+        ["lib", "test/support"]
+
+      true ->
+        ["lib"]
     end
   end
 
@@ -64,7 +69,10 @@ defmodule Emily.MixProject do
   end
 
   defp development_deps do
-    models = [{:bumblebee, "~> 0.7.0", only: [:dev, :test]}, {:safetensors, "~> 0.1.3", only: [:dev, :test]}]
+    models = [
+      {:bumblebee, "~> 0.7.0", only: [:dev, :test]},
+      {:safetensors, "~> 0.1.3", only: [:dev, :test]}
+    ]
 
     [
       {:stream_data, "~> 1.1", only: [:dev, :test]},
@@ -121,7 +129,9 @@ defmodule Emily.MixProject do
   end
 
   defp docs do
-    extras = ~w(README.md ARCHITECTURE.md CONTRIBUTING.md CHANGELOG.md) ++ Path.wildcard("guides/*.md")
+    extras =
+      ~w(README.md ARCHITECTURE.md CONTRIBUTING.md CHANGELOG.md) ++ Path.wildcard("guides/*.md")
+
     [main: "readme", source_ref: "v#{@version}", extras: Enum.filter(extras, &File.exists?/1)]
   end
 end

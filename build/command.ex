@@ -13,8 +13,11 @@ defmodule Emily.Build.Command do
     options = Keyword.validate!(options, cd: File.cwd!(), env: [], show: false)
 
     case System.find_executable(program) do
-      nil -> {"there is no program named #{program} in PATH", :missing}
-      path -> {:spawn_executable, path} |> open(arguments, options) |> collect(options[:show], [], 0)
+      nil ->
+        {"there is no program named #{program} in PATH", :missing}
+
+      path ->
+        {:spawn_executable, path} |> open(arguments, options) |> collect(options[:show], [], 0)
     end
   end
 

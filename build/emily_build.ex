@@ -44,7 +44,8 @@ defmodule Emily.Build do
   defp linux?, do: :os.type() == {:unix, :linux}
 
   defp build(sources, variant, openblas) do
-    System.find_executable("cargo") || Failure.stop("cargo (Rust) is not there.", Failure.install("cargo"))
+    System.find_executable("cargo") ||
+      Failure.stop("cargo (Rust) is not there.", Failure.install("cargo"))
 
     if linux?() do
       # The variants share one binary interface: the NIF is compiled against `cpu` for all of them.
@@ -97,7 +98,10 @@ defmodule Emily.Build do
   defp cargo(arguments, env) do
     options = if checkout?(), do: [], else: ["--config", config_file()]
     show = hd(arguments) != "clean"
-    {output, status} = Command.run("cargo", options ++ arguments, cd: @native, env: env, show: show)
+
+    {output, status} =
+      Command.run("cargo", options ++ arguments, cd: @native, env: env, show: show)
+
     status == 0 || Failure.program("cargo #{hd(arguments)}", "cargo", output, status)
     :ok
   end

@@ -84,7 +84,8 @@ defmodule Emily.Build.Failure do
     do: "Install Rust 1.91 or newer: with rustup, `mise use -g rust` or `brew install rust`."
 
   def install(piece) when piece in ["pip", "python3"],
-    do: "Install pip: `apt install python3-pip`, `dnf install python3-pip` or `brew install python`."
+    do:
+      "Install pip: `apt install python3-pip`, `dnf install python3-pip` or `brew install python`."
 
   def install("c++"),
     do:
@@ -92,7 +93,8 @@ defmodule Emily.Build.Failure do
         "`dnf install gcc-c++`; on macOS `xcode-select --install`. CXX names another compiler."
 
   def install("libclang"),
-    do: "Install libclang: `apt install libclang-dev`, `dnf install clang-devel` or `brew install llvm`."
+    do:
+      "Install libclang: `apt install libclang-dev`, `dnf install clang-devel` or `brew install llvm`."
 
   def install(piece), do: "Install #{piece}."
 end

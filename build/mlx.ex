@@ -85,6 +85,7 @@ defmodule Emily.Build.Mlx do
     Cache.entry(["libraries", key], fn temporary ->
       File.mkdir_p!(Path.join(temporary, "mlx"))
       Cache.link(Path.join(wheel, "mlx/lib"), Path.join(temporary, "mlx/lib"))
+
       # CUDA kernels are compiled when first used, against headers that MLX looks up beside its lib/.
       for folder <- ~w(cccl cutlass cute),
           source = Path.join([wheel, "mlx/include", folder]),
@@ -96,14 +97,19 @@ defmodule Emily.Build.Mlx do
       [bundled] = Path.wildcard(Path.join(wheel, "*.libs"))
       target = Path.join(temporary, Path.basename(bundled))
 
-      if openblas, do: Openblas.bundle(openblas, bundled, target), else: Cache.link(bundled, target)
+      if openblas,
+        do: Openblas.bundle(openblas, bundled, target),
+        else: Cache.link(bundled, target)
     end)
   end
 
   @doc "The folder with `libmlxc.a` and `bindings.rs`, made by `native/mlx_prep` when not in the cache."
   def prepared(native, cargo) do
     Cache.entry(["prepared", prepared_key(native)], fn temporary ->
-      Mix.shell().info("emily: compiling mlx-c for mlx-sys, once (about two minutes on two cores)")
+      Mix.shell().info(
+        "emily: compiling mlx-c for mlx-sys, once (about two minutes on two cores)"
+      )
+
       include = Path.join(wheel("cpu"), "mlx/include")
       compiler = compiler()
 
@@ -116,10 +122,14 @@ defmodule Emily.Build.Mlx do
 
   defp prepared_key(native) do
     sources =
-      for file <- ["mlx_prep/Cargo.toml", "mlx_prep/src/main.rs"], do: File.read!(Path.join(native, file))
+      for file <- ["mlx_prep/Cargo.toml", "mlx_prep/src/main.rs"],
+          do: File.read!(Path.join(native, file))
 
     [_, mlx_sys] =
-      Regex.run(~r/name = "mlx-sys"\nversion = "(.*?)"/, File.read!(Path.join(native, "Cargo.lock")))
+      Regex.run(
+        ~r/name = "mlx-sys"\nversion = "(.*?)"/,
+        File.read!(Path.join(native, "Cargo.lock"))
+      )
 
     hash = :crypto.hash(:sha256, sources) |> Base.encode16(case: :lower) |> binary_part(0, 12)
     "#{mlx_sys}-#{@version}-#{arch()}-#{hash}"

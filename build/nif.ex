@@ -18,7 +18,8 @@ defmodule Emily.Build.Nif do
   @doc "The folder with the built library for these sources."
   def built(native, sources, cargo) do
     rustc =
-      Command.output("rustc", ["--version"]) || Failure.stop("Rust is not there.", Failure.install("rust"))
+      Command.output("rustc", ["--version"]) ||
+        Failure.stop("Rust is not there.", Failure.install("rust"))
 
     hash = :crypto.hash(:sha256, :erlang.term_to_binary({rustc, sources}))
     key = hash |> Base.encode16(case: :lower) |> binary_part(0, 24)
@@ -41,7 +42,12 @@ defmodule Emily.Build.Nif do
       metal = Cache.path("metal")
       cargo.(["build", "--release", "--package", "emily_nif"], [{"MLX_RS_METAL_PATH", metal}])
       {extension, extra} = products(native, metal)
-      File.cp!(Cache.path("target/release/libemily_nif.#{extension}"), Path.join(folder, "libemily_nif.so"))
+
+      File.cp!(
+        Cache.path("target/release/libemily_nif.#{extension}"),
+        Path.join(folder, "libemily_nif.so")
+      )
+
       for file <- extra, do: File.cp!(file, Path.join(folder, Path.basename(file)))
     end)
   end

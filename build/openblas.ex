@@ -12,15 +12,24 @@ defmodule Emily.Build.Openblas do
 
   # The threaded builds first.
   @places ["/usr/lib/*/openblas-pthread/libopenblas.so.0", "/usr/lib64/libopenblasp.so.0"] ++
-            ["/usr/lib/*/libopenblas.so.0", "/usr/lib64/libopenblas.so.0", "/usr/lib/libopenblas.so.0"] ++
+            [
+              "/usr/lib/*/libopenblas.so.0",
+              "/usr/lib64/libopenblas.so.0",
+              "/usr/lib/libopenblas.so.0"
+            ] ++
             ["/usr/lib/libopenblas.so"]
 
   @doc "The OpenBLAS library: `EMILY_OPENBLAS`, or the first one found; `nil` without one."
   def find do
     case System.get_env("EMILY_OPENBLAS") do
-      empty when empty in [nil, ""] -> Enum.find_value(@places, &(&1 |> Path.wildcard() |> List.first()))
-      "none" -> nil
-      file -> if File.regular?(file), do: file
+      empty when empty in [nil, ""] ->
+        Enum.find_value(@places, &(&1 |> Path.wildcard() |> List.first()))
+
+      "none" ->
+        nil
+
+      file ->
+        if File.regular?(file), do: file
     end
   end
 
@@ -53,7 +62,8 @@ defmodule Emily.Build.Openblas do
     library = Path.join(target, name)
     File.cp!(openblas, library)
 
-    for {dependency, path} <- runtime_libraries(openblas), do: File.cp!(path, Path.join(target, dependency))
+    for {dependency, path} <- runtime_libraries(openblas),
+        do: File.cp!(path, Path.join(target, dependency))
 
     source = Path.join(target, "refer.c")
     File.write!(source, reference_source())
@@ -89,7 +99,11 @@ defmodule Emily.Build.Openblas do
   defp refer(source, library, output) do
     arguments =
       ["-x", "c", "-shared", "-fPIC", "-o", output, source, "-x", "none", library] ++
-        ["-Wl,-soname,#{Path.basename(output)}", "-Wl,-z,defs", "-Wl,--disable-new-dtags,-rpath,$ORIGIN"]
+        [
+          "-Wl,-soname,#{Path.basename(output)}",
+          "-Wl,-z,defs",
+          "-Wl,--disable-new-dtags,-rpath,$ORIGIN"
+        ]
 
     match?({_, 0}, Command.run(Mlx.compiler(), arguments))
   end

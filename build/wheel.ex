@@ -83,5 +83,6 @@ defmodule Emily.Build.Wheel do
     do: Failure.raise_file_error("unpack #{Path.basename(wheel)}", wheel, reason)
 
   defp unpack_error(wheel, reason),
-    do: Failure.stop("could not unpack #{Path.basename(wheel)}: #{inspect(reason)}.", "Try again.")
+    do:
+      Failure.stop("could not unpack #{Path.basename(wheel)}: #{inspect(reason)}.", "Try again.")
 end

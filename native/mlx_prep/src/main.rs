@@ -66,6 +66,8 @@ fn compile(
     out: &Path,
 ) -> Result<(), Box<dyn Error>> {
     let target = format!("{}-unknown-linux-gnu", std::env::consts::ARCH);
+    let files = with_extension(&mlx_c.join("mlx/c"), "cpp")?;
+    println!("compiling {} files of mlx-c", files.len());
     cc::Build::new()
         .cpp(true)
         .target(&target)
@@ -78,7 +80,10 @@ fn compile(
         .include(mlx_include)
         .flag("-include")
         .flag(half_types)
-        .files(with_extension(&mlx_c.join("mlx/c"), "cpp")?)
+        // mlx-c and MLX put the names of their files into error messages.
+        .flag(format!("-ffile-prefix-map={}=mlx-c", mlx_c.display()))
+        .flag(format!("-ffile-prefix-map={}=mlx", mlx_include.display()))
+        .files(files)
         .out_dir(out)
         .cargo_metadata(false)
         .try_compile("mlxc")?;
@@ -91,6 +96,7 @@ fn generate_bindings(
     half_types: &Path,
     out: &Path,
 ) -> Result<(), Box<dyn Error>> {
+    println!("generating the bindings of mlx-c");
     let path = |path: &Path| path.display().to_string();
     // `malloc` and `realloc` are left out as mlx-sys's own build script leaves them out.
     let mut builder = bindgen::Builder::default()
