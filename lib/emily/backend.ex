@@ -97,21 +97,31 @@ defmodule Emily.Backend do
   def from_binary(%{shape: shape, type: type} = out, binary, opts) do
     device = device(opts)
     refuse_f64(type, device)
-    ref = Native.from_binary(IO.iodata_to_binary(binary), shape, Lower.dtype(type), device)
+    dtype = Lower.dtype(type)
+    binary = if is_binary(binary), do: binary, else: IO.iodata_to_binary(binary)
+    ref = Native.from_binary(binary, shape, dtype, device)
     %{out | data: %B{ref: ref, device: device}}
   end
 
   ## Moving
 
   @impl true
-  def to_binary(%T{shape: shape, type: {_, bits}, data: %B{ref: ref, device: device}}, limit) do
-    if limit >= Tuple.product(shape) do
+  def to_binary(%T{type: {_, bits}, data: %B{ref: ref, device: device}} = tensor, limit) do
+    size = size(tensor)
+
+    if limit >= size do
       Native.to_binary(ref)
     else
-      part = {:slice, {:reshape, ref, [-1]}, [0], [limit], [1]}
+      part = {:slice, {:reshape, ref, [size]}, [0], [limit], [1]}
       [ref] = Native.run([part], device)
       binary_part(Native.to_binary(ref), 0, limit * div(bits, 8))
     end
+  end
+
+  defp size(%T{shape: shape, vectorized_axes: []}), do: Tuple.product(shape)
+
+  defp size(%T{shape: shape, vectorized_axes: axes}) do
+    Enum.reduce(axes, Tuple.product(shape), fn {_, size}, product -> size * product end)
   end
 
   @impl true
@@ -129,8 +139,8 @@ defmodule Emily.Backend do
     %{tensor | data: %{data | device: device}}
   end
 
-  def backend_transfer(%T{shape: shape} = tensor, backend, opts) do
-    backend.from_binary(tensor, to_binary(tensor, Tuple.product(shape)), opts)
+  def backend_transfer(%T{data: %B{ref: ref}} = tensor, backend, opts) do
+    backend.from_binary(tensor, Native.to_binary(ref), opts)
   end
 
   # The array's memory is freed when the last reference to it is collected.
@@ -174,8 +184,8 @@ defmodule Emily.Backend do
   end
 
   @impl true
-  def inspect(%T{shape: shape, data: %B{device: device}} = tensor, inspect_opts) do
-    size = Tuple.product(shape)
+  def inspect(%T{data: %B{device: device}} = tensor, inspect_opts) do
+    size = size(tensor)
     limit = if inspect_opts.limit == :infinity, do: size, else: min(inspect_opts.limit + 1, size)
     doc = Nx.Backend.inspect(tensor, to_binary(tensor, limit), inspect_opts)
 

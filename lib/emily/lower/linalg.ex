@@ -32,7 +32,12 @@ defmodule Emily.Lower.LinAlg do
       wide = accumulator(type)
 
       share({:qr, cast(tensor, wide)}, fn qr ->
-        Expr.tuple(for at <- 0..1, do: convert(Expr.elem(qr, at), wide, type))
+        # Adding zero makes the zeros positive.
+        Expr.tuple(
+          for at <- 0..1 do
+            convert({:add, Expr.elem(qr, at), scalar(0, dtype(wide))}, wide, type)
+          end
+        )
       end)
     end
   end
@@ -42,7 +47,9 @@ defmodule Emily.Lower.LinAlg do
     wide = accumulator(type)
     x = cast(tensor, wide)
 
-    results = fn exprs -> Expr.tuple(Enum.map(exprs, &convert(&1, wide, type))) end
+    results = fn exprs ->
+      Expr.tuple(Enum.map(exprs, &convert({:add, &1, scalar(0, dtype(wide))}, wide, type)))
+    end
 
     cond do
       rows == columns or opts[:full_matrices?] != false ->
@@ -59,12 +66,20 @@ defmodule Emily.Lower.LinAlg do
     end
   end
 
-  # Nx has the greatest first.
-  def lower(:eigh, {%{type: {kind, _} = type}, _}, [tensor, _opts]) when kind != :c do
+  # LAPACK has the least eigenvalue first, Nx the one furthest from zero.
+  def lower(:eigh, {%{type: {kind, _} = type}, vectors}, [tensor, _opts]) when kind != :c do
     wide = accumulator(type)
+    dims = Tuple.to_list(vectors.shape)
 
     share({:eigh, cast(tensor, wide), false}, fn eigh ->
-      Expr.tuple(for at <- 0..1, do: convert({:flip, Expr.elem(eigh, at), [-1]}, wide, type))
+      values = Expr.elem(eigh, 0)
+
+      share({:argsort, {:negative, {:abs, values}}, -1}, fn order ->
+        along = {:broadcast_to, {:expand_dims, order, [-2]}, dims}
+        values = {:take_along_axis, values, order, -1}
+        vectors = {:take_along_axis, Expr.elem(eigh, 1), along, -1}
+        Expr.tuple([convert(values, wide, type), convert(vectors, wide, type)])
+      end)
     end)
   end
 
@@ -74,9 +89,8 @@ defmodule Emily.Lower.LinAlg do
     {size, _} = matrix_shape(tensor)
 
     share({:lu, cast(tensor, wide)}, fn lu ->
-      rows = {:expand_dims, Expr.elem(lu, 0), [-2]}
-      along = {:reshape, {:arange, 0, size, 1, :u32}, [size, 1]}
-      permutation = {:astype, {:equal, along, rows}, dtype(p_type)}
+      rows = {:expand_dims, Expr.elem(lu, 0), [-1]}
+      permutation = {:astype, {:equal, rows, {:arange, 0, size, 1, :u32}}, dtype(p_type)}
       factors = for at <- 1..2, do: convert(Expr.elem(lu, at), wide, type)
       Expr.tuple([permutation | factors])
     end)
