@@ -38,6 +38,8 @@ defmodule Emily.Lower.Elementwise do
     Keyword.keys(@arithmetic) ++ Keyword.keys(@comparison) ++ Keyword.keys(@unary) ++ @others
   end
 
+  def lower(:atan2, %{type: {:c, _}}, _args), do: :fallback
+
   for {name, op} <- @arithmetic do
     def lower(unquote(name), %{type: type}, [left, right]) do
       {unquote(op), cast(left, type), cast(right, type)}

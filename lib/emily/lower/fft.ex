@@ -24,7 +24,9 @@ defmodule Emily.Lower.FFT do
   def lower(:rfft, out, [tensor, opts]) do
     _ = dtype(out.type)
     {length, axis} = {opts[:length], opts[:axis]}
-    {:rfft, fit(cast(tensor, {:f, 32}), Tuple.to_list(tensor.shape), length, axis, :f32), length, axis}
+
+    {:rfft, fit(cast(tensor, {:f, 32}), Tuple.to_list(tensor.shape), length, axis, :f32), length,
+     axis}
   end
 
   def lower(:irfft, out, [tensor, opts]) do

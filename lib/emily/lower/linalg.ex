@@ -11,14 +11,20 @@ defmodule Emily.Lower.LinAlg do
     [:cholesky, :qr, :svd, :eigh, :lu, :solve, :determinant, :triangular_solve]
   end
 
-  # LAPACK reports a matrix that is not positive definite by a pivot that is not positive, and
-  # leaves the rest as it was: all of the factor is NaN then.
+  # LAPACK stops at a pivot that is not positive and leaves the rest as it was: all of the factor is
+  # NaN then. After the last pivot nothing is left, so that one may be zero.
   def lower(:cholesky, %{type: {kind, _} = type}, [tensor]) when kind != :c do
     with_wide(type, fn wide ->
       share({:cholesky, cast(tensor, wide), false}, fn factor ->
-        pivots = {:diagonal, factor, 0, -2, -1}
-        valid = {:all, {:greater, pivots, scalar(0, dtype(wide))}, [-1], true}
-        {:where, {:expand_dims, valid, [-1]}, factor, scalar(:nan, dtype(wide))}
+        {size, _} = matrix_shape(tensor)
+        zero = scalar(0, dtype(wide))
+        is_last = {:equal, {:arange, 0, size, 1, :s32}, scalar(size - 1, :s32)}
+
+        share({:diagonal, factor, 0, -2, -1}, fn pivots ->
+          is_zero = {:logical_and, is_last, {:equal, pivots, zero}}
+          valid = {:all, {:logical_or, is_zero, {:greater, pivots, zero}}, [-1], true}
+          {:where, {:expand_dims, valid, [-1]}, factor, scalar(:nan, dtype(wide))}
+        end)
       end)
     end)
   end
@@ -105,7 +111,18 @@ defmodule Emily.Lower.LinAlg do
   end
 
   def lower(:determinant, %{type: {kind, _} = type}, [tensor]) when kind != :c do
-    with_wide(type, fn wide -> {:det, cast(tensor, wide)} end)
+    {size, _} = matrix_shape(tensor)
+
+    # MLX's own determinant underflows. Every row that LAPACK swapped changes the sign.
+    with_wide(type, fn wide ->
+      share({:lu_factor, cast(tensor, wide)}, fn lu ->
+        dtype = dtype(wide)
+        in_place = {:equal, Expr.elem(lu, 1), {:arange, 0, size, 1, :u32}}
+        signs = {:where, in_place, scalar(1, dtype), scalar(-1, dtype)}
+        pivots = {:diagonal, Expr.elem(lu, 0), 0, -2, -1}
+        {:prod, {:multiply, pivots, signs}, [-1], false}
+      end)
+    end)
   end
 
   def lower(:triangular_solve, %{type: {kind, _} = type} = out, [a, b, opts]) when kind != :c do

@@ -63,8 +63,12 @@ defmodule Emily.Lower.Reduce do
 
     {x, axis, keep, size} =
       case axis do
-        nil -> {{:reshape, value(tensor), [Tuple.product(tensor.shape)]}, 0, false, Tuple.product(tensor.shape)}
-        axis -> {value(tensor), axis, keep, elem(tensor.shape, axis)}
+        nil ->
+          {{:reshape, value(tensor), [Tuple.product(tensor.shape)]}, 0, false,
+           Tuple.product(tensor.shape)}
+
+        axis ->
+          {value(tensor), axis, keep, elem(tensor.shape, axis)}
       end
 
     found =
