@@ -51,7 +51,8 @@ defmodule Emily.Fast.DispatchTest do
       {Fast.Attention, &Fast.scaled_dot_product_attention(&1, &1, &1, causal: true), [x]},
       {Fast.Attention, &Fast.scaled_dot_product_attention(&1, &1, &1, sinks: &2), [x, s]},
       {Fast.Attention, &Fast.scaled_dot_product_attention_with_mask(&1, &1, &1, &2), [x, m]},
-      {Fast.Attention, &Fast.scaled_dot_product_attention_with_mask(&1, &1, &1, &2, sinks: &3), [x, m, s]}
+      {Fast.Attention, &Fast.scaled_dot_product_attention_with_mask(&1, &1, &1, &2, sinks: &3),
+       [x, m, s]}
     ]
   end
 
@@ -70,7 +71,9 @@ defmodule Emily.Fast.DispatchTest do
       # Only parameters may be tensors of Emily in a trace, so the rest are constants here.
       rest = Enum.map(rest, &Nx.backend_copy(&1, Nx.BinaryBackend))
       loss = fn x -> Nx.sum(Nx.exp(apply(fun, [x | rest]))) end
-      assert kernels(Emily.Backend, fn -> Nx.Defn.jit_apply(&Nx.Defn.grad(&1, loss), [x]) end) == [kernel]
+
+      assert kernels(Emily.Backend, fn -> Nx.Defn.jit_apply(&Nx.Defn.grad(&1, loss), [x]) end) ==
+               [kernel]
     end
   end
 

@@ -23,6 +23,74 @@ defmodule Emily.Fast.EinsumTest do
     end
   end
 
+  # Sums over every assignment of values to letters.
+  defp by_hand(groups, output, sizes, operands) do
+    letters = groups |> List.flatten() |> Enum.uniq()
+    inner = letters -- output
+
+    for outer <- assignments(output, sizes) do
+      inner
+      |> assignments(sizes)
+      |> Enum.map(fn inner ->
+        at = Map.merge(outer, inner)
+
+        groups
+        |> Enum.zip_with(operands, fn group, operand -> element(operand, group, sizes, at) end)
+        |> Enum.product()
+      end)
+      |> Enum.sum()
+    end
+  end
+
+  defp assignments(letters, sizes) do
+    Enum.reduce(letters, [%{}], fn letter, found ->
+      for at <- found, i <- 0..(sizes[letter] - 1), do: Map.put(at, letter, i)
+    end)
+  end
+
+  defp element(numbers, group, sizes, at) do
+    index = Enum.reduce(group, 0, fn letter, index -> index * sizes[letter] + at[letter] end)
+    elem(numbers, index)
+  end
+
+  test "random equations, against a sum written out" do
+    :rand.seed(:exsss, 11)
+
+    for _ <- 1..300 do
+      sizes = Map.new(?a..?e, &{&1, Enum.random(1..3)})
+
+      groups =
+        for _ <- 1..Enum.random(1..4),
+            do: for(_ <- 1..Enum.random(0..3)//1, do: Enum.random(?a..?e))
+
+      output = groups |> List.flatten() |> Enum.uniq() |> Enum.take_random(Enum.random(0..3))
+
+      operands =
+        for group <- groups do
+          shape = group |> Enum.map(&sizes[&1]) |> List.to_tuple()
+          numbers = for _ <- 1..Tuple.product(shape), do: Enum.random(-4..4) / 2
+          {shape, List.to_tuple(numbers)}
+        end
+
+      equation = Enum.join(groups, ",") <> "->" <> to_string(output)
+
+      tensors =
+        for {shape, numbers} <- operands do
+          numbers
+          |> Tuple.to_list()
+          |> Nx.tensor(type: :f32, backend: Emily.Backend)
+          |> Nx.reshape(shape)
+        end
+
+      y = Fast.einsum(equation, tensors)
+      assert y.shape == output |> Enum.map(&sizes[&1]) |> List.to_tuple()
+      # Sums of multiples of 1/16 far below 2^20 are exact in f32.
+      assert Nx.to_flat_list(y) ==
+               by_hand(groups, output, sizes, Enum.map(operands, &elem(&1, 1))),
+             equation
+    end
+  end
+
   describe "types" do
     test "are promoted as MLX promotes them" do
       for {a, b, result} <- [
@@ -47,8 +115,11 @@ defmodule Emily.Fast.EinsumTest do
   end
 
   describe "refuses" do
-    defp refuses(message, fun), do: assert_raise(ArgumentError, "Emily.Fast.einsum/2 " <> message, fun)
-    defp emily(shape, type \\ :f32), do: Nx.broadcast(Nx.tensor(1, type: type, backend: Emily.Backend), shape)
+    defp refuses(message, fun),
+      do: assert_raise(ArgumentError, "Emily.Fast.einsum/2 " <> message, fun)
+
+    defp emily(shape, type \\ :f32),
+      do: Nx.broadcast(Nx.tensor(1, type: type, backend: Emily.Backend), shape)
 
     test "operands elsewhere" do
       binary = Nx.tensor([1.0, 2.0], backend: Nx.BinaryBackend)
@@ -56,6 +127,18 @@ defmodule Emily.Fast.EinsumTest do
       refuses(
         "expects every operand on Emily.Backend, got shape {2} and type f32 on Nx.BinaryBackend",
         fn -> Fast.einsum("i,i->", [emily({2}), binary]) end
+      )
+    end
+
+    test "operands of two devices" do
+      a = emily({2})
+      b = %{a | data: %{a.data | device: if(a.data.device == :cpu, do: :gpu, else: :cpu)}}
+
+      refuses(
+        "expects operands of one device, got: #{inspect([a.data.device, b.data.device])}",
+        fn ->
+          Fast.einsum("i,i->", [a, b])
+        end
       )
     end
 
@@ -74,7 +157,10 @@ defmodule Emily.Fast.EinsumTest do
     test "what is no list of tensors" do
       refuses("expects a list of at least one tensor, got: []", fn -> Fast.einsum("->", []) end)
       refuses("expects tensors, got: 1.0", fn -> Fast.einsum("i,->i", [emily({2}), 1.0]) end)
-      refuses("expects the subscripts as a string, got: :ij", fn -> Fast.einsum(:ij, [emily({2, 2})]) end)
+
+      refuses("expects the subscripts as a string, got: :ij", fn ->
+        Fast.einsum(:ij, [emily({2, 2})])
+      end)
     end
 
     test "a vectorized operand" do
@@ -110,7 +196,8 @@ defmodule Emily.Fast.EinsumTest do
             {"ä->", [{2}], ~s(expects letters, commas, "..." and "->" in "ä->", got: "ä")},
             {"i.j->", [{2, 2}], ~s(expects letters, commas, "..." and "->" in "i.j->", got: ".")},
             {"i-j", [{2, 2}], ~s(expects letters, commas, "..." and "->" in "i-j", got: "-")},
-            {"i\n->i", [{2}], ~s(expects letters, commas, "..." and "->" in "i\\n->i", got: "\\n")},
+            {"i\n->i", [{2}],
+             ~s(expects letters, commas, "..." and "->" in "i\\n->i", got: "\\n")},
             {"i->i,i", [{2}], ~s(expects letters, commas, "..." and "->" in "i->i,i", got: ",")},
             {"...i...->i", [{2}], ~s(expects at most one ellipsis a group in "...i...->i")},
             {"ij->i", [{2}], ~s(got an operand of shape {2} for the group "ij")},
@@ -125,8 +212,10 @@ defmodule Emily.Fast.EinsumTest do
             {"ij->ii", [{2, 2}], ~s(takes each letter once in the result, got: "ii")},
             {"ij->ik", [{2, 2}], ~s(got "k" in the result but in no operand)},
             {"ij->i...", [{2, 2}], "got an ellipsis in the result but in no operand"},
-            {"...i->i", [{2, 2}], ~s(needs "..." in the result, where the axes without letters go)},
-            {"i,j,k->ijk", [{2000}, {2000}, {2000}], "would give 8000000000 elements, more than 2147483647"}
+            {"...i->i", [{2, 2}],
+             ~s(needs "..." in the result, where the axes without letters go)},
+            {"i,j,k->ijk", [{2000}, {2000}, {2000}],
+             "would give 8000000000 elements, more than 2147483647"}
           ] do
         error = assert_raise ArgumentError, fn -> Einsum.equation!(equation, shapes) end
         assert error.message == "Emily.Fast.einsum/2 " <> message

@@ -5,7 +5,8 @@ defmodule Emily.Fast.ErrorsTest do
 
   alias Emily.Fast
 
-  defp t(shape, type \\ :f32), do: Nx.broadcast(Nx.tensor(0, type: type, backend: Nx.BinaryBackend), shape)
+  defp t(shape, type \\ :f32),
+    do: Nx.broadcast(Nx.tensor(0, type: type, backend: Nx.BinaryBackend), shape)
 
   setup do
     Nx.default_backend(Nx.BinaryBackend)
@@ -81,7 +82,9 @@ defmodule Emily.Fast.ErrorsTest do
     end
 
     test "no tensor" do
-      refuses("rms_norm/3 expects x to be a tensor, got: [1.0]", fn -> Fast.rms_norm([1.0], t({1})) end)
+      refuses("rms_norm/3 expects x to be a tensor, got: [1.0]", fn ->
+        Fast.rms_norm([1.0], t({1}))
+      end)
     end
 
     test "a vectorized weight" do
@@ -197,7 +200,8 @@ defmodule Emily.Fast.ErrorsTest do
              "k of shape {2, 4, 3, 8} (as q and v demand), got shape {2, 2, 3, 8}"},
             {{2, 4, 5, 8}, {2, 4, 3, 8},
              "k of shape {2, 4, 3, 8} (as q and v demand), got shape {2, 4, 5, 8}"},
-            {{2, 4, 3, 8}, {1, 4, 3, 8}, "v of shape {2, 4, 3, 8} (as q demands), got shape {1, 4, 3, 8}"}
+            {{2, 4, 3, 8}, {1, 4, 3, 8},
+             "v of shape {2, 4, 3, 8} (as q demands), got shape {1, 4, 3, 8}"}
           ] do
         refuses("#{sdpa} expects #{message} and type f32", fn ->
           Fast.scaled_dot_product_attention(t(@q), t(k), t(v))
@@ -223,7 +227,9 @@ defmodule Emily.Fast.ErrorsTest do
       refuses(
         "scaled_dot_product_attention_with_mask/5 expects mask of a float or integer type, " <>
           "got shape {3, 3} and type c64",
-        fn -> Fast.scaled_dot_product_attention_with_mask(t(@q), t(@q), t(@q), t({3, 3}, :c64)) end
+        fn ->
+          Fast.scaled_dot_product_attention_with_mask(t(@q), t(@q), t(@q), t({3, 3}, :c64))
+        end
       )
     end
 
@@ -246,14 +252,19 @@ defmodule Emily.Fast.ErrorsTest do
         Fast.scaled_dot_product_attention(t(@q), t(@q), t(@q), scale: "1")
       end)
 
-      refuses("scaled_dot_product_attention/4 expects :causal to be true or false, got: nil", fn ->
-        Fast.scaled_dot_product_attention(t(@q), t(@q), t(@q), causal: nil)
-      end)
+      refuses(
+        "scaled_dot_product_attention/4 expects :causal to be true or false, got: nil",
+        fn ->
+          Fast.scaled_dot_product_attention(t(@q), t(@q), t(@q), causal: nil)
+        end
+      )
 
       refuses(
         "scaled_dot_product_attention_with_mask/5 has no option :causal, it takes [:scale, :sinks]",
         fn ->
-          Fast.scaled_dot_product_attention_with_mask(t(@q), t(@q), t(@q), t({3, 3}), causal: true)
+          Fast.scaled_dot_product_attention_with_mask(t(@q), t(@q), t(@q), t({3, 3}),
+            causal: true
+          )
         end
       )
     end
@@ -262,7 +273,9 @@ defmodule Emily.Fast.ErrorsTest do
       refuses(
         "scaled_dot_product_attention/4 does not take a vectorized q (use Nx.devectorize/2), " <>
           "got shape {2, 4, 3, 8} and type f32 [v: 5]",
-        fn -> Fast.scaled_dot_product_attention(Nx.vectorize(t({5, 2, 4, 3, 8}), :v), t(@q), t(@q)) end
+        fn ->
+          Fast.scaled_dot_product_attention(Nx.vectorize(t({5, 2, 4, 3, 8}), :v), t(@q), t(@q))
+        end
       )
     end
   end

@@ -13,7 +13,8 @@ defmodule Emily.Fast.GradTest do
     {"rope, traditional", [{1, 2, 3, 4}], :rope, [dims: 4, traditional: true]},
     {"rope_with_freqs", [{1, 2, 3, 4}], :rope_with_freqs, [dims: 4]},
     {"attention", [{1, 2, 3, 4}, {1, 2, 3, 4}, {1, 2, 3, 4}], :attention, []},
-    {"attention, causal, grouped", [{1, 4, 2, 4}, {1, 2, 3, 4}, {1, 2, 3, 2}], :attention, [causal: true]},
+    {"attention, causal, grouped", [{1, 4, 2, 4}, {1, 2, 3, 4}, {1, 2, 3, 2}], :attention,
+     [causal: true]},
     {"attention, sinks", [{1, 2, 2, 4}, {1, 2, 3, 4}, {1, 2, 3, 4}, {2}], :sinks, []},
     {"attention, mask", [{1, 2, 2, 4}, {1, 2, 3, 4}, {1, 2, 3, 4}, {2, 3}], :mask, []}
   ]
@@ -103,7 +104,8 @@ defmodule Emily.Fast.GradTest do
         actual =
           gradients(
             kernel,
-            inputs(shapes, :f32, Nx.BinaryBackend) |> Enum.map(&Nx.backend_copy(&1, Emily.Backend)),
+            inputs(shapes, :f32, Nx.BinaryBackend)
+            |> Enum.map(&Nx.backend_copy(&1, Emily.Backend)),
             opts
           )
 
