@@ -389,7 +389,8 @@ defmodule Emily.Fast do
     head_dim = Nx.axis_size(x, -1)
 
     unless is_integer(dims) and dims > 0 and rem(dims, 2) == 0 and dims <= head_dim do
-      got = if is_struct(dims, Nx.Tensor), do: "a tensor of #{describe(dims)}", else: inspect(dims)
+      got =
+        if is_struct(dims, Nx.Tensor), do: "a tensor of #{describe(dims)}", else: inspect(dims)
 
       fail!(
         fun,

@@ -150,10 +150,19 @@ defmodule Emily.FastTest do
           for {y, full} <- [
                 {Fast.rms_norm(x, w), Fast.rms_norm(up(x), up(w))},
                 {Fast.layer_norm(x, w, w), Fast.layer_norm(up(x), up(w), up(w))},
-                {Fast.scaled_dot_product_attention(x, o, o, sinks: Nx.tensor([1.0, 2.0], type: other)),
-                 Fast.scaled_dot_product_attention(up(x), up(o), up(o), sinks: Nx.tensor([1.0, 2.0]))},
+                {Fast.scaled_dot_product_attention(x, o, o,
+                   sinks: Nx.tensor([1.0, 2.0], type: other)
+                 ),
+                 Fast.scaled_dot_product_attention(up(x), up(o), up(o),
+                   sinks: Nx.tensor([1.0, 2.0])
+                 )},
                 {Fast.scaled_dot_product_attention_with_mask(x, o, o, o[[.., .., .., 0..2]]),
-                 Fast.scaled_dot_product_attention_with_mask(up(x), up(o), up(o), up(o[[.., .., .., 0..2]]))}
+                 Fast.scaled_dot_product_attention_with_mask(
+                   up(x),
+                   up(o),
+                   up(o),
+                   up(o[[.., .., .., 0..2]])
+                 )}
               ] do
             assert y.type == type
             assert_near(y, full, tolerance)
@@ -222,7 +231,11 @@ defmodule Emily.FastTest do
           y = Fast.scaled_dot_product_attention_with_mask(q, k, v, mask)
           assert Enum.all?(Nx.to_flat_list(y), &is_number/1), inspect({type, mask_type, y})
           # The row that sees all keys, with equal scores, is their mean.
-          assert_near(y[[0, 0, 0]], Nx.mean(Nx.as_type(v, :f32), axes: [2])[[0, 0]], tolerance(type))
+          assert_near(
+            y[[0, 0, 0]],
+            Nx.mean(Nx.as_type(v, :f32), axes: [2])[[0, 0]],
+            tolerance(type)
+          )
         end
       end
 

@@ -103,7 +103,10 @@ defmodule Emily.Fast.Attention do
     sinks = Nx.reshape(sinks, {1, Nx.size(sinks), 1, 1})
     top = scores |> Nx.reduce_max(axes: [-1], keep_axes: true) |> Nx.max(sinks)
     weights = Nx.exp(Nx.subtract(scores, top))
-    total = weights |> Nx.sum(axes: [-1], keep_axes: true) |> Nx.add(Nx.exp(Nx.subtract(sinks, top)))
+
+    total =
+      weights |> Nx.sum(axes: [-1], keep_axes: true) |> Nx.add(Nx.exp(Nx.subtract(sinks, top)))
+
     Nx.divide(weights, total)
   end
 end

@@ -60,7 +60,8 @@ defmodule Emily.Fast.RoPE do
   defp turn({a, b}, cos, sin, type) do
     {a, b} = {Nx.as_type(a, type), Nx.as_type(b, type)}
 
-    {Nx.subtract(Nx.multiply(a, cos), Nx.multiply(b, sin)), Nx.add(Nx.multiply(a, sin), Nx.multiply(b, cos))}
+    {Nx.subtract(Nx.multiply(a, cos), Nx.multiply(b, sin)),
+     Nx.add(Nx.multiply(a, sin), Nx.multiply(b, cos))}
   end
 
   defp join({a, b}, %{traditional: traditional, dims: dims}, x) do

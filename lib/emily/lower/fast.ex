@@ -4,32 +4,31 @@ defmodule Emily.Lower.Fast do
   # Emily.Fast; what is left is what MLX wants otherwise than Nx.
 
   alias Emily.Fast.{Attention, LayerNorm, RMSNorm, RoPE}
-  alias Emily.Lower
 
-  @doc "The expression of a kernel, nil for a struct that is none."
+  import Emily.Lower, only: [cast: 2, dtype: 1, value: 1]
+
+  @doc "The expression of a kernel."
   def block(%RMSNorm{eps: eps}, _out, [x, weight]),
-    do: {:rms_norm, Lower.value(x), cast(weight, x.type), eps}
+    do: {:rms_norm, value(x), cast(weight, x.type), eps}
 
   def block(%LayerNorm{eps: eps}, _out, [x, weight, bias]),
-    do: {:layer_norm, Lower.value(x), cast(weight, x.type), cast(bias, x.type), eps}
+    do: {:layer_norm, value(x), cast(weight, x.type), cast(bias, x.type), eps}
 
   def block(%RoPE{} = kernel, _out, [x, offset | freqs]) do
-    {:rope, Lower.value(x), kernel.dims, kernel.traditional, kernel.base, kernel.scale,
+    {:rope, value(x), kernel.dims, kernel.traditional, kernel.base, kernel.scale,
      cast(offset, {:s, 32}), periods(freqs)}
   end
 
   def block(%Attention{} = kernel, _out, [q, k, v | extras]) do
     {mask, sinks} = Attention.extras(kernel, extras)
 
-    {:attention, Lower.value(q), cast(k, q.type), cast(v, q.type), kernel.scale, mask(kernel, mask, q.type),
-     sinks && cast(sinks, q.type)}
+    {:attention, value(q), cast(k, q.type), cast(v, q.type), kernel.scale,
+     mask(kernel, mask, q.type), sinks && cast(sinks, q.type)}
   end
-
-  def block(_struct, _out, _args), do: nil
 
   # MLX divides by its table where the inverse frequencies multiply.
   defp periods([]), do: nil
-  defp periods([freqs]), do: {:divide, {:full, [], 1.0, :f32}, Lower.value(freqs)}
+  defp periods([freqs]), do: {:divide, {:full, [], 1.0, :f32}, value(freqs)}
 
   defp mask(%{causal: true}, nil, _type), do: :causal
   defp mask(_kernel, nil, _type), do: nil
@@ -48,13 +47,4 @@ defmodule Emily.Lower.Fast do
   end
 
   defp float?(%{type: {kind, _}}), do: kind in [:f, :bf]
-
-  defp cast(%{type: type} = tensor, type), do: Lower.value(tensor)
-  defp cast(tensor, type), do: {:astype, Lower.value(tensor), dtype(type)}
-
-  defp dtype({:f, 16}), do: :f16
-  defp dtype({:bf, 16}), do: :bf16
-  defp dtype({:f, 32}), do: :f32
-  defp dtype({:f, 64}), do: :f64
-  defp dtype({:s, 32}), do: :s32
 end
