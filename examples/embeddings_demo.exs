@@ -5,6 +5,12 @@
 
 Code.require_file("support/demo.ex", __DIR__)
 
+defmodule LeftMLX do
+  def count(_event, _measurements, %{op: op}, table) do
+    :ets.update_counter(table, op, 1, {op, 0})
+  end
+end
+
 # The longest input that the model was trained for (sentence_bert_config.json).
 max_length = 256
 
@@ -15,13 +21,7 @@ dir = Demo.model_dir!()
 # that MLX lacks would run on Nx.BinaryBackend; each of them is counted.
 Nx.global_default_backend({Emily.Backend, device: device})
 left_mlx = :ets.new(:left_mlx, [:public])
-
-:telemetry.attach(
-  :left_mlx,
-  [:emily, :fallback, :stop],
-  fn _event, _measurements, %{op: op}, table -> :ets.update_counter(table, op, 1, {op, 0}) end,
-  left_mlx
-)
+:telemetry.attach(:left_mlx, [:emily, :fallback, :stop], &LeftMLX.count/4, left_mlx)
 
 {:ok, model} =
   Demo.step("Loading the model", fn -> Bumblebee.load_model({:local, dir}) end)
@@ -43,9 +43,11 @@ serving =
 
 embed = fn -> for %{embedding: embedding} <- Nx.Serving.run(serving, sentences), do: embedding end
 
-embeddings = Demo.step("Embedding #{length(sentences)} sentences", fn -> Nx.stack(embed.()) end)
-similarities = Nx.dot(embeddings, Nx.transpose(embeddings))
-rows = similarities |> Nx.to_batched(1) |> Enum.map(&Nx.to_flat_list/1)
+embeddings = Demo.step("Embedding #{length(sentences)} sentences", embed)
+
+# A serving answers with tensors of Nx.BinaryBackend.
+matrix = embeddings |> Nx.stack() |> Nx.backend_transfer(Nx.default_backend())
+rows = matrix |> Nx.dot([1], matrix, [1]) |> Nx.to_batched(1) |> Enum.map(&Nx.to_flat_list/1)
 time = Demo.step("Timing", fn -> Demo.time(embed) end)
 
 Demo.report(
