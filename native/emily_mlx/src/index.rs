@@ -70,6 +70,9 @@ pub(crate) fn take_along_axis(args: &Args, s: Stream) -> Result<Array> {
 /// One array of indices for each axis named, clamped.
 fn clamp_all(op: &str, x: &Array, indices: &[Array], axes: &[i32], s: Stream) -> Result<Arrays> {
     checks::same_length(op, axes.len(), &[("indices", indices.len())])?;
+    if axes.is_empty() {
+        refuse!("{op}: needs indices for at least one axis")
+    }
     let clamped = |(indices, axis): (&Array, &i32)| clamp_to_axis(op, indices, x, *axis, s);
     let clamped: Vec<Array> = indices
         .iter()

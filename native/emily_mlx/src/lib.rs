@@ -7,6 +7,7 @@
 mod args;
 mod array;
 mod checks;
+mod conv;
 mod create;
 mod device;
 mod dtype;

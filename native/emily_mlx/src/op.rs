@@ -6,10 +6,10 @@ use strum::{EnumIter, IntoStaticStr};
 
 use crate::args::Args;
 use crate::dtype::Dtype;
-use crate::error::{refuse, Result};
+use crate::error::Result;
 use crate::ffi::{self, mlx};
 use crate::stream::StreamHandle;
-use crate::{checks, create, fused, index, linalg, shape};
+use crate::{checks, conv, create, fused, index, linalg, shape};
 
 /// What mlx-c takes as a stream.
 pub(crate) type Stream = mlx_stream;
@@ -269,7 +269,7 @@ fn build(op: Op, args: &Args, stream: &StreamHandle) -> Result<Value> {
         Op::Ifft => fft(mlx_sys::mlx_fft_ifft, args, s),
         Op::Rfft => fft(mlx_sys::mlx_fft_rfft, args, s),
         Op::Irfft => fft(mlx_sys::mlx_fft_irfft, args, s),
-        Op::Conv => shape::conv(args, s),
+        Op::Conv => conv::conv(args, s),
 
         Op::RmsNorm => fused::rms_norm_op(args, stream),
         Op::LayerNorm => fused::layer_norm_op(args, stream),
@@ -384,6 +384,7 @@ fn reduce_axis(function: AxisReduction, args: &Args, s: Stream) -> Result<Array>
 
 fn sort(function: Sort, args: &Args, s: Stream) -> Result<Array> {
     let x = args.array()?;
+    checks::not_empty(args.op, x)?;
     let axis = args.axis(x)?;
     // SAFETY: as in `reduce`.
     ffi::array(|result| unsafe { function(result, x.as_ptr(), axis, s) })
@@ -391,6 +392,7 @@ fn sort(function: Sort, args: &Args, s: Stream) -> Result<Array> {
 
 fn cumulate(function: Cumulative, args: &Args, s: Stream) -> Result<Array> {
     let x = args.array()?;
+    checks::not_empty(args.op, x)?;
     let (axis, reverse) = (args.axis(x)?, args.bool()?);
     // SAFETY: as in `reduce`.
     ffi::array(|result| unsafe { function(result, x.as_ptr(), axis, reverse, true, s) })
@@ -398,6 +400,7 @@ fn cumulate(function: Cumulative, args: &Args, s: Stream) -> Result<Array> {
 
 fn cumulate_typed(function: TypedCumulative, args: &Args, s: Stream) -> Result<Array> {
     let x = args.array()?;
+    checks::not_empty(args.op, x)?;
     let (axis, reverse) = (args.axis(x)?, args.bool()?);
     // The result has the type of the input.
     let dtype = mlx_sys::mlx_optional_dtype {
@@ -413,9 +416,7 @@ fn fft(function: Fft, args: &Args, s: Stream) -> Result<Array> {
     let length = args.int()?;
     let axis = args.axis(x)?;
     checks::at_least(args.op, "length", &[length], 1)?;
-    if x.size() == 0 {
-        refuse!("{}: the array of shape {:?} is empty", args.op, x.shape())
-    }
+    checks::not_empty(args.op, x)?;
     let norm = mlx_sys::mlx_fft_norm__MLX_FFT_NORM_BACKWARD;
     // SAFETY: as in `reduce`.
     ffi::array(|result| unsafe { function(result, x.as_ptr(), length, axis, norm, s) })

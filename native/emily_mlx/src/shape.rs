@@ -1,4 +1,4 @@
-//! Operations on shapes, and convolution, whose checks are about shapes.
+//! Operations on shapes.
 
 use mlx_rs::Array;
 use mlx_sys::{mlx_array, mlx_stream};
@@ -279,72 +279,4 @@ pub(crate) fn tile(args: &Args, s: Stream) -> Result<Array> {
         }
     }
     mlx!(mlx_tile, x.as_ptr(), times.as_ptr(), times.len(), s)
-}
-
-/// Channels-last convolution of one to three spatial axes.
-pub(crate) fn conv(args: &Args, s: Stream) -> Result<Array> {
-    let (x, weight) = (args.array()?, args.array()?);
-    let (strides, low, high) = (args.ints()?, args.ints()?, args.ints()?);
-    let (kernel_dilation, input_dilation) = (args.ints()?, args.ints()?);
-    let (groups, flip) = (args.int()?, args.bool()?);
-    if !(3..=5).contains(&x.ndim()) || weight.ndim() != x.ndim() {
-        refuse!(
-            "conv: needs input and kernel of the same rank from 3 to 5, got shapes {:?} and {:?}",
-            x.shape(),
-            weight.shape()
-        )
-    }
-    let spatial = x.ndim() - 2;
-    let lengths = [
-        ("strides", strides.len()),
-        ("low padding", low.len()),
-        ("high padding", high.len()),
-        ("kernel dilation", kernel_dilation.len()),
-        ("input dilation", input_dilation.len()),
-    ];
-    checks::same_length("conv", spatial, &lengths)?;
-    checks::at_least("conv", "stride", &strides, 1)?;
-    checks::at_least("conv", "padding", &low, 0)?;
-    checks::at_least("conv", "padding", &high, 0)?;
-    checks::at_least("conv", "kernel dilation", &kernel_dilation, 1)?;
-    checks::at_least("conv", "input dilation", &input_dilation, 1)?;
-    checks::at_least("conv", "groups", &[groups], 1)?;
-    checks::not_empty("conv", x)?;
-    checks::not_empty("conv", weight)?;
-    let (outputs, channels) = (weight.dim(0), weight.dim(-1));
-    if i64::from(channels) * i64::from(groups) != i64::from(x.dim(-1)) || outputs % groups != 0 {
-        refuse!(
-            "conv: {groups} groups do not divide the channels of shapes {:?} and {:?}",
-            x.shape(),
-            weight.shape()
-        )
-    }
-    for axis in 0..spatial {
-        let dilated = |size: i32, dilation: i32| (i64::from(size) - 1) * i64::from(dilation) + 1;
-        let input = dilated(x.dim(axis as i32 + 1), input_dilation[axis])
-            + i64::from(low[axis])
-            + i64::from(high[axis]);
-        let kernel = dilated(weight.dim(axis as i32 + 1), kernel_dilation[axis]);
-        if kernel > input || input > i64::from(i32::MAX) {
-            refuse!("conv: a kernel of {kernel} does not fit an input of {input} on axis {axis}")
-        }
-    }
-    mlx!(
-        mlx_conv_general,
-        x.as_ptr(),
-        weight.as_ptr(),
-        strides.as_ptr(),
-        strides.len(),
-        low.as_ptr(),
-        low.len(),
-        high.as_ptr(),
-        high.len(),
-        kernel_dilation.as_ptr(),
-        kernel_dilation.len(),
-        input_dilation.as_ptr(),
-        input_dilation.len(),
-        groups,
-        flip,
-        s
-    )
 }
