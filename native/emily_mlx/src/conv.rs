@@ -69,7 +69,11 @@ pub(crate) fn conv(args: &Args, s: Stream) -> Result<Array> {
         low.fill(0);
         high.fill(0);
     }
-    let weight = if flip { flip_spatial(weight, s)? } else { weight.clone() };
+    let weight = if flip {
+        flip_spatial(weight, s)?
+    } else {
+        weight.clone()
+    };
     mlx!(
         mlx_conv_general,
         x.as_ptr(),

@@ -6,7 +6,6 @@ use mlx_rs::{with_stream, Array};
 
 use crate::args::{Args, Mask};
 use crate::checks;
-use crate::device::Device;
 use crate::dtype::Dtype;
 use crate::error::{refuse, Result};
 use crate::ffi;
@@ -71,38 +70,7 @@ pub(crate) fn layer_norm(
     stream: &StreamHandle,
 ) -> Result<Array> {
     norm_input("layer_norm", x, &[("weight", weight), ("bias", bias)])?;
-    on(stream, || match stream.device() {
-        Device::Cpu => composed_layer_norm(x, weight, bias, eps as f32),
-        Device::Gpu => fast::layer_norm(x, weight, bias, eps as f32),
-    })
-}
-
-/// MLX has no kernel for a CPU, and what 0.32.2 composes there puts one product on the calling
-/// thread's default stream, which no worker evaluates. So this is that graph, on the stream asked for.
-fn composed_layer_norm(
-    x: &Array,
-    weight: Option<&Array>,
-    bias: Option<&Array>,
-    eps: f32,
-) -> std::result::Result<Array, Exception> {
-    let dtype = [weight, bias]
-        .into_iter()
-        .flatten()
-        .fold(x.dtype(), |dtype, vector| {
-            mlx_rs::Dtype::from_promoting_types(dtype, vector.dtype())
-        });
-    let wide = x.as_dtype(mlx_rs::Dtype::Float32)?;
-    let centered = wide.subtract(wide.mean_axes(&[-1], true)?)?;
-    let variance = centered.square()?.mean_axes(&[-1], true)?;
-    let scale = variance.add(Array::from_f32(eps))?.rsqrt()?;
-    let mut y = centered.multiply(scale)?.as_dtype(dtype)?;
-    if let Some(weight) = weight {
-        y = y.multiply(weight.as_dtype(dtype)?)?;
-    }
-    match bias {
-        Some(bias) => y.add(bias.as_dtype(dtype)?),
-        None => Ok(y),
-    }
+    on(stream, || fast::layer_norm(x, weight, bias, eps as f32))
 }
 
 /// How a rotary embedding turns its planes.

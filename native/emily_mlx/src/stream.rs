@@ -1,11 +1,12 @@
 //! Streams: a queue of work on a device, with the worker that evaluates on it.
 
+use std::cell::Cell;
 use std::sync::Arc;
 
 use mlx_rs::Stream;
 use once_cell::sync::OnceCell;
 
-use crate::device::Device;
+use crate::device::{devices, Device};
 use crate::error::{refuse, Error, Result};
 use crate::ffi;
 use crate::worker::Worker;
@@ -75,12 +76,33 @@ impl StreamHandle {
     }
 
     pub(crate) fn raw(&self) -> mlx_sys::mlx_stream {
-        self.0.stream.as_ptr()
+        self.mlx_rs().as_ptr()
     }
 
     pub(crate) fn mlx_rs(&self) -> &Stream {
+        adopt_thread();
         &self.0.stream
     }
+}
+
+/// Makes the default streams those of the calling thread too: some operations of MLX put a part of
+/// their graph on the thread's default stream, which no other thread could evaluate.
+pub(crate) fn adopt_thread() {
+    thread_local!(static ADOPTED: Cell<bool> = const { Cell::new(false) });
+    if ADOPTED.replace(true) {
+        return;
+    }
+    for device in devices() {
+        if let Ok(default) = StreamHandle::default_on(device) {
+            // Fails only for a device that is not there.
+            let _ = set_default(default.0.stream.as_ptr());
+        }
+    }
+}
+
+fn set_default(stream: mlx_sys::mlx_stream) -> Result<()> {
+    // SAFETY: the handle is live.
+    ffi::status(|| unsafe { mlx_sys::mlx_set_default_stream(stream) })
 }
 
 /// A stream on its way to its worker.
@@ -95,10 +117,6 @@ fn new_stream(device: Device) -> Result<Stream> {
     let default = || {
         let device = device.mlx_rs();
         ffi::wrapped(|| Stream::try_default_on_device(&device))
-    };
-    let set_default = |stream| {
-        // SAFETY: the handle is live.
-        ffi::status(|| unsafe { mlx_sys::mlx_set_default_stream(stream) })
     };
     let before = default()?;
     // SAFETY: the device's handle is live; the stream made is freed below.

@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 
 use crate::error::{Error, Result};
 use crate::ffi::{self, Arrays};
-use crate::stream::SendStream;
+use crate::stream::{adopt_thread, SendStream};
 
 /// How many jobs may wait. Every caller waits for its own, so this is the number of processes that
 /// can evaluate at once before the next has to try again.
@@ -73,6 +73,7 @@ struct Running {
 
 fn work(stream: SendStream, jobs: Receiver<Job>) {
     let SendStream(stream) = stream;
+    adopt_thread();
     let mut running: VecDeque<Running> = VecDeque::new();
     loop {
         // Whatever waits is scheduled before the oldest job is waited for, so that the device goes
