@@ -130,8 +130,9 @@ defmodule Emily.MixProject do
 
   defp docs do
     extras =
-      ~w(README.md ARCHITECTURE.md CONTRIBUTING.md CHANGELOG.md) ++ Path.wildcard("guides/*.md")
+      Enum.filter(~w(README.md ARCHITECTURE.md CONTRIBUTING.md CHANGELOG.md), &File.exists?/1)
 
-    [main: "readme", source_ref: "v#{@version}", extras: Enum.filter(extras, &File.exists?/1)]
+    main = if "README.md" in extras, do: "readme", else: "Emily.Backend"
+    [main: main, source_ref: "v#{@version}", extras: extras ++ Path.wildcard("guides/*.md")]
   end
 end

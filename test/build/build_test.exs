@@ -1,0 +1,232 @@
+defmodule Emily.BuildTest do
+  # PATH and the environment belong to the whole VM.
+  use ExUnit.Case, async: false
+
+  import ExUnit.CaptureIO
+
+  alias Emily.Build.{Cache, Command, Failure, Mlx, Openblas, Wheel}
+
+  @moduletag :tmp_dir
+
+  setup %{tmp_dir: folder} do
+    Mix.ensure_application!(:crypto)
+    shell = Mix.shell()
+    Mix.shell(Mix.Shell.Quiet)
+    put_env("EMILY_CACHE", Path.join(folder, "cache"))
+    on_exit(fn -> Mix.shell(shell) end)
+    {:ok, programs: folder |> Path.join("programs") |> tap(&File.mkdir_p!/1)}
+  end
+
+  defp put_env(name, value) do
+    before = System.get_env(name)
+    System.put_env(name, value)
+    on_exit(fn -> if before, do: System.put_env(name, before), else: System.delete_env(name) end)
+  end
+
+  # The only programs that the code under test finds are these.
+  defp only_programs(folder, scripts) do
+    for {name, script} <- scripts do
+      file = Path.join(folder, name)
+      File.write!(file, "#!/bin/sh\n" <> script)
+      File.chmod!(file, 0o755)
+    end
+
+    put_env("PATH", folder)
+  end
+
+  defp failure(fun), do: Exception.message(assert_raise(Mix.Error, fun))
+
+  defp package(sha256 \\ "00"),
+    do: %{name: "a-package", version: "1.0", sha256: sha256, platform: "a_platform"}
+
+  defp wheel(folder) do
+    file = Path.join(folder, "a_package-1.0-any.whl")
+    {:ok, _} = :zip.create(to_charlist(file), [{~c"a/file.txt", "content"}])
+    {file, :crypto.hash(:sha256, File.read!(file)) |> Base.encode16(case: :lower)}
+  end
+
+  # A pip that answers --version and then does what the script says with $dest.
+  defp pip(script) do
+    ~s(for a in "$@"; do [ "$before" = --dest ] && dest=$a; before=$a; done\n) <>
+      ~s([ "$1" = --version ] && { echo pip 1; exit 0; }\n) <> script
+  end
+
+  describe "fetching a wheel" do
+    test "unpacks it once", %{programs: programs, tmp_dir: folder} do
+      {file, sha256} = wheel(folder)
+      only_programs(programs, [{"pip3", pip("/bin/cp #{file} $dest/")}])
+      unpacked = Wheel.fetch("wheels", package(sha256))
+
+      assert File.read!(Path.join(unpacked, "a/file.txt")) == "content"
+      assert Path.wildcard(Path.join(unpacked, "*.whl")) == []
+
+      only_programs(programs, [{"pip3", "exit 1"}])
+      assert Wheel.fetch("wheels", package(sha256)) == unpacked
+    end
+
+    test "without pip", %{programs: programs} do
+      only_programs(programs, [])
+      message = failure(fn -> Wheel.fetch("wheels", package()) end)
+      assert message =~ "pip is not there"
+      assert message =~ "apt install python3-pip"
+    end
+
+    test "without a network", %{programs: programs} do
+      script = "echo 'Temporary failure in name resolution' >&2; exit 1"
+      only_programs(programs, [{"pip3", pip(script)}])
+      message = failure(fn -> Wheel.fetch("wheels", package()) end)
+      assert message =~ "could not be downloaded"
+      assert message =~ "Try again with a network"
+    end
+
+    test "of another content", %{programs: programs, tmp_dir: folder} do
+      {file, sha256} = wheel(folder)
+      only_programs(programs, [{"pip3", pip("/bin/cp #{file} $dest/")}])
+      message = failure(fn -> Wheel.fetch("wheels", package()) end)
+      assert message =~ "not the expected one"
+      assert message =~ sha256
+      refute File.exists?(Cache.path(["wheels", "a-package-1.0-a_platform"]))
+      assert File.ls!(Cache.path("wheels")) == []
+    end
+
+    test "that is no archive", %{programs: programs, tmp_dir: folder} do
+      file = Path.join(folder, "a_package-1.0-any.whl")
+      File.write!(file, "no archive")
+      sha256 = :crypto.hash(:sha256, "no archive") |> Base.encode16(case: :lower)
+      only_programs(programs, [{"pip3", pip("/bin/cp #{file} $dest/")}])
+      assert failure(fn -> Wheel.fetch("wheels", package(sha256)) end) =~ "could not unpack"
+    end
+
+    test "on a full disk", %{programs: programs} do
+      script = "echo 'OSError: [Errno 28] No space left on device'; exit 2"
+      only_programs(programs, [{"pip3", pip(script)}])
+      message = failure(fn -> Wheel.fetch("wheels", package()) end)
+      assert message =~ "the disk is full"
+      assert message =~ "EMILY_CACHE"
+    end
+  end
+
+  describe "the cache" do
+    test "two builds make one entry at once" do
+      make = fn folder ->
+        Process.sleep(50)
+        File.write!(Path.join(folder, "made"), "")
+      end
+
+      entries =
+        1..4
+        |> Enum.map(fn _ -> Task.async(fn -> Cache.entry(["entries", "one"], make) end) end)
+        |> Task.await_many()
+
+      assert Enum.uniq(entries) == [Cache.path(["entries", "one"])]
+      assert File.ls!(Cache.path("entries")) == ["one"]
+    end
+
+    test "an entry whose making fails is not there" do
+      assert_raise RuntimeError, fn -> Cache.entry(["entries", "one"], fn _ -> raise "no" end) end
+      assert File.ls!(Cache.path("entries")) == []
+    end
+
+    test "a lock excludes" do
+      counter = :counters.new(2, [])
+
+      work = fn ->
+        Cache.lock("name", fn ->
+          :counters.add(counter, 1, 1)
+          assert :counters.get(counter, 1) == 1
+          Process.sleep(20)
+          :counters.sub(counter, 1, 1)
+          :counters.add(counter, 2, 1)
+        end)
+      end
+
+      1..3 |> Enum.map(fn _ -> Task.async(work) end) |> Task.await_many()
+      assert :counters.get(counter, 2) == 3
+    end
+
+    test "a lock whose owner is dead is taken" do
+      {pid, 0} = System.cmd("sh", ["-c", "echo $$"])
+      File.mkdir_p!(Cache.path("name.lock"))
+      File.write!(Cache.path("name.lock/pid"), String.trim(pid))
+      assert Cache.lock("name", fn -> :done end) == :done
+      refute File.exists?(Cache.path("name.lock"))
+    end
+
+    test "a folder that may not be written", %{tmp_dir: folder} do
+      file = Path.join(folder, "file")
+      File.write!(file, "")
+      put_env("EMILY_CACHE", Path.join(file, "cache"))
+      assert failure(fn -> Cache.entry(["one"], fn _ -> :ok end) end) =~ "write to the cache"
+    end
+  end
+
+  describe "failures tell the remedy:" do
+    for {name, output, what, remedy} <- [
+          {"no libclang", "thread panicked: Unable to find libclang: ...", "libclang",
+           "apt install libclang-dev"},
+          {"an old compiler", "fatal error: format: No such file or directory", "std::format",
+           "g++-14"},
+          {"an old Rust", "error: rustc 1.85 is not supported by the following package",
+           "too old", "1.91"},
+          {"no linker", "error: linker `cc` not found", "linker", "g++"},
+          {"no crates", "error: failed to download from `registry`", "downloaded", "network"},
+          {"a full disk", "No space left on device (os error 28)", "disk is full", "EMILY_CACHE"},
+          {"anything else", "error[E0308]: mismatched types", "exit status 101", "report"}
+        ] do
+      test name do
+        message = failure(fn -> Failure.program("cargo", "cargo", unquote(output), 101) end)
+        assert message =~ unquote(what)
+        assert message =~ unquote(remedy)
+      end
+    end
+
+    test "a program that is not there" do
+      {output, status} = Command.run("no-such-program", [])
+      assert failure(fn -> Failure.program("x", "cargo", output, status) end) =~ "Install Rust"
+    end
+
+    test "an unknown variant" do
+      put_env("EMILY_MLX", "cuda11")
+      assert failure(fn -> Mlx.variant() end) =~ "cpu, cuda12 or cuda13"
+    end
+
+    test "an old C library", %{programs: programs} do
+      only_programs(programs, [{"getconf", "echo glibc 2.31"}])
+
+      assert failure(fn -> Mlx.check_system() end) =~
+               "glibc 2.35 or newer; this system has glibc 2.31"
+
+      only_programs(programs, [{"getconf", "exit 1"}])
+      assert failure(fn -> Mlx.check_system() end) =~ "another C library"
+    end
+
+    test "g++ too old", %{programs: programs} do
+      put_env("CXX", "")
+      only_programs(programs, [{"g++", "echo 12"}])
+      assert failure(fn -> Mlx.compiler() end) =~ "g++ of version 13"
+      only_programs(programs, [{"g++-13", "echo 13"}])
+      assert Mlx.compiler() == "g++-13"
+    end
+  end
+
+  test "versions of glibc" do
+    for good <- ~w(2.35 2.36 2.41 3.0 2.35.1), do: assert(Mlx.glibc_enough?(good))
+    for bad <- ~w(2.34 2.9 1.40 none), do: refute(Mlx.glibc_enough?(bad))
+  end
+
+  test "OpenBLAS can be named and left out", %{tmp_dir: folder} do
+    put_env("EMILY_OPENBLAS", "none")
+    assert Openblas.find() == nil
+    put_env("EMILY_OPENBLAS", Path.join(folder, "absent"))
+    assert Openblas.find() == nil
+    put_env("EMILY_OPENBLAS", __ENV__.file)
+    assert Openblas.find() == __ENV__.file
+  end
+
+  test "without OpenBLAS the build says how slow it will be" do
+    Mix.shell(Mix.Shell.IO)
+    message = capture_io(:stderr, fn -> Openblas.warn_missing() end)
+    assert message =~ "about 20 times slower"
+    assert message =~ "apt install libopenblas0-pthread"
+  end
+end

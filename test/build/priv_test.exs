@@ -1,0 +1,43 @@
+defmodule Emily.PrivTest do
+  use ExUnit.Case, async: true
+
+  @moduletag skip: :os.type() != {:unix, :linux}
+
+  defp priv, do: Path.join(Mix.Project.app_path(), "priv")
+
+  defp files(folder) do
+    for name <- File.ls!(folder),
+        path = Path.join(folder, name),
+        file <- if(File.dir?(path), do: files(path), else: [path]) do
+      file
+    end
+  end
+
+  test "holds plain files only, so that it can be copied" do
+    for file <- files(priv()), do: assert(File.lstat!(file).type == :regular, file)
+  end
+
+  test "names no folder of this machine" do
+    places = [System.user_home!(), File.cwd!(), Emily.Build.Cache.root()]
+
+    for file <- files(priv()), content = File.read!(file), place <- places do
+      refute String.contains?(content, place <> "/"), "#{file} contains #{place}"
+    end
+  end
+
+  test "the NIF finds MLX beside itself" do
+    {text, 0} = System.cmd("readelf", ["-d", Path.join(priv(), "libemily_nif.so")])
+    assert text =~ "[$ORIGIN/mlx/lib]"
+    assert text =~ "[libmlx.so]"
+    {text, 0} = System.cmd("ldd", [Path.join(priv(), "libemily_nif.so")])
+    refute text =~ "not found"
+
+    assert text =~ Path.join(priv(), "mlx/lib/libmlx.so") |> Path.expand() or
+             text =~ "/mlx/lib/libmlx.so"
+  end
+
+  test "a second build does nothing" do
+    manifest = Path.join(Mix.Project.manifest_path(), "compile.emily_native")
+    assert Emily.Build.run(Mix.Project.app_path(), manifest) == :noop
+  end
+end
