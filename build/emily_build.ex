@@ -27,7 +27,7 @@ defmodule Emily.Build do
     else
       if linux?(), do: Mlx.check_system()
       if linux?() and openblas == nil, do: Openblas.warn_missing()
-      folders = build(sources, variant, openblas)
+      folders = Cache.lock("build", fn -> build(sources, variant, openblas) end)
       Failure.files("fill #{priv}", fn -> fill(priv, folders) end)
       File.mkdir_p!(Path.dirname(manifest))
       File.write!(manifest, state)
@@ -59,10 +59,10 @@ defmodule Emily.Build do
         libraries: compiled_against
       })
 
-      [Mlx.libraries(variant, openblas), Nif.built(@native, sources, &cargo/2)]
+      [Mlx.libraries(variant, openblas), Nif.built(sources, &cargo/2)]
     else
       write_config(nil)
-      [Nif.built(@native, sources, &cargo/2)]
+      [Nif.built(sources, &cargo/2)]
     end
   end
 

@@ -16,7 +16,7 @@ defmodule Emily.Build.Nif do
   end
 
   @doc "The folder with the built library for these sources."
-  def built(native, sources, cargo) do
+  def built(sources, cargo) do
     rustc =
       Command.output("rustc", ["--version"]) ||
         Failure.stop("Rust is not there.", Failure.install("rust"))
@@ -24,35 +24,29 @@ defmodule Emily.Build.Nif do
     hash = :crypto.hash(:sha256, :erlang.term_to_binary({rustc, sources}))
     key = hash |> Base.encode16(case: :lower) |> binary_part(0, 24)
 
-    folder = Cache.entry(["nif", key], &build(native, &1, cargo))
+    folder = Cache.entry(["nif", key], &build(&1, cargo))
     File.touch(folder)
     Cache.keep_newest("nif", @kept)
     folder
   end
 
   # Cargo gives a cdylib the same file name for every checkout that shares the target folder, so
-  # an earlier one is cleaned away first, and all happens under a lock.
-  defp build(native, folder, cargo) do
-    Cache.lock("cargo", fn ->
-      Mix.shell().info("emily: compiling the NIF with cargo")
+  # an earlier one is cleaned away first.
+  defp build(folder, cargo) do
+    Mix.shell().info("emily: compiling the NIF with cargo")
+    release = Cache.path("target/release")
+    metal = Cache.path("metal")
 
-      if File.dir?(Cache.path("target/release")),
-        do: cargo.(["clean", "--release", "--package", "emily_nif"], [])
+    if File.dir?(release), do: cargo.(~w(clean --release --package emily_nif), [])
+    cargo.(~w(build --release --package emily_nif), [{"MLX_RS_METAL_PATH", metal}])
 
-      metal = Cache.path("metal")
-      cargo.(["build", "--release", "--package", "emily_nif"], [{"MLX_RS_METAL_PATH", metal}])
-      {extension, extra} = products(native, metal)
-
-      File.cp!(
-        Cache.path("target/release/libemily_nif.#{extension}"),
-        Path.join(folder, "libemily_nif.so")
-      )
-
-      for file <- extra, do: File.cp!(file, Path.join(folder, Path.basename(file)))
-    end)
+    {extension, beside} = products(metal)
+    library = Path.join(release, "libemily_nif.#{extension}")
+    File.cp!(library, Path.join(folder, "libemily_nif.so"))
+    for file <- beside, do: File.cp!(file, Path.join(folder, Path.basename(file)))
   end
 
-  defp products(_native, metal) do
+  defp products(metal) do
     case :os.type() do
       {:unix, :darwin} -> {"dylib", [Path.join(metal, "mlx.metallib")]}
       _ -> {"so", []}
