@@ -1,5 +1,11 @@
 # Sourced by bin/test and bin/demo.
 
+# The BEAM reads arguments and writes text in the encoding of the locale.
+case "${LC_ALL:-${LC_CTYPE:-${LANG:-}}}" in
+  *[Uu][Tt][Ff]*) ;;
+  *) export LC_ALL=C.UTF-8 ;;
+esac
+
 # Runs a command with a limit in seconds, where the machine has `timeout`.
 limited() {
   local seconds=$1

@@ -43,7 +43,7 @@ serving =
 
 embed = fn -> for %{embedding: embedding} <- Nx.Serving.run(serving, sentences), do: embedding end
 
-embeddings = Demo.step("Embedding #{length(sentences)} sentences", embed)
+embeddings = Demo.step("Embedding the sentences", embed)
 
 # A serving answers with tensors of Nx.BinaryBackend.
 matrix = embeddings |> Nx.stack() |> Nx.backend_transfer(Nx.default_backend())

@@ -310,7 +310,7 @@ unless Process.whereis(ExUnit.Server) do
   model = Demo.step("Loading the model", fn -> MiniLM.load!(model_dir, device) end)
 
   embeddings =
-    Demo.step("Embedding #{length(sentences)} sentences", fn ->
+    Demo.step("Embedding the sentences", fn ->
       MiniLM.embed(model, sentences)
     end)
 
