@@ -1,7 +1,7 @@
 defmodule Emily.Lower.Conv do
   @moduledoc false
-  # Convolution. MLX takes channels last, floats, up to three spatial axes, and groups with one or
-  # two of these; the rest is composed.
+  # Convolution. MLX takes channels last, floats other than f64, up to three spatial axes, and
+  # groups with one or two of these; complex numbers and other groups are composed.
 
   import Emily.Lower.Types
   import Emily.Expr, only: [share: 2, scalar: 2]
@@ -14,7 +14,7 @@ defmodule Emily.Lower.Conv do
     feature_groups = opts[:feature_group_size]
     batch_groups = opts[:batch_group_size]
 
-    if spatial > 3 or (feature_groups > 1 and batch_groups > 1) do
+    if spatial > 3 or type == {:f, 64} or (feature_groups > 1 and batch_groups > 1) do
       :fallback
     else
       channels_last = [0 | Enum.to_list(2..(spatial + 1))] ++ [1]

@@ -40,6 +40,14 @@ defmodule Emily.Lower.Elementwise do
 
   def lower(:atan2, %{type: {:c, _}}, _args), do: :fallback
 
+  # No type holds both operands: the magnitudes are divided, and the sign comes last.
+  def lower(:quotient, %{type: {:s, 64}}, [left, right])
+      when left.type == {:u, 64} or right.type == {:u, 64} do
+    by_magnitude(:floor_divide, left, right, fn left_sign, right_sign ->
+      {:multiply, left_sign, right_sign}
+    end)
+  end
+
   for {name, op} <- @arithmetic do
     def lower(unquote(name), %{type: type}, [left, right]) do
       {unquote(op), cast(left, type), cast(right, type)}
@@ -91,6 +99,11 @@ defmodule Emily.Lower.Elementwise do
     {:remainder, cast(left, type), cast(right, type)}
   end
 
+  def lower(:remainder, %{type: {:s, 64}}, [left, right])
+      when left.type == {:u, 64} or right.type == {:u, 64} do
+    by_magnitude(:remainder, left, right, fn left_sign, _right_sign -> left_sign end)
+  end
+
   def lower(:remainder, %{type: {:s, _} = type}, [left, right]) do
     share(cast(left, type), fn x ->
       share(cast(right, type), fn y ->
@@ -117,13 +130,14 @@ defmodule Emily.Lower.Elementwise do
     end)
   end
 
-  def lower(:right_shift, %{type: {:u, bits} = type}, [left, right]) do
-    dtype = dtype(type)
+  def lower(:right_shift, %{type: {:u, _} = type}, [left, right]) do
+    logical_shift(cast(left, type), cast(right, type), type)
+  end
 
-    share(cast(right, type), fn count ->
-      shifted = {:right_shift, cast(left, type), count}
-      {:where, {:less, count, scalar(bits, dtype)}, shifted, scalar(0, dtype)}
-    end)
+  # The sign of a u64 is no sign.
+  def lower(:right_shift, %{type: type}, [%{type: {:u, 64}} = left, right]) do
+    shifted = logical_shift(value(left), cast(right, {:u, 64}), {:u, 64})
+    convert(shifted, {:u, 64}, type)
   end
 
   def lower(:right_shift, %{type: {:s, bits} = type}, [left, right]) do
@@ -198,6 +212,34 @@ defmodule Emily.Lower.Elementwise do
   # NaN passes through, as it does in XLA.
   def lower(:clip, %{type: type}, [tensor, low, high]) do
     {:clip, cast(tensor, type), cast(low, type), cast(high, type)}
+  end
+
+  defp logical_shift(x, count, {_, bits} = type) do
+    dtype = dtype(type)
+
+    share(count, fn count ->
+      shifted = {:right_shift, x, count}
+      {:where, {:less, count, scalar(bits, dtype)}, shifted, scalar(0, dtype)}
+    end)
+  end
+
+  defp by_magnitude(op, left, right, sign) do
+    magnitude(left, fn x, left_sign ->
+      magnitude(right, fn y, right_sign ->
+        {:multiply, {:view, {op, x, y}, :s64}, sign.(left_sign, right_sign)}
+      end)
+    end)
+  end
+
+  defp magnitude(%{type: {:u, _}} = tensor, fun) do
+    fun.(cast(tensor, {:u, 64}), scalar(1, :s64))
+  end
+
+  defp magnitude(tensor, fun) do
+    share(cast(tensor, {:s, 64}), fn x ->
+      sign = {:where, {:less, x, scalar(0, :s64)}, scalar(-1, :s64), scalar(1, :s64)}
+      fun.({:view, {:abs, x}, :u64}, sign)
+    end)
   end
 
   defp condition(%{type: type} = tensor), do: truthy(value(tensor), type)

@@ -1,0 +1,101 @@
+defmodule Emily.Lower.ConvTest do
+  use Emily.BackendCase, async: true
+
+  defp convolution(types, spatial, opts \\ []) do
+    small = StreamData.integer(1..2)
+
+    gen all(
+          type <- type(types),
+          other <- type(types),
+          groups <- StreamData.member_of(opts[:groups] || [1]),
+          channels <- small,
+          outputs <- small,
+          batch <- small,
+          dims <- StreamData.list_of(StreamData.integer(3..5), length: spatial),
+          kernel <- StreamData.list_of(StreamData.integer(1..2), length: spatial),
+          strides <- StreamData.list_of(small, length: spatial),
+          input_dilation <- StreamData.list_of(small, length: spatial),
+          kernel_dilation <- StreamData.list_of(small, length: spatial),
+          pads <-
+            StreamData.list_of(
+              StreamData.tuple({StreamData.integer(0..2), StreamData.integer(0..2)}),
+              length: spatial
+            ),
+          padding <- StreamData.member_of([:valid, :same, pads]),
+          x <- tensor(type, List.to_tuple([batch, channels * groups | dims])),
+          k <- tensor(other, List.to_tuple([outputs * groups, channels | kernel]))
+        ) do
+      {x, k,
+       strides: strides,
+       padding: padding,
+       input_dilation: input_dilation,
+       kernel_dilation: kernel_dilation,
+       feature_group_size: groups}
+    end
+  end
+
+  @types [{:f, 32}, {:s, 32}, {:u, 8}]
+
+  for spatial <- 1..3 do
+    property "#{spatial} spatial axes: strides, padding, dilations and groups" do
+      check all(
+              {x, k, opts} <- convolution(@types, unquote(spatial), groups: [1, 2]),
+              max_runs: 40
+            ) do
+        assert_same([x, k], fn [x, k] -> Nx.conv(x, k, opts) end, tolerance: 2.0e-5)
+      end
+    end
+  end
+
+  property "half precision, double precision and complex numbers" do
+    check all(
+            {x, k, opts} <- convolution([{:f, 16}, {:bf, 16}, {:f, 64}, {:c, 64}], 2),
+            Enum.sort([x.type, k.type]) != [{:c, 64}, {:f, 64}],
+            max_runs: 40
+          ) do
+      halves = match?({_, 16}, Nx.Type.merge(x.type, k.type))
+      tolerance = if halves, do: 4.0e-2, else: 2.0e-5
+      in_f64 = Nx.Type.merge(x.type, k.type) == {:f, 64}
+      fun = fn [x, k] -> Nx.conv(x, k, opts) end
+      assert_same([x, k], fun, tolerance: tolerance, fallback: in_f64)
+    end
+  end
+
+  property "groups of the batch" do
+    check all(
+            x <- tensor({:f, 32}, {4, 3, 5}),
+            k <- tensor({:f, 32}, {6, 3, 2}),
+            groups <- StreamData.member_of([2, 4]),
+            rem(6, groups) == 0,
+            max_runs: 10
+          ) do
+      assert_same([x, k], fn [x, k] -> Nx.conv(x, k, batch_group_size: groups) end,
+        tolerance: 2.0e-5
+      )
+    end
+  end
+
+  property "permuted axes" do
+    check all(
+            x <- tensor({:f, 32}, {2, 4, 5, 3}),
+            k <- tensor({:f, 32}, {2, 2, 3, 4}),
+            output <- StreamData.map(StreamData.constant([0, 1, 2, 3]), &Enum.shuffle/1),
+            max_runs: 20
+          ) do
+      opts = [
+        input_permutation: [0, 3, 1, 2],
+        kernel_permutation: [3, 2, 0, 1],
+        output_permutation: output
+      ]
+
+      assert_same([x, k], fn [x, k] -> Nx.conv(x, k, opts) end, tolerance: 2.0e-5)
+    end
+  end
+
+  test "negative padding cuts" do
+    x = Nx.iota({1, 1, 6, 6}, type: :f32)
+    k = Nx.iota({1, 1, 2, 2}, type: :f32)
+    opts = [padding: [{-1, 0}, {1, -2}], input_dilation: [1, 2]]
+    assert_same([x, k], fn [x, k] -> Nx.conv(x, k, opts) end)
+  end
+end

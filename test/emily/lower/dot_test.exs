@@ -1,0 +1,76 @@
+defmodule Emily.Lower.DotTest do
+  use Emily.BackendCase, async: true
+
+  # Operands of a product over one to two axes, with up to one axis of batches.
+  defp product(types, opts \\ []) do
+    size = StreamData.member_of([1, 2, 3])
+
+    gen all(
+          left <- type(types),
+          right <- type(types),
+          Enum.sort([left, right]) != [{:c, 64}, {:f, 64}],
+          batch <- StreamData.list_of(size, max_length: 1),
+          inner <- StreamData.list_of(size, max_length: 2),
+          rows <- StreamData.list_of(size, max_length: 2),
+          columns <- StreamData.list_of(size, max_length: 2),
+          x <- tensor(left, List.to_tuple(batch ++ rows ++ inner), opts),
+          y <- tensor(right, List.to_tuple(batch ++ columns ++ Enum.reverse(inner)), opts)
+        ) do
+      b = Enum.to_list(0..(length(batch) - 1)//1)
+      last = fn t -> Enum.take(Nx.axes(t), -length(inner)) end
+      contract = if inner == [], do: {[], []}, else: {last.(x), Enum.reverse(last.(y))}
+      {x, y, elem(contract, 0), elem(contract, 1), b}
+    end
+  end
+
+  property "dot over any axes" do
+    check all({x, y, c1, c2, b} <- product(all_types()), max_runs: 120) do
+      tolerance =
+        case Nx.Type.merge(x.type, y.type) do
+          {kind, _} when kind in [:s, :u] -> 0
+          {:bf, 16} -> 4.0e-2
+          {:f, 16} -> 4.0e-3
+          _ -> nil
+        end
+
+      # BinaryBackend has batches first only.
+      fun = fn [x, y] -> Nx.dot(x, c1, b, y, c2, b) end
+      assert_same([x, y], fun, if(tolerance, do: [tolerance: tolerance], else: []))
+    end
+  end
+
+  property "dot of integers of any size is exact" do
+    check all({x, y, c1, c2, b} <- product(integers(), range: :full), max_runs: 60) do
+      assert_same([x, y], fn [x, y] -> Nx.dot(x, c1, b, y, c2, b) end)
+    end
+  end
+
+  test "large products of integers are exact" do
+    for type <- [:u8, :s16, :s32, :s64, :u64] do
+      {_, bits} = Nx.Type.normalize!(type)
+      key = Nx.Random.key(bits)
+      {x, key} = Nx.Random.randint(key, -100, 100, shape: {130, 120}, type: :s64)
+      {y, _} = Nx.Random.randint(key, -100, 100, shape: {120, 80}, type: :s64)
+      scale = Bitwise.bsl(1, bits - 8)
+      [x, y] = for t <- [x, y], do: t |> Nx.multiply(scale - 1) |> Nx.as_type(type)
+
+      # The sum over one row and column, in Elixir's integers.
+      actual = Nx.dot(on_emily(x), on_emily(y))
+
+      for {i, j} <- [{0, 0}, {17, 63}, {129, 79}] do
+        expected =
+          Enum.zip_with(Nx.to_list(x[i]), Nx.to_list(y[[0..119, j]]), &*/2)
+          |> Enum.sum()
+          |> Nx.tensor(type: type)
+
+        assert Nx.to_number(actual[i][j]) == Nx.to_number(expected)
+      end
+    end
+  end
+
+  test "matrix products over batches" do
+    x = Nx.iota({2, 3, 4, 5}, type: :f32) |> Nx.divide(50)
+    y = Nx.iota({2, 3, 5, 6}, type: :f32) |> Nx.divide(50)
+    assert_same([x, y], fn [x, y] -> Nx.dot(x, [3], [0, 1], y, [2], [0, 1]) end)
+  end
+end

@@ -1,0 +1,195 @@
+defmodule Emily.Lower.LinAlgTest do
+  use Emily.BackendCase, async: true
+
+  @types [{:f, 32}, {:f, 64}, {:s, 32}, {:bf, 16}]
+
+  # Matrices far from singular.
+  defp matrices(types \\ @types) do
+    gen all(
+          type <- type(types),
+          batch <- shape(0..1),
+          n <- StreamData.integer(1..4),
+          x <- tensor(type, batch |> Tuple.to_list() |> Kernel.++([n, n]) |> List.to_tuple())
+        ) do
+      Nx.add(x, Nx.multiply(Nx.eye(n, type: type), Nx.tensor(16, type: type)))
+    end
+  end
+
+  defp tolerance(%{type: {:f, 64}}), do: [tolerance: 1.0e-11]
+  defp tolerance(%{type: {_, 16}}), do: [tolerance: 5.0e-2]
+  defp tolerance(_), do: [tolerance: 1.0e-4]
+
+  defp transposed(x), do: Nx.transpose(x, axes: Enum.drop(Nx.axes(x), -2) ++ [-1, -2])
+
+  defp product(x, y) do
+    batch = Enum.drop(Nx.axes(x), -2)
+    Nx.dot(x, [-1], batch, y, [-2], batch)
+  end
+
+  defp emily(fun, x), do: Emily.Fallback.with_mode(:raise, fn -> fun.(on_emily(x)) end)
+
+  property "solve with vectors and matrices" do
+    check all(
+            a <- matrices(),
+            columns <- StreamData.integer(1..3),
+            vector? <- StreamData.boolean(),
+            dims = Tuple.to_list(a.shape),
+            shape = if(vector?, do: Enum.drop(dims, -1), else: Enum.drop(dims, -1) ++ [columns]),
+            # A vector for a batch of matrices reads as a matrix where it could be one.
+            not (vector? and length(dims) == 3 and Enum.at(dims, 0) == Enum.at(dims, 1)),
+            b <- tensor(a.type, List.to_tuple(shape)),
+            max_runs: 40
+          ) do
+      assert_same([a, b], fn [a, b] -> Nx.LinAlg.solve(a, b) end, tolerance(a))
+    end
+  end
+
+  property "triangular_solve with every option" do
+    check all(
+            a <- matrices([{:f, 32}, {:f, 64}, {:s, 32}]),
+            lower <- StreamData.boolean(),
+            left <- StreamData.boolean(),
+            transform <- StreamData.member_of([:none, :transpose]),
+            other <- StreamData.integer(1..3),
+            {batch, [n, _]} = Enum.split(Tuple.to_list(a.shape), -2),
+            b <-
+              tensor(a.type, List.to_tuple(batch ++ if(left, do: [n, other], else: [other, n]))),
+            max_runs: 60
+          ) do
+      triangle = if lower, do: Nx.tril(a), else: Nx.triu(a)
+      opts = [lower: lower, left_side: left, transform_a: transform]
+      fun = fn [a, b] -> Nx.LinAlg.triangular_solve(a, b, opts) end
+      assert_same([triangle, b], fun, tolerance(a))
+    end
+  end
+
+  property "triangular_solve with a vector" do
+    check all(
+            a <- matrices([{:f, 32}]),
+            Nx.rank(a) == 2,
+            b <- tensor({:f, 32}, {Nx.axis_size(a, 0)}),
+            left <- StreamData.boolean(),
+            transform <- StreamData.member_of([:none, :transpose]),
+            max_runs: 30
+          ) do
+      opts = [lower: true, left_side: left, transform_a: transform]
+      fun = fn [a, b] -> Nx.LinAlg.triangular_solve(a, b, opts) end
+      assert_same([Nx.tril(a), b], fun, tolerance(a))
+    end
+  end
+
+  property "determinant and inverse" do
+    check all(a <- matrices([{:f, 32}, {:f, 64}, {:s, 32}]), max_runs: 40) do
+      assert_same([a], fn [a] -> Nx.LinAlg.determinant(a) end, tolerance(a))
+      assert_same([a], fn [a] -> Nx.LinAlg.invert(a) end, tolerance(a))
+    end
+  end
+
+  property "cholesky" do
+    check all(a <- matrices(), max_runs: 40) do
+      positive = Nx.add(a, transposed(a))
+      # Nx adds 1.0e-10 to what it divides by.
+      tolerance = max(tolerance(a)[:tolerance], 1.0e-9)
+      assert_same([positive], fn [a] -> Nx.LinAlg.cholesky(a) end, tolerance: tolerance)
+    end
+  end
+
+  property "qr multiplies to the matrix" do
+    check all(
+            a <- StreamData.bind(type(@types), &tensor(&1, {2, 4, 3})),
+            wide <- StreamData.boolean(),
+            mode <- StreamData.member_of([:reduced, :complete]),
+            max_runs: 30
+          ) do
+      a = if wide, do: transposed(a), else: a
+      {q, r} = emily(&Nx.LinAlg.qr(&1, mode: mode), a)
+      {q2, r2} = Nx.LinAlg.qr(a, mode: mode)
+      assert {q.shape, r.shape, q.type, r.type} == {q2.shape, r2.shape, q2.type, r2.type}
+      assert_equal(product(q, r), Nx.as_type(a, q.type), tolerance(a))
+      assert_near_identity(product(transposed(q), q))
+    end
+  end
+
+  property "lu multiplies to the matrix" do
+    check all(a <- matrices(), max_runs: 30) do
+      a = Nx.reverse(a, axes: [-1])
+      {p, l, u} = emily(&Nx.LinAlg.lu/1, a)
+      {p2, l2, u2} = Nx.LinAlg.lu(a)
+      assert {p.type, l.type, u.type} == {p2.type, l2.type, u2.type}
+      assert {p.shape, l.shape, u.shape} == {p2.shape, l2.shape, u2.shape}
+      assert_equal(product(product(p, l), u), Nx.as_type(a, l.type), tolerance(a))
+    end
+  end
+
+  property "svd: the same singular values, and factors that multiply to the matrix" do
+    check all(
+            type <- type([{:f, 32}, {:f, 64}, {:s, 32}]),
+            {m, n} <- StreamData.member_of([{3, 3}, {4, 2}, {2, 4}]),
+            full <- StreamData.boolean(),
+            a <- tensor(type, {2, m, n}),
+            max_runs: 30
+          ) do
+      {u, s, vt} = emily(&Nx.LinAlg.svd(&1, full_matrices?: full), a)
+      {u2, s2, vt2} = Nx.LinAlg.svd(a, full_matrices?: full)
+      assert {u.shape, s.shape, vt.shape} == {u2.shape, s2.shape, vt2.shape}
+      assert {u.type, s.type, vt.type} == {u2.type, s2.type, vt2.type}
+      assert_equal(s, s2, tolerance: 1.0e-3)
+
+      k = min(m, n)
+      scaled = Nx.multiply(u[[.., .., 0..(k - 1)]], Nx.new_axis(s, 1))
+      back = product(scaled, vt[[.., 0..(k - 1), ..]])
+      assert_equal(back, Nx.as_type(a, u.type), tolerance: 1.0e-4)
+    end
+  end
+
+  property "eigh: the same eigenvalues, and vectors that they scale" do
+    check all(type <- type([{:f, 32}, {:f, 64}]), x <- tensor(type, {2, 3, 3}), max_runs: 30) do
+      a = Nx.add(x, transposed(x))
+      {values, vectors} = emily(&Nx.LinAlg.eigh/1, a)
+      {values2, _} = Nx.LinAlg.eigh(a)
+      # Values of the same size may stand in either order.
+      sizes = fn t -> t |> Nx.abs() |> Nx.sort(axis: 1) end
+      assert_equal(sizes.(values), sizes.(values2), tolerance: 1.0e-2)
+      scaled = Nx.multiply(vectors, Nx.new_axis(values, 1))
+
+      assert_equal(product(on_emily(a), vectors), scaled |> Nx.backend_copy(Nx.BinaryBackend),
+        tolerance: 1.0e-4
+      )
+    end
+  end
+
+  defp assert_near_identity(x) do
+    identity = Nx.broadcast(Nx.eye(Nx.axis_size(x, -1), type: x.type), x.shape)
+    assert_equal(x, identity, tolerance: if(match?({_, 16}, x.type), do: 5.0e-2, else: 1.0e-4))
+  end
+
+  test "a singular triangle raises when it is read" do
+    a = Nx.tensor([[1.0, 0.0], [2.0, 0.0]], backend: Emily.Backend)
+
+    assert_raise Emily.Error, fn ->
+      a |> Nx.LinAlg.triangular_solve(Nx.tensor([1.0, 2.0])) |> Nx.to_binary()
+    end
+  end
+
+  test "a matrix that is not positive definite has no Cholesky factor" do
+    a = Nx.tensor([[1.0, 2.0], [2.0, 1.0]], backend: Emily.Backend)
+    assert Nx.to_flat_list(Nx.LinAlg.cholesky(a)) == [:nan, :nan, :nan, :nan]
+  end
+
+  test "a tall thin matrix needs no square factor of its height" do
+    a = Nx.iota({50_000, 2}, type: :f32, backend: Emily.Backend)
+    {u, s, vt} = Nx.LinAlg.svd(a, full_matrices?: false)
+    assert {u.shape, s.shape, vt.shape} == {{50_000, 2}, {2}, {2, 2}}
+    assert Nx.to_number(Nx.is_nan(Nx.sum(u))) == 0
+  end
+
+  test "complex matrices take Nx's composition" do
+    a =
+      Nx.tensor([[Complex.new(4, 0), Complex.new(1, 1)], [Complex.new(1, -1), Complex.new(3, 0)]])
+
+    b = Nx.tensor([1, 2])
+    assert_same([a, b], fn [a, b] -> Nx.LinAlg.solve(a, b) end, fallback: true)
+    assert_same([a], fn [a] -> Nx.LinAlg.determinant(a) end, fallback: true)
+    assert_same([a], fn [a] -> Nx.LinAlg.cholesky(a) end, fallback: true)
+  end
+end
