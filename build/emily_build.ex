@@ -55,6 +55,7 @@ defmodule Emily.Build do
 
       write_config(%{
         triple: "#{Mlx.arch()}-unknown-linux-gnu",
+        linker: Mlx.compiler(),
         prepared: prepared,
         libraries: compiled_against
       })

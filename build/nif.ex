@@ -60,9 +60,13 @@ defmodule Emily.Build.Nif do
   """
   def cargo_config(nil), do: common_config()
 
-  def cargo_config(%{triple: triple, prepared: prepared, libraries: libraries}) do
+  def cargo_config(%{triple: triple, linker: linker, prepared: prepared, libraries: libraries}) do
     common_config() <>
       """
+
+      # The C++ compiler knows where its own library is; `cc` may be of another version.
+      [target.#{triple}]
+      linker = #{inspect(linker)}
 
       [target.#{triple}.mlx]
       rustc-link-search = [#{inspect("native=" <> prepared)}, #{inspect("native=" <> libraries)}]
