@@ -48,23 +48,24 @@ defmodule Emily.Build do
       Failure.stop("cargo (Rust) is not there.", Failure.install("cargo"))
 
     if linux?() do
+      linker = [triple: "#{Mlx.arch()}-unknown-linux-gnu", linker: Mlx.compiler()]
+
       # The variants share one binary interface: the NIF is compiled against `cpu` for all of them.
-      compiled_against = Path.join(Mlx.libraries("cpu", openblas), "mlx/lib")
-      write_config(nil)
-      prepared = Mlx.prepared(@native, &cargo/2)
-
-      write_config(%{
-        triple: "#{Mlx.arch()}-unknown-linux-gnu",
-        linker: Mlx.compiler(),
-        prepared: prepared,
-        libraries: compiled_against
-      })
-
+      libraries = Path.join(Mlx.libraries("cpu", openblas), "mlx/lib")
+      prepared = prepared(linker)
+      write_config(linker ++ [prepared: prepared, libraries: libraries])
       [Mlx.libraries(variant, openblas), Nif.built(sources, &cargo/2)]
     else
-      write_config(nil)
+      write_config([])
       [Nif.built(sources, &cargo/2)]
     end
+  end
+
+  defp prepared(linker) do
+    Mlx.prepared(@native, fn arguments, env ->
+      write_config(linker)
+      cargo(arguments, env)
+    end)
   end
 
   # The new folder is filled beside the old one, so that a VM that runs from the old one keeps its files.
@@ -78,8 +79,8 @@ defmodule Emily.Build do
 
   # In a checkout of Emily the configuration goes where plain `cargo` and editors find it; as a package
   # in somebody's project its sources stay as they are.
-  defp write_config(mlx) do
-    text = Nif.cargo_config(mlx)
+  defp write_config(options) do
+    text = Nif.cargo_config(options)
     file = config_file()
 
     Failure.files("write #{file}", fn ->

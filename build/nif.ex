@@ -54,27 +54,38 @@ defmodule Emily.Build.Nif do
   end
 
   @doc """
-  The cargo configuration that puts the prebuilt MLX in the place of mlx-sys's build script, as text.
+  The cargo configuration, as text.
 
-  The paths that end up in the library are replaced by short names, so that it is the same wherever it is built.
+  With `:linker`, that program links for `:triple`. With `:prepared` and `:libraries`, the prebuilt MLX takes
+  the place of mlx-sys's build script. The paths that would end up in the library are replaced by
+  short names, so that it is the same wherever it is built.
   """
-  def cargo_config(nil), do: common_config()
-
-  def cargo_config(%{triple: triple, linker: linker, prepared: prepared, libraries: libraries}) do
-    common_config() <>
-      """
-
-      # The C++ compiler knows where its own library is; `cc` may be of another version.
-      [target.#{triple}]
-      linker = #{inspect(linker)}
-
-      [target.#{triple}.mlx]
-      rustc-link-search = [#{inspect("native=" <> prepared)}, #{inspect("native=" <> libraries)}]
-      rustc-link-lib = ["static=mlxc", "dylib=mlx", "dylib=stdc++"]
-      rustc-env = { OUT_DIR = #{inspect(prepared)} }
-      libraries = #{inspect(libraries)}
-      """
+  def cargo_config(options) do
+    options = Map.new(options)
+    Enum.join([common_config(), linker_config(options), mlx_config(options)], "\n")
   end
+
+  # The C++ compiler knows where its own library is; `cc` may be of another version.
+  defp linker_config(%{linker: linker, triple: triple}) do
+    """
+    [target.#{triple}]
+    linker = #{inspect(linker)}
+    """
+  end
+
+  defp linker_config(_), do: ""
+
+  defp mlx_config(%{prepared: prepared, libraries: libraries, triple: triple}) do
+    """
+    [target.#{triple}.mlx]
+    rustc-link-search = [#{inspect("native=" <> prepared)}, #{inspect("native=" <> libraries)}]
+    rustc-link-lib = ["static=mlxc", "dylib=mlx", "dylib=stdc++"]
+    rustc-env = { OUT_DIR = #{inspect(prepared)} }
+    libraries = #{inspect(libraries)}
+    """
+  end
+
+  defp mlx_config(_), do: ""
 
   defp common_config do
     cargo_home = System.get_env("CARGO_HOME") || Path.expand("~/.cargo")
