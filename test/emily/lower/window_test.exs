@@ -53,10 +53,14 @@ defmodule Emily.Lower.WindowTest do
     end
   end
 
+  # BinaryBackend of Nx 0.11 forgets the padding.
+  @padding_counts function_exported?(Nx, :block, 4)
+
   for name <- [:window_scatter_max, :window_scatter_min] do
     property "#{name}" do
       check all(
               {x, window, opts, _} <- windowed([{:f, 32}, {:s, 32}, {:u, 8}], range: {0, 5}),
+              opts = if(@padding_counts, do: opts, else: Keyword.put(opts, :padding, :valid)),
               source_shape = Nx.shape(Nx.window_sum(x, window, opts)),
               source <- StreamData.bind(type([{:f, 32}, {:s, 16}]), &tensor(&1, source_shape)),
               max_runs: 60
