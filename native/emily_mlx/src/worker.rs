@@ -96,23 +96,37 @@ fn work(stream: SendStream, jobs: Receiver<Job>) {
 
 fn start(job: Job, stream: &Stream) -> Option<Running> {
     match job {
-        Job::Evaluate { wanted, .. } if !wanted() => None,
-        Job::Evaluate { arrays, done, .. } => match guarded(|| schedule_marked(&arrays, stream)) {
-            Ok(marker) => Some(Running {
-                arrays,
-                marker,
-                done,
-            }),
-            Err(error) => {
-                free(arrays);
-                done(Err(error));
-                None
+        Job::Evaluate {
+            arrays,
+            wanted,
+            done,
+        } => {
+            let marked = || {
+                wanted()
+                    .then(|| schedule_marked(&arrays, stream))
+                    .transpose()
+            };
+            match guarded(marked) {
+                Ok(Some(marker)) => Some(Running {
+                    arrays,
+                    marker,
+                    done,
+                }),
+                Ok(None) => {
+                    free(arrays);
+                    None
+                }
+                Err(error) => {
+                    free(arrays);
+                    answer(done, Err(error));
+                    None
+                }
             }
-        },
+        }
         Job::Schedule { arrays, done } => {
             let scheduled = guarded(|| schedule(&arrays));
             free(arrays);
-            done(scheduled.map(|()| Vec::new()));
+            answer(done, scheduled.map(|()| Vec::new()));
             None
         }
         Job::Free(array) => {
@@ -130,7 +144,12 @@ fn finish(running: Running) {
     } = running;
     // SAFETY: the handle is live, and the marker is this thread's alone.
     let wait = || ffi::status(|| unsafe { mlx_sys::_mlx_array_wait(marker.as_ptr()) });
-    done(guarded(wait).map(|()| arrays));
+    answer(done, guarded(wait).map(|()| arrays));
+}
+
+/// A panic while an answer is given is its caller's loss only.
+fn answer(done: Done, result: Result<Vec<Array>>) {
+    let _ = catch_unwind(AssertUnwindSafe(|| done(result)));
 }
 
 /// A panic becomes an error for the job's caller, and the worker lives on.

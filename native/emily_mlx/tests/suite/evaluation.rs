@@ -1,0 +1,200 @@
+//! The worker of a stream: its answers, its failures and its bounded queue.
+
+use std::sync::mpsc::{channel, Sender};
+use std::sync::Arc;
+
+use emily_mlx::{Device, Error, Job, QueueFull, SharedArray, StreamHandle};
+use mlx_rs::Array;
+
+use crate::support::*;
+
+fn new_stream() -> StreamHandle {
+    StreamHandle::new(Device::Cpu).expect("the CPU takes any number of streams")
+}
+
+fn push(stream: &StreamHandle, job: Job) {
+    assert!(stream.worker().push(job).is_ok(), "the queue is full");
+}
+
+fn evaluation(arrays: Vec<Array>, answer: Sender<emily_mlx::Result<Vec<Array>>>) -> Job {
+    Job::Evaluate {
+        arrays,
+        wanted: Box::new(|| true),
+        done: Box::new(move |result| drop(answer.send(result))),
+    }
+}
+
+#[test]
+fn a_job_gives_its_arrays_back_in_order() {
+    let arrays = vec![
+        vector(&[1.0]),
+        build("exp", vec![own(vector(&[0.0]))]).unwrap(),
+    ];
+    let computed = evaluate_on(cpu(), arrays).unwrap();
+    let values: Vec<_> = computed.into_iter().flat_map(numbers).collect();
+    assert_eq!(values, [1.0, 1.0]);
+}
+
+#[test]
+fn a_failure_is_its_own_jobs() {
+    let stream = new_stream();
+    let singular = build_on(&stream, "inv", vec![own(shaped(&[0.0; 4], &[2, 2]))]).unwrap();
+    let failure = evaluate_on(&stream, singular);
+    assert!(matches!(failure, Err(Error::Mlx(_))), "{failure:?}");
+    let sum = build_on(
+        &stream,
+        "add",
+        vec![own(vector(&[1.0])), own(vector(&[2.0]))],
+    )
+    .unwrap();
+    assert_eq!(numbers_on(&stream, sum.into_iter().next().unwrap()), [3.0]);
+}
+
+#[test]
+fn a_scheduled_array_is_computed_by_whoever_reads_it() {
+    let x = build("exp", vec![own(vector(&[0.0]))]).unwrap();
+    let (answer, answered) = channel();
+    let job = Job::Schedule {
+        arrays: vec![x.clone()],
+        done: Box::new(move |result| drop(answer.send(result))),
+    };
+    push(cpu(), job);
+    assert!(matches!(answered.recv(), Ok(Ok(arrays)) if arrays.is_empty()));
+    assert_eq!(numbers(x), [1.0]);
+}
+
+#[test]
+fn what_nobody_wants_is_not_computed() {
+    let stream = new_stream();
+    let (answer, answered) = channel();
+    let job = Job::Evaluate {
+        arrays: vec![vector(&[1.0])],
+        wanted: Box::new(|| false),
+        done: Box::new(move |_| answer.send(()).unwrap_or_default()),
+    };
+    push(&stream, job);
+    // The answer's channel is dropped with the job.
+    assert!(answered.recv().is_err());
+    assert_eq!(numbers_on(&stream, vector(&[2.0])), [2.0]);
+}
+
+#[test]
+fn a_panic_in_a_job_is_an_error_for_its_caller() {
+    let stream = new_stream();
+    let (answer, answered) = channel();
+    let job = Job::Evaluate {
+        arrays: vec![vector(&[1.0])],
+        wanted: Box::new(|| panic!("a panic that the test wants")),
+        done: Box::new(move |result| drop(answer.send(result))),
+    };
+    push(&stream, job);
+    let answer = answered.recv().expect("a panicked job is answered");
+    assert!(matches!(answer, Err(Error::Mlx(message)) if message.contains("panic")));
+    assert_eq!(numbers_on(&stream, vector(&[2.0])), [2.0]);
+}
+
+#[test]
+fn a_panic_in_an_answer_leaves_the_worker_alive() {
+    let stream = new_stream();
+    for _ in 0..3 {
+        let job = Job::Evaluate {
+            arrays: vec![vector(&[1.0])],
+            wanted: Box::new(|| true),
+            done: Box::new(|_| panic!("a panic that the test wants")),
+        };
+        push(&stream, job);
+        let job = Job::Schedule {
+            arrays: vec![vector(&[1.0])],
+            done: Box::new(|_| panic!("a panic that the test wants")),
+        };
+        push(&stream, job);
+    }
+    assert_eq!(numbers_on(&stream, vector(&[2.0])), [2.0]);
+}
+
+#[test]
+fn a_full_queue_gives_the_job_back() {
+    let stream = new_stream();
+    // The worker stands in this job's answer until the test lets it go.
+    let (let_go, held) = channel::<()>();
+    let (reached, is_held) = channel();
+    let job = Job::Evaluate {
+        arrays: vec![vector(&[1.0])],
+        wanted: Box::new(|| true),
+        done: Box::new(move |_| {
+            reached.send(()).unwrap();
+            held.recv().unwrap();
+        }),
+    };
+    push(&stream, job);
+    is_held.recv().unwrap();
+
+    let (answer, answered) = channel();
+    let mut queued = 0;
+    let refused = loop {
+        let job = evaluation(vec![vector(&[queued as f32])], answer.clone());
+        match stream.worker().push(job) {
+            Ok(()) => queued += 1,
+            Err(QueueFull(job)) => break job,
+        }
+        assert!(queued < 1_000_000, "the queue has no bound");
+    };
+    assert!(queued >= 100, "the queue takes only {queued} jobs");
+    let_go.send(()).unwrap();
+    for expected in 0..queued {
+        let arrays = answered.recv().unwrap().unwrap();
+        if expected % 500 == 0 {
+            assert_eq!(numbers(arrays[0].clone()), [f64::from(expected)]);
+        }
+    }
+    // The job that came back is whole.
+    push(&stream, refused);
+    let arrays = answered.recv().unwrap().unwrap();
+    assert_eq!(numbers(arrays[0].clone()), [f64::from(queued)]);
+}
+
+#[test]
+fn work_outlives_the_handles_of_its_stream() {
+    let stream = new_stream();
+    let (answer, answered) = channel();
+    for i in 0..20 {
+        push(
+            &stream,
+            evaluation(vec![vector(&[i as f32])], answer.clone()),
+        );
+    }
+    drop(stream);
+    drop(answer);
+    assert_eq!(answered.iter().filter(Result::is_ok).count(), 20);
+}
+
+#[test]
+fn bytes_need_a_computed_array_in_row_major_order() {
+    let lazy = build("exp", vec![own(vector(&[0.0]))]).unwrap();
+    let lazy = SharedArray::lazy(lazy, cpu(), 1, false);
+    assert!(matches!(lazy.bytes(), Err(Error::Argument(_))));
+
+    let transposed = build("transpose", vec![own(counted(&[2, 2])), list(&[1, 0])]).unwrap();
+    let computed = evaluate_on(cpu(), vec![transposed]).unwrap().remove(0);
+    let computed = SharedArray::computed(computed, cpu());
+    assert!(computed.bytes().unwrap().is_none());
+    assert_eq!(numbers(computed.row_major().unwrap()), [0.0, 2.0, 1.0, 3.0]);
+
+    let empty = SharedArray::computed(shaped(&[], &[0, 3]), cpu());
+    assert_eq!(empty.bytes().unwrap(), Some(&[][..]));
+}
+
+#[test]
+fn long_graphs_are_scheduled_and_those_with_linear_algebra_evaluated() {
+    let shared = |depth, linalg| SharedArray::lazy(vector(&[1.0]), cpu(), depth, linalg);
+    let short = shared(1, true);
+    assert!(!short.must_evaluate());
+    assert_eq!(short.depth(), 1);
+    let long = shared(100_000, false);
+    assert!(!long.must_evaluate());
+    assert_eq!(long.depth(), 0);
+    let failing = Arc::new(shared(100_000, true));
+    assert!(failing.must_evaluate());
+    failing.set_evaluated();
+    assert!(!failing.must_evaluate() && !failing.has_linalg() && failing.is_evaluated());
+}

@@ -1,0 +1,11 @@
+//! The plain crate against numbers worked out by hand or by loops written here.
+
+mod convolution;
+mod evaluation;
+mod indices;
+mod integers;
+mod operations;
+mod refusals;
+mod support;
+mod system;
+mod threads;
