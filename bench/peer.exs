@@ -1,0 +1,95 @@
+defmodule Bench.Peer do
+  @moduledoc false
+  # Python's mlx in a process of its own, on the very files of MLX and BLAS that Emily uses.
+
+  @doc "Starts Python with mlx of Emily's version, which is fetched once into the cache."
+  def start(device) do
+    python = System.find_executable("python3") || raise "bench/run needs python3 with pip"
+    packages = packages(python, Emily.Native.mlx_version())
+    use_emily_libraries(packages)
+
+    Port.open({:spawn_executable, python}, [
+      :binary,
+      :exit_status,
+      line: 10_000,
+      args: [Path.join(__DIR__, "peer.py"), "#{device}", "#{Bench.Timing.budget_ms()}"],
+      env: [{~c"PYTHONPATH", String.to_charlist(packages)}]
+    ])
+  end
+
+  @doc "The median time of a figure in nanoseconds."
+  def median(port, name) do
+    Bench.Timing.settle()
+    {time, ""} = port |> ask(name) |> Float.parse()
+    time
+  end
+
+  @doc "Versions of Python and mlx; raises where the two sides do not share their libraries."
+  def facts(port) do
+    [python, mlx | libraries] = port |> ask("facts") |> String.split()
+
+    if MapSet.new(libraries) != own_libraries() do
+      raise "bench/run: Python's mlx uses other files of MLX or BLAS than Emily"
+    end
+
+    %{python: python, mlx: mlx, shared: libraries != []}
+  end
+
+  defp ask(port, line) do
+    Port.command(port, [line, ?\n])
+
+    receive do
+      {^port, {:data, {:eol, answer}}} -> answer
+      {^port, {:exit_status, status}} -> raise "bench/run: peer.py ended with status #{status}"
+    end
+  end
+
+  defp packages(python, version) do
+    {tag, 0} = System.cmd(python, ["-c", "import sys; print(sys.implementation.cache_tag)"])
+    folder = Path.join(Emily.Build.Cache.root(), "bench-mlx-#{version}-#{String.trim(tag)}")
+
+    unless File.dir?(folder) do
+      IO.puts("fetching Python's mlx #{version}")
+      partial = folder <> "-partial"
+      File.rm_rf!(partial)
+      wanted = ["mlx==#{version}"] ++ if linux?(), do: ["mlx-cpu==#{version}"], else: []
+      arguments = ["-m", "pip", "install", "--quiet", "--target", partial | wanted]
+
+      case System.cmd(python, arguments, stderr_to_stdout: true) do
+        {_, 0} -> File.rename!(partial, folder)
+        {output, _} -> raise "bench/run: pip cannot install #{Enum.join(wanted, " ")}:\n#{output}"
+      end
+    end
+
+    folder
+  end
+
+  # libmlx.so finds its BLAS beside it, so both are Emily's.
+  defp use_emily_libraries(packages) do
+    priv = Application.app_dir(:emily, "priv")
+
+    if linux?() do
+      for name <- ["mlx/lib/libmlx.so", "mlx_cpu.libs"] do
+        File.rm_rf!(Path.join(packages, name))
+        File.ln_s!(Path.join(priv, name), Path.join(packages, name))
+      end
+    end
+  end
+
+  defp linux?, do: match?({:unix, :linux}, :os.type())
+
+  # As device:inode, as peer.py gives them.
+  defp own_libraries do
+    case File.read("/proc/self/maps") do
+      {:ok, maps} ->
+        for line <- String.split(maps, "\n"),
+            line =~ ~r/libmlx|blas/,
+            [_, _, _, device, inode | _] = String.split(line),
+            into: MapSet.new(),
+            do: "#{device}:#{inode}"
+
+      {:error, _} ->
+        MapSet.new()
+    end
+  end
+end

@@ -1,0 +1,62 @@
+defmodule Bench.Timing do
+  @moduledoc false
+  # Medians of timings, in nanoseconds for one call.
+
+  @warm_up 2
+  @min_samples 7
+  @budget_ms 60
+  # The threads of OpenBLAS spin this long after their last work, and the BEAM's schedulers a
+  # little: the other side is measured after that.
+  @settle_ms 50
+
+  def budget_ms, do: @budget_ms
+  def settle, do: Process.sleep(@settle_ms)
+
+  @doc "The median time of a figure, in a process of its own, so that no other garbage is in it."
+  def isolated(figure) do
+    settle()
+    Task.async(fn -> median(figure) end) |> Task.await(:infinity)
+  end
+
+  defp median(%{calls: calls, run: run} = figure) do
+    # What a large result holds is freed between the timings, as on Python's side.
+    between = if figure[:collect], do: fn -> :erlang.garbage_collect() end, else: fn -> :ok end
+    for _ <- 1..@warm_up, do: sample(calls, run, between)
+    until = now() + @budget_ms * 1_000_000
+    middle(samples(calls, run, between, until, []))
+  end
+
+  defp samples(calls, run, between, until, taken) do
+    if length(taken) >= @min_samples and now() >= until do
+      taken
+    else
+      samples(calls, run, between, until, [sample(calls, run, between) | taken])
+    end
+  end
+
+  defp sample(calls, run, between) do
+    start = now()
+    repeat(calls, run)
+    time = (now() - start) / calls
+    between.()
+    time
+  end
+
+  defp repeat(1, run), do: run.()
+
+  defp repeat(calls, run) do
+    run.()
+    repeat(calls - 1, run)
+  end
+
+  defp now, do: System.monotonic_time(:nanosecond)
+
+  @doc "The median of a list."
+  def middle(list), do: quantile(list, 0.5)
+
+  @doc "The smallest element that a share of the list does not exceed."
+  def quantile(list, share) do
+    sorted = Enum.sort(list)
+    Enum.at(sorted, max(ceil(share * length(sorted)) - 1, 0))
+  end
+end
