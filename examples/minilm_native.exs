@@ -14,10 +14,6 @@ defmodule MiniLM.Safetensors do
   the header, then the numbers of all tensors one after the other.
   """
 
-  # The header is JSON of this one form. OTP has a JSON module only since 27,
-  # and this file also runs on 26.
-  @entry ~r/"([^"]+)":\{"dtype":"(\w+)","shape":\[([\d,]*)\],"data_offsets":\[(\d+),(\d+)\]\}/
-
   @dtypes %{"F32" => :f32, "F16" => :f16, "BF16" => :bf16, "I64" => :s64}
 
   @doc """
@@ -26,13 +22,19 @@ defmodule MiniLM.Safetensors do
   def read!(path, device) do
     <<size::little-64, header::binary-size(size), data::binary>> = File.read!(path)
 
-    for [_, name, dtype, shape, first, last] <- Regex.scan(@entry, header), into: %{} do
+    for [_, name, dtype, shape, first, last] <- Regex.scan(entry(), header), into: %{} do
       first = String.to_integer(first)
       bytes = binary_part(data, first, String.to_integer(last) - first)
       shape = shape |> String.split(",", trim: true) |> Enum.map(&String.to_integer/1)
 
       {name, Emily.Native.from_binary(bytes, shape, Map.fetch!(@dtypes, dtype), device)}
     end
+  end
+
+  # The header is JSON of this one form. OTP has a JSON module only since 27,
+  # and this file also runs on 26.
+  defp entry do
+    ~r/"([^"]+)":\{"dtype":"(\w+)","shape":\[([\d,]*)\],"data_offsets":\[(\d+),(\d+)\]\}/
   end
 end
 
@@ -47,12 +49,6 @@ defmodule MiniLM.Tokenizer do
 
   defstruct [:ids, :max_length]
 
-  # All that BERT treats as a word of its own. ASCII symbols such as + and $
-  # count as punctuation, as Unicode's own categories would not have it.
-  @ideographs ~r/[\x{3400}-\x{4DBF}\x{4E00}-\x{9FFF}\x{F900}-\x{FAFF}\x{20000}-\x{2A6DF}\x{2A700}-\x{2CEAF}\x{2F800}-\x{2FA1F}]/u
-  @word ~r/[\p{P}$+<=>^`|~]|[^\s\p{Z}\p{P}$+<=>^`|~]+/u
-
-  @special ~r/\[(?:PAD|UNK|CLS|SEP|MASK)\]/
   @longest_word 100
 
   @doc """
@@ -70,7 +66,7 @@ defmodule MiniLM.Tokenizer do
   """
   def encode(%__MODULE__{ids: ids} = tokenizer, text) do
     pieces =
-      @special
+      special()
       |> Regex.split(text, include_captures: true)
       |> Enum.flat_map(&pieces(&1, ids))
       |> Enum.take(tokenizer.max_length - 2)
@@ -79,7 +75,7 @@ defmodule MiniLM.Tokenizer do
   end
 
   defp pieces(text, ids) do
-    if text =~ @special do
+    if text =~ special() do
       [text]
     else
       Enum.flat_map(words(normalize(text)), &word_pieces(&1, ids))
@@ -90,13 +86,24 @@ defmodule MiniLM.Tokenizer do
     text
     |> String.replace(["\t", "\n", "\r"], " ")
     |> String.replace(~r/[\p{Cc}\p{Cf}\p{Co}\x{FFFD}]/u, "")
-    |> String.replace(@ideographs, " \\0 ")
+    |> String.replace(ideograph(), " \\0 ")
     |> String.normalize(:nfd)
     |> String.replace(~r/\p{Mn}/u, "")
     |> String.downcase()
   end
 
-  defp words(text), do: @word |> Regex.scan(text) |> List.flatten()
+  defp words(text), do: word() |> Regex.scan(text) |> List.flatten()
+
+  defp special, do: ~r/\[(?:PAD|UNK|CLS|SEP|MASK)\]/
+
+  # Each of these characters is a word of its own.
+  defp ideograph do
+    ~r/[\x{3400}-\x{4DBF}\x{4E00}-\x{9FFF}\x{F900}-\x{FAFF}\x{20000}-\x{2A6DF}\x{2A700}-\x{2CEAF}\x{2F800}-\x{2FA1F}]/u
+  end
+
+  # One punctuation mark, or a run of what is neither punctuation nor space. To BERT
+  # the ASCII symbols are punctuation too, which by Unicode's categories they are not.
+  defp word, do: ~r/[\p{P}$+<=>^`|~]|[^\s\p{Z}\p{P}$+<=>^`|~]+/u
 
   defp word_pieces(word, ids) do
     chars = String.codepoints(word)

@@ -5,12 +5,12 @@ defmodule MiniLMTest do
 
   @golden Path.expand("../fixtures/golden/minilm_embeddings.json", __DIR__)
 
-  # The file is JSON; OTP 26 has no module for it.
-  @entry ~r/\{"text": "([^"\\]*)", "ids": \[([^\]]*)\], "embedding": \[([^\]]*)\]\}/
-
   setup_all do
+    # The file is JSON; OTP 26 has no module for it.
+    entry = ~r/\{"text": "([^"\\]*)", "ids": \[([^\]]*)\], "embedding": \[([^\]]*)\]\}/
+
     golden =
-      for [_, text, ids, embedding] <- Regex.scan(@entry, File.read!(@golden)) do
+      for [_, text, ids, embedding] <- Regex.scan(entry, File.read!(@golden)) do
         {text, numbers(ids, &Integer.parse/1), numbers(embedding, &Float.parse/1)}
       end
 
