@@ -110,6 +110,12 @@ defmodule Emily.Lower.LinAlg do
     end)
   end
 
+  # Small determinants of integers are exact when they are written out, as Nx does.
+  def lower(:determinant, %{type: type}, [%{shape: shape} = tensor])
+      when :erlang.element(tuple_size(shape), shape) in [2, 3] do
+    with_wide(type, fn wide -> written_out(cast(tensor, wide), Tuple.to_list(shape)) end)
+  end
+
   def lower(:determinant, %{type: {kind, _} = type}, [tensor]) when kind != :c do
     {size, _} = matrix_shape(tensor)
 
@@ -163,6 +169,34 @@ defmodule Emily.Lower.LinAlg do
     dims = Tuple.to_list(b.shape)
     dims = if tuple_size(b.shape) < tuple_size(a.shape), do: dims ++ [1], else: dims
     {{:reshape, cast(b, type), dims}, dims}
+  end
+
+  defp written_out(x, dims) do
+    {batch, [size, size]} = Enum.split(dims, -2)
+    zeros = Enum.map(batch, fn _ -> 0 end)
+    ones = Enum.map(dims, fn _ -> 1 end)
+
+    share(x, fn x ->
+      at = fn row, column ->
+        column = rem(column, size)
+        stops = batch ++ [row + 1, column + 1]
+        {:reshape, {:slice, x, zeros ++ [row, column], stops, ones}, batch}
+      end
+
+      # Sarrus: the diagonals to the right count, those to the left are taken off.
+      diagonal = fn start, step ->
+        factors = for row <- 0..(size - 1), do: at.(row, start + step * row)
+        Enum.reduce(factors, &{:multiply, &2, &1})
+      end
+
+      count = if size == 2, do: 1, else: 3
+      [first | rest] = for start <- 0..(count - 1), do: diagonal.(start, 1)
+      sum = Enum.reduce(rest, first, &{:add, &2, &1})
+
+      Enum.reduce(0..(count - 1), sum, fn start, sum ->
+        {:subtract, sum, diagonal.(size - 1 - start + size, size - 1)}
+      end)
+    end)
   end
 
   defp swap(x, %{shape: shape}) do
