@@ -10,44 +10,47 @@ defmodule Emily.Build.Failure do
   @doc "Ends the build for a program that failed, by what its output tells."
   def program(doing, program, output, status) do
     {what, remedy} =
-      cond do
-        status == :missing ->
-          {"#{program} is not there", install(program)}
+      cause(program, output, status) ||
+        {"#{program} failed (exit status #{status})#{tail(output)}",
+         "Its messages say why; if they do not help, please report them."}
 
-        output =~ ~r/no space left|disk quota exceeded/i ->
-          {"the disk is full", disk()}
-
-        output =~ "Unable to find libclang" or output =~ "libclang shared library is not loaded" ->
-          {"libclang is not there", install("libclang")}
-
-        output =~ ~r/format: No such file|'format' file not found/ ->
-          {"the C++ compiler has no std::format", install("c++")}
-
-        output =~ ~r/linker `[^`]*` not found/ ->
-          {"the linker is not there", install("c++")}
-
-        output =~ ~r/requires rustc|is not supported by the following package/ ->
-          {"this Rust is too old", install("rust")}
-
-        output =~
-            ~r/failed to (download|get|fetch|query)|could not resolve|connection|temporary failure in name|network|timed? ?out|no matching distribution/i ->
-          {"what it needs could not be downloaded",
-           "Try again with a network. The first build downloads MLX (10 MB) with pip and Rust crates with cargo; later builds need no network."}
-
-        true ->
-          {"#{program} failed (exit status #{status})",
-           "Its messages say why; if they do not help, please report them."}
-      end
-
-    stop("#{doing}: #{what}.#{tail(output, status)}", remedy)
+    stop("#{doing}: #{what}.", remedy)
   end
 
-  defp tail(_output, :missing), do: ""
+  defp cause(program, output, status) do
+    cond do
+      status == :missing ->
+        {"#{program} is not there", install(program)}
 
-  defp tail(output, _status) do
+      output =~ ~r/no space left|disk quota exceeded/i ->
+        {"the disk is full", disk()}
+
+      output =~ "Unable to find libclang" or output =~ "libclang shared library is not loaded" ->
+        {"libclang is not there", install("libclang")}
+
+      output =~ ~r/format: No such file|'format' file not found/ ->
+        {"the C++ compiler has no std::format", install("c++")}
+
+      output =~ ~r/linker `[^`]*` not found/ ->
+        {"the linker is not there", install("c++")}
+
+      output =~ ~r/requires rustc|is not supported by the following package/ ->
+        {"this Rust is too old", install("rust")}
+
+      output =~
+          ~r/failed to (download|get `|fetch|query|establish a new connection)|could not resolve host|temporary failure in name|no matching distribution/i ->
+        {"what it needs could not be downloaded",
+         "Try again with a network. The first build downloads MLX (10 MB) with pip and Rust crates with cargo; later builds need no network."}
+
+      true ->
+        nil
+    end
+  end
+
+  defp tail(output) do
     case output |> String.trim() |> String.split("\n") |> Enum.take(-6) do
       [""] -> ""
-      lines -> "\n" <> Enum.map_join(lines, "\n", &("    | " <> String.slice(&1, 0, 200)))
+      lines -> ":\n" <> Enum.map_join(lines, "\n", &("    | " <> String.slice(&1, 0, 200)))
     end
   end
 
