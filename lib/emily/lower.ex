@@ -67,8 +67,7 @@ defmodule Emily.Lower do
   def block(struct, out, args) do
     case block_op(struct) do
       {name, opts} -> op(name, out, args ++ opts)
-      :default -> :default
-      :fast -> Emily.Lower.Fast.block(struct, out, args)
+      nil -> Emily.Lower.Fast.block(struct, out, args)
     end
   end
 
@@ -99,10 +98,5 @@ defmodule Emily.Lower do
     end
   end
 
-  defp block_op(%{__struct__: module}) do
-    case Module.split(module) do
-      ["Emily", "Fast" | _] -> :fast
-      _ -> :default
-    end
-  end
+  defp block_op(_struct), do: nil
 end

@@ -182,6 +182,7 @@ defmodule Emily.BackendCase do
 
     ref = actual.data.ref
     assert Emily.Native.dtype(ref) == Emily.Lower.dtype(actual.type)
+    assert Emily.Native.shape(ref) == Nx.devectorize(actual).shape
 
     tolerance = opts[:tolerance] || tolerance(expected.type)
 

@@ -23,7 +23,10 @@ defmodule Emily.Lower.Dot do
         true -> exact(x, y, inner, type)
       end
 
-    {:reshape, product, Tuple.to_list(out.shape)}
+    # The product has the batch only where there is one.
+    dims = if batch == 1, do: [rows, columns], else: [batch, rows, columns]
+    out_dims = Tuple.to_list(out.shape)
+    if dims == out_dims, do: product, else: {:reshape, product, out_dims}
   end
 
   defp on_gpu?(left, right), do: gpu?(left.data) or gpu?(right.data)

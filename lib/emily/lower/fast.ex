@@ -7,7 +7,7 @@ defmodule Emily.Lower.Fast do
 
   import Emily.Lower, only: [cast: 2, dtype: 1, value: 1]
 
-  @doc "The expression of a kernel."
+  @doc "The expression of a kernel; `:default` for a block that is none."
   def block(%RMSNorm{eps: eps}, _out, [x, weight]),
     do: {:rms_norm, value(x), cast(weight, x.type), eps}
 
@@ -25,6 +25,9 @@ defmodule Emily.Lower.Fast do
     {:attention, value(q), cast(k, q.type), cast(v, q.type), kernel.scale,
      mask(kernel, mask, q.type), sinks && cast(sinks, q.type)}
   end
+
+  # No kernel of Emily's.
+  def block(_struct, _out, _args), do: :default
 
   # MLX divides by its table where the inverse frequencies multiply.
   defp periods([]), do: nil

@@ -16,7 +16,8 @@ defmodule Emily.Lower.Index do
       starts = clamp(starts, Tuple.to_list(tensor.shape), lengths)
       {:slice, x, starts, Enum.zip_with(starts, lengths, &+/2), strides}
     else
-      sliced = {:slice_dynamic, x, starts_array(starts), axes(tensor), lengths}
+      {starts, axes} = dynamic(starts)
+      sliced = {:slice_dynamic, x, starts, axes, lengths}
 
       if Enum.all?(strides, &(&1 == 1)) do
         sliced
@@ -38,7 +39,8 @@ defmodule Emily.Lower.Index do
       ones = Enum.map(starts, fn _ -> 1 end)
       {:slice_update, x, update, starts, Enum.zip_with(starts, lengths, &+/2), ones}
     else
-      {:slice_update_dynamic, x, update, starts_array(starts), axes(tensor)}
+      {starts, axes} = dynamic(starts)
+      {:slice_update_dynamic, x, update, starts, axes}
     end
   end
 
@@ -107,23 +109,37 @@ defmodule Emily.Lower.Index do
     end)
   end
 
-  # MLX wraps u64 starts beyond s64; no axis is that long, so they may saturate first.
-  defp starts_array(starts) do
-    starts =
-      Enum.map(starts, fn
-        start when is_integer(start) ->
-          scalar(start, :s64)
+  # One array of starts, and their axes. MLX starts at zero on the axes that are not named.
+  defp dynamic(starts) do
+    {starts, axes} =
+      starts
+      |> Enum.with_index()
+      |> Enum.reject(fn {start, _} -> zero?(start) end)
+      |> Enum.unzip()
 
-        %{type: {:u, 64}} = start ->
-          greatest = scalar(0x7FFFFFFFFFFFFFFF, :u64)
-          {:astype, {:minimum, value(start), greatest}, :s64}
+    narrow? = Enum.all?(starts, &(is_integer(&1) or &1.type == {:s, 32}))
+    type = if narrow?, do: {:s, 32}, else: {:s, 64}
 
-        start ->
-          cast(start, {:s, 64})
-      end)
-
-    {:stack, Enum.map(starts, &{:reshape, &1, []}), 0}
+    case Enum.map(starts, &start(&1, type)) do
+      [] -> {{:full, [1], 0, :s32}, [0]}
+      [start] -> {{:reshape, start, [1]}, axes}
+      starts -> {{:stack, starts, 0}, axes}
+    end
   end
+
+  # A number among dynamic starts arrives as a tensor, often one whose value is still known.
+  defp zero?(%{data: %{ref: {:full, [], number, _}}}), do: number == 0
+  defp zero?(start), do: start == 0
+
+  defp start(start, type) when is_integer(start), do: scalar(start, dtype(type))
+
+  # MLX wraps u64 starts beyond s64; no axis is that long, so they may saturate first.
+  defp start(%{type: {:u, 64}} = start, type) do
+    greatest = scalar(0x7FFFFFFFFFFFFFFF, :u64)
+    {:astype, {:minimum, value(start), greatest}, dtype(type)}
+  end
+
+  defp start(start, type), do: cast(start, type)
 
   defp axes(%{shape: shape}), do: Enum.to_list(0..(tuple_size(shape) - 1)//1)
   defp dims(%{shape: shape}), do: shape |> Tuple.to_list() |> Enum.with_index()

@@ -31,21 +31,18 @@ defmodule Emily.Lower.LinAlg do
 
   def lower(:qr, {%{type: {kind, _} = type}, _}, [tensor, opts]) when kind != :c do
     {rows, columns} = matrix_shape(tensor)
+    wide = accumulator(type)
+    zero = scalar(0, dtype(wide))
+    x = cast(tensor, wide)
+    complete? = opts[:mode] == :complete and rows > columns
 
-    if opts[:mode] == :complete and rows > columns do
-      :default
-    else
-      wide = accumulator(type)
+    share({:qr, if(complete?, do: with_identity(x, tensor, wide), else: x)}, fn qr ->
+      r = Expr.elem(qr, 1)
+      r = if complete?, do: columns(r, tensor, rows, columns), else: r
 
-      share({:qr, cast(tensor, wide)}, fn qr ->
-        # Adding zero makes the zeros positive.
-        Expr.tuple(
-          for at <- 0..1 do
-            convert({:add, Expr.elem(qr, at), scalar(0, dtype(wide))}, wide, type)
-          end
-        )
-      end)
-    end
+      # Adding zero makes the zeros positive.
+      Expr.tuple(for x <- [Expr.elem(qr, 0), r], do: convert({:add, x, zero}, wide, type))
+    end)
   end
 
   def lower(:svd, {%{type: {kind, _} = type}, _, _}, [tensor, opts]) when kind != :c do
@@ -170,6 +167,23 @@ defmodule Emily.Lower.LinAlg do
     dims = if tuple_size(b.shape) < tuple_size(a.shape), do: dims ++ [1], else: dims
     {{:reshape, cast(b, type), dims}, dims}
   end
+
+  # MLX makes the reduced factors only. A matrix with the identity beside it is wide, so that its
+  # reduced factors are the complete ones of the matrix.
+  defp with_identity(x, tensor, type) do
+    {rows, _} = matrix_shape(tensor)
+    identity = {:eye, rows, rows, 0, dtype(type)}
+    identity = {:broadcast_to, identity, batch(tensor) ++ [rows, rows]}
+    {:concatenate, [x, identity], -1}
+  end
+
+  defp columns(x, tensor, rows, columns) do
+    batch = batch(tensor)
+    starts = Enum.map(batch, fn _ -> 0 end) ++ [0, 0]
+    {:slice, x, starts, batch ++ [rows, columns], Enum.map(starts, fn _ -> 1 end)}
+  end
+
+  defp batch(%{shape: shape}), do: shape |> Tuple.to_list() |> Enum.drop(-2)
 
   defp written_out(x, dims) do
     {batch, [size, size]} = Enum.split(dims, -2)

@@ -16,8 +16,11 @@ defmodule Emily.Lower.Shape do
 
   def lower(:iota, %{shape: shape} = out, [nil]) do
     size = Tuple.product(shape)
-    {:reshape, range(size, out.type), Tuple.to_list(shape)}
+    range = range(size, out.type)
+    if tuple_size(shape) == 1, do: range, else: {:reshape, range, Tuple.to_list(shape)}
   end
+
+  def lower(:iota, %{shape: {size}} = out, [0]), do: range(size, out.type)
 
   def lower(:iota, %{shape: shape} = out, [axis]) do
     size = elem(shape, axis)
