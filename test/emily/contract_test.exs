@@ -254,6 +254,14 @@ defmodule Emily.ContractTest do
           do: assert_in_delta(a, e, 1.0e-5)
     end
 
+    test "a singular value that is only rounding is zero" do
+      a = t([[1, 2, 3], [4, 5, 6], [7, 8, 9]], type: :f32)
+      {_, s, _} = Nx.LinAlg.svd(a)
+      assert s |> list() |> List.last() == 0.0
+      back = a |> Nx.dot(Nx.LinAlg.pinv(a)) |> Nx.dot(a)
+      for {x, e} <- Enum.zip(list(back), list(a)), do: assert_in_delta(x, e, 1.0e-4)
+    end
+
     test "a determinant far below f32's range" do
       a = Nx.multiply(Nx.eye(4, type: :f64, backend: Emily.Backend), t(1.0e-20, type: :f64))
       assert_in_delta Nx.to_number(Nx.LinAlg.determinant(a)) / 1.0e-80, 1.0, 1.0e-12

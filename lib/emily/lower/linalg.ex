@@ -50,7 +50,8 @@ defmodule Emily.Lower.LinAlg do
     wide = accumulator(type)
     x = cast(tensor, wide)
 
-    results = fn exprs ->
+    results = fn [u, s, vt] ->
+      exprs = [u, significant(s, max(rows, columns), wide), vt]
       Expr.tuple(Enum.map(exprs, &convert({:add, &1, scalar(0, dtype(wide))}, wide, type)))
     end
 
@@ -166,6 +167,17 @@ defmodule Emily.Lower.LinAlg do
     dims = Tuple.to_list(b.shape)
     dims = if tuple_size(b.shape) < tuple_size(a.shape), do: dims ++ [1], else: dims
     {{:reshape, cast(b, type), dims}, dims}
+  end
+
+  # A singular value below the rounding errors of the greatest is zero, for what is known: its
+  # reciprocal must not decide a pseudo-inverse.
+  defp significant(s, size, type) do
+    epsilon = if type == {:f, 64}, do: 2.220446049250313e-16, else: 1.1920929e-7
+
+    share(s, fn s ->
+      limit = {:multiply, {:max, s, [-1], true}, scalar(size * epsilon, dtype(type))}
+      {:where, {:greater, s, limit}, s, scalar(0, dtype(type))}
+    end)
   end
 
   # MLX makes the reduced factors only. A matrix with the identity beside it is wide, so that its
