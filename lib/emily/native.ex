@@ -71,6 +71,8 @@ defmodule Emily.Native do
   `{:elem, i, expression}` picks one result of several; `{:tuple, expressions}` makes several of
   one expression each.
 
+  Every size is at least one: as in Nx, there are no empty arrays.
+
   Every argument is checked: a wrong one raises `ArgumentError`, what MLX itself refuses raises
   `Emily.Error`, and none ends the VM.
   """
@@ -118,7 +120,7 @@ defmodule Emily.Native do
       iex> Emily.Native.from_binary(<<1, 2, 3, 4, 5, 6>>, {2, 3}, :u8) |> Emily.Native.shape()
       {2, 3}
   """
-  @spec from_binary(binary(), tuple() | [non_neg_integer()], dtype(), device()) :: array()
+  @spec from_binary(binary(), tuple() | [pos_integer()], dtype(), device()) :: array()
   def from_binary(binary, shape, dtype, device \\ default_device())
 
   def from_binary(binary, shape, dtype, device) when is_tuple(shape),
@@ -137,9 +139,9 @@ defmodule Emily.Native do
   end
 
   defp sizes(shape) do
-    if Enum.all?(shape, &(is_integer(&1) and &1 in 0..0x7FFFFFFF)),
+    if Enum.all?(shape, &(is_integer(&1) and &1 in 1..0x7FFFFFFF)),
       do: shape,
-      else: raise(ArgumentError, "from_binary: sizes must be 0..2^31-1, got #{inspect(shape)}")
+      else: raise(ArgumentError, "from_binary: sizes must be 1..2^31-1, got #{inspect(shape)}")
   end
 
   @doc """

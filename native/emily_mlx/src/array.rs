@@ -121,9 +121,6 @@ impl SharedArray {
             refuse!("the array is not computed yet")
         }
         let (array, bytes) = (self.array(), self.array().nbytes());
-        if bytes == 0 {
-            return Ok(Some(&[]));
-        }
         let mut row_major = false;
         // SAFETY: the handle is live, and no worker changes a computed array.
         ffi::status(|| unsafe {

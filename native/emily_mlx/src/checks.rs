@@ -6,12 +6,14 @@ use crate::args::Ints;
 use crate::error::{refuse, Result};
 use crate::memory;
 
-/// How many elements a shape has; refuses negative sizes and products that do not fit.
+/// How many elements a shape has; refuses sizes below one and products that do not fit. Nx knows no
+/// empty tensors, and several of MLX's kernels end the process on an empty array.
 pub(crate) fn shape(op: &str, shape: &[i32]) -> Result<usize> {
     let mut elements = 1usize;
     for &size in shape {
-        let Ok(size) = usize::try_from(size) else {
-            refuse!("{op}: negative size in shape {shape:?}")
+        let size = match usize::try_from(size) {
+            Ok(size) if size > 0 => size,
+            _ => refuse!("{op}: sizes must be at least 1, got shape {shape:?}"),
         };
         // MLX counts elements and strides in 64 bits; half of that leaves room for item sizes.
         elements = match elements.checked_mul(size) {
@@ -58,9 +60,10 @@ pub(crate) fn at_least(op: &str, name: &str, values: &[i32], least: i32) -> Resu
     }
 }
 
+/// Refuses a result that is empty.
 pub(crate) fn not_empty(op: &str, array: &Array) -> Result<()> {
     if array.size() == 0 {
-        refuse!("{op}: the array of shape {:?} is empty", array.shape())
+        refuse!("{op}: the result of shape {:?} is empty", array.shape())
     }
     Ok(())
 }

@@ -38,8 +38,6 @@ pub(crate) fn conv(args: &Args, s: Stream) -> Result<Array> {
     checks::at_least("conv", "kernel dilation", &kernel_dilation, 1)?;
     checks::at_least("conv", "input dilation", &input_dilation, 1)?;
     checks::at_least("conv", "groups", &[groups], 1)?;
-    checks::not_empty("conv", x)?;
-    checks::not_empty("conv", weight)?;
     let (outputs, channels) = (weight.dim(0), weight.dim(-1));
     if i64::from(channels) * i64::from(groups) != i64::from(x.dim(-1)) || outputs % groups != 0 {
         refuse!(

@@ -5,10 +5,9 @@ use mlx_rs::fast::{self, ScaledDotProductAttentionMask};
 use mlx_rs::{with_stream, Array};
 
 use crate::args::{Args, Mask};
-use crate::checks;
 use crate::dtype::Dtype;
 use crate::error::{refuse, Result};
-use crate::ffi;
+use crate::ffi::{self, mlx};
 use crate::stream::StreamHandle;
 
 /// Runs an mlx-rs operation on a stream.
@@ -101,7 +100,6 @@ pub(crate) fn rope(x: &Array, rope: Rope, stream: &StreamHandle) -> Result<Array
             x.shape()
         )
     }
-    checks::not_empty("rope", x)?;
     if dims < 2 || dims % 2 != 0 || dims > x.dim(-1) {
         refuse!(
             "rope: dims must be even and from 2 to the last axis of shape {:?}, got {dims}",
@@ -150,7 +148,7 @@ pub(crate) fn attention(
     let shapes = || format!("{:?}, {:?} and {:?}", q.shape(), k.shape(), v.shape());
     for (name, array) in [("q", q), ("k", k), ("v", v)] {
         float("attention", name, array)?;
-        if array.ndim() != 4 || array.size() == 0 {
+        if array.ndim() != 4 {
             refuse!(
                 "attention: {name} must have shape [batch, heads, seq, head_dim], got {}",
                 shapes()
@@ -185,13 +183,16 @@ pub(crate) fn attention(
             )
         }
     }
+    // The CUDA kernel reads them in a row, whatever their strides.
+    let contiguous = |sinks: &Array| mlx!(mlx_contiguous, sinks.as_ptr(), false, stream.raw());
+    let sinks = sinks.map(contiguous).transpose()?;
     let mask = match mask {
         Mask::None => None,
         Mask::Causal => Some(ScaledDotProductAttentionMask::Causal),
         Mask::Array(array) => Some(ScaledDotProductAttentionMask::Array(array)),
     };
     on(stream, || {
-        fast::scaled_dot_product_attention(q, k, v, scale as f32, mask, sinks)
+        fast::scaled_dot_product_attention(q, k, v, scale as f32, mask, sinks.as_ref())
     })
 }
 

@@ -9,10 +9,10 @@ use crate::ffi::{self, mlx};
 use crate::op::Value;
 use crate::stream::StreamHandle;
 
-/// LAPACK knows f32 and f64 only, and nothing of empty matrices.
+/// LAPACK knows f32 and f64 only.
 fn matrix<'a>(args: &'a Args) -> Result<&'a Array> {
     let x = args.array()?;
-    if x.ndim() < 2 || x.size() == 0 {
+    if x.ndim() < 2 {
         refuse!("{}: needs matrices, got shape {:?}", args.op, x.shape())
     }
     let dtype = Dtype::of(x);
@@ -62,7 +62,7 @@ fn right_side<'a>(args: &'a Args, a: &Array) -> Result<&'a Array> {
     } else {
         0
     };
-    if rows != a.dim(-1) || b.size() == 0 || Dtype::of(b) != Dtype::of(a) {
+    if rows != a.dim(-1) || Dtype::of(b) != Dtype::of(a) {
         refuse!(
             "{}: shapes {:?} ({}) and {:?} ({}) are no system",
             args.op,

@@ -103,13 +103,15 @@ impl From<Vec<Array>> for Value {
 pub fn apply(op: Op, args: &Args, stream: &StreamHandle) -> Result<Value> {
     let value = build(op, args, stream)?;
     args.finish()?;
-    // A broadcast takes no memory of its own.
-    if op != Op::BroadcastTo {
-        match &value {
-            Value::One(array) => checks::fits_memory(args.op, array)?,
-            Value::Many(arrays) => arrays
-                .iter()
-                .try_for_each(|array| checks::fits_memory(args.op, array))?,
+    let results = match &value {
+        Value::One(array) => std::slice::from_ref(array),
+        Value::Many(arrays) => arrays,
+    };
+    for array in results {
+        checks::not_empty(args.op, array)?;
+        // A broadcast takes no memory of its own.
+        if op != Op::BroadcastTo {
+            checks::fits_memory(args.op, array)?;
         }
     }
     Ok(value)
@@ -228,13 +230,13 @@ fn build(op: Op, args: &Args, stream: &StreamHandle) -> Result<Value> {
 
         Op::Sum => reduce(mlx_sys::mlx_sum_axes, args, s),
         Op::Prod => reduce(mlx_sys::mlx_prod_axes, args, s),
-        Op::Max => reduce_some(mlx_sys::mlx_max_axes, args, s),
-        Op::Min => reduce_some(mlx_sys::mlx_min_axes, args, s),
+        Op::Max => reduce(mlx_sys::mlx_max_axes, args, s),
+        Op::Min => reduce(mlx_sys::mlx_min_axes, args, s),
         Op::Mean => reduce(mlx_sys::mlx_mean_axes, args, s),
         Op::All => reduce(mlx_sys::mlx_all_axes, args, s),
         Op::Any => reduce(mlx_sys::mlx_any_axes, args, s),
-        Op::Logsumexp => reduce_some(mlx_sys::mlx_logsumexp_axes, args, s),
-        Op::Softmax => reduce_some(mlx_sys::mlx_softmax_axes, args, s),
+        Op::Logsumexp => reduce(mlx_sys::mlx_logsumexp_axes, args, s),
+        Op::Softmax => reduce(mlx_sys::mlx_softmax_axes, args, s),
         Op::Argmax => reduce_axis(mlx_sys::mlx_argmax_axis, args, s),
         Op::Argmin => reduce_axis(mlx_sys::mlx_argmin_axis, args, s),
         Op::Cumsum => cumulate_typed(mlx_sys::mlx_cumsum_axis, args, s),
@@ -358,17 +360,7 @@ fn divide_integers(function: Binary, quotient: bool, args: &Args, s: Stream) -> 
 }
 
 fn reduce(function: Reduction, args: &Args, s: Stream) -> Result<Array> {
-    reduce_array(function, args.array()?, args, s)
-}
-
-/// A reduction that has no value over nothing.
-fn reduce_some(function: Reduction, args: &Args, s: Stream) -> Result<Array> {
     let x = args.array()?;
-    checks::not_empty(args.op, x)?;
-    reduce_array(function, x, args, s)
-}
-
-fn reduce_array(function: Reduction, x: &Array, args: &Args, s: Stream) -> Result<Array> {
     let (axes, flag) = (args.axes(x.ndim())?, args.bool()?);
     // SAFETY: as in `unary`; the axes are within the rank and outlive the call.
     ffi::array(|result| unsafe { function(result, x.as_ptr(), axes.as_ptr(), axes.len(), flag, s) })
@@ -376,7 +368,6 @@ fn reduce_array(function: Reduction, x: &Array, args: &Args, s: Stream) -> Resul
 
 fn reduce_axis(function: AxisReduction, args: &Args, s: Stream) -> Result<Array> {
     let x = args.array()?;
-    checks::not_empty(args.op, x)?;
     let (axis, keep) = (args.axis(x)?, args.bool()?);
     // SAFETY: as in `reduce`.
     ffi::array(|result| unsafe { function(result, x.as_ptr(), axis, keep, s) })
@@ -384,7 +375,6 @@ fn reduce_axis(function: AxisReduction, args: &Args, s: Stream) -> Result<Array>
 
 fn sort(function: Sort, args: &Args, s: Stream) -> Result<Array> {
     let x = args.array()?;
-    checks::not_empty(args.op, x)?;
     let axis = args.axis(x)?;
     // SAFETY: as in `reduce`.
     ffi::array(|result| unsafe { function(result, x.as_ptr(), axis, s) })
@@ -392,7 +382,6 @@ fn sort(function: Sort, args: &Args, s: Stream) -> Result<Array> {
 
 fn cumulate(function: Cumulative, args: &Args, s: Stream) -> Result<Array> {
     let x = args.array()?;
-    checks::not_empty(args.op, x)?;
     let (axis, reverse) = (args.axis(x)?, args.bool()?);
     // SAFETY: as in `reduce`.
     ffi::array(|result| unsafe { function(result, x.as_ptr(), axis, reverse, true, s) })
@@ -400,7 +389,6 @@ fn cumulate(function: Cumulative, args: &Args, s: Stream) -> Result<Array> {
 
 fn cumulate_typed(function: TypedCumulative, args: &Args, s: Stream) -> Result<Array> {
     let x = args.array()?;
-    checks::not_empty(args.op, x)?;
     let (axis, reverse) = (args.axis(x)?, args.bool()?);
     // The result has the type of the input.
     let dtype = mlx_sys::mlx_optional_dtype {
@@ -416,7 +404,6 @@ fn fft(function: Fft, args: &Args, s: Stream) -> Result<Array> {
     let length = args.int()?;
     let axis = args.axis(x)?;
     checks::at_least(args.op, "length", &[length], 1)?;
-    checks::not_empty(args.op, x)?;
     let norm = mlx_sys::mlx_fft_norm__MLX_FFT_NORM_BACKWARD;
     // SAFETY: as in `reduce`.
     ffi::array(|result| unsafe { function(result, x.as_ptr(), length, axis, norm, s) })

@@ -93,9 +93,8 @@ impl Conv {
                 }
                 from.push(group * channels + tap[spatial]);
                 let mut weight = vec![out[spatial + 1]];
-                for a in 0..spatial {
-                    let last = self.kernel[a + 1] - 1;
-                    weight.push(if self.flip { last - tap[a] } else { tap[a] });
+                for (place, size) in tap[..spatial].iter().zip(&self.kernel[1..]) {
+                    weight.push(if self.flip { size - 1 - place } else { *place });
                 }
                 weight.push(tap[spatial]);
                 sum += at(&x, &self.input, &from) * at(&w, &self.kernel, &weight);

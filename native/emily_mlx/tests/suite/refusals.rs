@@ -70,17 +70,14 @@ fn shapes_that_overflow() {
     refused(
         "full",
         vec![
-            (full(&[-1]), "negative size"),
+            (full(&[-1]), "at least 1"),
             (full(&[2, i64::MIN]), "does not fit 32 bits"),
             (full(&[MOST, MOST, MOST]), "too many elements"),
             (full(&[MOST, MOST]), "too many elements"),
             (full(&[MOST, 4096]), "bytes of memory"),
         ],
     );
-    refused(
-        "reshape",
-        vec![(vec![x(), list(&[-1, 6])], "negative size")],
-    );
+    refused("reshape", vec![(vec![x(), list(&[-1, 6])], "at least 1")]);
     refused(
         "broadcast_to",
         vec![(
@@ -107,7 +104,7 @@ fn shapes_that_overflow() {
     let eye = |rows, columns| vec![int(rows), int(columns), int(0), Arg::Dtype(Dtype::F32)];
     refused(
         "eye",
-        vec![(eye(-1, 2), "negative"), (eye(MOST, 4096), "memory")],
+        vec![(eye(-1, 2), "at least 1"), (eye(MOST, 4096), "memory")],
     );
     let range = |start, stop, step| {
         vec![
@@ -142,13 +139,13 @@ fn bytes_that_do_not_fill_a_shape() {
         (&[], &[]),
         (&[0; 4], &[-1, -1]),
         (&[0; 4], &[1 << 40]),
+        (&[], &[0]),
         (&[], &[0, i64::MIN]),
         (&[], &[MOST, MOST, MOST]),
     ] {
         let refused = from_bytes(bytes, shape, Dtype::F32);
         assert!(matches!(refused, Err(Error::Argument(_))), "{shape:?}");
     }
-    assert!(from_bytes(&[], &[0, MOST], Dtype::F32).is_ok());
 }
 
 #[test]
@@ -288,8 +285,6 @@ fn strided_views() {
             (view(&[2], &[1, 1], 0), "expected 1"),
         ],
     );
-    let empty = vec![own(shaped(&[], &[0])), list(&[1]), list(&[1]), int(0)];
-    refused("as_strided", vec![(empty, "leave the 0 elements")]);
     assert_near(
         &result("as_strided", view(&[6], &[-1], 5)),
         &[5.0, 4.0, 3.0, 2.0, 1.0, 0.0],
@@ -298,12 +293,10 @@ fn strided_views() {
 
 #[test]
 fn indices() {
-    let empty = || own(shaped(&[], &[0, 3]));
     let some = || own(index(&[0]));
     refused(
         "take",
         vec![
-            (vec![empty(), some(), int(1)], "is empty"),
             (vec![x(), own(vector(&[0.0])), int(0)], "integers, got f32"),
             (
                 vec![x(), own(ints(&[1], &[1], Dtype::Bool)), int(0)],
@@ -313,13 +306,7 @@ fn indices() {
     );
     refused(
         "take_along_axis",
-        vec![
-            (vec![x(), some(), int(0)], "differ in rank"),
-            (
-                vec![empty(), own(ints(&[0], &[1, 1], Dtype::S32)), int(0)],
-                "is empty",
-            ),
-        ],
+        vec![(vec![x(), some(), int(0)], "differ in rank")],
     );
     let gather = |indices: Vec<mlx_rs::Array>, axes: &[i64], sizes: &[i64]| {
         vec![x(), Arg::Arrays(indices), list(axes), list(sizes)]
@@ -362,13 +349,6 @@ fn indices() {
                 (scatter(&[1, 1, 4]), "3 is the most"),
             ],
         );
-        let empty = vec![
-            empty(),
-            Arg::Arrays(vec![index(&[0])]),
-            own(counted(&[1, 0, 3])),
-            list(&[0]),
-        ];
-        refused(name, vec![(empty, "is empty")]);
     }
 }
 
@@ -391,35 +371,13 @@ fn paddings() {
 }
 
 #[test]
-fn reductions_of_nothing() {
-    let empty = || own(shaped(&[], &[0]));
-    for name in ["max", "min", "logsumexp", "softmax"] {
-        refused(
-            name,
-            vec![(vec![empty(), list(&[0]), Arg::Bool(false)], "is empty")],
-        );
-    }
-    for name in [
-        "argmax",
-        "argmin",
-        "cumsum",
-        "cumprod",
-        "cummax",
-        "cummin",
-        "logcumsumexp",
-    ] {
-        refused(
-            name,
-            vec![(vec![empty(), int(0), Arg::Bool(false)], "is empty")],
-        );
-    }
-    for name in ["sort", "argsort"] {
-        refused(name, vec![(vec![empty(), int(0)], "is empty")]);
-    }
-    assert_near(
-        &result("sum", vec![empty(), list(&[0]), Arg::Bool(false)]),
-        &[0.0],
-    );
+fn results_of_nothing() {
+    let range = vec![int(1), int(0), int(1), Arg::Dtype(Dtype::F32)];
+    refused("arange", vec![(range, "is empty")]);
+    let slice = vec![x(), list(&[1, 0]), list(&[1, 3]), list(&[1, 1])];
+    refused("slice", vec![(slice, "is empty")]);
+    refused("tile", vec![(vec![x(), list(&[0, 1])], "is empty")]);
+    refused("repeat", vec![(vec![x(), int(0), int(0)], "is empty")]);
 }
 
 #[test]
@@ -429,7 +387,6 @@ fn matrices() {
             name,
             vec![
                 (vec![own(vector(&[1.0]))], "needs matrices"),
-                (vec![own(shaped(&[], &[0, 0]))], "needs matrices"),
                 (
                     vec![own(ints(&[1], &[1, 1], Dtype::S32))],
                     "f32 or f64, got s32",
@@ -442,7 +399,7 @@ fn matrices() {
     refused("cholesky", vec![(vec![x(), Arg::Bool(true)], "square")]);
     refused("eigh", vec![(vec![x(), Arg::Bool(true)], "square")]);
     let a = || own(counted(&[2, 2]));
-    let sides = [vec![1, 1], vec![3], vec![], vec![2, 0]];
+    let sides = [vec![1, 1], vec![3], vec![]];
     for b in &sides {
         refused("solve", vec![(vec![a(), own(counted(b))], "no system")]);
         let triangular = vec![a(), own(counted(b)), Arg::Bool(true)];
@@ -452,11 +409,7 @@ fn matrices() {
     for name in ["fft", "ifft", "rfft", "irfft"] {
         refused(
             name,
-            vec![
-                (fft(0, &[2]), "at least 1"),
-                (fft(-1, &[2]), "at least 1"),
-                (fft(2, &[0]), "is empty"),
-            ],
+            vec![(fft(0, &[2]), "at least 1"), (fft(-1, &[2]), "at least 1")],
         );
     }
 }
@@ -495,8 +448,6 @@ fn convolutions() {
             (conv(&[1, 3, 2], &[1, 1, 3], 1, 0, 1, 1), "do not divide"),
             (conv(&[1, 3, 1], &[1, 4, 1], 1, 0, 1, 1), "does not fit"),
             (conv(&[1, 3, 1], &[1, 1, 1], 1, MOST, 1, 1), "does not fit"),
-            (conv(&[0, 3, 1], &[1, 1, 1], 1, 0, 1, 1), "is empty"),
-            (conv(&[1, 3, 1], &[0, 1, 1], 1, 0, 1, 1), "is empty"),
         ],
     );
 }
@@ -570,10 +521,6 @@ fn rope() {
             (rope(x(), -2, base(), zero(), Arg::Nil), "even"),
             (rope(x(), 6, base(), zero(), Arg::Nil), "even"),
             (
-                rope(counted(&[2, 0, 4]), 4, base(), zero(), Arg::Nil),
-                "is empty",
-            ),
-            (
                 rope(x(), 4, base(), own(shaped(&[0.0], &[])), Arg::Nil),
                 "integers",
             ),
@@ -612,10 +559,6 @@ fn attention() {
         vec![
             (
                 call(&[4, 3, 8], k, k, Arg::Nil, Arg::Nil),
-                "[batch, heads, seq, head_dim]",
-            ),
-            (
-                call(&[2, 4, 0, 8], k, k, Arg::Nil, Arg::Nil),
                 "[batch, heads, seq, head_dim]",
             ),
             (
