@@ -127,9 +127,12 @@ defmodule Emily.Native do
     do: from_binary(binary, Tuple.to_list(shape), dtype, device)
 
   def from_binary(binary, shape, dtype, device) when is_binary(binary) and is_list(shape) do
-    if byte_size(binary) > @large,
-      do: Nif.from_large_binary(binary, sizes(shape), dtype, device),
-      else: Nif.from_binary(binary, sizes(shape), dtype, device)
+    if byte_size(binary) > @large do
+      collect_garbage()
+      Nif.from_large_binary(binary, sizes(shape), dtype, device)
+    else
+      Nif.from_binary(binary, sizes(shape), dtype, device)
+    end
   end
 
   def from_binary(binary, shape, _dtype, _device) do
@@ -280,11 +283,37 @@ defmodule Emily.Native do
   # The worker always answers, so there is no time-out: a long computation is no failure.
   defp await(tag) do
     receive do
-      {^tag, :ok} -> :ok
-      {^tag, {:ok, binary}} -> binary
+      {^tag, :ok} -> collect_garbage()
+      {^tag, {:ok, binary}} -> with :ok <- collect_garbage(), do: binary
       {^tag, {:error, :argument, message}} -> raise ArgumentError, message
       {^tag, {:error, :mlx, message}} -> raise Emily.Error, message
     end
+  end
+
+  # Arrays take as much as this before their process is asked for its garbage.
+  @unasked 1_048_576
+
+  # The BEAM sees a small reference where MLX holds megabytes, and would let thousands of dropped
+  # arrays pile up before it collects them; fresh memory for the next is slow besides. A young
+  # collection is cheap; a full one takes time for each word, so a large heap is allowed more.
+  defp collect_garbage do
+    cond do
+      not Nif.has_grown(:young, @unasked) ->
+        :ok
+
+      Nif.has_grown(:full, @unasked + 16 * heap_bytes()) ->
+        :erlang.garbage_collect()
+        Nif.settle(:full)
+
+      true ->
+        :erlang.garbage_collect(self(), type: :minor)
+        Nif.settle(:young)
+    end
+  end
+
+  defp heap_bytes do
+    {:total_heap_size, words} = Process.info(self(), :total_heap_size)
+    words * :erlang.system_info(:wordsize)
   end
 
   # Thousands of processes wait for the stream: this one tries again a little later.

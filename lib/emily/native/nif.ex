@@ -41,6 +41,8 @@ defmodule Emily.Native.Nif do
   def set_cache_limit(_bytes), do: stub()
   def clear_cache, do: stub()
   def reset_peak_memory, do: stub()
+  def has_grown(_since, _bytes), do: stub()
+  def settle(_after), do: stub()
 
   defp stub, do: :erlang.nif_error(:nif_not_loaded)
 end

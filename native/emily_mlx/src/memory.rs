@@ -1,5 +1,7 @@
 //! MLX's allocator: figures in bytes, and limits.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use mlx_rs::memory;
 use once_cell::sync::Lazy;
 
@@ -43,6 +45,32 @@ pub fn clear_cache() -> Result<()> {
 
 pub fn reset_peak() -> Result<()> {
     wrapped(memory::reset_peak_memory)
+}
+
+/// How thorough a collection of garbage is.
+#[derive(Clone, Copy)]
+pub enum Collection {
+    Young,
+    Full,
+}
+
+/// The active bytes after the last young and the last full collection, or the fewest seen since.
+static SETTLED: [AtomicUsize; 2] = [AtomicUsize::new(0), AtomicUsize::new(0)];
+
+/// Whether arrays have taken more than `allowed` bytes since a collection.
+pub fn has_grown(since: Collection, allowed: usize) -> Result<bool> {
+    let active = wrapped(memory::active_memory)?;
+    let settled = SETTLED[since as usize].fetch_min(active, Ordering::Relaxed);
+    Ok(active > settled.saturating_add(allowed))
+}
+
+/// Called after a collection: what is active now counts as in use. A full one is a young one too.
+pub fn settle(after: Collection) -> Result<()> {
+    let active = wrapped(memory::active_memory)?;
+    SETTLED[..=after as usize]
+        .iter()
+        .for_each(|settled| settled.store(active, Ordering::Relaxed));
+    Ok(())
 }
 
 /// The size above which no array can be held: this machine's memory, in bytes.

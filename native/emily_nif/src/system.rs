@@ -1,7 +1,7 @@
 //! Devices, streams and memory.
 
 use emily_mlx::{memory, Info, StreamHandle};
-use rustler::{Atom, Encoder, Env, NifMap, NifResult, ResourceArc, Term};
+use rustler::{Atom, Encoder, Env, NifMap, NifResult, NifUnitEnum, ResourceArc, Term};
 
 use crate::error::raise;
 use crate::resources::{device, StreamResource};
@@ -74,5 +74,31 @@ fn clear_cache() -> NifResult<Atom> {
 #[rustler::nif]
 fn reset_peak_memory() -> NifResult<Atom> {
     memory::reset_peak().map_err(raise)?;
+    Ok(rustler::types::atom::ok())
+}
+
+#[derive(NifUnitEnum)]
+enum Collection {
+    Young,
+    Full,
+}
+
+impl From<Collection> for memory::Collection {
+    fn from(collection: Collection) -> Self {
+        match collection {
+            Collection::Young => memory::Collection::Young,
+            Collection::Full => memory::Collection::Full,
+        }
+    }
+}
+
+#[rustler::nif]
+fn has_grown(since: Collection, allowed: usize) -> NifResult<bool> {
+    memory::has_grown(since.into(), allowed).map_err(raise)
+}
+
+#[rustler::nif]
+fn settle(after: Collection) -> NifResult<Atom> {
+    memory::settle(after.into()).map_err(raise)?;
     Ok(rustler::types::atom::ok())
 }
