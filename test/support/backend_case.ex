@@ -190,9 +190,12 @@ defmodule Emily.BackendCase do
     |> Enum.zip()
     |> Enum.with_index()
     |> Enum.each(fn {{a, e}, at} ->
-      assert near?(a, e, tolerance),
-             "element #{at} is #{inspect(a)}, expected #{inspect(e)}\n" <>
-               "actual: #{inspect(actual)}\nexpected: #{inspect(expected)}"
+      unless near?(a, e, tolerance) do
+        flunk(
+          "element #{at} is #{inspect(a)}, expected #{inspect(e)}\n" <>
+            "actual: #{inspect(actual)}\nexpected: #{inspect(expected)}"
+        )
+      end
     end)
   end
 

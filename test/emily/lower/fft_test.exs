@@ -8,7 +8,7 @@ defmodule Emily.Lower.FFTTest do
           axis <- StreamData.integer(0..(tuple_size(shape) - 1)),
           length <- StreamData.member_of(lengths),
           # BinaryBackend fails on transforms of one number.
-          elem(shape, axis) > 1 or length in [2, 4, 5],
+          shape = put_elem(shape, axis, max(elem(shape, axis), 2)),
           x <- tensor(type, shape)
         ) do
       {x, [axis: axis] ++ if(length, do: [length: length], else: [])}

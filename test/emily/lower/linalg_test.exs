@@ -139,7 +139,11 @@ defmodule Emily.Lower.LinAlgTest do
       {u2, s2, vt2} = Nx.LinAlg.svd(a, full_matrices?: full)
       assert {u.shape, s.shape, vt.shape} == {u2.shape, s2.shape, vt2.shape}
       assert {u.type, s.type, vt.type} == {u2.type, s2.type, vt2.type}
-      assert_equal(s, s2, tolerance: 1.0e-3)
+      # Nx's own iteration is off by some hundredths for singular values near zero.
+      assert_equal(s, s2, tolerance: 5.0e-2)
+      assert_equal(s, Nx.sort(s, axis: 1, direction: :desc) |> Nx.backend_copy(Nx.BinaryBackend))
+      assert_near_identity(product(transposed(u), u))
+      assert_near_identity(product(vt, transposed(vt)))
 
       k = min(m, n)
       scaled = Nx.multiply(u[[.., .., 0..(k - 1)]], Nx.new_axis(s, 1))
