@@ -25,7 +25,7 @@ defmodule Emily.Lower.Window do
     wide = if op in [:sum, :prod] and wide == {:u, 64}, do: {:s, 64}, else: wide
     {x, dims} = padded(tensor, wide, scalar(start, dtype(wide)), opts)
     {view, _, axes} = view(x, dims, Tuple.to_list(window), opts)
-    reduced = {op, unwoven(view, window, opts), axes, false}
+    reduced = {op, view, axes, false}
     if wide == type and op in [:max, :min], do: reduced, else: {:astype, reduced, dtype(type)}
   end
 
@@ -99,19 +99,6 @@ defmodule Emily.Lower.Window do
     rank = length(dims)
     axes = Enum.to_list(rank..(rank + length(inner) - 1)//1)
     {{:as_strided, x, outer ++ widths, outer_steps ++ inner_steps, 0}, outer, axes}
-  end
-
-  # MLX reduces a view whose windows interleave wrongly, so such a view is copied first.
-  defp unwoven(view, window, opts) do
-    dilations = opts[:window_dilations] || []
-
-    interleaves? =
-      window
-      |> Tuple.to_list()
-      |> Enum.zip(dilations)
-      |> Enum.any?(fn {width, dilation} -> width > 1 and dilation > 1 end)
-
-    if interleaves?, do: {:contiguous, view}, else: view
   end
 
   # How far apart neighbours on each axis are in a row-major array.

@@ -195,7 +195,8 @@ pub(crate) fn pad(args: &Args, s: Stream) -> Result<Array> {
     )
 }
 
-/// A view of the row-major elements of `x`; every element that it names must exist.
+/// The elements of `x` in row-major order, taken by strides; every element that they name must exist.
+/// They are copied: MLX reduces a view whose elements overlap wrongly, and beyond its memory.
 pub(crate) fn as_strided(args: &Args, s: Stream) -> Result<Array> {
     let (x, shape) = (args.array()?, args.shape()?);
     let strides = args.wide_ints()?;
@@ -203,7 +204,7 @@ pub(crate) fn as_strided(args: &Args, s: Stream) -> Result<Array> {
     checks::same_length(args.op, shape.len(), &[("strides", strides.len())])?;
     let (mut low, mut high) = (i128::from(offset), i128::from(offset));
     for (size, stride) in shape.iter().zip(strides) {
-        let reach = i128::from(*stride) * i128::from((*size).max(1) - 1);
+        let reach = i128::from(*stride) * i128::from(*size - 1);
         if reach < 0 {
             low += reach
         } else {
@@ -217,7 +218,7 @@ pub(crate) fn as_strided(args: &Args, s: Stream) -> Result<Array> {
         )
     }
     let contiguous = mlx!(mlx_contiguous, x.as_ptr(), false, s)?;
-    mlx!(
+    let view = mlx!(
         mlx_as_strided,
         contiguous.as_ptr(),
         shape.as_ptr(),
@@ -226,7 +227,8 @@ pub(crate) fn as_strided(args: &Args, s: Stream) -> Result<Array> {
         strides.len(),
         offset as usize,
         s
-    )
+    )?;
+    mlx!(mlx_contiguous, view.as_ptr(), false, s)
 }
 
 /// An array of at least two axes.
