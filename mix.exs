@@ -7,7 +7,6 @@ defmodule Emily.MixProject do
   end
 
   @version "0.1.0"
-  @source_url "https://github.com/emily-ml/emily"
 
   def project do
     [
@@ -121,7 +120,7 @@ defmodule Emily.MixProject do
       # The name emily belongs to another package.
       name: "emily_mlx",
       licenses: ["Apache-2.0"],
-      links: %{"GitHub" => @source_url},
+      links: %{},
       files:
         ~w(lib build native/Cargo.toml native/Cargo.lock native/*/Cargo.toml native/*/build.rs native/*/src
                 mix.exs .formatter.exs README.md ARCHITECTURE.md CHANGELOG.md LICENSE)

@@ -17,6 +17,9 @@ use crate::stream::{adopt_thread, SendStream};
 /// can evaluate at once before the next has to try again.
 const QUEUE_BOUND: usize = 4096;
 
+/// How many jobs the device has at once: one to compute and one to go on with. Each holds memory.
+const MOST_RUNNING: usize = 2;
+
 /// MLX's scheduling walks and changes the graph, which arrays of several streams may share: one
 /// thread at a time. Also held while arrays that were computed together are freed before they were
 /// computed, since MLX counts their references without a lock.
@@ -76,12 +79,12 @@ fn work(stream: SendStream, jobs: Receiver<Job>) {
     adopt_thread();
     let mut running: VecDeque<Running> = VecDeque::new();
     loop {
-        // Whatever waits is scheduled before the oldest job is waited for, so that the device goes
-        // from one job to the next without this thread.
-        let next = if running.is_empty() {
-            jobs.recv().ok()
-        } else {
-            jobs.try_recv().ok()
+        // The next job is scheduled before the oldest is waited for, so that the device goes from
+        // one to the next without this thread.
+        let next = match running.len() {
+            0 => jobs.recv().ok(),
+            1..MOST_RUNNING => jobs.try_recv().ok(),
+            _ => None,
         };
         match next {
             Some(job) => running.extend(start(job, &stream)),
