@@ -142,7 +142,7 @@ defmodule Emily.Native do
   end
 
   defp sizes(shape) do
-    if Enum.all?(shape, &(is_integer(&1) and &1 in 1..0x7FFFFFFF)),
+    if not List.improper?(shape) and Enum.all?(shape, &(is_integer(&1) and &1 in 1..0x7FFFFFFF)),
       do: shape,
       else: raise(ArgumentError, "from_binary: sizes must be 1..2^31-1, got #{inspect(shape)}")
   end
@@ -326,6 +326,9 @@ defmodule Emily.Native do
   Builds the graphs of expressions and returns their arrays, uncomputed, in order; an expression of
   several results gives as many.
 
+  With linear algebra among them the arrays are computed, since that may fail: what fails raises
+  here, and never where somebody reads an array.
+
       iex> [q, r] = Emily.Native.run([{:qr, {:eye, 2, 2, 0, :f32}}], :cpu)
       iex> {Emily.Native.shape(q), Emily.Native.shape(r)}
       {{2, 2}, {2, 2}}
@@ -339,7 +342,7 @@ defmodule Emily.Native do
       {:arrays, arrays} ->
         arrays
 
-      # A long graph with linear algebra, which may fail: it is computed while its caller is here.
+      # Linear algebra may fail: it is computed while its caller is here.
       {:evaluate, arrays} ->
         eval(arrays)
         arrays

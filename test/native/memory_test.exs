@@ -15,6 +15,15 @@ defmodule Emily.Native.MemoryTest do
     Native.memory().active
   end
 
+  # The heap of a process that has ended is freed a little after its answer came.
+  defp assert_back_at(before, tries \\ 400) do
+    unless abs(settled() - before) < 65_536 do
+      if tries == 0, do: flunk("#{settled() - before} bytes more than before")
+      Process.sleep(10)
+      assert_back_at(before, tries - 1)
+    end
+  end
+
   # A process's garbage is gone with the process.
   defp in_process(work), do: work |> Task.async() |> Task.await(:infinity)
 
@@ -56,7 +65,7 @@ defmodule Emily.Native.MemoryTest do
           binary_part(Native.to_binary(array), 100, 1000)
         end)
 
-      assert settled() - before >= 4 * @megabyte
+      assert_back_at(before + 4 * @megabyte)
       assert part == :binary.copy(<<3>>, 1000)
       copy = :binary.copy(part)
       assert byte_size(copy) == 1000
@@ -70,14 +79,14 @@ defmodule Emily.Native.MemoryTest do
         for _ <- 1..20, do: Native.to_binary(run({:transpose, x, [1, 0]}))
       end)
 
-      assert settled() - before < @megabyte
+      assert_back_at(before)
     end
 
     test "are copied once when they come in" do
       bytes = :binary.copy(<<5>>, 16 * @megabyte)
       before = settled()
       array = Native.from_binary(bytes, [16 * @megabyte], :u8)
-      assert (Native.memory().active - before) in (16 * @megabyte)..(17 * @megabyte)
+      assert_in_delta Native.memory().active - before, 16 * @megabyte, 65_536
       assert Native.to_binary(array) == bytes
     end
   end
@@ -87,7 +96,7 @@ defmodule Emily.Native.MemoryTest do
       in_process(fn -> churn(100) end)
       before = settled()
       in_process(fn -> churn(10_000) end)
-      assert abs(settled() - before) < 65_536
+      assert_back_at(before)
     end
 
     test "after 10,000 arrays were made, computed, read and dropped" do
@@ -99,33 +108,33 @@ defmodule Emily.Native.MemoryTest do
       in_process(fn -> Enum.each(1..100, round) end)
       before = settled()
       in_process(fn -> Enum.each(1..10_000, round) end)
-      assert abs(settled() - before) < 65_536
+      assert_back_at(before)
     end
 
     test "after failures" do
       round = fn _ ->
-        assert_raise Emily.Error, fn -> Native.eval(run({:inv, {:full, [32, 32], 0, :f32}})) end
+        assert_raise Emily.Error, fn -> run({:inv, {:full, [32, 32], 0, :f32}}) end
         assert_raise Emily.Error, fn -> run({:reshape, {:full, [1000], 0, :f32}, [2]}) end
       end
 
       in_process(fn -> Enum.each(1..20, round) end)
       before = settled()
       in_process(fn -> Enum.each(1..1_000, round) end)
-      assert abs(settled() - before) < 65_536
+      assert_back_at(before)
     end
 
-    test "after decompositions that nobody computed" do
+    test "after decompositions that nobody reads" do
       round = fn _ -> Native.run([{:qr, {:full, [64, 64], 1.0, :f32}}]) end
       before = settled()
       in_process(fn -> Enum.each(1..1_000, round) end)
-      assert abs(settled() - before) < 65_536
+      assert_back_at(before)
     end
 
     test "after 100 streams" do
       use_one = fn _ -> Native.item(run({:exp, scalar(0.0)}, Native.stream_new(:cpu))) end
       before = settled()
       in_process(fn -> Enum.each(1..100, use_one) end)
-      assert abs(settled() - before) < 65_536
+      assert_back_at(before)
     end
 
     defp churn(rounds) do
@@ -169,7 +178,7 @@ defmodule Emily.Native.MemoryTest do
       assert Native.memory().active - before < @megabyte
       Native.eval(array)
       figures = Native.memory()
-      assert figures.active - before >= 4 * @megabyte
+      assert_in_delta figures.active - before, 4 * @megabyte, 65_536
       assert figures.peak >= figures.active
       assert figures.limit > 0
       assert Native.nbytes(array) == 4 * @megabyte

@@ -88,18 +88,19 @@ impl SharedArray {
         self.evaluated.store(true, Ordering::Release);
     }
 
-    /// Whether the graph behind the array has grown so long that it must be computed before more
-    /// is added. Without linear algebra it is scheduled here, which nobody needs to wait for.
+    /// Whether the array must be computed before it is given away: linear algebra may fail, and
+    /// MLX computes with what failed as if it had not. Another graph that has grown long is scheduled
+    /// here, which nobody needs to wait for.
     pub fn must_evaluate(&self) -> bool {
-        if self.depth() < SCHEDULE_AT {
-            return false;
-        }
         if self.has_linalg() {
             return true;
         }
+        if self.depth() < SCHEDULE_AT {
+            return false;
+        }
         let job = Job::Schedule {
             arrays: vec![self.array().clone()],
-            // What fails here is not scheduled, and fails again for whoever reads it.
+            // What MLX refuses here is not scheduled, and is refused again for whoever reads it.
             done: Box::new(drop),
         };
         // With a full queue the graph grows on until the next operation tries again.

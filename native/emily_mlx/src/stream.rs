@@ -9,7 +9,7 @@ use once_cell::sync::OnceCell;
 use crate::device::{devices, Device};
 use crate::error::{refuse, Error, Result};
 use crate::ffi;
-use crate::worker::Worker;
+use crate::worker::{synchronize, Worker};
 
 /// A stream that any thread may build on. Cheap to clone.
 #[derive(Clone)]
@@ -50,8 +50,11 @@ impl StreamHandle {
             )
         }
         let stream = new_stream(device)?;
+        // MLX takes the first thread that queues work for its main one, and there alone queueing
+        // raises the failures of other work, with its own half done. That must be no worker.
+        synchronize(stream.as_ptr())?;
         // SAFETY: see `Inner`; the copy names the same stream.
-        let worker = Worker::start(SendStream(stream.clone()))?;
+        let worker = Worker::start(SendStream(stream.clone()), device)?;
         Ok(StreamHandle(Arc::new(Inner {
             device,
             stream,

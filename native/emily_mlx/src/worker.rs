@@ -9,9 +9,10 @@ use std::thread;
 use mlx_rs::{with_stream, Array, Stream};
 use parking_lot::Mutex;
 
+use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::ffi::{self, Arrays};
-use crate::stream::{adopt_thread, SendStream};
+use crate::stream::{adopt_thread, SendStream, StreamHandle};
 
 /// How many jobs may wait. Every caller waits for its own, so this is the number of processes that
 /// can evaluate at once before the next has to try again.
@@ -32,6 +33,9 @@ pub enum Job {
     /// Compute the arrays and wait for them, unless nobody wants them any more.
     Evaluate {
         arrays: Vec<Array>,
+        /// Whether linear algebra is among the work. MLX keeps its failure for the stream, not for
+        /// the array, so such a job runs alone.
+        may_fail: bool,
         wanted: Box<dyn Fn() -> bool + Send>,
         done: Done,
     },
@@ -49,11 +53,11 @@ pub struct Worker {
 }
 
 impl Worker {
-    pub(crate) fn start(stream: SendStream) -> Result<Worker> {
+    pub(crate) fn start(stream: SendStream, device: Device) -> Result<Worker> {
         let (queue, jobs) = sync_channel(QUEUE_BOUND);
         thread::Builder::new()
             .name("emily".to_owned())
-            .spawn(move || work(stream, jobs))
+            .spawn(move || work(stream, device, jobs))
             .map_err(|error| Error::Mlx(format!("no thread for a stream: {error}")))?;
         Ok(Worker { queue })
     }
@@ -74,7 +78,7 @@ struct Running {
     done: Done,
 }
 
-fn work(stream: SendStream, jobs: Receiver<Job>) {
+fn work(stream: SendStream, device: Device, jobs: Receiver<Job>) {
     let SendStream(stream) = stream;
     adopt_thread();
     let mut running: VecDeque<Running> = VecDeque::new();
@@ -87,7 +91,12 @@ fn work(stream: SendStream, jobs: Receiver<Job>) {
             _ => None,
         };
         match next {
-            Some(job) => running.extend(start(job, &stream)),
+            Some(job) => {
+                if let Job::Evaluate { may_fail: true, .. } = &job {
+                    running.drain(..).for_each(finish);
+                }
+                running.extend(start(job, &stream, device));
+            }
             None => match running.pop_front() {
                 Some(oldest) => finish(oldest),
                 // Every handle of the stream is gone.
@@ -97,17 +106,23 @@ fn work(stream: SendStream, jobs: Receiver<Job>) {
     }
 }
 
-fn start(job: Job, stream: &Stream) -> Option<Running> {
+fn start(job: Job, stream: &Stream, device: Device) -> Option<Running> {
     match job {
         Job::Evaluate {
             arrays,
+            may_fail,
             wanted,
             done,
         } => {
             let marked = || {
-                wanted()
-                    .then(|| schedule_marked(&arrays, stream))
-                    .transpose()
+                if !wanted() {
+                    return Ok(None);
+                }
+                let marker = schedule_marked(&arrays, stream)?;
+                if may_fail {
+                    settle(stream, device)?;
+                }
+                Ok(Some(marker))
             };
             match guarded(marked) {
                 Ok(Some(marker)) => Some(Running {
@@ -173,6 +188,21 @@ fn schedule<'a>(arrays: impl IntoIterator<Item = &'a Array>) -> Result<()> {
     let _graph = GRAPH.lock();
     // SAFETY: the vector is live; no other thread changes a graph meanwhile.
     ffi::status(|| unsafe { mlx_sys::mlx_async_eval(vector.as_ptr()) })
+}
+
+/// Waits for the work of a stream and takes the failure that MLX kept for it. Waiting for an array
+/// would miss a failure that came before the wait.
+fn settle(stream: &Stream, device: Device) -> Result<()> {
+    synchronize(stream.as_ptr())?;
+    match device {
+        Device::Cpu => Ok(()),
+        Device::Gpu => synchronize(StreamHandle::default_on(Device::Cpu)?.raw()),
+    }
+}
+
+pub(crate) fn synchronize(stream: mlx_sys::mlx_stream) -> Result<()> {
+    // SAFETY: the handle is live.
+    ffi::status(|| unsafe { mlx_sys::mlx_synchronize(stream) })
 }
 
 fn free<T>(arrays: T) {

@@ -91,6 +91,7 @@ fn queue_evaluation(env: Env, refs: Vec<ArrayRef>, tag: Reference) -> rustler::A
     let pid = caller.pid;
     let job = Job::Evaluate {
         arrays: graphs(&refs),
+        may_fail: refs.iter().any(|array| array.0.has_linalg()),
         wanted: Box::new(move || is_alive(pid)),
         done: Box::new(move |result| {
             if result.is_ok() {
@@ -144,6 +145,7 @@ fn to_binary<'a>(env: Env<'a>, array: Term<'a>, tag: Reference<'a>) -> NifResult
     let job = Job::Evaluate {
         // Both are computed: the array itself, so that the next reading finds it, and its copy.
         arrays: vec![array.0.array().clone(), row_major],
+        may_fail: array.0.has_linalg(),
         wanted: Box::new(move || is_alive(pid)),
         done: Box::new(move |result| {
             let copy = result.map(|arrays| {

@@ -6,10 +6,14 @@ use rustler::{types::tuple::get_tuple, Binary, Term, TermType};
 use smallvec::SmallVec;
 
 use crate::names::{self, Head};
-use crate::resources::ArrayResource;
+use crate::resources::{items, ArrayResource};
 
 /// How deep expressions may nest: decoding recurses on the scheduler's small stack.
 const MOST_NESTED: u32 = 200;
+
+/// How many tuples a call may hold. Terms share their parts where a graph would repeat them, so a
+/// small term can stand for more tuples than any memory holds; `:let` shares in the graph too.
+const MOST_TUPLES: u32 = 1 << 18;
 
 fn refuse<T>(message: String) -> Result<T> {
     Err(Error::Argument(message))
@@ -20,6 +24,7 @@ pub struct Builder<'a> {
     stream: &'a StreamHandle,
     variables: Vec<(i64, Value)>,
     nested: u32,
+    tuples: u32,
     operations: u32,
     deepest_input: u32,
     linalg: bool,
@@ -31,6 +36,7 @@ impl<'a> Builder<'a> {
             stream,
             variables: Vec::new(),
             nested: 0,
+            tuples: 0,
             operations: 0,
             deepest_input: 0,
             linalg: false,
@@ -91,7 +97,7 @@ impl<'a> Builder<'a> {
                 }
                 None => refuse(format!("expected an array, got {term:?}")),
             },
-            TermType::Tuple => self.tuple(term),
+            TermType::Tuple => self.nest(|builder| builder.tuple(term)),
             TermType::Atom => match names::argument(term) {
                 Some(item) => plain(item),
                 None => refuse(format!("{term:?} means nothing in an expression")),
@@ -101,7 +107,7 @@ impl<'a> Builder<'a> {
                 Ok(float) => plain(Arg::Number(Number::Float(float))),
                 Err(_) => refuse(format!("{term:?} is no number")),
             },
-            TermType::List => self.list(term),
+            TermType::List => self.nest(|builder| builder.list(term)),
             _ => match Binary::from_term(term).map(|text| String::from_utf8(text.to_vec())) {
                 Ok(Ok(text)) => plain(Arg::Text(text)),
                 _ => refuse(format!("{term:?} means nothing in an expression")),
@@ -109,13 +115,28 @@ impl<'a> Builder<'a> {
         }
     }
 
-    fn tuple(&mut self, term: Term<'a>) -> Result<Argument<'a>> {
+    fn nest(
+        &mut self,
+        inner: impl FnOnce(&mut Self) -> Result<Argument<'a>>,
+    ) -> Result<Argument<'a>> {
         if self.nested >= MOST_NESTED {
             return refuse(format!("an expression nests more than {MOST_NESTED} deep"));
         }
         self.nested += 1;
+        let argument = inner(self);
+        self.nested -= 1;
+        argument
+    }
+
+    fn tuple(&mut self, term: Term<'a>) -> Result<Argument<'a>> {
+        if self.tuples >= MOST_TUPLES {
+            return refuse(format!(
+                "a call holds more than {MOST_TUPLES} tuples; :let names what is repeated"
+            ));
+        }
+        self.tuples += 1;
         let elements = get_tuple(term).unwrap_or_default();
-        let argument = match elements.split_first() {
+        match elements.split_first() {
             Some((head, rest)) => match (names::head(*head), rest) {
                 (Some(Head::Op(op)), rest) => self.operation(op, rest).map(Argument::Value),
                 (Some(Head::Let), [id, value, body]) => self.bind(*id, *value, *body),
@@ -129,9 +150,7 @@ impl<'a> Builder<'a> {
                 )),
             },
             None => refuse("an empty tuple is no expression".to_owned()),
-        };
-        self.nested -= 1;
-        argument
+        }
     }
 
     fn bind(&mut self, id: Term<'a>, value: Term<'a>, body: Term<'a>) -> Result<Argument<'a>> {
@@ -155,7 +174,7 @@ impl<'a> Builder<'a> {
 
     /// Several results of expressions that may share names.
     fn several(&mut self, values: Term<'a>) -> Result<Argument<'a>> {
-        let Ok(list) = values.into_list_iterator() else {
+        let Some(list) = items(values) else {
             return refuse(format!(
                 ":tuple takes a list of expressions, got {values:?}"
             ));
@@ -179,7 +198,7 @@ impl<'a> Builder<'a> {
 
     /// Integers, or arrays and expressions.
     fn list(&mut self, term: Term<'a>) -> Result<Argument<'a>> {
-        let Ok(list) = term.into_list_iterator() else {
+        let Some(list) = items(term) else {
             return refuse(format!("{term:?} is no list"));
         };
         let mut ints = SmallVec::new();

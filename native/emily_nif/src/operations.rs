@@ -5,9 +5,9 @@ use rustler::{NifResult, NifTaggedEnum, ResourceArc, Term};
 
 use crate::error::{raise, refuse};
 use crate::expression::Builder;
-use crate::resources::{stream, ArrayRef, ArrayResource};
+use crate::resources::{items, stream, ArrayRef, ArrayResource};
 
-/// What `run` gives: arrays, and whether their graphs must be computed before they grow.
+/// What `run` gives: arrays, or arrays that must be computed since that may fail.
 #[derive(NifTaggedEnum)]
 enum Built {
     Arrays(Vec<ArrayRef>),
@@ -17,7 +17,7 @@ enum Built {
 /// Builds the graphs of expressions; gives their arrays, uncomputed.
 #[rustler::nif]
 fn run<'a>(expressions: Term<'a>, on: Term<'a>) -> NifResult<Built> {
-    let Ok(expressions) = expressions.into_list_iterator() else {
+    let Some(expressions) = items(expressions) else {
         return Err(refuse(format!(
             "run: expected a list of expressions, got {expressions:?}"
         )));
@@ -48,8 +48,12 @@ fn fused<'a>(op: Op, arguments: &[Term<'a>], on: Term<'a>) -> NifResult<ArrayRef
     match builder.operation(op, arguments).map_err(raise)? {
         Value::One(array) => {
             let shared = builder.share(array);
-            // A long graph with linear algebra is left to the next `run`.
-            let _ = shared.must_evaluate();
+            if shared.must_evaluate() {
+                return Err(refuse(format!(
+                    "{}: takes linear algebra computed, or inside an expression of run/2",
+                    op.name()
+                )));
+            }
             Ok(ResourceArc::new(ArrayResource(shared)))
         }
         Value::Many(_) => Err(refuse(format!("{} gave several arrays", op.name()))),

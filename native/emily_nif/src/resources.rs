@@ -1,7 +1,7 @@
 //! What Elixir holds by reference.
 
 use emily_mlx::{Device, SharedArray, StreamHandle};
-use rustler::{Decoder, NifResult, Resource, ResourceArc, Term};
+use rustler::{Decoder, ListIterator, NifResult, Resource, ResourceArc, Term};
 
 use crate::error::{raise, refuse};
 
@@ -32,10 +32,16 @@ pub fn array_ref(term: Term) -> NifResult<ArrayRef> {
     ArrayRef::decode(term).map_err(|_| refuse(format!("expected an array, got {term:?}")))
 }
 
+/// The items of a proper list; rustler's iterator panics at the end of an improper one.
+pub fn items(term: Term) -> Option<ListIterator> {
+    term.list_length().ok()?;
+    term.into_list_iterator().ok()
+}
+
 pub fn array_refs(term: Term) -> NifResult<Vec<ArrayRef>> {
-    match term.into_list_iterator() {
-        Ok(list) => list.map(array_ref).collect(),
-        Err(_) => Err(refuse(format!("expected a list of arrays, got {term:?}"))),
+    match items(term) {
+        Some(list) => list.map(array_ref).collect(),
+        None => Err(refuse(format!("expected a list of arrays, got {term:?}"))),
     }
 }
 

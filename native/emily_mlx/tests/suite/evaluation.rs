@@ -1,7 +1,6 @@
 //! The worker of a stream: its answers, its failures and its bounded queue.
 
 use std::sync::mpsc::{channel, Sender};
-use std::sync::Arc;
 
 use emily_mlx::{Device, Error, Job, QueueFull, SharedArray, StreamHandle};
 use mlx_rs::Array;
@@ -19,6 +18,7 @@ fn push(stream: &StreamHandle, job: Job) {
 fn evaluation(arrays: Vec<Array>, answer: Sender<emily_mlx::Result<Vec<Array>>>) -> Job {
     Job::Evaluate {
         arrays,
+        may_fail: false,
         wanted: Box::new(|| true),
         done: Box::new(move |result| drop(answer.send(result))),
     }
@@ -38,16 +38,36 @@ fn a_job_gives_its_arrays_back_in_order() {
 #[test]
 fn a_failure_is_its_own_jobs() {
     let stream = new_stream();
-    let singular = build_on(&stream, "inv", vec![own(shaped(&[0.0; 4], &[2, 2]))]).unwrap();
-    let failure = evaluate_on(&stream, singular);
-    assert!(matches!(failure, Err(Error::Mlx(_))), "{failure:?}");
-    let sum = build_on(
-        &stream,
-        "add",
-        vec![own(vector(&[1.0])), own(vector(&[2.0]))],
-    )
-    .unwrap();
-    assert_eq!(numbers_on(&stream, sum.into_iter().next().unwrap()), [3.0]);
+    let (answer, answered) = channel();
+    let count = 400;
+    for i in 0..count {
+        // Every third job is a singular matrix, and more work behind it.
+        let fails = i % 3 == 0;
+        let x = shaped(&[if fails { 0.0 } else { i as f32 }; 4], &[2, 2]);
+        let array = match fails {
+            true => build_on(&stream, "inv", vec![own(x)]).unwrap().remove(0),
+            false => x,
+        };
+        let array = (0..20).fold(array, |array, _| {
+            let double = vec![own(array.clone()), own(array)];
+            build_on(&stream, "maximum", double).unwrap().remove(0)
+        });
+        let answer = answer.clone();
+        let job = Job::Evaluate {
+            arrays: vec![array],
+            may_fail: fails,
+            wanted: Box::new(|| true),
+            done: Box::new(move |result| answer.send((i, result)).unwrap_or_default()),
+        };
+        push(&stream, job);
+    }
+    for (i, result) in answered.iter().take(count) {
+        match result {
+            Err(Error::Mlx(message)) if i % 3 == 0 => assert!(message.contains("Inverse")),
+            Ok(arrays) if i % 3 != 0 => assert_eq!(numbers(arrays[0].clone()), [i as f64; 4]),
+            other => panic!("job {i} gave {other:?}"),
+        }
+    }
 }
 
 #[test]
@@ -69,6 +89,7 @@ fn what_nobody_wants_is_not_computed() {
     let (answer, answered) = channel();
     let job = Job::Evaluate {
         arrays: vec![vector(&[1.0])],
+        may_fail: false,
         wanted: Box::new(|| false),
         done: Box::new(move |_| answer.send(()).unwrap_or_default()),
     };
@@ -84,6 +105,7 @@ fn a_panic_in_a_job_is_an_error_for_its_caller() {
     let (answer, answered) = channel();
     let job = Job::Evaluate {
         arrays: vec![vector(&[1.0])],
+        may_fail: false,
         wanted: Box::new(|| panic!("a panic that the test wants")),
         done: Box::new(move |result| drop(answer.send(result))),
     };
@@ -99,6 +121,7 @@ fn a_panic_in_an_answer_leaves_the_worker_alive() {
     for _ in 0..3 {
         let job = Job::Evaluate {
             arrays: vec![vector(&[1.0])],
+            may_fail: false,
             wanted: Box::new(|| true),
             done: Box::new(|_| panic!("a panic that the test wants")),
         };
@@ -120,6 +143,7 @@ fn a_full_queue_gives_the_job_back() {
     let (reached, is_held) = channel();
     let job = Job::Evaluate {
         arrays: vec![vector(&[1.0])],
+        may_fail: false,
         wanted: Box::new(|| true),
         done: Box::new(move |_| {
             reached.send(()).unwrap();
@@ -182,15 +206,15 @@ fn bytes_need_a_computed_array_in_row_major_order() {
 }
 
 #[test]
-fn long_graphs_are_scheduled_and_those_with_linear_algebra_evaluated() {
+fn long_graphs_are_scheduled_and_linear_algebra_is_computed_at_once() {
     let shared = |depth, linalg| SharedArray::lazy(vector(&[1.0]), cpu(), depth, linalg);
-    let short = shared(1, true);
+    let short = shared(1, false);
     assert!(!short.must_evaluate());
     assert_eq!(short.depth(), 1);
     let long = shared(100_000, false);
     assert!(!long.must_evaluate());
     assert_eq!(long.depth(), 0);
-    let failing = Arc::new(shared(100_000, true));
+    let failing = shared(1, true);
     assert!(failing.must_evaluate());
     failing.set_evaluated();
     assert!(!failing.must_evaluate() && !failing.has_linalg() && failing.is_evaluated());

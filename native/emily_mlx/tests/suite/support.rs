@@ -92,6 +92,7 @@ pub fn evaluate_on(stream: &StreamHandle, arrays: Vec<Array>) -> Result<Vec<Arra
     let (answer, answered) = channel();
     let job = Job::Evaluate {
         arrays,
+        may_fail: false,
         wanted: Box::new(|| true),
         done: Box::new(move |result| answer.send(result).expect("the test waits")),
     };
