@@ -7,6 +7,7 @@ use once_cell::sync::Lazy;
 
 use crate::error::Result;
 use crate::ffi::wrapped;
+use crate::worker::graph;
 
 /// What the allocator holds.
 #[derive(Clone, Copy, Debug)]
@@ -34,12 +35,15 @@ pub fn set_limit(bytes: usize) -> Result<usize> {
     wrapped(|| memory::set_memory_limit(bytes))
 }
 
-/// Sets how many freed bytes are kept; returns the limit before.
+/// Sets how many freed bytes are kept; returns the limit before. Waits for the streams of the CPU.
 pub fn set_cache_limit(bytes: usize) -> Result<usize> {
+    let _graph = graph();
     wrapped(|| memory::set_cache_limit(bytes))
 }
 
+/// Gives the kept bytes back. Waits for the streams of the CPU.
 pub fn clear_cache() -> Result<()> {
+    let _graph = graph();
     wrapped(memory::clear_cache)
 }
 

@@ -54,7 +54,7 @@ impl StreamHandle {
         // raises the failures of other work, with its own half done. That must be no worker.
         synchronize(stream.as_ptr())?;
         // SAFETY: see `Inner`; the copy names the same stream.
-        let worker = Worker::start(SendStream(stream.clone()), device)?;
+        let worker = Worker::start(SendStream(stream.clone()))?;
         Ok(StreamHandle(Arc::new(Inner {
             device,
             stream,

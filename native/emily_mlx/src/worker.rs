@@ -7,7 +7,7 @@ use std::sync::mpsc::{sync_channel, Receiver, SyncSender, TrySendError};
 use std::thread;
 
 use mlx_rs::{with_stream, Array, Stream};
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 
 use crate::device::Device;
 use crate::error::{Error, Result};
@@ -25,6 +25,12 @@ const MOST_RUNNING: usize = 2;
 /// thread at a time. Also held while arrays that were computed together are freed before they were
 /// computed, since MLX counts their references without a lock.
 static GRAPH: Mutex<()> = Mutex::new(());
+
+/// Keeps jobs from being scheduled. While a job that may fail is, whoever else waits for streams
+/// would take its failure.
+pub(crate) fn graph() -> MutexGuard<'static, ()> {
+    GRAPH.lock()
+}
 
 /// What is told of a job's end, on the worker's thread.
 pub type Done = Box<dyn FnOnce(Result<Vec<Array>>) + Send>;
@@ -53,11 +59,11 @@ pub struct Worker {
 }
 
 impl Worker {
-    pub(crate) fn start(stream: SendStream, device: Device) -> Result<Worker> {
+    pub(crate) fn start(stream: SendStream) -> Result<Worker> {
         let (queue, jobs) = sync_channel(QUEUE_BOUND);
         thread::Builder::new()
             .name("emily".to_owned())
-            .spawn(move || work(stream, device, jobs))
+            .spawn(move || work(stream, jobs))
             .map_err(|error| Error::Mlx(format!("no thread for a stream: {error}")))?;
         Ok(Worker { queue })
     }
@@ -78,7 +84,7 @@ struct Running {
     done: Done,
 }
 
-fn work(stream: SendStream, device: Device, jobs: Receiver<Job>) {
+fn work(stream: SendStream, jobs: Receiver<Job>) {
     let SendStream(stream) = stream;
     adopt_thread();
     let mut running: VecDeque<Running> = VecDeque::new();
@@ -95,7 +101,7 @@ fn work(stream: SendStream, device: Device, jobs: Receiver<Job>) {
                 if let Job::Evaluate { may_fail: true, .. } = &job {
                     running.drain(..).for_each(finish);
                 }
-                running.extend(start(job, &stream, device));
+                running.extend(start(job, &stream));
             }
             None => match running.pop_front() {
                 Some(oldest) => finish(oldest),
@@ -106,7 +112,7 @@ fn work(stream: SendStream, device: Device, jobs: Receiver<Job>) {
     }
 }
 
-fn start(job: Job, stream: &Stream, device: Device) -> Option<Running> {
+fn start(job: Job, stream: &Stream) -> Option<Running> {
     match job {
         Job::Evaluate {
             arrays,
@@ -118,11 +124,7 @@ fn start(job: Job, stream: &Stream, device: Device) -> Option<Running> {
                 if !wanted() {
                     return Ok(None);
                 }
-                let marker = schedule_marked(&arrays, stream)?;
-                if may_fail {
-                    settle(stream, device)?;
-                }
-                Ok(Some(marker))
+                schedule_marked(&arrays, may_fail, stream).map(Some)
             };
             match guarded(marked) {
                 Ok(Some(marker)) => Some(Running {
@@ -176,28 +178,34 @@ fn guarded<T>(job: impl FnOnce() -> Result<T>) -> Result<T> {
     catch_unwind(AssertUnwindSafe(job)).unwrap_or_else(|_| Err(panicked()))
 }
 
-fn schedule_marked(arrays: &[Array], stream: &Stream) -> Result<Array> {
+fn schedule_marked(arrays: &[Array], may_fail: bool, stream: &Stream) -> Result<Array> {
     let marker = ffi::wrapped(|| with_stream(stream, || Array::zeros::<u8>(&[])))?;
     // First, since MLX ends its evaluation on the stream of the first array.
-    schedule([&marker].into_iter().chain(arrays))?;
-    Ok(marker)
+    let vector = Arrays::new([&marker].into_iter().chain(arrays))?;
+    let graph = graph();
+    let scheduled = async_eval(&vector, &graph);
+    // With the lock held, nobody schedules work that waits for what has failed and fails with it.
+    let settled = if may_fail { settle(stream) } else { Ok(()) };
+    scheduled.and(settled).map(|()| marker)
 }
 
-fn schedule<'a>(arrays: impl IntoIterator<Item = &'a Array>) -> Result<()> {
+fn schedule(arrays: &[Array]) -> Result<()> {
     let vector = Arrays::new(arrays)?;
-    let _graph = GRAPH.lock();
-    // SAFETY: the vector is live; no other thread changes a graph meanwhile.
-    ffi::status(|| unsafe { mlx_sys::mlx_async_eval(vector.as_ptr()) })
+    async_eval(&vector, &graph())
 }
 
-/// Waits for the work of a stream and takes the failure that MLX kept for it. Waiting for an array
-/// would miss a failure that came before the wait.
-fn settle(stream: &Stream, device: Device) -> Result<()> {
-    synchronize(stream.as_ptr())?;
-    match device {
-        Device::Cpu => Ok(()),
-        Device::Gpu => synchronize(StreamHandle::default_on(Device::Cpu)?.raw()),
-    }
+fn async_eval(arrays: &Arrays, _graph: &MutexGuard<()>) -> Result<()> {
+    // SAFETY: the vector is live; the lock keeps every other thread from changing a graph.
+    ffi::status(|| unsafe { mlx_sys::mlx_async_eval(arrays.as_ptr()) })
+}
+
+/// Waits for the work of a stream and takes the failure that MLX keeps for it; waiting for an array
+/// would miss a failure that came before the wait. The CPU's default stream takes part: it computes
+/// linear algebra for a GPU and pieces of graphs of other streams, and streams that wait for one
+/// another hand a failure on.
+fn settle(stream: &Stream) -> Result<()> {
+    let own = synchronize(stream.as_ptr());
+    own.and(synchronize(StreamHandle::default_on(Device::Cpu)?.raw()))
 }
 
 pub(crate) fn synchronize(stream: mlx_sys::mlx_stream) -> Result<()> {
@@ -206,6 +214,6 @@ pub(crate) fn synchronize(stream: mlx_sys::mlx_stream) -> Result<()> {
 }
 
 fn free<T>(arrays: T) {
-    let _graph = GRAPH.lock();
+    let _graph = graph();
     drop(arrays);
 }

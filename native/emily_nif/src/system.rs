@@ -60,12 +60,13 @@ fn set_memory_limit(bytes: usize) -> NifResult<usize> {
     memory::set_limit(bytes).map_err(raise)
 }
 
-#[rustler::nif]
+// This and the next wait for the work of every stream of the CPU.
+#[rustler::nif(schedule = "DirtyIo")]
 fn set_cache_limit(bytes: usize) -> NifResult<usize> {
     memory::set_cache_limit(bytes).map_err(raise)
 }
 
-#[rustler::nif]
+#[rustler::nif(schedule = "DirtyIo")]
 fn clear_cache() -> NifResult<Atom> {
     memory::clear_cache().map_err(raise)?;
     Ok(rustler::types::atom::ok())

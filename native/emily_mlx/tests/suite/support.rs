@@ -89,10 +89,19 @@ pub fn refusal(name: &str, args: Vec<Arg>) -> String {
 
 /// Computes arrays on the worker of a stream and waits for its answer.
 pub fn evaluate_on(stream: &StreamHandle, arrays: Vec<Array>) -> Result<Vec<Array>> {
+    answer_of(stream, arrays, false)
+}
+
+/// As `evaluate_on`, for arrays with linear algebra behind them.
+pub fn evaluate_failing(stream: &StreamHandle, arrays: Vec<Array>) -> Result<Vec<Array>> {
+    answer_of(stream, arrays, true)
+}
+
+fn answer_of(stream: &StreamHandle, arrays: Vec<Array>, may_fail: bool) -> Result<Vec<Array>> {
     let (answer, answered) = channel();
     let job = Job::Evaluate {
         arrays,
-        may_fail: false,
+        may_fail,
         wanted: Box::new(|| true),
         done: Box::new(move |result| answer.send(result).expect("the test waits")),
     };

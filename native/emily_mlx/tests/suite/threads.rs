@@ -103,3 +103,24 @@ fn one_sibling_is_computed_while_another_is_dropped() {
         }
     });
 }
+
+/// MLX hands a failure on to every stream that waits for the one that failed.
+#[test]
+fn a_failure_on_one_stream_is_none_on_another() {
+    on_threads(4, |i| {
+        let stream = StreamHandle::new(Device::Cpu).expect("the CPU takes any number of streams");
+        for _ in 0..100 {
+            if i % 2 == 0 {
+                let singular = vec![own(shaped(&[0.0; 4], &[2, 2]))];
+                let inverse = build_on(&stream, "inv", singular).unwrap();
+                let weight = vec![own(inverse[0].clone()), emily_mlx::Arg::Nil, float(0.0)];
+                let normed = build_on(&stream, "rms_norm", weight).unwrap();
+                assert!(evaluate_failing(&stream, normed).is_err());
+            } else {
+                let x = vec![own(vector(&[3.0; 4])), emily_mlx::Arg::Nil, float(0.0)];
+                let normed = build_on(&stream, "rms_norm", x).unwrap().remove(0);
+                assert_near(&numbers_on(&stream, normed), &[1.0; 4]);
+            }
+        }
+    });
+}
