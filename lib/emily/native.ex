@@ -57,10 +57,10 @@ defmodule Emily.Native do
     * indices, clamped into their axis: `{:take, x, indices, axis}`,
       `{:take_along_axis, x, indices, axis}`, `{:gather, x, [indices], axes, slice_sizes}`,
       `{:scatter, x, [indices], updates, axes}`, and likewise `scatter_add`, `_prod`, `_max`, `_min`
-    * linear algebra, on the CPU always: `{:cholesky, x, upper}`, `{:qr, x}` (two results),
-      `{:svd, x, vectors}` (three, or one), `{:eigh, x, upper}` (two), `{:lu, x}` (three),
-      `{:lu_factor, x}` (two), `{:solve, a, b}`, `{:solve_triangular, a, b, upper}`, `{:inv, x}`,
-      `{:det, x}`
+    * linear algebra, on the CPU always and computed at once: `{:cholesky, x, upper}`,
+      `{:qr, x}` (two results), `{:svd, x, vectors}` (three, or one), `{:eigh, x, upper}` (two),
+      `{:lu, x}` (three), `{:lu_factor, x}` (two), `{:solve, a, b}`,
+      `{:solve_triangular, a, b, upper}`, `{:inv, x}`, `{:det, x}`
     * `{:fft, x, length, axis}`, and likewise `ifft rfft irfft`
     * `{:conv, x, kernel, strides, low, high, kernel_dilation, input_dilation, groups, flip}`
     * fused kernels: `{:rms_norm, x, weight, eps}`, `{:layer_norm, x, weight, bias, eps}`,
