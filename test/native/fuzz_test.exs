@@ -14,7 +14,7 @@ defmodule Emily.Native.FuzzTest do
   @reductions ~w(sum prod max min mean all any logsumexp softmax)a
   @along ~w(argmax argmin cumsum cumprod cummax cummin logcumsumexp)a
   @decompositions ~w(qr lu lu_factor inv det)a
-  @texts ["", "->" | ~w(ij,jk->ik ii->i ...ij->...ji ij, i,i ab,bc,cd->ad 1 ij-> i..j é iii
+  @texts ["", "->", "ij," | ~w(ij,jk->ik ii->i ...ij->...ji i,i ab,bc,cd->ad 1 ij-> i..j é iii
                         ij,jk->iz A,B->AB ij->ijk)]
 
   test "no expression ends the VM" do
