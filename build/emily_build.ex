@@ -54,10 +54,10 @@ defmodule Emily.Build do
       libraries = Path.join(Mlx.libraries("cpu", openblas), "mlx/lib")
       prepared = prepared(linker)
       write_config(linker ++ [prepared: prepared, libraries: libraries])
-      [Mlx.libraries(variant, openblas), Nif.built(sources, &cargo/2)]
+      [Mlx.libraries(variant, openblas), Nif.built(sources, Nif.target(@native), &cargo/2)]
     else
       write_config([])
-      [Nif.built(sources, &cargo/2)]
+      [Nif.built(sources, Nif.target(@native), &cargo/2)]
     end
   end
 
@@ -80,7 +80,7 @@ defmodule Emily.Build do
   # In a checkout of Emily the configuration goes where plain `cargo` and editors find it; as a package
   # in somebody's project its sources stay as they are.
   defp write_config(options) do
-    text = Nif.cargo_config(options)
+    text = Nif.cargo_config([target: Nif.target(@native)] ++ options)
     file = config_file()
 
     Failure.files("write #{file}", fn ->
@@ -99,10 +99,9 @@ defmodule Emily.Build do
 
   defp cargo(arguments, env) do
     options = if checkout?(), do: [], else: ["--config", config_file()]
-    show = hd(arguments) != "clean"
 
     {output, status} =
-      Command.run("cargo", options ++ arguments, cd: @native, env: env, show: show)
+      Command.run("cargo", options ++ arguments, cd: @native, env: env, show: true)
 
     status == 0 || Failure.program("cargo #{hd(arguments)}", "cargo", output, status)
     :ok

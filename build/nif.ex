@@ -5,6 +5,7 @@ defmodule Emily.Build.Nif do
   alias Emily.Build.{Cache, Command, Failure}
 
   @kept 12
+  @kept_targets 6
 
   @doc "The sources under `native/` that the library depends on, with their contents."
   def sources(native) do
@@ -15,8 +16,18 @@ defmodule Emily.Build.Nif do
     |> Enum.map(&{Path.relative_to(&1, native), File.read!(&1)})
   end
 
-  @doc "The folder with the built library for these sources."
-  def built(sources, cargo) do
+  @doc """
+  Cargo's target folder for the sources at `native`.
+
+  Checkouts do not share one: cargo takes a newer library of another checkout for fresh.
+  """
+  def target(native) do
+    hash = :crypto.hash(:sha256, native) |> Base.encode16(case: :lower) |> binary_part(0, 12)
+    Cache.path(["target", hash])
+  end
+
+  @doc "The folder with the library built of these sources in cargo's folder `target`."
+  def built(sources, target, cargo) do
     rustc =
       Command.output("rustc", ["--version"]) ||
         Failure.stop("Rust is not there.", Failure.install("rust"))
@@ -24,24 +35,20 @@ defmodule Emily.Build.Nif do
     hash = :crypto.hash(:sha256, :erlang.term_to_binary({rustc, sources}))
     key = hash |> Base.encode16(case: :lower) |> binary_part(0, 24)
 
-    folder = Cache.entry(["nif", key], &build(&1, cargo))
+    folder = Cache.entry(["nif", key], &build(&1, target, cargo))
     File.touch(folder)
     Cache.keep_newest("nif", @kept)
+    Cache.keep_newest("target", @kept_targets)
     folder
   end
 
-  # Cargo gives a cdylib the same file name for every checkout that shares the target folder, so
-  # an earlier one is cleaned away first.
-  defp build(folder, cargo) do
+  defp build(folder, target, cargo) do
     Mix.shell().info("emily: compiling the NIF with cargo")
-    release = Cache.path("target/release")
     metal = Cache.path("metal")
-
-    if File.dir?(release), do: cargo.(~w(clean --release --package emily_nif), [])
     cargo.(~w(build --release --package emily_nif), [{"MLX_RS_METAL_PATH", metal}])
 
     {extension, beside} = products(metal)
-    library = Path.join(release, "libemily_nif.#{extension}")
+    library = Path.join([target, "release", "libemily_nif.#{extension}"])
     File.cp!(library, Path.join(folder, "libemily_nif.so"))
     for file <- beside, do: File.cp!(file, Path.join(folder, Path.basename(file)))
   end
@@ -56,13 +63,13 @@ defmodule Emily.Build.Nif do
   @doc """
   The cargo configuration, as text.
 
-  With `:linker`, that program links for `:triple`. With `:prepared` and `:libraries`, the prebuilt MLX takes
+  With `:target`, cargo works in that folder. With `:linker`, that program links for `:triple`. With `:prepared` and `:libraries`, the prebuilt MLX takes
   the place of mlx-sys's build script. The paths that would end up in the library are replaced by
   short names, so that it is the same wherever it is built.
   """
   def cargo_config(options) do
     options = Map.new(options)
-    Enum.join([common_config(), linker_config(options), mlx_config(options)], "\n")
+    Enum.join([common_config(options), linker_config(options), mlx_config(options)], "\n")
   end
 
   # The C++ compiler knows where its own library is; `cc` may be of another version.
@@ -87,7 +94,7 @@ defmodule Emily.Build.Nif do
 
   defp mlx_config(_), do: ""
 
-  defp common_config do
+  defp common_config(%{target: target}) do
     cargo_home = System.get_env("CARGO_HOME") || Path.expand("~/.cargo")
 
     remapped =
@@ -97,7 +104,7 @@ defmodule Emily.Build.Nif do
     """
     # Written by `mix compile`.
     [build]
-    target-dir = #{inspect(Cache.path("target"))}
+    target-dir = #{inspect(target)}
     rustflags = #{inspect(remapped)}
     """
   end
