@@ -12,7 +12,7 @@ use crate::worker::{Job, QueueFull};
 
 /// How many operations may wait behind an array before they are scheduled unasked. It bounds the
 /// graph of a loop that never reads, and keeps the device busy while Elixir builds.
-const SCHEDULE_AT: u32 = 256;
+const SCHEDULE_AT: u32 = 64;
 
 /// An array with what is known of its graph.
 pub struct SharedArray {
