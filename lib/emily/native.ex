@@ -513,6 +513,8 @@ defmodule Emily.Native do
   @doc """
   A new stream on a device: its work runs beside that of others.
 
+  MLX keeps a stream and its thread for the life of the VM: make few.
+
       iex> stream = Emily.Native.stream_new(:cpu)
       iex> [x] = Emily.Native.run([{:full, [], 1, :s32}], stream)
       iex> Emily.Native.item(x)

@@ -9,7 +9,7 @@ use once_cell::sync::OnceCell;
 use crate::device::{devices, Device};
 use crate::error::{refuse, Error, Result};
 use crate::ffi;
-use crate::worker::{synchronize, Worker};
+use crate::worker::{graph, synchronize, Worker};
 
 /// A stream that any thread may build on. Cheap to clone.
 #[derive(Clone)]
@@ -122,8 +122,11 @@ fn new_stream(device: Device) -> Result<Stream> {
         ffi::wrapped(|| Stream::try_default_on_device(&device))
     };
     let before = default()?;
+    // MLX keeps such streams in a map without a lock, where scheduling looks them up.
+    let graph = graph();
     // SAFETY: the device's handle is live; the stream made is freed below.
     let raw = unsafe { mlx_sys::mlx_stream_new_thread_unsafe(device.raw().0) };
+    drop(graph);
     if raw.ctx.is_null() {
         return Err(Error::Mlx("MLX made no stream".to_owned()));
     }

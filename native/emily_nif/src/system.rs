@@ -30,7 +30,8 @@ fn mlx_version() -> NifResult<String> {
     emily_mlx::version().map_err(raise)
 }
 
-#[rustler::nif]
+/// A new stream waits for what is being scheduled.
+#[rustler::nif(schedule = "DirtyIo")]
 fn stream_new(name: Term) -> NifResult<ResourceArc<StreamResource>> {
     let stream = StreamHandle::new(device(name)?).map_err(raise)?;
     Ok(ResourceArc::new(StreamResource(stream)))
