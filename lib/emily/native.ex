@@ -381,7 +381,8 @@ defmodule Emily.Native do
   turns by `p * scale / base^(2i / dims)`.
 
   Positions run along the last axis but one and begin at `offset`, an integer array: a scalar, or
-  one for each entry of the first axis. With `traditional` a plane is a pair of neighbours, else
+  one for each entry of the first axis (on CUDA not negative: MLX's kernel reads such an offset as
+  a huge one). With `traditional` a plane is a pair of neighbours, else
   the two halves of `dims`. What lies beyond `dims` passes unchanged.
 
       iex> [x, offset] = Emily.Native.run([{:full, [1, 1, 2, 4], 1.0, :f32}, {:full, [], 0, :s32}])
