@@ -4,8 +4,7 @@ defmodule Emily.Native do
 
   An array is a reference to an MLX array. Operations are lazy: `run/2` and the fused kernels add
   to a graph and return at once; `eval/1`, `to_binary/1` and `item/1` compute. What computes waits
-  for a message from the worker of the array's stream, so no scheduler of the BEAM ever waits for
-  MLX.
+  for a message from the worker of the array's stream, so no scheduler waits for a computation.
 
       iex> x = Emily.Native.from_binary(<<1.0::float-32-native, 2.0::float-32-native>>, [2], :f32)
       iex> [y] = Emily.Native.run([{:add, x, {:multiply, x, x}}])

@@ -1,5 +1,6 @@
-//! The NIF library: decodes terms, calls `emily_mlx`, encodes what it gives. No function here waits
-//! for MLX: what must be computed is queued, and its answer is a message.
+//! The NIF library: decodes terms, calls `emily_mlx`, encodes what it gives. What must be computed is
+//! queued, and its answer is a message; the few functions that wait for MLX's scheduling (new streams,
+//! the cache) are dirty.
 
 mod arrays;
 mod error;
