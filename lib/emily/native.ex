@@ -280,7 +280,8 @@ defmodule Emily.Native do
   end
 
   # The worker always answers, so there is no time-out: a long computation is no failure.
-  defp await(tag) do
+  @doc false
+  def await(tag) do
     receive do
       {^tag, :ok} -> collect_garbage()
       {^tag, {:ok, binary}} -> with :ok <- collect_garbage(), do: binary
@@ -316,7 +317,8 @@ defmodule Emily.Native do
   end
 
   # Thousands of processes wait for the stream: this one tries again a little later.
-  defp again(fun) do
+  @doc false
+  def again(fun) do
     Process.sleep(1)
     fun.()
   end
@@ -336,16 +338,15 @@ defmodule Emily.Native do
       ** (Emily.Error) [reshape] Cannot reshape array of size 3 into shape (2).
   """
   @spec run([expression()], device()) :: [array()]
-  def run(expressions, device \\ default_device()) do
-    case Nif.run(expressions, device) do
-      {:arrays, arrays} ->
-        arrays
+  def run(expressions, device \\ default_device()), do: built(Nif.run(expressions, device))
 
-      # Linear algebra may fail: it is computed while its caller is here.
-      {:evaluate, arrays} ->
-        eval(arrays)
-        arrays
-    end
+  @doc false
+  def built({:arrays, arrays}), do: arrays
+
+  # Linear algebra may fail: it is computed while its caller is here.
+  def built({:evaluate, arrays}) do
+    eval(arrays)
+    arrays
   end
 
   @doc """

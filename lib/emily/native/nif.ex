@@ -14,6 +14,10 @@ defmodule Emily.Native.Nif do
   end
 
   def run(_expressions, _device), do: stub()
+  def compile(_function), do: stub()
+  def run_program(_program, _arrays, _device), do: stub()
+  def run_long_program(_program, _arrays, _device), do: stub()
+  def run_waiting_program(_program, _arrays, _device, _tag), do: stub()
 
   def rms_norm(_x, _weight, _eps, _device), do: stub()
   def layer_norm(_x, _weight, _bias, _eps, _device), do: stub()

@@ -1,5 +1,6 @@
 //! The arguments of one operation, read in order by the operation itself.
 
+use std::borrow::Cow;
 use std::cell::Cell;
 
 use mlx_rs::Array;
@@ -9,16 +10,11 @@ use crate::create::Number;
 use crate::dtype::Dtype;
 use crate::error::{refuse, Result};
 
-/// One argument of an operation.
-#[derive(Debug)]
-pub enum Arg<'a> {
-    /// An array that somebody else holds.
-    Borrowed(&'a Array),
-    /// An array computed for this operation.
-    Owned(Array),
-    Arrays(Vec<Array>),
+/// What an argument is when it is no array.
+#[derive(Clone, Debug)]
+pub enum Literal {
     Number(Number),
-    Ints(SmallVec<[i64; 8]>),
+    Ints(Vec<i64>),
     Bool(bool),
     Dtype(Dtype),
     /// Attention's `causal` mask.
@@ -27,18 +23,50 @@ pub enum Arg<'a> {
     Nil,
 }
 
+impl Literal {
+    fn kind(&self) -> &'static str {
+        match self {
+            Literal::Number(_) => "a number",
+            Literal::Ints(_) => "a list of integers",
+            Literal::Bool(_) => "a boolean",
+            Literal::Dtype(_) => "a type",
+            Literal::Causal => ":causal",
+            Literal::Text(_) => "a string",
+            Literal::Nil => "nil",
+        }
+    }
+}
+
+/// One argument of an operation.
+#[derive(Debug)]
+pub enum Arg<'a> {
+    /// An array that somebody else holds.
+    Borrowed(&'a Array),
+    /// An array computed for this operation.
+    Owned(Array),
+    Arrays(Vec<Array>),
+    Literal(Cow<'a, Literal>),
+}
+
+impl From<Literal> for Arg<'_> {
+    fn from(literal: Literal) -> Self {
+        Arg::Literal(Cow::Owned(literal))
+    }
+}
+
 impl Arg<'_> {
     fn kind(&self) -> &'static str {
         match self {
             Arg::Borrowed(_) | Arg::Owned(_) => "an array",
             Arg::Arrays(_) => "a list of arrays",
-            Arg::Number(_) => "a number",
-            Arg::Ints(_) => "a list of integers",
-            Arg::Bool(_) => "a boolean",
-            Arg::Dtype(_) => "a type",
-            Arg::Causal => ":causal",
-            Arg::Text(_) => "a string",
-            Arg::Nil => "nil",
+            Arg::Literal(literal) => literal.kind(),
+        }
+    }
+
+    fn literal(&self) -> Option<&Literal> {
+        match self {
+            Arg::Literal(literal) => Some(literal),
+            _ => None,
         }
     }
 
@@ -107,9 +135,10 @@ impl<'a> Args<'a> {
     }
 
     pub(crate) fn optional_array(&self) -> Result<Option<&Array>> {
-        match self.take()? {
-            Arg::Nil => Ok(None),
-            item => match item.as_array() {
+        let item = self.take()?;
+        match item.literal() {
+            Some(Literal::Nil) => Ok(None),
+            _ => match item.as_array() {
                 Some(array) => Ok(Some(array)),
                 None => self.wrong("an array or nil", item),
             },
@@ -118,10 +147,11 @@ impl<'a> Args<'a> {
 
     /// Attention's mask: none, causal or an array.
     pub(crate) fn mask(&self) -> Result<Mask<'_>> {
-        match self.take()? {
-            Arg::Nil => Ok(Mask::None),
-            Arg::Causal => Ok(Mask::Causal),
-            item => match item.as_array() {
+        let item = self.take()?;
+        match item.literal() {
+            Some(Literal::Nil) => Ok(Mask::None),
+            Some(Literal::Causal) => Ok(Mask::Causal),
+            _ => match item.as_array() {
                 Some(array) => Ok(Mask::Array(array)),
                 None => self.wrong("an array, :causal or nil", item),
             },
@@ -129,72 +159,81 @@ impl<'a> Args<'a> {
     }
 
     pub(crate) fn arrays(&self) -> Result<&[Array]> {
-        match self.take()? {
-            Arg::Arrays(arrays) => Ok(arrays),
-            Arg::Ints(ints) if ints.is_empty() => Ok(&[]),
-            item => self.wrong("a list of arrays", item),
+        let item = self.take()?;
+        match (item, item.literal()) {
+            (Arg::Arrays(arrays), _) => Ok(arrays),
+            (_, Some(Literal::Ints(ints))) if ints.is_empty() => Ok(&[]),
+            _ => self.wrong("a list of arrays", item),
         }
     }
 
     pub(crate) fn number(&self) -> Result<Number> {
-        match self.take()? {
-            Arg::Number(number) => Ok(*number),
-            item => self.wrong("a number", item),
+        let item = self.take()?;
+        match item.literal() {
+            Some(Literal::Number(number)) => Ok(*number),
+            _ => self.wrong("a number", item),
         }
     }
 
     pub(crate) fn float(&self) -> Result<f64> {
-        match self.take()? {
-            Arg::Number(Number::Int(int)) => Ok(*int as f64),
-            Arg::Number(Number::Float(float)) => Ok(*float),
-            item => self.wrong("a real number", item),
+        let item = self.take()?;
+        match item.literal() {
+            Some(Literal::Number(Number::Int(int))) => Ok(*int as f64),
+            Some(Literal::Number(Number::Float(float))) => Ok(*float),
+            _ => self.wrong("a real number", item),
         }
     }
 
     pub(crate) fn optional_float(&self) -> Result<Option<f64>> {
-        match self.take()? {
-            Arg::Nil => Ok(None),
-            Arg::Number(Number::Int(int)) => Ok(Some(*int as f64)),
-            Arg::Number(Number::Float(float)) => Ok(Some(*float)),
-            item => self.wrong("a real number or nil", item),
+        let item = self.take()?;
+        match item.literal() {
+            Some(Literal::Nil) => Ok(None),
+            Some(Literal::Number(Number::Int(int))) => Ok(Some(*int as f64)),
+            Some(Literal::Number(Number::Float(float))) => Ok(Some(*float)),
+            _ => self.wrong("a real number or nil", item),
         }
     }
 
     pub(crate) fn int(&self) -> Result<i32> {
-        match self.take()? {
-            Arg::Number(Number::Int(int)) => match i32::try_from(*int) {
+        let item = self.take()?;
+        match item.literal() {
+            Some(Literal::Number(Number::Int(int))) => match i32::try_from(*int) {
                 Ok(int) => Ok(int),
                 Err(_) => refuse!("{}: {int} does not fit 32 bits", self.op),
             },
-            item => self.wrong("an integer", item),
+            _ => self.wrong("an integer", item),
         }
     }
 
     pub(crate) fn bool(&self) -> Result<bool> {
-        match self.take()? {
-            Arg::Bool(bool) => Ok(*bool),
-            item => self.wrong("a boolean", item),
+        let item = self.take()?;
+        match item.literal() {
+            Some(Literal::Bool(bool)) => Ok(*bool),
+            _ => self.wrong("a boolean", item),
         }
     }
 
     pub(crate) fn dtype(&self) -> Result<Dtype> {
-        match self.take()? {
-            Arg::Dtype(dtype) => Ok(*dtype),
-            item => self.wrong("a type", item),
+        let item = self.take()?;
+        match item.literal() {
+            Some(Literal::Dtype(dtype)) => Ok(*dtype),
+            _ => self.wrong("a type", item),
         }
     }
 
     pub(crate) fn text(&self) -> Result<&str> {
-        match self.take()? {
-            Arg::Text(text) => Ok(text),
-            item => self.wrong("a string", item),
+        let item = self.take()?;
+        match item.literal() {
+            Some(Literal::Text(text)) => Ok(text),
+            _ => self.wrong("a string", item),
         }
     }
 
     pub(crate) fn wide_ints(&self) -> Result<&[i64]> {
-        match self.take()? {
-            Arg::Ints(ints) => Ok(ints),
-            item => self.wrong("a list of integers", item),
+        let item = self.take()?;
+        match item.literal() {
+            Some(Literal::Ints(ints)) => Ok(ints),
+            _ => self.wrong("a list of integers", item),
         }
     }
 

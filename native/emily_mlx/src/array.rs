@@ -88,26 +88,25 @@ impl SharedArray {
         self.evaluated.store(true, Ordering::Release);
     }
 
-    /// Whether the array must be computed before it is given away: linear algebra may fail, and
-    /// MLX computes with what failed as if it had not. Another graph that has grown long is scheduled
-    /// here, which nobody needs to wait for.
-    pub fn must_evaluate(&self) -> bool {
-        if self.has_linalg() {
-            return true;
-        }
-        if self.depth() < SCHEDULE_AT {
-            return false;
+    /// Starts computing the results of a graph that has grown long, which nobody needs to wait for.
+    pub fn schedule_long<'a>(results: impl Iterator<Item = &'a SharedArray> + Clone) {
+        let Some(deepest) = results.clone().max_by_key(|array| array.depth()) else {
+            return;
+        };
+        if deepest.depth() < SCHEDULE_AT {
+            return;
         }
         let job = Job::Schedule {
-            arrays: vec![self.array().clone()],
+            arrays: results.clone().map(|array| array.array().clone()).collect(),
             // What MLX refuses here is not scheduled, and is refused again for whoever reads it.
             done: Box::new(drop),
         };
         // With a full queue the graph grows on until the next operation tries again.
-        if self.stream.worker().push(job).is_ok() {
-            self.depth.store(0, Ordering::Relaxed);
+        if deepest.stream.worker().push(job).is_ok() {
+            for array in results {
+                array.depth.store(0, Ordering::Relaxed);
+            }
         }
-        false
     }
 
     /// The same elements in row-major order: the array itself where they are.

@@ -16,13 +16,15 @@ mod ffi;
 mod fused;
 mod index;
 mod linalg;
+mod liveness;
 pub mod memory;
 mod op;
+pub mod program;
 mod shape;
 mod stream;
 mod worker;
 
-pub use args::{Arg, Args};
+pub use args::{Arg, Args, Literal};
 pub use array::SharedArray;
 pub use create::{from_bytes, Number};
 pub use device::{devices, version, Device, Info};

@@ -162,9 +162,7 @@ fn finish(running: Running) {
         marker,
         done,
     } = running;
-    // SAFETY: the handle is live, and the marker is this thread's alone.
-    let wait = || ffi::status(|| unsafe { mlx_sys::_mlx_array_wait(marker.as_ptr()) });
-    answer(done, guarded(wait).map(|()| arrays));
+    answer(done, guarded(|| wait(&marker)).map(|()| arrays));
 }
 
 /// A panic while an answer is given is its caller's loss only.
@@ -189,7 +187,18 @@ fn schedule_marked(arrays: &[Array], may_fail: bool, stream: &Stream) -> Result<
     scheduled.and(settled).map(|()| marker)
 }
 
-fn schedule(arrays: &[Array]) -> Result<()> {
+/// Computes arrays on the calling thread, which waits.
+pub(crate) fn compute(arrays: &[Array], may_fail: bool, stream: &StreamHandle) -> Result<()> {
+    wait(&schedule_marked(arrays, may_fail, stream.mlx_rs())?)
+}
+
+fn wait(marker: &Array) -> Result<()> {
+    // SAFETY: the handle is live, and the marker is this thread's alone.
+    ffi::status(|| unsafe { mlx_sys::_mlx_array_wait(marker.as_ptr()) })
+}
+
+/// Starts computing arrays.
+pub(crate) fn schedule(arrays: &[Array]) -> Result<()> {
     let vector = Arrays::new(arrays)?;
     async_eval(&vector, &graph())
 }

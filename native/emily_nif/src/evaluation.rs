@@ -15,14 +15,14 @@ const COPY_UP_TO: usize = 4096;
 rustler::atoms! { ok, error, argument, mlx, queued, full, ready }
 
 /// Who waits for a job, and under which tag.
-struct Caller {
-    pid: LocalPid,
+pub struct Caller {
+    pub pid: LocalPid,
     tag: OwnedEnv,
     saved: rustler::env::SavedTerm,
 }
 
 impl Caller {
-    fn new(env: Env, tag: Reference) -> Self {
+    pub fn new(env: Env, tag: Reference) -> Self {
         let own = OwnedEnv::new();
         let saved = own.save(tag);
         Caller {
@@ -32,7 +32,7 @@ impl Caller {
         }
     }
 
-    fn answer(mut self, answer: impl for<'b> FnOnce(Env<'b>) -> Term<'b>) {
+    pub fn answer(mut self, answer: impl for<'b> FnOnce(Env<'b>) -> Term<'b>) {
         let (pid, saved) = (self.pid, self.saved);
         // A caller that has died needs no answer.
         let _ = self
@@ -41,7 +41,7 @@ impl Caller {
     }
 }
 
-fn error_term(env: Env, failure: Error) -> Term {
+pub fn error_term(env: Env, failure: Error) -> Term {
     let kind = match failure {
         Error::Argument(_) => argument(),
         Error::Mlx(_) => mlx(),
@@ -56,7 +56,7 @@ fn ok_or_error<T>(env: Env, result: emily_mlx::Result<T>) -> Term {
     }
 }
 
-fn is_alive(pid: LocalPid) -> bool {
+pub fn is_alive(pid: LocalPid) -> bool {
     OwnedEnv::new().run(|env| pid.is_alive(env))
 }
 

@@ -1,9 +1,11 @@
-//! Expressions: nested tuples that name operations, turned into MLX's lazy graph.
+//! Expressions: nested tuples that name operations, decoded into the steps of a program.
 
-use emily_mlx::{apply, Arg, Args, Error, Number, Op, Result, SharedArray, StreamHandle, Value};
-use mlx_rs::Array;
+use std::collections::HashMap;
+
+use emily_mlx::program::{Block, Cond, Operand, Place, Program, Register, Step, While};
+use emily_mlx::{Error, Literal, Number, Op, Result, SharedArray};
 use rustler::{types::tuple::get_tuple, Binary, Term, TermType};
-use smallvec::SmallVec;
+use smallvec::{smallvec, SmallVec};
 
 use crate::names::{self, Head};
 use crate::resources::{items, ArrayResource};
@@ -19,106 +21,213 @@ fn refuse<T>(message: String) -> Result<T> {
     Err(Error::Argument(message))
 }
 
-/// Builds graphs on one stream and counts what they add.
-pub struct Builder<'a> {
-    stream: &'a StreamHandle,
-    variables: Vec<(i64, Value)>,
+type Captured<'a> = SmallVec<[(Term<'a>, &'a SharedArray); 4]>;
+type Places = SmallVec<[Place; 2]>;
+
+/// Turns terms into steps.
+#[derive(Default)]
+pub struct Decoder<'a> {
+    program: Program,
+    /// The arrays that the terms hold.
+    captured: Captured<'a>,
+    steps: Vec<Step>,
+    variables: HashMap<i64, Value>,
     nested: u32,
     tuples: u32,
-    operations: u32,
-    deepest_input: u32,
-    linalg: bool,
 }
 
-impl<'a> Builder<'a> {
-    pub fn new(stream: &'a StreamHandle) -> Self {
-        Builder {
-            stream,
-            variables: Vec::new(),
-            nested: 0,
-            tuples: 0,
-            operations: 0,
-            deepest_input: 0,
-            linalg: false,
+/// What an expression gives.
+#[derive(Clone)]
+enum Value {
+    /// The result of a step, or all of its results.
+    Place(Place),
+    /// The results of several expressions.
+    Several(Vec<Place>),
+}
+
+enum Argument {
+    Literal(Literal),
+    Value(Value),
+}
+
+/// A program and the arrays that its terms held, which are its last inputs.
+pub struct Decoded<'a> {
+    pub program: Program,
+    pub captured: Captured<'a>,
+}
+
+impl<'a> Decoder<'a> {
+    /// A program of some expressions, without parameters.
+    pub fn expressions(expressions: Term<'a>) -> Result<Decoded<'a>> {
+        let mut decoder = Decoder::default();
+        let results = decoder.results(expressions)?;
+        Ok(decoder.finish(results))
+    }
+
+    /// A program of one operation, whose arguments are terms.
+    pub fn of_operation(op: Op, terms: &[Term<'a>]) -> Result<Decoded<'a>> {
+        let mut decoder = Decoder::default();
+        let result = decoder.operation(op, terms)?;
+        Ok(decoder.finish(smallvec![result]))
+    }
+
+    /// A program from a function: `{parameters, steps, results}`.
+    pub fn function(function: Term<'a>) -> Result<Decoded<'a>> {
+        let mut decoder = Decoder::default();
+        let (parameters, block) = decoder.block(function)?;
+        let captured = std::mem::take(&mut decoder.program.inputs);
+        decoder.program.inputs = parameters.into_iter().chain(captured).collect();
+        decoder.steps = block.steps;
+        let mut decoded = decoder.finish(block.results);
+        decoded.program.mark_ended();
+        Ok(decoded)
+    }
+
+    fn finish(mut self, results: Places) -> Decoded<'a> {
+        self.program.body = Block {
+            steps: self.steps,
+            results,
+            own: 0..self.program.registers,
+        };
+        Decoded {
+            program: self.program,
+            captured: self.captured,
         }
     }
 
-    /// An array of the graph built so far, as a resource to give to Elixir.
-    pub fn share(&self, array: Array) -> SharedArray {
-        let depth = self.deepest_input.saturating_add(self.operations);
-        SharedArray::lazy(array, self.stream, depth, self.linalg)
+    fn register(&mut self) -> Register {
+        self.program.registers += 1;
+        self.program.registers - 1
     }
 
-    /// The value of an expression.
-    pub fn value(&mut self, term: Term<'a>) -> Result<Value> {
+    fn bind(&mut self, ids: Term<'a>) -> Result<Vec<(Register, i64)>> {
+        let Some(ids) = items(ids) else {
+            return refuse(format!("expected a list of parameters, got {ids:?}"));
+        };
+        let mut bound = Vec::new();
+        for id in ids {
+            let register = self.register();
+            let id = small_integer(id)?;
+            self.variables.insert(id, Value::Place(whole(register)));
+            bound.push((register, id));
+        }
+        Ok(bound)
+    }
+
+    /// `{parameters, [{id, expression}], results}`; the ids are known to what follows only.
+    fn block(&mut self, function: Term<'a>) -> Result<(Vec<Register>, Block)> {
+        let elements = get_tuple(function).unwrap_or_default();
+        let [parameters, steps, results] = elements[..] else {
+            return refuse(format!("{function:?} is no {{parameters, steps, results}}"));
+        };
+        let outer = std::mem::take(&mut self.steps);
+        let parameters = self.bind(parameters)?;
+        let first = self.program.registers;
+        let Some(steps) = items(steps) else {
+            return refuse(format!("expected a list of steps, got {steps:?}"));
+        };
+        let mut names: Vec<i64> = parameters.iter().map(|(_, id)| *id).collect();
+        for step in steps {
+            let (id, expression): (i64, Term) = match step.decode() {
+                Ok(step) => step,
+                Err(_) => return refuse(format!("{step:?} is no {{id, expression}}")),
+            };
+            let value = self.value(expression)?;
+            self.variables.insert(id, value);
+            names.push(id);
+        }
+        let results = self.results(results)?;
+        for name in names {
+            self.variables.remove(&name);
+        }
+        let block = Block {
+            steps: std::mem::replace(&mut self.steps, outer),
+            results,
+            own: first..self.program.registers,
+        };
+        let registers = parameters.iter().map(|(register, _)| *register).collect();
+        Ok((registers, block))
+    }
+
+    fn results(&mut self, expressions: Term<'a>) -> Result<Places> {
+        let Some(expressions) = items(expressions) else {
+            return refuse(format!(
+                "expected a list of expressions, got {expressions:?}"
+            ));
+        };
+        let mut results = Places::new();
+        for expression in expressions {
+            match self.value(expression)? {
+                Value::Place(place) => results.push(place),
+                Value::Several(places) => results.extend(places),
+            }
+        }
+        Ok(results)
+    }
+
+    fn value(&mut self, term: Term<'a>) -> Result<Value> {
         match self.argument(term)? {
             Argument::Value(value) => Ok(value),
-            Argument::Plain(Arg::Borrowed(array)) => Ok(array.clone().into()),
-            Argument::Plain(_) => refuse(format!("expected an expression, got {term:?}")),
+            Argument::Literal(_) => refuse(format!("expected an expression, got {term:?}")),
         }
     }
 
-    fn array(&mut self, term: Term<'a>) -> Result<Array> {
+    fn place(&mut self, term: Term<'a>) -> Result<Place> {
         match self.value(term)? {
-            Value::One(array) => Ok(array),
-            Value::Many(_) => refuse("an operation of several results needs :elem".to_owned()),
+            Value::Place(place) => Ok(place),
+            Value::Several(_) => refuse("an operation of several results needs :elem".to_owned()),
         }
     }
 
-    /// Applies an operation to arguments given as terms.
-    pub fn operation(&mut self, op: Op, terms: &[Term<'a>]) -> Result<Value> {
-        let mut items = SmallVec::with_capacity(terms.len());
+    fn operation(&mut self, op: Op, terms: &[Term<'a>]) -> Result<Place> {
+        let mut operands = Vec::with_capacity(terms.len());
         for term in terms {
-            items.push(match self.argument(*term)? {
-                Argument::Plain(item) => item,
-                Argument::Value(Value::One(array)) => Arg::Owned(array),
-                Argument::Value(Value::Many(_)) => {
-                    return refuse(format!(
-                        "{}: an operation of several results needs :elem",
-                        op.name()
-                    ))
-                }
+            operands.push(match self.argument(*term)? {
+                Argument::Literal(literal) => Operand::Literal(literal),
+                Argument::Value(Value::Place(place)) => Operand::Place(place),
+                Argument::Value(Value::Several(places)) => Operand::Places(places),
             });
         }
-        let value = apply(op, &Args::new(op.name(), items), self.stream)?;
-        self.operations = self.operations.saturating_add(1);
-        self.linalg |= op.is_linalg();
-        Ok(value)
+        self.program.operations = self.program.operations.saturating_add(1);
+        self.program.has_linalg |= op.is_linalg();
+        let to = self.register();
+        self.steps.push(Step::Operation { op, operands, to });
+        Ok(whole(to))
     }
 
-    fn argument(&mut self, term: Term<'a>) -> Result<Argument<'a>> {
-        let plain = |item| Ok(Argument::Plain(item));
+    fn argument(&mut self, term: Term<'a>) -> Result<Argument> {
+        let literal = |literal| Ok(Argument::Literal(literal));
         match term.get_type() {
-            TermType::Ref => match term.try_get_resource::<ArrayResource>() {
-                Some(ArrayResource(shared)) => {
-                    self.deepest_input = self.deepest_input.max(shared.depth());
-                    self.linalg |= shared.has_linalg();
-                    plain(Arg::Borrowed(shared.array()))
-                }
-                None => refuse(format!("expected an array, got {term:?}")),
-            },
-            TermType::Tuple => self.nest(|builder| builder.tuple(term)),
+            TermType::Ref => self.capture(term),
+            TermType::Tuple => self.nest(|decoder| decoder.tuple(term)),
             TermType::Atom => match names::argument(term) {
-                Some(item) => plain(item),
+                Some(word) => literal(word),
                 None => refuse(format!("{term:?} means nothing in an expression")),
             },
-            TermType::Integer => plain(Arg::Number(Number::Int(integer(term)?))),
+            TermType::Integer => literal(Literal::Number(Number::Int(integer(term)?))),
             TermType::Float => match term.decode() {
-                Ok(float) => plain(Arg::Number(Number::Float(float))),
+                Ok(float) => literal(Literal::Number(Number::Float(float))),
                 Err(_) => refuse(format!("{term:?} is no number")),
             },
-            TermType::List => self.nest(|builder| builder.list(term)),
+            TermType::List => self.nest(|decoder| decoder.list(term)),
             _ => match Binary::from_term(term).map(|text| String::from_utf8(text.to_vec())) {
-                Ok(Ok(text)) => plain(Arg::Text(text)),
+                Ok(Ok(text)) => literal(Literal::Text(text)),
                 _ => refuse(format!("{term:?} means nothing in an expression")),
             },
         }
     }
 
-    fn nest(
-        &mut self,
-        inner: impl FnOnce(&mut Self) -> Result<Argument<'a>>,
-    ) -> Result<Argument<'a>> {
+    fn capture(&mut self, term: Term<'a>) -> Result<Argument> {
+        let Some(ArrayResource(shared)) = term.try_get_resource::<ArrayResource>() else {
+            return refuse(format!("expected an array, got {term:?}"));
+        };
+        let register = self.register();
+        self.captured.push((term, shared));
+        self.program.inputs.push(register);
+        Ok(Argument::Value(Value::Place(whole(register))))
+    }
+
+    fn nest(&mut self, inner: impl FnOnce(&mut Self) -> Result<Argument>) -> Result<Argument> {
         if self.nested >= MOST_NESTED {
             return refuse(format!("an expression nests more than {MOST_NESTED} deep"));
         }
@@ -128,7 +237,7 @@ impl<'a> Builder<'a> {
         argument
     }
 
-    fn tuple(&mut self, term: Term<'a>) -> Result<Argument<'a>> {
+    fn tuple(&mut self, term: Term<'a>) -> Result<Argument> {
         if self.tuples >= MOST_TUPLES {
             return refuse(format!(
                 "a call holds more than {MOST_TUPLES} tuples; :let names what is repeated"
@@ -136,102 +245,162 @@ impl<'a> Builder<'a> {
         }
         self.tuples += 1;
         let elements = get_tuple(term).unwrap_or_default();
-        match elements.split_first() {
-            Some((head, rest)) => match (names::head(*head), rest) {
-                (Some(Head::Op(op)), rest) => self.operation(op, rest).map(Argument::Value),
-                (Some(Head::Let), [id, value, body]) => self.bind(*id, *value, *body),
-                (Some(Head::Var), [id]) => self.variable(*id),
-                (Some(Head::Elem), [index, value]) => self.element(*index, *value),
-                (Some(Head::Tuple), [values]) => self.several(*values),
-                (Some(Head::Complex), [re, im]) => complex(*re, *im),
-                _ => refuse(format!(
+        let Some((head, rest)) = elements.split_first() else {
+            return refuse("an empty tuple is no expression".to_owned());
+        };
+        let value = match (names::head(*head), rest) {
+            (Some(Head::Op(op)), rest) => Value::Place(self.operation(op, rest)?),
+            (Some(Head::Let), [id, value, body]) => self.named(*id, *value, *body)?,
+            (Some(Head::Var), [id]) => self.variable(*id)?,
+            (Some(Head::Elem), [index, value]) => self.element(*index, *value)?,
+            (Some(Head::Tuple), [values]) => Value::Several(self.results(*values)?.into_vec()),
+            (Some(Head::Complex), [re, im]) => return complex(*re, *im),
+            (Some(Head::Cond), [predicate, yes, no]) => self.cond(*predicate, *yes, *no)?,
+            (Some(Head::While), [initial, condition, body]) => {
+                self.repeat(*initial, *condition, *body)?
+            }
+            _ => {
+                return refuse(format!(
                     "{head:?} with {} arguments is no operation",
                     rest.len()
-                )),
-            },
-            None => refuse("an empty tuple is no expression".to_owned()),
-        }
+                ))
+            }
+        };
+        Ok(Argument::Value(value))
     }
 
-    fn bind(&mut self, id: Term<'a>, value: Term<'a>, body: Term<'a>) -> Result<Argument<'a>> {
+    fn named(&mut self, id: Term<'a>, value: Term<'a>, body: Term<'a>) -> Result<Value> {
         let id = small_integer(id)?;
         let value = self.value(value)?;
-        self.variables.push((id, value));
+        let outer = self.variables.insert(id, value);
         let body = self.value(body);
-        self.variables.pop();
-        body.map(Argument::Value)
+        match outer {
+            Some(outer) => self.variables.insert(id, outer),
+            None => self.variables.remove(&id),
+        };
+        body
     }
 
-    fn variable(&mut self, id: Term<'a>) -> Result<Argument<'a>> {
+    fn variable(&mut self, id: Term<'a>) -> Result<Value> {
         let id = small_integer(id)?;
-        let found = self.variables.iter().rev().find(|(bound, _)| *bound == id);
-        match found {
-            Some((_, Value::One(array))) => Ok(Argument::Value(array.clone().into())),
-            Some((_, Value::Many(arrays))) => Ok(Argument::Value(arrays.clone().into())),
+        match self.variables.get(&id) {
+            Some(value) => Ok(value.clone()),
             None => refuse(format!("variable {id} is not bound here")),
         }
     }
 
-    /// Several results of expressions that may share names.
-    fn several(&mut self, values: Term<'a>) -> Result<Argument<'a>> {
-        let Some(list) = items(values) else {
-            return refuse(format!(
-                ":tuple takes a list of expressions, got {values:?}"
-            ));
-        };
-        let arrays: Result<Vec<Array>> = list.map(|value| self.array(value)).collect();
-        Ok(Argument::Value(arrays?.into()))
+    fn element(&mut self, index: Term<'a>, value: Term<'a>) -> Result<Value> {
+        let given = small_integer(index)?;
+        let index = usize::try_from(given).ok();
+        match (self.value(value)?, index) {
+            (Value::Place(place), Some(_)) if place.element.is_none() => Ok(Value::Place(Place {
+                element: index,
+                ..place
+            })),
+            (Value::Several(places), Some(index)) if index < places.len() => {
+                Ok(Value::Place(places[index]))
+            }
+            _ => refuse(format!(
+                "there is no element {given}: :elem takes an operation of several results"
+            )),
+        }
     }
 
-    fn element(&mut self, index: Term<'a>, value: Term<'a>) -> Result<Argument<'a>> {
-        let index = small_integer(index)?;
-        let Value::Many(arrays) = self.value(value)? else {
-            return refuse(":elem takes an operation of several results".to_owned());
-        };
-        let count = arrays.len();
-        let position = usize::try_from(index).unwrap_or(count);
-        match arrays.into_iter().nth(position) {
-            Some(array) => Ok(Argument::Value(array.into())),
-            None => refuse(format!("there is no element {index} of {count}")),
+    /// `{:cond, predicate, yes, no}`, the branches as functions without parameters.
+    fn cond(&mut self, predicate: Term<'a>, yes: Term<'a>, no: Term<'a>) -> Result<Value> {
+        let predicate = self.place(predicate)?;
+        let yes = self.branch(yes)?;
+        let no = self.branch(no)?;
+        if yes.results.len() != no.results.len() {
+            return refuse(":cond takes branches of as many results".to_owned());
         }
+        let to = self.register();
+        self.program.waits = true;
+        self.steps.push(Step::Cond(Box::new(Cond {
+            predicate,
+            yes,
+            no,
+            to,
+            ended: Vec::new(),
+        })));
+        Ok(Value::Place(whole(to)))
+    }
+
+    fn branch(&mut self, function: Term<'a>) -> Result<Block> {
+        match self.block(function)? {
+            (parameters, block) if parameters.is_empty() => Ok(block),
+            _ => refuse(":cond takes branches without parameters".to_owned()),
+        }
+    }
+
+    /// `{:while, initial, condition, body}`, the last two as functions of the state.
+    fn repeat(&mut self, initial: Term<'a>, condition: Term<'a>, body: Term<'a>) -> Result<Value> {
+        let initial = self.results(initial)?.into_vec();
+        let (tested, condition) = self.block(condition)?;
+        let (state, body) = self.block(body)?;
+        let lengths = [tested.len(), state.len(), body.results.len()];
+        if lengths.iter().any(|length| *length != initial.len()) || condition.results.len() != 1 {
+            return refuse(format!(
+                ":while has {} initial values, a condition of {} that gives {}, and a body of {} that gives {}",
+                initial.len(),
+                tested.len(),
+                condition.results.len(),
+                state.len(),
+                body.results.len()
+            ));
+        }
+        let to = self.register();
+        self.program.waits = true;
+        self.steps.push(Step::While(Box::new(While {
+            initial,
+            tested,
+            condition,
+            state,
+            body,
+            to,
+            ended: Vec::new(),
+        })));
+        Ok(Value::Place(whole(to)))
     }
 
     /// Integers, or arrays and expressions.
-    fn list(&mut self, term: Term<'a>) -> Result<Argument<'a>> {
+    fn list(&mut self, term: Term<'a>) -> Result<Argument> {
         let Some(list) = items(term) else {
             return refuse(format!("{term:?} is no list"));
         };
-        let mut ints = SmallVec::new();
-        let mut arrays = Vec::new();
+        let mut ints = Vec::new();
+        let mut places = Vec::new();
         for item in list {
             match item.get_type() {
                 TermType::Integer => ints.push(small_integer(item)?),
-                _ => arrays.push(self.array(item)?),
+                _ => places.push(self.place(item)?),
             }
         }
-        match (ints.is_empty(), arrays.is_empty()) {
-            (_, true) => Ok(Argument::Plain(Arg::Ints(ints))),
-            (true, false) => Ok(Argument::Plain(Arg::Arrays(arrays))),
+        match (ints.is_empty(), places.is_empty()) {
+            (_, true) => Ok(Argument::Literal(Literal::Ints(ints))),
+            (true, false) => Ok(Argument::Value(Value::Several(places))),
             (false, false) => refuse(format!("{term:?} mixes integers and arrays")),
         }
     }
 }
 
-enum Argument<'a> {
-    Plain(Arg<'a>),
-    Value(Value),
+fn whole(register: Register) -> Place {
+    Place {
+        register,
+        element: None,
+    }
 }
 
-fn complex<'a>(re: Term, im: Term) -> Result<Argument<'a>> {
+fn complex(re: Term, im: Term) -> Result<Argument> {
     let part = |term: Term| match names::argument(term) {
-        Some(Arg::Number(Number::Float(float))) => Ok(float),
+        Some(Literal::Number(Number::Float(float))) => Ok(float),
         _ => term
             .decode::<f64>()
             .or_else(|_| term.decode::<i64>().map(|int| int as f64))
             .map_err(|_| Error::Argument(format!("{term:?} is no real number"))),
     };
     let number = Number::Complex(part(re)?, part(im)?);
-    Ok(Argument::Plain(Arg::Number(number)))
+    Ok(Argument::Literal(Literal::Number(number)))
 }
 
 fn small_integer(term: Term) -> Result<i64> {

@@ -8,6 +8,7 @@ mod evaluation;
 mod expression;
 mod names;
 mod operations;
+mod programs;
 mod resources;
 mod system;
 

@@ -1,6 +1,6 @@
 //! Atoms by which operations and words cross. Looking one up costs a binary search over numbers.
 
-use emily_mlx::{Arg, Dtype, Number, Op};
+use emily_mlx::{Dtype, Literal, Number, Op};
 use once_cell::sync::OnceCell;
 use rustler::{Atom, Env, Term};
 use strum::IntoEnumIterator;
@@ -14,6 +14,8 @@ pub enum Head {
     Elem,
     Tuple,
     Complex,
+    Cond,
+    While,
 }
 
 /// What an atom means as an argument.
@@ -60,6 +62,8 @@ pub fn register(env: Env) {
             ("elem", Head::Elem),
             ("tuple", Head::Tuple),
             ("complex", Head::Complex),
+            ("cond", Head::Cond),
+            ("while", Head::While),
         ];
         let ops = Op::iter().map(|op| (op.name(), Head::Op(op)));
         Table::new(env, ops.chain(special))
@@ -83,13 +87,13 @@ pub fn head(term: Term) -> Option<Head> {
     HEADS.get()?.get(term)
 }
 
-pub fn argument(term: Term) -> Option<Arg<'static>> {
+pub fn argument(term: Term) -> Option<Literal> {
     Some(match WORDS.get()?.get(term)? {
-        Word::Bool(bool) => Arg::Bool(bool),
-        Word::Nil => Arg::Nil,
-        Word::Causal => Arg::Causal,
-        Word::Dtype(dtype) => Arg::Dtype(dtype),
-        Word::Float(float) => Arg::Number(Number::Float(float)),
+        Word::Bool(bool) => Literal::Bool(bool),
+        Word::Nil => Literal::Nil,
+        Word::Causal => Literal::Causal,
+        Word::Dtype(dtype) => Literal::Dtype(dtype),
+        Word::Float(float) => Literal::Number(Number::Float(float)),
     })
 }
 

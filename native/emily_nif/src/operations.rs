@@ -1,62 +1,41 @@
 //! The runner of expressions, and one NIF a fused kernel.
 
-use emily_mlx::{Op, Value};
-use rustler::{NifResult, NifTaggedEnum, ResourceArc, Term};
+use emily_mlx::{Op, SharedArray, StreamHandle};
+use rustler::{NifResult, Term};
+use smallvec::SmallVec;
 
 use crate::error::{raise, refuse};
-use crate::expression::Builder;
-use crate::resources::{items, stream, ArrayRef, ArrayResource};
-
-/// What `run` gives: arrays, or arrays that must be computed since that may fail.
-#[derive(NifTaggedEnum)]
-enum Built {
-    Arrays(Vec<ArrayRef>),
-    Evaluate(Vec<ArrayRef>),
-}
+use crate::expression::{Decoded, Decoder};
+use crate::programs::{self, Built};
+use crate::resources::{stream, ArrayRef};
 
 /// Builds the graphs of expressions; gives their arrays, uncomputed.
 #[rustler::nif]
 fn run<'a>(expressions: Term<'a>, on: Term<'a>) -> NifResult<Built> {
-    let Some(expressions) = items(expressions) else {
-        return Err(refuse(format!(
-            "run: expected a list of expressions, got {expressions:?}"
-        )));
-    };
-    let mut builder = Builder::new(stream(on)?);
-    let mut arrays = Vec::new();
-    let mut must_evaluate = false;
-    for expression in expressions {
-        let values = match builder.value(expression).map_err(raise)? {
-            Value::One(array) => vec![array],
-            Value::Many(arrays) => arrays,
-        };
-        for array in values {
-            let shared = builder.share(array);
-            must_evaluate |= shared.must_evaluate();
-            arrays.push(ResourceArc::new(ArrayResource(shared)));
-        }
+    let decoded = Decoder::expressions(expressions).map_err(raise)?;
+    build(decoded, stream(on)?)
+}
+
+fn build(decoded: Decoded, stream: &StreamHandle) -> NifResult<Built> {
+    let Decoded { program, captured } = decoded;
+    if program.waits {
+        return Err(refuse(
+            "run: conditions and loops are for compile/1".to_owned(),
+        ));
     }
-    Ok(if must_evaluate {
-        Built::Evaluate(arrays)
-    } else {
-        Built::Arrays(arrays)
-    })
+    let inputs: SmallVec<[&SharedArray; 8]> = captured.iter().map(|(_, array)| *array).collect();
+    programs::build(&program, &inputs, stream).map_err(raise)
 }
 
 fn fused<'a>(op: Op, arguments: &[Term<'a>], on: Term<'a>) -> NifResult<ArrayRef> {
-    let mut builder = Builder::new(stream(on)?);
-    match builder.operation(op, arguments).map_err(raise)? {
-        Value::One(array) => {
-            let shared = builder.share(array);
-            if shared.must_evaluate() {
-                return Err(refuse(format!(
-                    "{}: takes linear algebra computed, or inside an expression of run/2",
-                    op.name()
-                )));
-            }
-            Ok(ResourceArc::new(ArrayResource(shared)))
-        }
-        Value::Many(_) => Err(refuse(format!("{} gave several arrays", op.name()))),
+    let decoded = Decoder::of_operation(op, arguments).map_err(raise)?;
+    match build(decoded, stream(on)?)? {
+        Built::Arrays(mut arrays) if arrays.len() == 1 => Ok(arrays.remove(0)),
+        Built::Arrays(_) => Err(refuse(format!("{} gave several arrays", op.name()))),
+        Built::Evaluate(_) => Err(refuse(format!(
+            "{}: takes linear algebra computed, or inside an expression of run/2",
+            op.name()
+        ))),
     }
 }
 

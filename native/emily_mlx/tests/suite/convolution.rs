@@ -116,7 +116,7 @@ impl Conv {
             list(&self.kernel_dilation),
             list(&self.input_dilation),
             int(self.groups),
-            Arg::Bool(self.flip),
+            boolean(self.flip),
         ];
         let got = result("conv", args);
         assert_eq!(got, self.by_loops(), "{self:?}");

@@ -206,16 +206,19 @@ fn bytes_need_a_computed_array_in_row_major_order() {
 }
 
 #[test]
-fn long_graphs_are_scheduled_and_linear_algebra_is_computed_at_once() {
-    let shared = |depth, linalg| SharedArray::lazy(vector(&[1.0]), cpu(), depth, linalg);
-    let short = shared(1, false);
-    assert!(!short.must_evaluate());
+fn long_graphs_are_scheduled() {
+    let shared = |depth| SharedArray::lazy(vector(&[1.0]), cpu(), depth, false);
+    let (short, long) = (shared(1), shared(100_000));
+    SharedArray::schedule_long(std::iter::once(&short));
     assert_eq!(short.depth(), 1);
-    let long = shared(100_000, false);
-    assert!(!long.must_evaluate());
-    assert_eq!(long.depth(), 0);
-    let failing = shared(1, true);
-    assert!(failing.must_evaluate());
+    SharedArray::schedule_long([&short, &long].into_iter());
+    assert_eq!((short.depth(), long.depth()), (0, 0));
+}
+
+#[test]
+fn a_computed_array_has_no_linear_algebra_before_it() {
+    let failing = SharedArray::lazy(vector(&[1.0]), cpu(), 1, true);
+    assert!(failing.has_linalg());
     failing.set_evaluated();
-    assert!(!failing.must_evaluate() && !failing.has_linalg() && failing.is_evaluated());
+    assert!(!failing.has_linalg() && failing.is_evaluated());
 }

@@ -49,7 +49,7 @@ fn broadcasting_and_products() {
     let product = &[10.0, 20.0, 30.0, 20.0, 40.0, 60.0];
     assert_near(&result("multiply", vec![column(), row()]), product);
     assert_near(&result("matmul", vec![column(), row()]), product);
-    let text = Arg::Text("ij,jk->ki".to_owned());
+    let text = text("ij,jk->ki".to_owned());
     let operands = Arg::Arrays(vec![
         shaped(&[1.0, 2.0], &[2, 1]),
         shaped(&[10.0, 20.0, 30.0], &[1, 3]),
@@ -95,12 +95,12 @@ fn shapes() {
 #[test]
 fn reductions_and_order() {
     let x = || own(shaped(&[3.0, 1.0, 2.0, 6.0, 5.0, 4.0], &[2, 3]));
-    let over = |name, axes| result(name, vec![x(), list(axes), Arg::Bool(false)]);
+    let over = |name, axes| result(name, vec![x(), list(axes), boolean(false)]);
     assert_near(&over("sum", &[0]), &[9.0, 6.0, 6.0]);
     assert_near(&over("sum", &[]), &[3.0, 1.0, 2.0, 6.0, 5.0, 4.0]);
     assert_near(&over("mean", &[0, 1]), &[3.5]);
     assert_near(&over("max", &[-1]), &[3.0, 6.0]);
-    let along = |name| result(name, vec![x(), int(1), Arg::Bool(false)]);
+    let along = |name| result(name, vec![x(), int(1), boolean(false)]);
     assert_near(&along("argmin"), &[1.0, 2.0]);
     assert_near(&along("cumsum"), &[3.0, 4.0, 6.0, 6.0, 11.0, 15.0]);
     assert_near(
@@ -110,14 +110,14 @@ fn reductions_and_order() {
     // Sums of narrow integers do not wrap at their own width.
     let bytes = own(ints(&[100, 100, 100], &[3], Dtype::S8));
     assert_near(
-        &result("sum", vec![bytes, list(&[0]), Arg::Bool(false)]),
+        &result("sum", vec![bytes, list(&[0]), boolean(false)]),
         &[300.0],
     );
 }
 
 #[test]
 fn new_arrays() {
-    let full = |number, dtype| result("full", vec![list(&[2]), number, Arg::Dtype(dtype)]);
+    let full = |number, of| result("full", vec![list(&[2]), number, dtype(of)]);
     assert_near(&full(int(7), Dtype::S64), &[7.0, 7.0]);
     // Integers wrap, floats saturate, as a cast does.
     assert_near(&full(int(-1), Dtype::U8), &[255.0, 255.0]);
@@ -126,9 +126,9 @@ fn new_arrays() {
     assert_near(&full(float(f64::NAN), Dtype::S32), &[0.0, 0.0]);
     assert!(full(float(f64::NAN), Dtype::Bf16)[0].is_nan());
     assert_near(&full(float(0.5), Dtype::F16), &[0.5, 0.5]);
-    let range = vec![int(3), int(-3), int(-2), Arg::Dtype(Dtype::S32)];
+    let range = vec![int(3), int(-3), int(-2), dtype(Dtype::S32)];
     assert_near(&result("arange", range), &[3.0, 1.0, -1.0]);
-    let eye = vec![int(2), int(3), int(1), Arg::Dtype(Dtype::F32)];
+    let eye = vec![int(2), int(3), int(1), dtype(Dtype::F32)];
     assert_near(&result("eye", eye), &[0.0, 1.0, 0.0, 0.0, 0.0, 1.0]);
 }
 
@@ -137,7 +137,7 @@ fn linear_algebra() {
     let x = || own(shaped(&[4.0, 2.0, 2.0, 3.0], &[2, 2]));
     let root2 = 2.0f64.sqrt();
     assert_near(
-        &result("cholesky", vec![x(), Arg::Bool(false)]),
+        &result("cholesky", vec![x(), boolean(false)]),
         &[2.0, 0.0, 1.0, root2],
     );
     assert_near(&result("inv", vec![x()]), &[0.375, -0.25, -0.25, 0.5]);
@@ -170,16 +170,16 @@ fn fused_kernels() {
     let rope = vec![
         own(shaped(&[1.0, 0.0, 5.0], &[1, 1, 3])),
         int(2),
-        Arg::Bool(true),
+        boolean(true),
         float(1.0),
         float(quarter),
         own(ints(&[1], &[], Dtype::S32)),
-        Arg::Nil,
+        nil(),
     ];
     assert_near(&result("rope", rope), &[0.0, 1.0, 5.0]);
     // The last query sees both keys alike, the first only the first.
     let q = || own(shaped(&[0.0; 2], &[1, 1, 2, 1]));
     let v = own(shaped(&[2.0, 4.0], &[1, 1, 2, 1]));
-    let causal = vec![q(), q(), v, float(1.0), Arg::Causal, Arg::Nil];
+    let causal = vec![q(), q(), v, float(1.0), causal(), nil()];
     assert_near(&result("attention", causal), &[2.0, 3.0]);
 }

@@ -1,6 +1,6 @@
 //! What would end the process or touch stray memory in MLX is refused before it is called.
 
-use emily_mlx::{from_bytes, Arg, Dtype, Error, Number};
+use emily_mlx::{from_bytes, Arg, Dtype, Error, Literal, Number};
 
 use crate::support::*;
 
@@ -36,8 +36,8 @@ fn wrong_arguments() {
                 vec![x(), int(1)],
                 "argument 2 must be an array, got a number",
             ),
-            (vec![x(), Arg::Nil], "got nil"),
-            (vec![x(), Arg::Causal], "got :causal"),
+            (vec![x(), nil()], "got nil"),
+            (vec![x(), causal()], "got :causal"),
             (vec![x(), Arg::Arrays(vec![])], "got a list of arrays"),
         ],
     );
@@ -45,28 +45,28 @@ fn wrong_arguments() {
         "reshape",
         vec![
             (
-                vec![x(), Arg::Bool(true)],
+                vec![x(), boolean(true)],
                 "a list of integers, got a boolean",
             ),
-            (vec![x(), Arg::Dtype(Dtype::F32)], "got a type"),
-            (vec![x(), Arg::Text("6".to_owned())], "got a string"),
+            (vec![x(), dtype(Dtype::F32)], "got a type"),
+            (vec![x(), text("6".to_owned())], "got a string"),
             (vec![x(), list(&[i64::MAX])], "does not fit 32 bits"),
         ],
     );
     refused("astype", vec![(vec![x(), list(&[1])], "a type")]);
     refused("sum", vec![(vec![x(), list(&[0]), int(1)], "a boolean")]);
     refused("sort", vec![(vec![x(), float(0.0)], "an integer")]);
-    let complex = Arg::Number(Number::Complex(1.0, 1.0));
+    let complex = Literal::Number(Number::Complex(1.0, 1.0)).into();
     refused(
         "rms_norm",
-        vec![(vec![x(), Arg::Nil, complex], "a real number")],
+        vec![(vec![x(), nil(), complex], "a real number")],
     );
     refused("einsum", vec![(vec![x(), Arg::Arrays(vec![])], "a string")]);
 }
 
 #[test]
 fn shapes_that_overflow() {
-    let full = |shape: &[i64]| vec![list(shape), int(0), Arg::Dtype(Dtype::F32)];
+    let full = |shape: &[i64]| vec![list(shape), int(0), dtype(Dtype::F32)];
     refused(
         "full",
         vec![
@@ -101,19 +101,12 @@ fn shapes_that_overflow() {
             (vec![x(), list(&[1, MOST])], "entries"),
         ],
     );
-    let eye = |rows, columns| vec![int(rows), int(columns), int(0), Arg::Dtype(Dtype::F32)];
+    let eye = |rows, columns| vec![int(rows), int(columns), int(0), dtype(Dtype::F32)];
     refused(
         "eye",
         vec![(eye(-1, 2), "at least 1"), (eye(MOST, 4096), "memory")],
     );
-    let range = |start, stop, step| {
-        vec![
-            float(start),
-            float(stop),
-            float(step),
-            Arg::Dtype(Dtype::F32),
-        ]
-    };
+    let range = |start, stop, step| vec![float(start), float(stop), float(step), dtype(Dtype::F32)];
     refused(
         "arange",
         vec![
@@ -154,7 +147,7 @@ fn axes() {
         refused("sort", vec![(vec![x(), int(axis)], "out of bounds")]);
         refused(
             "sum",
-            vec![(vec![x(), list(&[axis]), Arg::Bool(false)], "out of bounds")],
+            vec![(vec![x(), list(&[axis]), boolean(false)], "out of bounds")],
         );
         refused("flip", vec![(vec![x(), list(&[axis])], "out of bounds")]);
         let arrays = Arg::Arrays(vec![counted(&[2, 3])]);
@@ -372,7 +365,7 @@ fn paddings() {
 
 #[test]
 fn results_of_nothing() {
-    let range = vec![int(1), int(0), int(1), Arg::Dtype(Dtype::F32)];
+    let range = vec![int(1), int(0), int(1), dtype(Dtype::F32)];
     refused("arange", vec![(range, "is empty")]);
     let slice = vec![x(), list(&[1, 0]), list(&[1, 3]), list(&[1, 1])];
     refused("slice", vec![(slice, "is empty")]);
@@ -396,13 +389,13 @@ fn matrices() {
     }
     refused("inv", vec![(vec![x()], "square")]);
     refused("det", vec![(vec![x()], "square")]);
-    refused("cholesky", vec![(vec![x(), Arg::Bool(true)], "square")]);
-    refused("eigh", vec![(vec![x(), Arg::Bool(true)], "square")]);
+    refused("cholesky", vec![(vec![x(), boolean(true)], "square")]);
+    refused("eigh", vec![(vec![x(), boolean(true)], "square")]);
     let a = || own(counted(&[2, 2]));
     let sides = [vec![1, 1], vec![3], vec![]];
     for b in &sides {
         refused("solve", vec![(vec![a(), own(counted(b))], "no system")]);
-        let triangular = vec![a(), own(counted(b)), Arg::Bool(true)];
+        let triangular = vec![a(), own(counted(b)), boolean(true)];
         refused("solve_triangular", vec![(triangular, "no system")]);
     }
     let fft = |length, shape: &[i64]| vec![own(counted(shape)), int(length), int(0)];
@@ -428,7 +421,7 @@ fn convolutions() {
             each(dilation),
             each(dilation),
             int(groups),
-            Arg::Bool(false),
+            boolean(false),
         ]
     };
     refused(
@@ -460,13 +453,10 @@ fn norms() {
         "rms_norm",
         vec![
             (
-                vec![own(shaped(&[1.0], &[])), Arg::Nil, eps()],
+                vec![own(shaped(&[1.0], &[])), nil(), eps()],
                 "at least one axis",
             ),
-            (
-                vec![whole(), Arg::Nil, eps()],
-                "floating-point type, got s32",
-            ),
+            (vec![whole(), nil(), eps()], "floating-point type, got s32"),
             (
                 vec![x(), own(vector(&[1.0])), eps()],
                 "weight must have shape [3], got [1]",
@@ -481,11 +471,11 @@ fn norms() {
         "layer_norm",
         vec![
             (
-                vec![x(), Arg::Nil, own(vector(&[1.0])), eps()],
+                vec![x(), nil(), own(vector(&[1.0])), eps()],
                 "bias must have shape",
             ),
             (
-                vec![x(), whole(), Arg::Nil, eps()],
+                vec![x(), whole(), nil(), eps()],
                 "weight must have a floating-point type",
             ),
         ],
@@ -500,7 +490,7 @@ fn rope() {
         vec![
             own(x),
             int(dims),
-            Arg::Bool(false),
+            boolean(false),
             base,
             float(1.0),
             offset,
@@ -513,32 +503,29 @@ fn rope() {
         "rope",
         vec![
             (
-                rope(counted(&[3, 4]), 4, base(), zero(), Arg::Nil),
+                rope(counted(&[3, 4]), 4, base(), zero(), nil()),
                 "three axes",
             ),
-            (rope(x(), 3, base(), zero(), Arg::Nil), "even"),
-            (rope(x(), 0, base(), zero(), Arg::Nil), "even"),
-            (rope(x(), -2, base(), zero(), Arg::Nil), "even"),
-            (rope(x(), 6, base(), zero(), Arg::Nil), "even"),
+            (rope(x(), 3, base(), zero(), nil()), "even"),
+            (rope(x(), 0, base(), zero(), nil()), "even"),
+            (rope(x(), -2, base(), zero(), nil()), "even"),
+            (rope(x(), 6, base(), zero(), nil()), "even"),
             (
-                rope(x(), 4, base(), own(shaped(&[0.0], &[])), Arg::Nil),
+                rope(x(), 4, base(), own(shaped(&[0.0], &[])), nil()),
                 "integers",
             ),
             (
-                rope(x(), 4, base(), own(counted(&[1, 1])), Arg::Nil),
+                rope(x(), 4, base(), own(counted(&[1, 1])), nil()),
                 "integers",
             ),
-            (rope(x(), 4, base(), offsets(3), Arg::Nil), "3 offsets"),
-            (
-                rope(x(), 4, Arg::Nil, zero(), Arg::Nil),
-                "either a base or freqs",
-            ),
+            (rope(x(), 4, base(), offsets(3), nil()), "3 offsets"),
+            (rope(x(), 4, nil(), zero(), nil()), "either a base or freqs"),
             (
                 rope(x(), 4, base(), zero(), own(vector(&[1.0, 1.0]))),
                 "either a base or freqs",
             ),
             (
-                rope(x(), 4, Arg::Nil, zero(), own(vector(&[1.0]))),
+                rope(x(), 4, nil(), zero(), own(vector(&[1.0]))),
                 "freqs must have shape [2]",
             ),
         ],
@@ -558,44 +545,44 @@ fn attention() {
         "attention",
         vec![
             (
-                call(&[4, 3, 8], k, k, Arg::Nil, Arg::Nil),
+                call(&[4, 3, 8], k, k, nil(), nil()),
                 "[batch, heads, seq, head_dim]",
             ),
             (
-                call(q, &[1, 2, 5, 8], k, Arg::Nil, Arg::Nil),
+                call(q, &[1, 2, 5, 8], k, nil(), nil()),
                 "do not fit together",
             ),
             (
-                call(q, &[2, 3, 5, 8], &[2, 3, 5, 8], Arg::Nil, Arg::Nil),
+                call(q, &[2, 3, 5, 8], &[2, 3, 5, 8], nil(), nil()),
                 "do not fit",
             ),
             (
-                call(q, k, &[2, 1, 5, 8], Arg::Nil, Arg::Nil),
+                call(q, k, &[2, 1, 5, 8], nil(), nil()),
                 "do not fit together",
             ),
             (
-                call(q, &[2, 2, 5, 4], k, Arg::Nil, Arg::Nil),
+                call(q, &[2, 2, 5, 4], k, nil(), nil()),
                 "do not fit together",
             ),
             (
-                call(q, k, &[2, 2, 4, 8], Arg::Nil, Arg::Nil),
+                call(q, k, &[2, 2, 4, 8], nil(), nil()),
                 "do not fit together",
             ),
             (
-                call(q, k, k, own(counted(&[3, 4])), Arg::Nil),
+                call(q, k, k, own(counted(&[3, 4])), nil()),
                 "does not broadcast",
             ),
             (
-                call(q, k, k, own(counted(&[1, 1, 1, 3, 5])), Arg::Nil),
+                call(q, k, k, own(counted(&[1, 1, 1, 3, 5])), nil()),
                 "does not broadcast",
             ),
-            (call(q, k, k, Arg::Bool(true), Arg::Nil), ":causal or nil"),
+            (call(q, k, k, boolean(true), nil()), ":causal or nil"),
             (
-                call(q, k, k, Arg::Nil, own(counted(&[2]))),
+                call(q, k, k, nil(), own(counted(&[2]))),
                 "sinks must have shape [4]",
             ),
             (
-                call(q, k, k, Arg::Nil, own(index(&[0; 4]))),
+                call(q, k, k, nil(), own(index(&[0; 4]))),
                 "sinks must have a floating",
             ),
         ],
@@ -606,15 +593,15 @@ fn attention() {
 fn what_mlx_refuses_comes_with_its_message() {
     let mismatch = build("add", vec![x(), own(counted(&[2, 2]))]);
     assert!(matches!(mismatch, Err(Error::Mlx(message)) if message.contains("broadcast")));
-    let text = Arg::Text("ijk,jk->ik".to_owned());
-    let einsum = build("einsum", vec![text, Arg::Arrays(vec![counted(&[2, 2]); 2])]);
+    let subscripts = text("ijk,jk->ik".to_owned());
+    let einsum = build(
+        "einsum",
+        vec![subscripts, Arg::Arrays(vec![counted(&[2, 2]); 2])],
+    );
     assert!(
         matches!(&einsum, Err(Error::Mlx(message)) if message.contains("einsum")),
         "{einsum:?}"
     );
-    let nothing = build(
-        "einsum",
-        vec![Arg::Text(String::new()), Arg::Arrays(vec![])],
-    );
+    let nothing = build("einsum", vec![text(String::new()), Arg::Arrays(vec![])]);
     assert!(matches!(nothing, Err(Error::Argument(_))));
 }

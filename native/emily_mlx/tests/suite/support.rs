@@ -3,8 +3,8 @@
 use std::sync::mpsc::channel;
 
 use emily_mlx::{
-    apply, from_bytes, Arg, Args, Device, Dtype, Error, Job, Number, Op, Result, SharedArray,
-    StreamHandle, Value,
+    apply, from_bytes, Arg, Args, Device, Dtype, Error, Job, Literal, Number, Op, Result,
+    SharedArray, StreamHandle, Value,
 };
 use mlx_rs::Array;
 use strum::IntoEnumIterator;
@@ -48,15 +48,35 @@ pub fn ints(values: &[i64], shape: &[i64], dtype: Dtype) -> Array {
 }
 
 pub fn list(values: &[i64]) -> Arg<'static> {
-    Arg::Ints(values.into())
+    Literal::Ints(values.into()).into()
 }
 
 pub fn int(value: i64) -> Arg<'static> {
-    Arg::Number(Number::Int(value.into()))
+    Literal::Number(Number::Int(value.into())).into()
 }
 
 pub fn float(value: f64) -> Arg<'static> {
-    Arg::Number(Number::Float(value))
+    Literal::Number(Number::Float(value)).into()
+}
+
+pub fn boolean(value: bool) -> Arg<'static> {
+    Literal::Bool(value).into()
+}
+
+pub fn dtype(value: Dtype) -> Arg<'static> {
+    Literal::Dtype(value).into()
+}
+
+pub fn text(value: String) -> Arg<'static> {
+    Literal::Text(value).into()
+}
+
+pub fn nil() -> Arg<'static> {
+    Literal::Nil.into()
+}
+
+pub fn causal() -> Arg<'static> {
+    Literal::Causal.into()
 }
 
 pub fn own(array: Array) -> Arg<'static> {

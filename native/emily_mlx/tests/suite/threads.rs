@@ -25,7 +25,7 @@ fn one_stream() {
     on_threads(8, |i| {
         for round in 0..50 {
             let x = vector(&[i as f32, round as f32]);
-            let sum = build("sum", vec![own(x), list(&[0]), emily_mlx::Arg::Bool(false)]);
+            let sum = build("sum", vec![own(x), list(&[0]), boolean(false)]);
             assert_eq!(numbers(sum.unwrap()), [(i + round) as f64]);
         }
     });
@@ -113,11 +113,11 @@ fn a_failure_on_one_stream_is_none_on_another() {
             if i % 2 == 0 {
                 let singular = vec![own(shaped(&[0.0; 4], &[2, 2]))];
                 let inverse = build_on(&stream, "inv", singular).unwrap();
-                let weight = vec![own(inverse[0].clone()), emily_mlx::Arg::Nil, float(0.0)];
+                let weight = vec![own(inverse[0].clone()), nil(), float(0.0)];
                 let normed = build_on(&stream, "rms_norm", weight).unwrap();
                 assert!(evaluate_failing(&stream, normed).is_err());
             } else {
-                let x = vec![own(vector(&[3.0; 4])), emily_mlx::Arg::Nil, float(0.0)];
+                let x = vec![own(vector(&[3.0; 4])), nil(), float(0.0)];
                 let normed = build_on(&stream, "rms_norm", x).unwrap().remove(0);
                 assert_near(&numbers_on(&stream, normed), &[1.0; 4]);
             }

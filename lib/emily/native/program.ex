@@ -1,0 +1,97 @@
+defmodule Emily.Native.Program do
+  @moduledoc """
+  Functions of arrays, decoded once and run by one call each.
+
+  A function is `{parameters, steps, results}`: a list of integers that name its arrays, a list of
+  `{id, expression}` whose ids name values for what follows, and a list of expressions. Expressions
+  are those of `Emily.Native.run/2`, where `{:var, id}` is a parameter or an earlier value; arrays in
+  them belong to the program from then on.
+
+      iex> double_and_add = {[0, 1], [{2, {:add, {:var, 0}, {:var, 0}}}], [{:add, {:var, 2}, {:var, 1}}]}
+      iex> program = Emily.Native.Program.compile(double_and_add)
+      iex> [x, y] = Emily.Native.run([{:full, [], 3, :s32}, {:full, [], 1, :s32}])
+      iex> [sum] = Emily.Native.Program.run(program, [x, y])
+      iex> Emily.Native.item(sum)
+      7
+
+  ## Conditions and loops
+
+  Two expressions wait for what they depend on, and give several results:
+
+    * `{:cond, predicate, yes, no}` - the results of one of two functions without parameters, which
+      may use the values around them. Only that one runs
+    * `{:while, initial, condition, body}` - `body` over the state `initial`, a list of expressions,
+      as long as `condition` holds. Both are functions of the state; `condition` gives one boolean,
+      `body` the next state
+
+  A program with these runs on a thread of its own, and its caller waits for a message, so no
+  scheduler waits. Where nobody else holds the state of a loop, MLX computes the next in its place.
+  A loop whose iterations are short is built a few iterations ahead of its condition; what was built
+  too far is dropped.
+
+      iex> count = {[0], [], [{:add, {:var, 0}, {:full, [], 1, :s32}}]}
+      iex> below_ten = {[0], [], [{:less, {:var, 0}, {:full, [], 10, :s32}}]}
+      iex> program = Emily.Native.Program.compile({[0], [], [{:while, [{:var, 0}], below_ten, count}]})
+      iex> [start] = Emily.Native.run([{:full, [], 3, :s32}])
+      iex> [ten] = Emily.Native.Program.run(program, [start])
+      iex> Emily.Native.item(ten)
+      10
+  """
+
+  alias Emily.Native
+  alias Emily.Native.Nif
+
+  @enforce_keys [:ref, :operations, :waits]
+  defstruct [:ref, :operations, :waits]
+
+  @typedoc "A compiled program, how many operations it has, and whether it waits."
+  @type t :: %__MODULE__{ref: reference, operations: non_neg_integer, waits: boolean}
+
+  @typedoc "Parameters, steps and results; see the module's documentation."
+  @type fun_term ::
+          {[integer], [{integer, Native.expression()}], [Native.expression()]}
+
+  # About a millisecond of building; what takes longer leaves the scheduler to others.
+  @long 500
+
+  @doc """
+  Compiles a function.
+
+  Raises `ArgumentError` for what is no function of known operations.
+
+      iex> Emily.Native.Program.compile({[0], [], [{:exp, {:var, 0}}]}).operations
+      1
+
+      iex> Emily.Native.Program.compile({[], [], [{:var, 0}]})
+      ** (ArgumentError) variable 0 is not bound here
+  """
+  @spec compile(fun_term) :: t
+  def compile(function) do
+    {ref, operations, waits} = Nif.compile(function)
+    %__MODULE__{ref: ref, operations: operations, waits: waits}
+  end
+
+  @doc """
+  Runs a program on arrays, one for each parameter.
+
+  Without conditions and loops the results are uncomputed, as those of `Emily.Native.run/2`; a long
+  graph is on its way to being computed.
+  """
+  @spec run(t, [Native.array()], Native.device()) :: [Native.array()]
+  def run(program, arrays, device \\ Native.default_device())
+
+  def run(%__MODULE__{waits: true, ref: ref} = program, arrays, device) do
+    tag = make_ref()
+
+    case Nif.run_waiting_program(ref, arrays, device, tag) do
+      :queued -> Native.await(tag)
+      :full -> Native.again(fn -> run(program, arrays, device) end)
+    end
+  end
+
+  def run(%__MODULE__{operations: operations, ref: ref}, arrays, device) when operations > @long,
+    do: ref |> Nif.run_long_program(arrays, device) |> Native.built()
+
+  def run(%__MODULE__{ref: ref}, arrays, device),
+    do: ref |> Nif.run_program(arrays, device) |> Native.built()
+end

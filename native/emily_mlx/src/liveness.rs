@@ -1,0 +1,52 @@
+//! Which registers of a program nothing reads any more when a condition or a loop computes: MLX can
+//! write over an array that nobody holds, and free what is dead.
+
+use std::collections::HashSet;
+
+use crate::program::{Block, Operand, Register, Step};
+
+type Registers = HashSet<Register>;
+
+/// Fills the lists of ended registers of a block and of those inside; `live` are the registers that
+/// are read after it. Adds what the block reads to `live`.
+pub(crate) fn mark(block: &mut Block, live: &mut Registers) {
+    live.extend(block.results.iter().map(|place| place.register));
+    let written: Vec<Register> = block.steps.iter().map(Step::to).collect();
+    for (at, step) in block.steps.iter_mut().enumerate().rev() {
+        let ended = |live: &Registers| -> Vec<Register> {
+            let before = written[..at].iter().copied();
+            before.filter(|register| !live.contains(register)).collect()
+        };
+        match step {
+            Step::Operation { operands, .. } => {
+                for operand in operands {
+                    match operand {
+                        Operand::Place(place) => {
+                            live.insert(place.register);
+                        }
+                        Operand::Places(places) => {
+                            live.extend(places.iter().map(|place| place.register))
+                        }
+                        Operand::Literal(_) => (),
+                    }
+                }
+            }
+            Step::Cond(cond) => {
+                let mut before_no = live.clone();
+                mark(&mut cond.yes, live);
+                mark(&mut cond.no, &mut before_no);
+                live.extend(before_no);
+                cond.ended = ended(live);
+                live.insert(cond.predicate.register);
+            }
+            Step::While(repeat) => {
+                // The next iteration reads what this one has read, so a first walk collects it.
+                mark(&mut repeat.body, live);
+                mark(&mut repeat.condition, live);
+                mark(&mut repeat.body, live);
+                repeat.ended = ended(live);
+                live.extend(repeat.initial.iter().map(|place| place.register));
+            }
+        }
+    }
+}

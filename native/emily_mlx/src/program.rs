@@ -1,0 +1,405 @@
+//! Programs: operations over registers, with conditions and loops, turned into MLX's graph.
+
+use std::borrow::Cow;
+use std::collections::HashSet;
+use std::time::{Duration, Instant};
+
+use mlx_rs::Array;
+use smallvec::SmallVec;
+
+use crate::args::{Arg, Args, Literal};
+use crate::dtype::Dtype;
+use crate::error::{refuse, Error, Result};
+use crate::liveness;
+use crate::op::{apply, Op, Value};
+use crate::stream::StreamHandle;
+use crate::worker::{compute, schedule};
+
+/// The arrays that a run gives; mostly one.
+pub type Results = SmallVec<[Array; 2]>;
+
+/// Where a step leaves its result.
+pub type Register = usize;
+
+/// A register, or one of several results in it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place {
+    pub register: Register,
+    pub element: Option<usize>,
+}
+
+/// An argument of a step.
+#[derive(Debug)]
+pub enum Operand {
+    Place(Place),
+    Places(Vec<Place>),
+    Literal(Literal),
+}
+
+#[derive(Debug)]
+pub enum Step {
+    Operation {
+        op: Op,
+        operands: Vec<Operand>,
+        to: Register,
+    },
+    Cond(Box<Cond>),
+    While(Box<While>),
+}
+
+impl Step {
+    /// The register that the step writes.
+    pub(crate) fn to(&self) -> Register {
+        match self {
+            Step::Operation { to, .. } => *to,
+            Step::Cond(cond) => cond.to,
+            Step::While(repeat) => repeat.to,
+        }
+    }
+}
+
+/// One of two blocks, chosen when the predicate is computed.
+#[derive(Debug)]
+pub struct Cond {
+    pub predicate: Place,
+    pub yes: Block,
+    pub no: Block,
+    pub to: Register,
+    /// Registers that nothing reads from here on.
+    pub ended: Vec<Register>,
+}
+
+/// `body` over a state as long as `condition` holds. Each has registers of its own for the state.
+#[derive(Debug)]
+pub struct While {
+    pub initial: Vec<Place>,
+    pub tested: Vec<Register>,
+    pub condition: Block,
+    pub state: Vec<Register>,
+    pub body: Block,
+    pub to: Register,
+    /// Registers that nothing reads from here on, but for the initial state.
+    pub ended: Vec<Register>,
+}
+
+#[derive(Debug, Default)]
+pub struct Block {
+    pub steps: Vec<Step>,
+    pub results: SmallVec<[Place; 2]>,
+    /// The registers that the block's own steps write.
+    pub own: std::ops::Range<Register>,
+}
+
+#[derive(Debug, Default)]
+pub struct Program {
+    /// The registers that the inputs of a run go to, in order.
+    pub inputs: SmallVec<[Register; 4]>,
+    pub body: Block,
+    pub registers: usize,
+    pub operations: u32,
+    pub has_linalg: bool,
+    /// Whether it has conditions or loops, which wait for what they depend on.
+    pub waits: bool,
+}
+
+impl Program {
+    /// Notes where registers end. To be called once the program is complete.
+    pub fn mark_ended(&mut self) {
+        liveness::mark(&mut self.body, &mut HashSet::new());
+    }
+
+    /// The results on `inputs`, uncomputed. For programs without conditions and loops.
+    pub fn run(&self, inputs: &[&Array], stream: &StreamHandle) -> Result<Results> {
+        self.run_wanted(inputs, stream, &|| true)
+    }
+
+    /// The results on `inputs`, on their way to being computed. The calling thread waits for what
+    /// conditions and loops depend on, as long as the results are `wanted`.
+    pub fn run_waiting(
+        &self,
+        inputs: &[&Array],
+        stream: &StreamHandle,
+        wanted: &dyn Fn() -> bool,
+    ) -> Result<Results> {
+        let results = self.run_wanted(inputs, stream, wanted)?;
+        if self.has_linalg {
+            compute(&results, true, stream)?;
+        } else {
+            schedule(&results)?;
+        }
+        Ok(results)
+    }
+
+    fn run_wanted(
+        &self,
+        inputs: &[&Array],
+        stream: &StreamHandle,
+        wanted: &dyn Fn() -> bool,
+    ) -> Result<Results> {
+        let mut registers = SmallVec::new();
+        registers.resize_with(self.registers, || Slot::Empty);
+        for (register, array) in self.inputs.iter().zip(inputs) {
+            registers[*register] = Slot::Input(array);
+        }
+        let mut run = Run {
+            registers,
+            stream,
+            has_linalg: self.has_linalg,
+            wanted,
+        };
+        run.block(&self.body)?;
+        run.results(&self.body)
+    }
+}
+
+enum Slot<'a> {
+    Empty,
+    Input(&'a Array),
+    Value(Value),
+}
+
+struct Run<'a> {
+    registers: SmallVec<[Slot<'a>; 8]>,
+    stream: &'a StreamHandle,
+    has_linalg: bool,
+    wanted: &'a dyn Fn() -> bool,
+}
+
+impl Run<'_> {
+    fn block(&mut self, block: &Block) -> Result<()> {
+        for step in &block.steps {
+            match step {
+                Step::Operation { op, operands, to } => {
+                    let value = self.operation(*op, operands)?;
+                    self.registers[*to] = Slot::Value(value);
+                }
+                Step::Cond(cond) => self.cond(cond)?,
+                Step::While(repeat) => self.repeat(repeat)?,
+            }
+        }
+        Ok(())
+    }
+
+    fn operation(&self, op: Op, operands: &[Operand]) -> Result<Value> {
+        let mut items = SmallVec::with_capacity(operands.len());
+        for operand in operands {
+            items.push(match operand {
+                Operand::Place(place) => Arg::Borrowed(self.array(*place)?),
+                Operand::Places(places) => Arg::Arrays(self.arrays(places)?),
+                Operand::Literal(literal) => Arg::Literal(Cow::Borrowed(literal)),
+            });
+        }
+        apply(op, &Args::new(op.name(), items), self.stream)
+    }
+
+    fn array(&self, place: Place) -> Result<&Array> {
+        match (&self.registers[place.register], place.element) {
+            (Slot::Input(array), None) => Ok(array),
+            (Slot::Value(Value::One(array)), None) => Ok(array),
+            (Slot::Value(Value::Many(_)), None) => {
+                refuse!("an operation of several results needs :elem")
+            }
+            (Slot::Value(Value::Many(arrays)), Some(index)) => match arrays.get(index) {
+                Some(array) => Ok(array),
+                None => refuse!("there is no element {index} of {}", arrays.len()),
+            },
+            (Slot::Empty, _) => refuse!("register {} is empty", place.register),
+            (_, Some(_)) => refuse!(":elem takes an operation of several results"),
+        }
+    }
+
+    fn arrays(&self, places: &[Place]) -> Result<Vec<Array>> {
+        let array = |place: &Place| self.array(*place).cloned();
+        places.iter().map(array).collect()
+    }
+
+    /// The results of a block; an operation of several gives as many.
+    fn results(&self, block: &Block) -> Result<Results> {
+        let mut results = Results::with_capacity(block.results.len());
+        for place in &block.results {
+            match (&self.registers[place.register], place.element) {
+                (Slot::Value(Value::Many(arrays)), None) => results.extend(arrays.iter().cloned()),
+                _ => results.push(self.array(*place)?.clone()),
+            }
+        }
+        Ok(results)
+    }
+
+    /// Inputs are not the run's own, and stay.
+    fn clear(&mut self, registers: impl IntoIterator<Item = Register>) {
+        for register in registers {
+            if let Slot::Value(_) = self.registers[register] {
+                self.registers[register] = Slot::Empty;
+            }
+        }
+    }
+
+    fn cond(&mut self, cond: &Cond) -> Result<()> {
+        let predicate = self.array(cond.predicate)?.clone();
+        self.compute(std::slice::from_ref(&predicate))?;
+        self.clear(cond.ended.iter().copied());
+        let chosen = if is_true(&predicate)? {
+            &cond.yes
+        } else {
+            &cond.no
+        };
+        let results = self.call(&[], Vec::new(), chosen)?;
+        self.registers[cond.to] = Slot::Value(Value::Many(results.into_vec()));
+        Ok(())
+    }
+
+    fn repeat(&mut self, repeat: &While) -> Result<()> {
+        let mut state = self.arrays(&repeat.initial)?;
+        self.clear(repeat.ended.iter().copied());
+        let mut pace = Pace::new();
+        loop {
+            let ahead = if self.has_linalg { 1 } else { pace.ahead };
+            let begun = Instant::now();
+            let going = match ahead {
+                1 => self.step(repeat, &mut state)?,
+                _ => self.steps(repeat, &mut state, ahead)?,
+            };
+            if !going {
+                break;
+            }
+            if !(self.wanted)() {
+                return Err(Error::Argument("nobody waits for the loop".to_owned()));
+            }
+            pace.learn(begun.elapsed(), &state);
+        }
+        self.registers[repeat.to] = Slot::Value(Value::Many(state));
+        Ok(())
+    }
+
+    /// One iteration: the body is built once the condition is known.
+    fn step(&mut self, repeat: &While, state: &mut Vec<Array>) -> Result<bool> {
+        let condition = self.condition(repeat, state)?;
+        // The condition first, so that the wait is for no more than it needs; the state goes on
+        // while the next graph is built.
+        self.compute(std::slice::from_ref(&condition))?;
+        let going = is_true(&condition)?;
+        if going {
+            *state = self.next_state(repeat, std::mem::take(state))?;
+            if self.has_linalg {
+                self.compute(state)?;
+            } else {
+                schedule(state)?;
+            }
+        }
+        Ok(going)
+    }
+
+    /// Several iterations built at once, so that a short body is not outweighed by the waits. What
+    /// lies beyond the first false condition is dropped: operations change nothing but their
+    /// results.
+    fn steps(&mut self, repeat: &While, state: &mut Vec<Array>, ahead: usize) -> Result<bool> {
+        let mut conditions = Vec::with_capacity(ahead + state.len());
+        let mut states = Vec::with_capacity(ahead);
+        for _ in 0..ahead {
+            conditions.push(self.condition(repeat, state)?);
+            let next = self.next_state(repeat, state.clone())?;
+            states.push(std::mem::replace(state, next));
+        }
+        conditions.extend(state.iter().cloned());
+        self.compute(&conditions)?;
+        for (condition, before) in conditions.iter().zip(states) {
+            if !is_true(condition)? {
+                *state = before;
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    fn set(&mut self, registers: &[Register], arrays: impl IntoIterator<Item = Array>) {
+        for (register, array) in registers.iter().zip(arrays) {
+            self.registers[*register] = Slot::Value(Value::One(array));
+        }
+    }
+
+    fn condition(&mut self, repeat: &While, state: &[Array]) -> Result<Array> {
+        let mut results = self.call(&repeat.tested, state.to_vec(), &repeat.condition)?;
+        match (results.pop(), results.is_empty()) {
+            (Some(condition), true) => Ok(condition),
+            _ => refuse!("while: the condition must be one array"),
+        }
+    }
+
+    fn next_state(&mut self, repeat: &While, state: Vec<Array>) -> Result<Vec<Array>> {
+        let next = self.call(&repeat.state, state, &repeat.body)?;
+        if next.len() != repeat.state.len() {
+            refuse!(
+                "while: the body gives {} arrays for a state of {}",
+                next.len(),
+                repeat.state.len()
+            )
+        }
+        Ok(next.into_vec())
+    }
+
+    /// The results of a block on `arrays`, whose handles end here, so that MLX can write over what
+    /// nobody else holds.
+    fn call(
+        &mut self,
+        parameters: &[Register],
+        arrays: Vec<Array>,
+        block: &Block,
+    ) -> Result<Results> {
+        self.set(parameters, arrays);
+        self.block(block)?;
+        let results = self.results(block)?;
+        self.clear(block.own.clone());
+        self.clear(parameters.iter().copied());
+        Ok(results)
+    }
+
+    fn compute(&self, arrays: &[Array]) -> Result<()> {
+        compute(arrays, self.has_linalg, self.stream)
+    }
+}
+
+/// How many iterations of a loop are built before their conditions are read.
+struct Pace {
+    ahead: usize,
+}
+
+/// Iterations that take longer gain nothing when they are built ahead, and one too many costs more.
+const SHORT: Duration = Duration::from_micros(200);
+/// The memory that the states of iterations built ahead may take.
+const SMALL: usize = 1 << 20;
+const MOST_AHEAD: usize = 16;
+
+impl Pace {
+    fn new() -> Self {
+        Pace { ahead: 1 }
+    }
+
+    fn learn(&mut self, elapsed: Duration, state: &[Array]) {
+        let bytes: usize = state.iter().map(Array::nbytes).sum();
+        let short = elapsed < SHORT * self.ahead as u32 && bytes < SMALL;
+        self.ahead = if short {
+            (self.ahead * 2).min(MOST_AHEAD)
+        } else {
+            1
+        };
+    }
+}
+
+/// The value of a computed condition.
+fn is_true(condition: &Array) -> Result<bool> {
+    if Dtype::of(condition) != Dtype::Bool || condition.size() != 1 {
+        refuse!(
+            "a condition must be one boolean, got {} of shape {:?}",
+            Dtype::of(condition).name(),
+            condition.shape()
+        )
+    }
+    // SAFETY: the array is computed, has one element of one byte, and lives through the read.
+    unsafe {
+        let data = mlx_sys::mlx_array_data_bool(condition.as_ptr());
+        if data.is_null() {
+            refuse!("a condition has no data")
+        }
+        Ok(*data)
+    }
+}

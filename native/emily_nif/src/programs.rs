@@ -1,0 +1,181 @@
+//! Compiled programs. One without conditions and loops is built where it is called; one with them
+//! waits for what they depend on, so it runs on a thread of its own and answers by message.
+
+use std::panic::{catch_unwind, AssertUnwindSafe};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+
+use emily_mlx::program::Program;
+use emily_mlx::{Error, Result, SharedArray, StreamHandle};
+use mlx_rs::Array;
+use rustler::{Encoder, Env, NifResult, NifTaggedEnum, Reference, Resource, ResourceArc, Term};
+use smallvec::SmallVec;
+
+use crate::error::{raise, refuse};
+use crate::evaluation::{error_term, is_alive, Caller};
+use crate::expression::{Decoded, Decoder};
+use crate::resources::{array, array_ref, array_refs, items, stream, ArrayRef, ArrayResource};
+
+rustler::atoms! { ok, queued, full }
+
+/// How many programs may wait at once, each on its thread; the next has to try again.
+const MOST_WAITING: usize = 256;
+
+static WAITING: AtomicUsize = AtomicUsize::new(0);
+
+/// A compiled function with the arrays that it closes over.
+pub struct ProgramResource {
+    program: Program,
+    parameters: usize,
+    captured: Vec<ArrayRef>,
+}
+
+#[rustler::resource_impl]
+impl Resource for ProgramResource {}
+
+type ProgramRef = ResourceArc<ProgramResource>;
+
+/// Arrays, or arrays that must be computed since that may fail.
+#[derive(NifTaggedEnum)]
+pub enum Built {
+    Arrays(Vec<ArrayRef>),
+    Evaluate(Vec<ArrayRef>),
+}
+
+/// Builds the graph of a program without conditions and loops.
+pub fn build(program: &Program, inputs: &[&SharedArray], stream: &StreamHandle) -> Result<Built> {
+    let arrays: SmallVec<[&Array; 16]> = inputs.iter().map(|input| input.array()).collect();
+    let results = program.run(&arrays, stream)?;
+    let depth = inputs.iter().map(|input| input.depth()).max().unwrap_or(0);
+    let depth = depth.saturating_add(program.operations);
+    let linalg = program.has_linalg || inputs.iter().any(|input| input.has_linalg());
+    let share = |array| SharedArray::lazy(array, stream, depth, linalg);
+    let arrays = wrap(results.into_iter().map(share));
+    if !linalg {
+        SharedArray::schedule_long(arrays.iter().map(|array| &array.0));
+    }
+    Ok(if linalg {
+        Built::Evaluate(arrays)
+    } else {
+        Built::Arrays(arrays)
+    })
+}
+
+fn wrap(arrays: impl Iterator<Item = SharedArray>) -> Vec<ArrayRef> {
+    let wrap = |array| ResourceArc::new(ArrayResource(array));
+    arrays.map(wrap).collect()
+}
+
+/// A program of a function `{parameters, steps, results}`, with the number of its operations and
+/// whether it waits.
+#[rustler::nif(schedule = "DirtyCpu")]
+fn compile<'a>(env: Env<'a>, function: Term<'a>) -> NifResult<Term<'a>> {
+    let Decoded { program, captured } = Decoder::function(function).map_err(raise)?;
+    let captured: Vec<ArrayRef> = captured
+        .into_iter()
+        .map(|(term, _)| array_ref(term))
+        .collect::<NifResult<_>>()?;
+    let (operations, waits) = (program.operations, program.waits);
+    let resource = ResourceArc::new(ProgramResource {
+        parameters: program.inputs.len() - captured.len(),
+        program,
+        captured,
+    });
+    Ok((resource, operations, waits).encode(env))
+}
+
+fn check_count(program: &ProgramResource, given: usize) -> NifResult<()> {
+    if given == program.parameters {
+        return Ok(());
+    }
+    Err(refuse(format!(
+        "run_program: the program takes {} arrays, got {given}",
+        program.parameters
+    )))
+}
+
+fn build_program<'a>(
+    program: &ProgramResource,
+    inputs: Term<'a>,
+    on: Term<'a>,
+) -> NifResult<Built> {
+    if program.program.waits {
+        return Err(refuse("run_program: the program waits".to_owned()));
+    }
+    let Some(list) = items(inputs) else {
+        return Err(refuse(format!(
+            "run_program: expected a list of arrays, got {inputs:?}"
+        )));
+    };
+    let mut arrays: SmallVec<[&SharedArray; 16]> = SmallVec::new();
+    for input in list {
+        arrays.push(array(input)?);
+    }
+    check_count(program, arrays.len())?;
+    arrays.extend(program.captured.iter().map(|array| &array.0));
+    build(&program.program, &arrays, stream(on)?).map_err(raise)
+}
+
+/// Builds the graph of a short program.
+#[rustler::nif]
+fn run_program<'a>(program: ProgramRef, inputs: Term<'a>, on: Term<'a>) -> NifResult<Built> {
+    build_program(&program, inputs, on)
+}
+
+/// Builds the graph of a program that would keep a scheduler too long.
+#[rustler::nif(schedule = "DirtyCpu")]
+fn run_long_program<'a>(program: ProgramRef, inputs: Term<'a>, on: Term<'a>) -> NifResult<Built> {
+    build_program(&program, inputs, on)
+}
+
+/// Runs a program with conditions or loops; the message `{tag, {:ok, arrays}}` follows.
+#[rustler::nif]
+fn run_waiting_program<'a>(
+    env: Env<'a>,
+    program: ProgramRef,
+    inputs: Term<'a>,
+    on: Term<'a>,
+    tag: Reference<'a>,
+) -> NifResult<rustler::Atom> {
+    let mut inputs = array_refs(inputs)?;
+    check_count(&program, inputs.len())?;
+    inputs.extend(program.captured.iter().cloned());
+    let stream = stream(on)?.clone();
+    if WAITING.fetch_add(1, Ordering::Relaxed) >= MOST_WAITING {
+        WAITING.fetch_sub(1, Ordering::Relaxed);
+        return Ok(full());
+    }
+    let caller = Caller::new(env, tag);
+    let started = thread::Builder::new()
+        .name("emily program".to_owned())
+        .spawn(move || {
+            let pid = caller.pid;
+            let run = || run_waiting(&program, &inputs, &stream, &|| is_alive(pid));
+            let panicked = |_| Err(Error::Mlx("the program panicked".to_owned()));
+            let result = catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(panicked);
+            WAITING.fetch_sub(1, Ordering::Relaxed);
+            caller.answer(|env| match result {
+                Ok(arrays) => (ok(), arrays).encode(env),
+                Err(failure) => error_term(env, failure),
+            });
+        });
+    match started {
+        Ok(_) => Ok(queued()),
+        Err(_) => {
+            WAITING.fetch_sub(1, Ordering::Relaxed);
+            Ok(full())
+        }
+    }
+}
+
+fn run_waiting(
+    program: &ProgramResource,
+    inputs: &[ArrayRef],
+    stream: &StreamHandle,
+    wanted: &dyn Fn() -> bool,
+) -> Result<Vec<ArrayRef>> {
+    let arrays: Vec<&Array> = inputs.iter().map(|input| input.0.array()).collect();
+    let results = program.program.run_waiting(&arrays, stream, wanted)?;
+    let shared = |array| SharedArray::lazy(array, stream, 0, false);
+    Ok(wrap(results.into_iter().map(shared)))
+}
