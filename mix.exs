@@ -19,6 +19,8 @@ defmodule Emily.MixProject do
       build_path: suffixed("_build"),
       deps_path: suffixed("deps"),
       lockfile: suffixed("mix.lock"),
+      # Nx's own tests implement its protocols.
+      consolidate_protocols: Mix.env() != :test,
       start_permanent: Mix.env() == :prod,
       deps: deps(),
       description: "Nx backend, compiler and fused kernels on MLX",

@@ -1,0 +1,3 @@
+defmodule Emily.Conformance.Exclusions do
+  def names(_), do: []
+end

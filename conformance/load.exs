@@ -1,0 +1,85 @@
+defmodule Emily.Conformance.Load do
+  @moduledoc false
+  # Nx's doctests and test files as modules.
+
+  @doctested [
+    Nx,
+    Nx.LinAlg,
+    Nx.Random,
+    Nx.Constants,
+    Nx.Defn,
+    Nx.Defn.Kernel,
+    Nx.Serving,
+    Nx.Batch
+  ]
+  @support ~w(backends container distributed_servings helpers)
+  @files ~w(nx_test nx/batch_test nx/complex_test nx/constants_test nx/lin_alg_test) ++
+           ~w(nx/non_finite_test nx/random_test nx/serving_test nx/vectorize_test nx/defn_test nx/defn/*_test)
+
+  @doc "The doctests of Nx's modules."
+  def doctests, do: Enum.map(@doctested, &doctests/1)
+
+  # Its examples call the macros of defn as a defn does.
+  defp doctests(Nx.Defn.Kernel) do
+    defmodule Kernel do
+      use ExUnit.Case, async: true
+      import Elixir.Kernel, only: [sigil_s: 2, inspect: 1]
+      import Nx.Defn.Kernel
+      doctest Nx.Defn.Kernel
+    end
+
+    __MODULE__.Kernel
+  end
+
+  defp doctests(module) do
+    name = Module.concat(__MODULE__, module)
+
+    defmodule name do
+      use ExUnit.Case, async: true
+      # The text around the functions is no example: it defines modules that are not there.
+      doctest module, except: [:moduledoc]
+    end
+
+    name
+  end
+
+  @doc "The test modules of the files of a checkout of Nx; a package from Hex carries none."
+  def files(folder) do
+    if File.dir?(Path.join(folder, "test")) do
+      # Some tests name their own file, or read one.
+      File.cd!(folder, fn ->
+        for name <- @support,
+            path = "test/support/#{name}.ex",
+            File.exists?(path),
+            do: compile(path)
+
+        for pattern <- @files,
+            path <- Path.wildcard("test/#{pattern}.exs"),
+            {module, _} <- compile(path),
+            function_exported?(module, :__ex_unit__, 0),
+            do: module
+      end)
+    else
+      IO.puts("LEFT OUT: Nx's own test files: there is no #{folder}/test. Its doctests run.\n")
+      []
+    end
+  end
+
+  defp compile(path) do
+    path
+    |> File.read!()
+    |> Code.string_to_quoted!(file: path)
+    |> Macro.prewalk(&by_value/1)
+    |> Code.compile_quoted(path)
+  end
+
+  defp by_value({check, meta, [{:==, _, [left, right]} | rest]})
+       when check in [:assert, :refute, :unless] do
+    same = quote(do: Emily.Conformance.Equality.same?(unquote(left), unquote(right)))
+    {check, meta, [same | rest]}
+  end
+
+  # They run once, above.
+  defp by_value({:doctest, meta, _}), do: {:__block__, meta, []}
+  defp by_value(other), do: other
+end
