@@ -1,134 +1,129 @@
 defmodule Emily.Lower.Conv do
   @moduledoc false
-  # Convolution. MLX takes channels last, floats other than f64, up to three spatial axes, and
-  # groups with one or two of these; complex numbers and other groups are composed.
+  # Convolution. MLX has it for f32 and up to three spatial axes, of which three take no groups. Other
+  # floats, integers beyond f32's exactness and more axes are the product of the input's patches with
+  # the kernel; complex numbers are four convolutions of their parts.
 
   import Emily.Lower.Types
   import Emily.Expr, only: [share: 2, scalar: 2]
-  alias Emily.Lower.Shape
+  alias Emily.Lower.{Dot, Shape, Window}
 
   def names, do: [:conv]
 
   def lower(:conv, %{type: type}, [tensor, kernel, opts]) do
-    spatial = tuple_size(tensor.shape) - 2
-    feature_groups = opts[:feature_group_size]
-    batch_groups = opts[:batch_group_size]
+    # The groups of the batch become groups of channels. Nx allows one kind of groups at a time.
+    config =
+      Map.new(opts) |> Map.put(:groups, opts[:feature_group_size] * opts[:batch_group_size])
 
-    if spatial > 3 or type == {:f, 64} or (feature_groups > 1 and batch_groups > 1) do
-      :fallback
-    else
-      channels_last = [0 | Enum.to_list(2..(spatial + 1))] ++ [1]
-      wide = accumulator(type)
+    sum = fn x, w -> sum(x, w, config) end
 
-      {x, x_dims} = permuted(tensor, wide, opts[:input_permutation], channels_last)
-      {w, w_dims} = permuted(kernel, wide, opts[:kernel_permutation], channels_last)
-      {x, x_dims, opts} = cut(x, x_dims, opts, dtype(wide))
-      {x, x_dims} = batch_to_channels(x, x_dims, batch_groups)
+    result =
+      cond do
+        is_integer_type(tensor.type) and is_integer_type(kernel.type) ->
+          integers(tensor, kernel, config, type)
 
-      config = %{
-        strides: opts[:strides],
-        low: Enum.map(opts[:padding], &elem(&1, 0)),
-        high: Enum.map(opts[:padding], &elem(&1, 1)),
-        kernel_dilation: opts[:kernel_dilation],
-        input_dilation: opts[:input_dilation],
-        groups: feature_groups * batch_groups
-      }
+        match?({:c, _}, type) ->
+          complex(cast(tensor, type), cast(kernel, type), fn x, w ->
+            sum.(with_value(tensor, x, {:f, 32}), with_value(kernel, w, {:f, 32}))
+          end)
 
-      result =
-        case type do
-          {:c, _} -> complex(x, x_dims, w, w_dims, config)
-          _ -> grouped(x, x_dims, w, w_dims, config)
-        end
+        true ->
+          wide = accumulator(type)
+          convert(sum.(cast_tensor(tensor, wide), cast_tensor(kernel, wide)), wide, type)
+      end
 
-      order =
-        compose([0, spatial + 1 | Enum.to_list(1..spatial)], invert(opts[:output_permutation]))
+    transpose(result, invert(opts[:output_permutation]))
+  end
 
-      convert(transpose(result, order), wide, type)
+  defp with_value(tensor, expr, type),
+    do: %{tensor | type: type, data: %{tensor.data | ref: expr}}
+
+  defp cast_tensor(tensor, type), do: with_value(tensor, cast(tensor, type), type)
+
+  # The convolution of two operands of one type, with axes {batch, channels, spatial...}.
+  defp sum(x, w, config) do
+    if x.type == {:f, 32} and tuple_size(x.shape) <= 5,
+      do: native(x, w, config),
+      else: patches(x, w, config)
+  end
+
+  # Nx sums the products of integers exactly, and rounds the sum to f32.
+  defp integers(x, w, config, type) do
+    {_, x_bits} = x.type
+    {_, w_bits} = w.type
+    [_ | terms] = Enum.map(config.kernel_permutation, &elem(w.shape, &1))
+    bits = x_bits + w_bits + ceil(:math.log2(max(Enum.product(terms), 1)))
+    float = if on_gpu?(x, w), do: {:f, 32}, else: {:f, 64}
+    as = fn type -> sum(cast_tensor(x, type), cast_tensor(w, type), config) end
+
+    cond do
+      bits <= 24 ->
+        convert(as.({:f, 32}), {:f, 32}, type)
+
+      bits <= 53 and float == {:f, 64} ->
+        convert(as.({:f, 64}), {:f, 64}, type)
+
+      # Sums wrap in 64 bits; those that would are far from it in floats.
+      true ->
+        share(as.(float), fn rounded ->
+          fits = {:less, {:abs, rounded}, scalar(4.611686018427387904e18, dtype(float))}
+          {:where, fits, {:astype, as.({:s, 64}), dtype(type)}, convert(rounded, float, type)}
+        end)
     end
   end
 
-  defp permuted(tensor, type, permutation, channels_last) do
-    order = compose(permutation, channels_last)
-    dims = Enum.map(order, &elem(tensor.shape, &1))
-    {transpose(cast(tensor, type), order), dims}
-  end
+  defp on_gpu?(x, w), do: Dot.on_gpu?(x) or Dot.on_gpu?(w)
 
-  # First by `first`, then by `second`.
-  defp compose(first, second), do: Enum.map(second, &Enum.at(first, &1))
-
-  # As Nx.BinaryBackend reads an output permutation.
-  defp invert(permutation) do
-    inverse = permutation |> Enum.with_index() |> Enum.sort() |> Enum.map(&elem(&1, 1))
-    inverse
-  end
-
-  defp transpose(x, order) do
-    if order == Enum.sort(order), do: x, else: {:transpose, x, order}
-  end
-
-  # Negative padding cuts the dilated input before MLX sees it.
-  defp cut(x, dims, opts, dtype) do
-    if Enum.all?(opts[:padding], fn {low, high} -> low >= 0 and high >= 0 end) do
-      {x, dims, opts}
-    else
-      spatial =
-        Enum.zip_with(opts[:padding], opts[:input_dilation], fn {low, high}, dilation ->
-          {low, high, dilation - 1}
-        end)
-
-      config = [{0, 0, 0} | spatial] ++ [{0, 0, 0}]
-
-      padded =
-        Enum.zip_with(dims, config, fn dim, {low, high, interior} ->
-          dim + (dim - 1) * interior + low + high
-        end)
-
-      opts =
-        Keyword.merge(opts,
-          padding: Enum.map(spatial, fn _ -> {0, 0} end),
-          input_dilation: Enum.map(spatial, fn _ -> 1 end)
-        )
-
-      {Shape.pad(x, dims, config, scalar(0, dtype)), padded, opts}
-    end
-  end
-
-  # The groups of the batch become groups of channels.
-  defp batch_to_channels(x, dims, 1), do: {x, dims}
-
-  defp batch_to_channels(x, [batch | rest], groups) do
-    {spatial, [channels]} = Enum.split(rest, -1)
-    count = length(spatial)
-    each = div(batch, groups)
-    split = {:reshape, x, [groups, each] ++ spatial ++ [channels]}
-    order = [1] ++ Enum.to_list(2..(count + 1)) ++ [0, count + 2]
-    dims = [each] ++ spatial ++ [groups * channels]
-    {{:reshape, {:transpose, split, order}, dims}, dims}
-  end
-
-  defp complex(x, x_dims, w, w_dims, config) do
+  defp complex(x, w, conv) do
     share(x, fn x ->
       share(w, fn w ->
-        product = fn a, b -> grouped({a, x}, x_dims, {b, w}, w_dims, config) end
+        product = fn a, b -> conv.({a, x}, {b, w}) end
         re = {:subtract, product.(:real, :real), product.(:imag, :imag)}
         im = {:add, product.(:real, :imag), product.(:imag, :real)}
-        i = Emily.Expr.scalar(Complex.new(0.0, 1.0), :c64)
+        i = scalar(Complex.new(0.0, 1.0), :c64)
         {:add, {:astype, re, :c64}, {:multiply, {:astype, im, :c64}, i}}
       end)
     end)
   end
 
-  defp grouped(x, _x_dims, w, _w_dims, %{groups: 1} = config), do: conv(x, w, config)
+  ## MLX's own, with the channels last
 
-  defp grouped(x, x_dims, w, _w_dims, config) when length(x_dims) <= 4, do: conv(x, w, config)
+  defp native(x, w, config) do
+    spatial = tuple_size(x.shape) - 2
+    last = [0 | Enum.to_list(2..(spatial + 1)//1)] ++ [1]
+    {input, dims} = input(x, config, last)
+    {kernel, kernel_dims} = permuted(value(w), w.shape, compose(config.kernel_permutation, last))
+    {input, dims, config} = cut(input, dims, config)
+    result = grouped(input, dims, kernel, kernel_dims, config)
+    transpose(result, [0, spatial + 1 | Enum.to_list(1..spatial//1)])
+  end
 
-  defp grouped(x, x_dims, w, w_dims, %{groups: groups} = config) do
+  # Negative padding cuts the dilated input before MLX sees it.
+  defp cut(x, dims, %{padding: padding, input_dilation: dilation} = config) do
+    if Enum.all?(padding, fn {low, high} -> low >= 0 and high >= 0 end) do
+      {x, dims, config}
+    else
+      spatial = Enum.zip_with(padding, dilation, fn {low, high}, by -> {low, high, by - 1} end)
+      pads = [{0, 0, 0} | spatial] ++ [{0, 0, 0}]
+
+      config = %{
+        config
+        | padding: Enum.map(padding, fn _ -> {0, 0} end),
+          input_dilation: Enum.map(padding, fn _ -> 1 end)
+      }
+
+      {Shape.pad(x, dims, pads, scalar(0, :f32)), Shape.padded(dims, pads), config}
+    end
+  end
+
+  defp grouped(x, dims, w, w_dims, %{groups: groups} = config)
+       when groups > 1 and length(dims) == 5 do
     share(x, fn x ->
       share(w, fn w ->
         parts =
           for group <- 0..(groups - 1) do
             conv(
-              part(x, x_dims, length(x_dims) - 1, group, groups),
+              part(x, dims, length(dims) - 1, group, groups),
               part(w, w_dims, 0, group, groups),
               %{config | groups: 1}
             )
@@ -139,6 +134,8 @@ defmodule Emily.Lower.Conv do
     end)
   end
 
+  defp grouped(x, _dims, w, _w_dims, config), do: conv(x, w, config)
+
   defp part(x, dims, axis, group, groups) do
     size = div(Enum.at(dims, axis), groups)
     starts = dims |> Enum.map(fn _ -> 0 end) |> List.replace_at(axis, group * size)
@@ -146,7 +143,81 @@ defmodule Emily.Lower.Conv do
     {:slice, x, starts, stops, Enum.map(dims, fn _ -> 1 end)}
   end
 
-  defp conv(x, w, c) do
-    {:conv, x, w, c.strides, c.low, c.high, c.kernel_dilation, c.input_dilation, c.groups, false}
+  defp conv(x, w, %{strides: strides, kernel_dilation: kernel, input_dilation: input} = config) do
+    {low, high} = Enum.unzip(config.padding)
+    {:conv, x, w, strides, low, high, kernel, input, config.groups, false}
+  end
+
+  ## Patches: each window of the input as a row
+
+  defp patches(x, w, %{groups: groups} = config) do
+    {input, dims} = input(x, config, nil)
+
+    {kernel, [outputs, channels | widths]} =
+      permuted(value(w), w.shape, config.kernel_permutation)
+
+    spatial =
+      Enum.zip_with(config.padding, config.input_dilation, fn {low, high}, by ->
+        {low, high, by - 1}
+      end)
+
+    pads = [{0, 0, 0}, {0, 0, 0} | spatial]
+    input = Shape.pad(input, dims, pads, scalar(0, dtype(x.type)))
+
+    {view, [batch, _ | sizes]} =
+      Window.all_windows(input, Shape.padded(dims, pads), [1, 1 | widths],
+        strides: [1, 1 | config.strides],
+        window_dilations: [1, 1 | config.kernel_dilation]
+      )
+
+    count = Enum.product(sizes)
+    inner = channels * Enum.product(widths)
+    split = {:reshape, view, [batch, groups, channels, count, Enum.product(widths)]}
+    rows = {:reshape, {:transpose, split, [1, 0, 3, 2, 4]}, [groups, batch * count, inner]}
+    filters = {:reshape, kernel, [groups, div(outputs, groups), inner]}
+
+    product =
+      Dot.product(
+        rows,
+        {:transpose, filters, [0, 2, 1]},
+        [groups, batch * count, inner, div(outputs, groups)],
+        x.type,
+        on_gpu?(x, w)
+      )
+
+    split = {:reshape, product, [groups, batch, count, div(outputs, groups)]}
+    {:reshape, {:transpose, split, [1, 0, 3, 2]}, [batch, outputs | sizes]}
+  end
+
+  ## Axes
+
+  # The input as {batch, channels, spatial...}, then in the order `last`.
+  defp input(x, %{batch_group_size: 1, input_permutation: order}, last) do
+    permuted(value(x), x.shape, compose(order, last))
+  end
+
+  defp input(x, %{batch_group_size: groups, input_permutation: order}, last) do
+    {x, [batch, channels | spatial]} = permuted(value(x), x.shape, order)
+    each = div(batch, groups)
+    split = {:reshape, x, [groups, each, channels | spatial]}
+    {_, axes} = Enum.split(0..(length(spatial) + 2), 2)
+    dims = [each, groups * channels | spatial]
+    folded = {:reshape, {:transpose, split, [1, 0 | axes]}, dims}
+    permuted(folded, List.to_tuple(dims), last || Enum.to_list(0..(length(dims) - 1)))
+  end
+
+  defp permuted(x, shape, order), do: {transpose(x, order), Enum.map(order, &elem(shape, &1))}
+
+  # First by `first`, then by `second`.
+  defp compose(first, nil), do: first
+  defp compose(first, second), do: Enum.map(second, &Enum.at(first, &1))
+
+  # As Nx.BinaryBackend reads an output permutation.
+  defp invert(permutation) do
+    permutation |> Enum.with_index() |> Enum.sort() |> Enum.map(&elem(&1, 1))
+  end
+
+  defp transpose(x, order) do
+    if order == Enum.sort(order), do: x, else: {:transpose, x, order}
   end
 end

@@ -14,14 +14,8 @@ defmodule Emily.Lower.Dot do
   def lower(:dot, %{type: type} = out, [left, axes1, batch1, right, axes2, batch2]) do
     {x, [batch, rows, inner]} = left_matrix(left, type, axes1, batch1)
     {y, [_, _, columns]} = right_matrix(right, type, axes2, batch2)
-    products = batch * rows * inner * columns
-
-    product =
-      cond do
-        not is_integer_type(type) -> {:matmul, x, y}
-        products <= @few_products or on_gpu?(left, right) -> multiply_and_add(x, y, type)
-        true -> exact(x, y, inner, type)
-      end
+    gpu? = on_gpu?(left) or on_gpu?(right)
+    product = product(x, y, [batch, rows, inner, columns], type, gpu?)
 
     # The product has the batch only where there is one.
     dims = if batch == 1, do: [rows, columns], else: [batch, rows, columns]
@@ -29,9 +23,21 @@ defmodule Emily.Lower.Dot do
     if dims == out_dims, do: product, else: {:reshape, product, out_dims}
   end
 
-  defp on_gpu?(left, right), do: gpu?(left.data) or gpu?(right.data)
-  defp gpu?(%{device: :gpu}), do: true
-  defp gpu?(_), do: false
+  @doc """
+  The product of `{batch, rows, inner}` and `{batch, inner, columns}`, both of `type`; the sums of
+  integers wrap as in Nx.
+  """
+  def product(x, y, [batch, rows, inner, columns], type, gpu?) do
+    cond do
+      not is_integer_type(type) -> {:matmul, x, y}
+      batch * rows * inner * columns <= @few_products or gpu? -> multiply_and_add(x, y, type)
+      true -> exact(x, y, inner, type)
+    end
+  end
+
+  @doc "Whether a tensor is on a GPU, which has no f64."
+  def on_gpu?(%{data: %{device: :gpu}}), do: true
+  def on_gpu?(_tensor), do: false
 
   defp left_matrix(tensor, type, axes, batch) do
     free = free_axes(tensor, axes, batch)

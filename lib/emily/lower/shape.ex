@@ -93,6 +93,13 @@ defmodule Emily.Lower.Shape do
     cut(x, dims, config)
   end
 
+  @doc "The sizes of the axes after `pad/4`."
+  def padded(dims, config) do
+    Enum.zip_with(dims, config, fn dim, {low, high, interior} ->
+      dim + (dim - 1) * interior + low + high
+    end)
+  end
+
   # Each element gets an axis of its own, which is padded, joined again, and cut after the last.
   defp pad_interior(x, dims, config, value) do
     if Enum.all?(config, fn {_, _, interior} -> interior == 0 end) do

@@ -64,8 +64,14 @@ defmodule Emily.Lower.Window do
     end
   end
 
-  defp windows_flat(x, dims, window, opts, fun) do
+  @doc "The windows of `x`, whose axes have the sizes `dims`, and how many there are on each axis."
+  def all_windows(x, dims, window, opts) do
     {view, outer, _} = view(x, dims, window, Keyword.put(opts, :all_axes, true))
+    {view, outer}
+  end
+
+  defp windows_flat(x, dims, window, opts, fun) do
+    {view, outer} = all_windows(x, dims, window, opts)
     {:reshape, view, outer ++ [Enum.product(window)]} |> share(fun)
   end
 
