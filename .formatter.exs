@@ -1,5 +1,8 @@
 [
-  inputs: ["{mix,.formatter}.exs", "{build,config,lib,test,bench,examples}/**/*.{ex,exs}"],
+  inputs: [
+    "{mix,.formatter}.exs",
+    "{build,config,lib,test,bench,examples,conformance}/**/*.{ex,exs}"
+  ],
   # Those of Nx and StreamData, repeated here so that formatting needs no dependency.
   locals_without_parens: [
     defn: 2,

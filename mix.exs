@@ -23,11 +23,14 @@ defmodule Emily.MixProject do
       consolidate_protocols: Mix.env() != :test,
       start_permanent: Mix.env() == :prod,
       deps: deps(),
+      aliases: ["test.nx": "run conformance/nx.exs"],
       description: "Nx backend, compiler and fused kernels on MLX",
       package: package(),
       docs: docs()
     ]
   end
+
+  def cli, do: [preferred_envs: ["test.nx": :test]]
 
   def application, do: [extra_applications: [:logger]]
 

@@ -1,3 +1,229 @@
 defmodule Emily.Conformance.Exclusions do
-  def names(_), do: []
+  @moduledoc false
+  # Which of Nx's own tests are left out, one line each, with the reason. `mix test.nx --excluded`
+  # runs them, to find those that are left out without need.
+
+  @reasons [
+    digits: "the last printed digit of a transcendental function or of what LAPACK computes",
+    sign: "a free sign of an eigenvector or a factor",
+    binary:
+      "tied to Nx.BinaryBackend: terms compared as terms, its rounding of bf16, errors on data",
+    infinities: "a complex function at infinities, where BinaryBackend has NaN and MLX limits",
+    singular: "a singular matrix is Emily.Error",
+    type: "a type that MLX lacks"
+  ]
+
+  # The reason, the function, and a piece of the example that no other example of it has.
+  @doctests [
+    {:digits, "Nx.LinAlg.cholesky/1", "iex> Nx.LinAlg.cholesky(Nx.tensor([[[2.0, 3.0]"},
+    {:digits, "Nx.LinAlg.cholesky/1", "[[1.0, 0.0], [0.0, 1.0]]]) |> Nx.vectorize(x: 2)"},
+    {:digits, "Nx.LinAlg.determinant/1", "[[2, 4, 6, 7], [5, 1, 8, 8]"},
+    {:digits, "Nx.LinAlg.least_squares/3", "[[0, 1], [1, 1], [2, 1], [3, 1]]"},
+    {:digits, "Nx.LinAlg.least_squares/3", "[[1, 2, 3], [4, 5, 6]]"},
+    {:digits, "Nx.LinAlg.least_squares/3", "Nx.tensor([[1, 2], [2, 3]]), Nx.tensor([1, 2]))"},
+    {:digits, "Nx.LinAlg.lu/1", "p |> Nx.dot([2], [0], l, [1], [0])"},
+    {:digits, "Nx.LinAlg.matrix_power/2", "Nx.iota({2, 2, 2}), -3"},
+    {:digits, "Nx.LinAlg.pinv/2", "[[0.5, 0], [0, 1], [0.5, 0]]"},
+    {:digits, "Nx.LinAlg.pinv/2", "Nx.LinAlg.pinv(Nx.tensor([[1, 1], [3, 4]]))"},
+    {:digits, "Nx.LinAlg.solve/2", "Nx.LinAlg.solve(a, Nx.tensor([-3, 0, 4, -2]))"},
+    {:digits, "Nx.LinAlg.solve/2", "[[[14, 10], [9, 9]], [[4, 11], [2, 3]]]"},
+    {:digits, "Nx.LinAlg.triangular_solve/3", "Nx.tensor([2, 4, 2, 4]), lower: false"},
+    {:digits, "Nx.LinAlg.triangular_solve/3",
+     "iex> a = Nx.tensor([[3, 0, 0, 0], [2, 1, 0, 0], [1, 0, 1, 0], [1, 1, 1, 1]])"},
+    {:digits, "Nx.LinAlg.triangular_solve/3", "[[[1, 0], [2, 3]], [[4, 0], [5, 6]]]"},
+    {:digits, "Nx.Random.multivariate_normal/4", "Nx.tensor([[1, 0], [0, 1]]))"},
+    {:digits, "Nx.Random.multivariate_normal/4", "shape: {3, 2})"},
+    {:digits, "Nx.Random.normal/4", "shape: {1_000}"},
+    {:digits, "Nx.Random.normal/4", "Nx.Random.normal(key)"},
+    {:digits, "Nx.Random.normal/4", "shape: {2, 2}, type: :c64"},
+    {:digits, "Nx.log1p/1", "[1, 2, 3], names: [:x], type: :f64"},
+    {:digits, "Nx.sin/1", "[1, 2, 3], names: [:x], type: :f64"},
+    {:sign, "Nx.LinAlg.eigh/2", "[[0, 1, 2], [1, 0, 2], [2, 2, 3]]"},
+    {:sign, "Nx.LinAlg.eigh/2",
+     "iex> {eigenvals, eigenvecs} = Nx.LinAlg.eigh(Nx.tensor([[[2, 5],[5, 6]]"},
+    {:sign, "Nx.LinAlg.eigh/2", "Nx.vectorize(x: 2)"},
+    {:sign, "Nx.LinAlg.qr/2", "mode: :reduced"},
+    {:sign, "Nx.LinAlg.svd/2", "[[2, 0, 0], [0, 3, 0], [0, 0, -1], [0, 0, 0]]))"},
+    {:singular, "Nx.LinAlg.triangular_solve/3",
+     "[[0, 0, 0, 0], [0, 0, 0, 0], [0, 0, 0, 0], [1, 1, 1, 1]]"},
+    {:type, "Nx.Constants.e/2", "{:f, 8}"},
+    {:type, "Nx.Constants.epsilon/2", ":f8"},
+    {:type, "Nx.Constants.euler_gamma/2", "{:f, 8}"},
+    {:type, "Nx.Constants.i/2", ":c128"},
+    {:type, "Nx.Constants.infinity/2", "{:f, 8}"},
+    {:type, "Nx.Constants.nan/2", "{:f, 8}"},
+    {:type, "Nx.Constants.neg_infinity/2", "{:f, 8}"},
+    {:type, "Nx.Constants.pi/2", "{:f, 8}"},
+    {:type, "Nx.Constants.smallest_positive_normal/2", ":f8"},
+    {:type, "Nx.bit_size/1", "type: :u2"},
+    {:type, "Nx.tensor/2", "type: :f8)"},
+    {:type, "Nx.tensor/2", "[1, 2, 3], type: :f8_e4m3fn"},
+    {:type, "Nx.tensor/2", "[:infinity], type: :f8_e4m3fn"}
+  ]
+
+  # The reason, the module and the test.
+  @tests [
+    {:binary, Nx.Defn.EvaluatorTest, "test slice"},
+    {:binary, Nx.Defn.ExprTest, "test constant optimizations logsumexp"},
+    {:binary, Nx.Defn.ExprTest, "test constant optimizations preserves names"},
+    {:binary, Nx.Defn.ExprTest,
+     "test constant optimizations upcast float constants when operating against higher precision types"},
+    {:binary, Nx.Defn.ExprTest, "test inspect with fun"},
+    {:binary, Nx.Defn.ExprTest, "test inspect with metadata"},
+    {:binary, Nx.Defn.ExprTest, "test inspect with parameters"},
+    {:binary, Nx.Defn.ExprTest, "test inspect with scalar"},
+    {:binary, Nx.Defn.ExprTest, "test inspect with tensors"},
+    {:binary, Nx.Defn.GradTest,
+     "test conv rule computes gradient of kernel when image is a constant closure variable"},
+    {:binary, Nx.Defn.GradTest, "test metadata computes custom grad"},
+    {:binary, Nx.Defn.GradTest,
+     "test vectorization supports combination of vectorized and non-vectorized tensors"},
+    {:binary, Nx.Defn.GradTest,
+     "test vectorization supports combination of vectorized and non-vectorized tensors over composed function"},
+    {:binary, Nx.Defn.TreeTest, "test apply_args handles concatenate"},
+    {:binary, Nx.Defn.TreeTest, "test apply_args handles regular operations"},
+    {:binary, Nx.NonFiniteTest, "test binary operations remainder"},
+    {:binary, Nx.RandomTest, "test types multivariate_normal"},
+    {:binary, Nx.RandomTest, "test types uniform"},
+    {:binary, Nx.ServingTest, "test run/2 with client pre/post"},
+    {:binary, Nx.VectorizeTest, "test cond only executes selected branches"},
+    {:binary, NxTest, "test bitshift raises for negative numbers on the left"},
+    {:binary, NxTest, "test bitshift raises for negative numbers on the right"},
+    {:binary, NxTest, "test gather raises when out of bounds"},
+    {:binary, NxTest, "test indexed_add raises when out of bounds"},
+    {:binary, NxTest, "test indexed_put raises when out of bounds"},
+    {:digits, Nx.Defn.GradTest, "test concatenate computes grad for powers of a {2, 2}-tensor"},
+    {:digits, NxTest, "test fft/ifft Bluestein clause"},
+    {:infinities, Nx.NonFiniteTest, "test aggregate operations product"},
+    {:infinities, Nx.NonFiniteTest, "test binary operations pow"},
+    {:infinities, Nx.NonFiniteTest, "test unary operations acos"},
+    {:infinities, Nx.NonFiniteTest, "test unary operations acosh"},
+    {:infinities, Nx.NonFiniteTest, "test unary operations asin"},
+    {:infinities, Nx.NonFiniteTest, "test unary operations asinh"},
+    {:infinities, Nx.NonFiniteTest, "test unary operations atan"},
+    {:infinities, Nx.NonFiniteTest, "test unary operations atanh"},
+    {:infinities, Nx.NonFiniteTest, "test unary operations tanh"},
+    {:sign, Nx.Defn.EvaluatorTest, "test decompositions qr"},
+    {:sign, Nx.Defn.GradTest, "test svd computes grad for tensor"},
+    {:sign, Nx.Defn.GradTest, "test svd computes the composed grad for tall tensor"},
+    {:sign, Nx.Defn.GradTest, "test svd computes the composed grad for tensor"},
+    {:sign, Nx.LinAlgTest, "test eigh computes eigenvalues and eigenvectors"},
+    {:sign, Nx.LinAlgTest, "test qr factors a square matrix"},
+    {:sign, Nx.LinAlgTest, "test qr factors tall matrix"},
+    {:sign, Nx.LinAlgTest, "test qr factors wide matrix"},
+    {:sign, Nx.LinAlgTest, "test svd finds the singular values of tall matrices"},
+    {:sign, Nx.LinAlgTest, "test svd finds the singular values triangular matrices"},
+    {:type, Nx.Defn.GradTest, "test addition rule computes gradient of compound rules"},
+    {:type, Nx.Defn.GradTest, "test cbrt computes gradient"},
+    {:type, Nx.Defn.GradTest, "test conjugate computes gradient"},
+    {:type, Nx.Defn.GradTest, "test cos computes gradient"},
+    {:type, Nx.Defn.GradTest, "test division rule computes gradient"},
+    {:type, Nx.Defn.GradTest, "test exp computes gradient"},
+    {:type, Nx.Defn.GradTest, "test expm1 computes gradient"},
+    {:type, Nx.Defn.GradTest, "test exponential rule computes gradient"},
+    {:type, Nx.Defn.GradTest, "test hyperbolics computes gradient"},
+    {:type, Nx.Defn.GradTest, "test imag computes gradient"},
+    {:type, Nx.Defn.GradTest,
+     "test inverse hyperbolic functions computes gradient of inverse hyperbolic functions"},
+    {:type, Nx.Defn.GradTest, "test inverse trig family computes gradient for acos"},
+    {:type, Nx.Defn.GradTest,
+     "test inverse trig family computes gradient of inverse trig functions"},
+    {:type, Nx.Defn.GradTest, "test log computes gradient"},
+    {:type, Nx.Defn.GradTest, "test log1p computes gradient"},
+    {:type, Nx.Defn.GradTest, "test mean computes gradient"},
+    {:type, Nx.Defn.GradTest, "test negate computes gradient"},
+    {:type, Nx.Defn.GradTest, "test power rule computes gradient"},
+    {:type, Nx.Defn.GradTest, "test product rule computes gradient for scalars"},
+    {:type, Nx.Defn.GradTest, "test real computes gradient"},
+    {:type, Nx.Defn.GradTest, "test rsqrt computes gradient"},
+    {:type, Nx.Defn.GradTest, "test sigmoid computes gradient"},
+    {:type, Nx.Defn.GradTest, "test sin computes gradient"},
+    {:type, Nx.Defn.GradTest, "test sqrt computes gradient"},
+    {:type, Nx.Defn.GradTest, "test sum computes gradient"},
+    {:type, Nx.Defn.GradTest, "test tan computes gradient"},
+    {:type, Nx.Defn.GradTest, "test tanh computes gradient"},
+    {:type, Nx.DefnTest, "test cond upcasts float literals based on the accumulated clause type"},
+    {:type, Nx.DefnTest,
+     "test constants Defines imaginary constant as Complex.new(0, 1) when used with arity 0 inside defn"},
+    {:type, Nx.DefnTest,
+     "test constants Defines real constants as numerical when used with arity 0 inside defn"},
+    {:type, Nx.RandomTest, "test types f8_e4m3fn"},
+    {:type, NxTest,
+     "test as_type/2 preserves the imaginary part when casting between :c68 and :c128"},
+    {:type, NxTest, "test complex/2 preserves precision of real and imaginary parts"},
+    {:type, NxTest, "test complex/2 returns a tensor with type :c128 for 64 bit inputs"},
+    {:type, NxTest,
+     "test complex/2 returns a tensor with type :c128 for mixed 32 and 64 bit inputs"},
+    {:type, NxTest, "test indexed_add/3 fails for all non-integer types in indices"},
+    {:type, NxTest, "test indexed_add/3 works with all integer types in indices"},
+    {:type, NxTest, "test quantized types s2"},
+    {:type, NxTest, "test quantized types s4"},
+    {:type, NxTest, "test quantized types u2"},
+    {:type, NxTest, "test quantized types u4"}
+  ]
+
+  def reasons, do: @reasons
+
+  @doc """
+  The excluded tests of the modules loaded, each with its reason. Raises for a line that names none,
+  or an example that is not the only one.
+  """
+  def find(modules) do
+    tests =
+      Enum.sort_by(
+        for(module <- modules, test <- module.__ex_unit__().tests, do: test),
+        &number(to_string(&1.name))
+      )
+
+    named = Map.new(tests, &{{&1.module, to_string(&1.name)}, &1})
+    loaded = MapSet.new(modules)
+
+    excluded =
+      for {reason, module, name} <- @tests, module in loaded do
+        test = named[{module, name}] || raise "no test of #{inspect(module)} is called #{name}"
+        {test, reason}
+      end
+
+    for({reason, function, text} <- @doctests, do: {doctest(tests, function, text), reason}) ++
+      excluded
+  end
+
+  @doc "A test as a filter of ExUnit. Modules may have tests of one name, functions have not."
+  def filter(%{tags: %{test_type: :doctest}, name: name}), do: {:test, name}
+  def filter(%{tags: %{file: file, line: line}}), do: {:location, {file, line}}
+
+  defp doctest(tests, function, text) do
+    candidates =
+      Enum.filter(tests, &String.starts_with?(to_string(&1.name), "doctest #{function} ("))
+
+    examples = examples(function)
+
+    if length(examples) != length(candidates),
+      do: raise("#{function}: #{length(examples)} examples, #{length(candidates)} doctests")
+
+    found = for {test, example} <- Enum.zip(candidates, examples), example =~ text, do: test
+
+    case found do
+      [test] -> test
+      _ -> raise "#{length(found)} examples of #{function} hold #{text}"
+    end
+  end
+
+  defp number(name) do
+    case Regex.run(~r"\((\d+)\)$", name) do
+      [_, number] -> String.to_integer(number)
+      nil -> 0
+    end
+  end
+
+  # The examples of a function's documentation, in the order of its doctests: empty lines
+  # part them.
+  defp examples(function) do
+    [_, module, name, arity] = Regex.run(~r"^(.*)\.(.+)/(\d+)$", function)
+    {:docs_v1, _, _, _, _, _, docs} = Code.fetch_docs(Module.concat([module]))
+    key = {:function, String.to_atom(name), String.to_integer(arity)}
+    {_, _, _, %{"en" => text}, _} = List.keyfind(docs, key, 0)
+
+    for block <- String.split(text, ~r"\n\s*\n"), block =~ "iex>", do: block
+  end
 end

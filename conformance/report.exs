@@ -1,5 +1,55 @@
 defmodule Emily.Conformance.Report do
-  use GenServer
-  def init(_), do: {:ok, %{}}
-  def handle_cast(_, s), do: {:noreply, s}
+  @moduledoc false
+  # The table of how much of Nx's own tests runs, in guides/conformance.md.
+
+  alias Emily.Conformance.Exclusions
+
+  @guide Path.expand("../guides/conformance.md", __DIR__)
+  @first "<!-- Written by mix test.nx --write -->\n"
+  @last "<!-- The end of what mix test.nx writes -->\n"
+
+  @doc "Writes the table into the guide."
+  def write(modules, excluded) do
+    [before, _, rest] = parts()
+    File.write!(@guide, before <> @first <> table(modules, excluded) <> @last <> rest)
+  end
+
+  @doc "Whether the guide holds the table."
+  def written?(modules, excluded), do: Enum.at(parts(), 1) == table(modules, excluded)
+
+  defp parts do
+    [before, rest] = String.split(File.read!(@guide), @first)
+    [table, rest] = String.split(rest, @last)
+    [before, table, rest]
+  end
+
+  defp table(modules, excluded) do
+    names = for {reason, _} <- Exclusions.reasons(), do: reason
+    heads = ["", "tests", "run" | Enum.map(names, &to_string/1)]
+
+    rows =
+      for module <- modules, module.__ex_unit__().tests != [], do: row(module, excluded, names)
+
+    "\n" <>
+      Enum.map_join([heads, Enum.map(heads, fn _ -> "---" end) | rows], "\n", &line/1) <>
+      "\n\n" <>
+      Enum.map_join(Exclusions.reasons(), "\n", fn {name, text} -> "- #{name}: #{text}" end) <>
+      "\n\n"
+  end
+
+  defp row(module, excluded, names) do
+    tests = module.__ex_unit__().tests
+    reasons = for {%{module: ^module}, reason} <- excluded, do: reason
+    counts = for name <- names, do: Enum.count(reasons, &(&1 == name))
+    [title(module, tests), length(tests), length(tests) - length(reasons) | counts]
+  end
+
+  defp title(_module, [%{tags: %{test_type: :doctest, doctest: doctested}} | _]),
+    do: "doctests of `#{inspect(doctested)}`"
+
+  defp title(module, _tests), do: "`#{inspect(module)}`"
+
+  defp line(cells), do: "| " <> Enum.map_join(cells, " | ", &cell/1) <> " |"
+  defp cell(0), do: ""
+  defp cell(other), do: to_string(other)
 end
