@@ -1,9 +1,17 @@
-# The driver of bench/run: rounds in which Emily and Python's mlx take turns, and the table.
-for file <- ~w(timing figures ticks peer report), do: Code.require_file("#{file}.exs", __DIR__)
+# The driver of bench/run: rounds in which Emily and Python's mlx take turns, and the tables.
+for file <- ~w(timing figures ticks peer report operations sweep),
+    do: Code.require_file("#{file}.exs", __DIR__)
 
 {options, rest, invalid} =
   OptionParser.parse(System.argv(),
-    strict: [write: :boolean, only: :string, rounds: :integer, device: :string]
+    strict: [
+      write: :boolean,
+      only: :string,
+      rounds: :integer,
+      device: :string,
+      sweep: :boolean,
+      sizes: :string
+    ]
   )
 
 unless rest == [] and invalid == [] do
@@ -22,37 +30,17 @@ device =
     other -> raise "bench/run: --device is cpu or gpu, got #{other}"
   end
 
-rounds = max(options[:rounds] || 9, 1)
 only = options[:only] || ""
 Nx.global_default_backend({Emily.Backend, device: device})
 
-figures =
-  Enum.filter(Bench.Figures.all(), &String.contains?("#{&1.key} #{&1.label}", only))
-
-peer = Bench.Peer.start(device)
-
-IO.puts("#{length(figures)} figures, #{rounds} rounds, on the #{device}")
-
-measured =
-  for round <- 1..rounds, reduce: %{} do
-    measured ->
-      IO.write(:stderr, "\rround #{round} of #{rounds} ")
-
-      for figure <- figures, reduce: measured do
-        measured ->
-          emily = figure[:run] && {{:emily, figure.key}, Bench.Timing.isolated(figure)}
-
-          python =
-            figure[:python] && {{:python, figure.key}, Bench.Peer.median(peer, figure.python)}
-
-          for {key, time} <- Enum.filter([emily, python], & &1), reduce: measured do
-            measured -> Map.update(measured, key, [time], &[time | &1])
-          end
-      end
+report =
+  if options[:sweep] do
+    sizes = if options[:sizes], do: Bench.Sweep.sizes(options[:sizes]), else: Bench.Sweep.sizes()
+    Bench.Sweep.report(device, sizes, max(options[:rounds] || 3, 1), only)
+  else
+    Bench.Figures.report(device, max(options[:rounds] || 9, 1), only)
   end
 
-IO.write(:stderr, "\r")
-ticks = if String.contains?("ticks", only), do: Bench.Ticks.measure(rounds)
-report = Bench.Report.new(figures, measured, ticks, Bench.Peer.facts(peer), device, rounds)
 IO.puts(report)
-if options[:write], do: Bench.Report.write(report, Path.join(__DIR__, "RESULTS.md"))
+command = if options[:sweep], do: "bench/run --sweep --write", else: "bench/run --write"
+if options[:write], do: Bench.Report.write(report, command, Path.join(__DIR__, "RESULTS.md"))

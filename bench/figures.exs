@@ -17,7 +17,32 @@ defmodule Bench.Figures do
   @rows {1, 128, 1024}
   @bytes 16 * 1024 * 1024
 
-  def all, do: goals() ++ details()
+  @doc "Measures the figures whose names hold `only`, and answers the tables in Markdown."
+  def report(device, rounds, only) do
+    figures = Enum.filter(goals() ++ details(), &String.contains?("#{&1.key} #{&1.label}", only))
+    peer = Bench.Peer.start("figures.py", device, Bench.Timing.limits())
+    IO.puts("#{length(figures)} figures, #{rounds} rounds, on the #{device}")
+
+    measured =
+      for round <- 1..rounds, reduce: %{} do
+        measured ->
+          IO.write(:stderr, "\rround #{round} of #{rounds} ")
+          Enum.reduce(figures, measured, &turn(&1, &2, peer))
+      end
+
+    IO.write(:stderr, "\r")
+    ticks = if String.contains?("ticks", only), do: Bench.Ticks.measure(rounds)
+    Bench.Report.new(figures, measured, ticks, Bench.Peer.facts(peer), device, rounds)
+  end
+
+  defp turn(figure, measured, peer) do
+    emily = figure[:run] && {{:emily, figure.key}, Bench.Timing.isolated(figure)}
+    python = figure[:python] && {{:python, figure.key}, Bench.Peer.median(peer, figure.python)}
+
+    for {key, time} <- Enum.filter([emily, python], & &1), reduce: measured do
+      measured -> Map.update(measured, key, [time], &[time | &1])
+    end
+  end
 
   defp goals do
     {a, b} = {uniform({8}), uniform({8})}

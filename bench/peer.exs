@@ -2,8 +2,11 @@ defmodule Bench.Peer do
   @moduledoc false
   # Python's mlx in a process of its own, on the very files of MLX and BLAS that Emily uses.
 
-  @doc "Starts Python with mlx of Emily's version, which is fetched once into the cache."
-  def start(device) do
+  @doc """
+  Starts a script of this folder in Python, with mlx of Emily's version, which is fetched once into
+  the cache.
+  """
+  def start(script, device, limits) do
     python = System.find_executable("python3") || raise "bench/run needs python3 with pip"
     packages = packages(python, Emily.Native.mlx_version())
     use_emily_libraries(packages)
@@ -12,8 +15,11 @@ defmodule Bench.Peer do
       :binary,
       :exit_status,
       line: 10_000,
-      args: [Path.join(__DIR__, "peer.py"), "#{device}", "#{Bench.Timing.budget_ms()}"],
-      env: [{~c"PYTHONPATH", String.to_charlist(packages)}]
+      args: [Path.join(__DIR__, script), "#{device}", "#{limits.budget_ms}", "#{limits.samples}"],
+      env: [
+        {~c"PYTHONPATH", String.to_charlist(packages)},
+        {~c"PYTHONDONTWRITEBYTECODE", ~c"1"}
+      ]
     ])
   end
 
@@ -40,7 +46,7 @@ defmodule Bench.Peer do
 
     receive do
       {^port, {:data, {:eol, answer}}} -> answer
-      {^port, {:exit_status, status}} -> raise "bench/run: peer.py ended with status #{status}"
+      {^port, {:exit_status, status}} -> raise "bench/run: Python ended with status #{status}"
     end
   end
 

@@ -1,11 +1,9 @@
-"""Python's side of bench/run: reads names of figures, answers with nanoseconds.
+"""Python's side of bench/run: reads names of calls, answers with nanoseconds.
 
-One line in, one line out. A name of FIGURES is answered with the median time of one call, and
-"facts" with versions and the libraries in use.
+One line in, one line out. A name is answered with the median time of one call, and "facts" with
+versions and the libraries in use.
 """
 
-import ctypes
-import mmap
 import statistics
 import sys
 import time
@@ -13,95 +11,15 @@ import time
 import mlx.core as mx
 
 WARM_UP = 2
-MIN_SAMPLES = 7
-BUDGET_NS = int(float(sys.argv[2]) * 1e6)
+DEVICE, BUDGET_NS, MIN_SAMPLES = sys.argv[1], int(float(sys.argv[2]) * 1e6), int(sys.argv[3])
 
-mx.set_default_device(mx.Device(getattr(mx.DeviceType, sys.argv[1])))
+mx.set_default_device(mx.Device(getattr(mx.DeviceType, DEVICE)))
 
 
 def uniform(*shape):
     x = mx.random.uniform(-1.0, 1.0, shape)
     mx.eval(x)
     return x
-
-
-def chain():
-    x = A
-    for _ in range(100):
-        x = mx.add(x, B)
-    return bytes(memoryview(x))
-
-
-def evaluated(function, *arguments, **options):
-    return 1, lambda: mx.eval(function(*arguments, **options))
-
-
-def norm(shape):
-    return uniform(*shape), uniform(shape[-1]), uniform(shape[-1])
-
-
-def rms_norm(shape):
-    x, w, _ = norm(shape)
-    return evaluated(mx.fast.rms_norm, x, w, 1e-6)
-
-
-def layer_norm(shape):
-    x, w, b = norm(shape)
-    return evaluated(mx.fast.layer_norm, x, w, b, 1e-5)
-
-
-def rope(shape):
-    x = uniform(*shape)
-    options = dict(traditional=False, base=10000.0, scale=1.0, offset=0)
-    return evaluated(mx.fast.rope, x, shape[-1], **options)
-
-
-def attention(shape, mask):
-    q, k, v = uniform(*shape), uniform(*shape), uniform(*shape)
-    options = dict(scale=shape[-1] ** -0.5, mask=mask)
-    return evaluated(mx.fast.scaled_dot_product_attention, q, k, v, **options)
-
-
-def copy_to_fresh_memory():
-    """A memcpy into pages that nobody has touched, as a new array of this size takes them."""
-    target = mmap.mmap(-1, SIZE)
-    target[:] = BYTES
-    return target
-
-
-def copy_to_warm_memory():
-    ctypes.memmove(WARM, BYTES, SIZE)
-
-
-A, B = uniform(8), uniform(8)
-M = uniform(512, 512)
-SIZE = 16 * 1024 * 1024
-BYTES = bytes(range(256)) * (SIZE // 256)
-WARM = ctypes.create_string_buffer(SIZE)
-LARGE = uniform(SIZE // 4)
-HEADS, ROWS = (1, 8, 128, 64), (1, 128, 1024)
-
-# The number of calls in one timing, and the call.
-FIGURES = {
-    "eager_add": (1000, lambda: mx.add(A, B)),
-    "chain": (1, chain),
-    "eval_add": evaluated(mx.add, A, B),
-    "rms_norm heads": rms_norm(HEADS),
-    "rms_norm rows": rms_norm(ROWS),
-    "layer_norm heads": layer_norm(HEADS),
-    "layer_norm rows": layer_norm(ROWS),
-    "rope heads": rope(HEADS),
-    "rope rows": rope(ROWS),
-    "attention heads": attention(HEADS, None),
-    "attention causal heads": attention(HEADS, "causal"),
-    "attention rows": attention((1, 16, 128, 64), None),
-    "attention causal rows": attention((1, 16, 128, 64), "causal"),
-    "dot": evaluated(mx.matmul, M, M),
-    "to_binary": (100, lambda: memoryview(LARGE)),
-    "from_binary": (1, lambda: mx.array(memoryview(BYTES).cast("f"))),
-    "memcpy_fresh": (1, copy_to_fresh_memory),
-    "memcpy_warm": (1, copy_to_warm_memory),
-}
 
 
 def sample(calls, call):
@@ -126,7 +44,8 @@ def median(calls, call):
 
 def facts():
     """Versions, and the files that answer for MLX and BLAS as device:inode."""
-    mx.eval(M @ M)
+    m = uniform(64, 64)
+    mx.eval(m @ m)
     libraries = set()
     try:
         with open("/proc/self/maps") as maps:
@@ -140,6 +59,8 @@ def facts():
     return " ".join([version, mx.__version__, *sorted(libraries)])
 
 
-for line in sys.stdin:
-    name = line.rstrip("\n")
-    print(facts() if name == "facts" else median(*FIGURES[name]), flush=True)
+def serve(figure):
+    """Answers until the input ends. `figure` gives for a name the calls in one timing and the call."""
+    for line in sys.stdin:
+        name = line.rstrip("\n")
+        print(facts() if name == "facts" else median(*figure(name)), flush=True)

@@ -4,9 +4,6 @@ defmodule Bench.Report do
 
   alias Bench.Timing
 
-  @begin "<!-- Written by bench/run --write -->"
-  @finish "<!-- The end of what bench/run writes -->"
-
   @tick_goal 10_000_000
 
   @doc "The tables in Markdown."
@@ -22,25 +19,38 @@ defmodule Bench.Report do
     )
   end
 
-  @doc "Puts the tables into a file; what stands around them stays."
-  def write(report, path) do
-    block = Enum.join([@begin, report, @finish], "\n\n")
+  @doc """
+  Puts what `command` reports into a file, in the place of what it wrote there before or at the end.
+  What stands around it stays.
+  """
+  def write(report, command, path) do
+    [start, finish] = [
+      "<!-- Written by #{command} -->",
+      "<!-- The end of what #{command} writes -->"
+    ]
+
+    block = Enum.join([start, report, finish], "\n\n")
 
     text =
-      with {:ok, text} <- File.read(path),
-           [before, rest] <- String.split(text, @begin, parts: 2),
-           [_old, behind] <- String.split(rest, @finish, parts: 2) do
+      case File.read(path) do
+        {:ok, text} -> text
+        _ -> "# Measured\n\n`bench/run` measures; `bench/run --write` keeps it here.\n"
+      end
+
+    text =
+      with [before, rest] <- String.split(text, start, parts: 2),
+           [_old, behind] <- String.split(rest, finish, parts: 2) do
         before <> block <> behind
       else
-        _ ->
-          "# Measured\n\n`bench/run` measures; `bench/run --write` keeps it here.\n\n#{block}\n"
+        _ -> "#{text}\n#{block}\n"
       end
 
     File.write!(path, text)
     IO.puts("written to #{Path.relative_to_cwd(path)}")
   end
 
-  defp machine(facts, device, rounds) do
+  @doc "Date, machine, versions."
+  def machine(facts, device, rounds) do
     %{emily: emily, nx: nx} = Map.new([:emily, :nx], &{&1, Application.spec(&1, :vsn)})
 
     same =
@@ -129,19 +139,19 @@ defmodule Bench.Report do
     {emily, python}
   end
 
-  defp us(nil), do: ""
-  defp us(time) when time < 100_000, do: :erlang.float_to_binary(time / 1000, decimals: 2)
-  defp us(time), do: "#{round(time / 1000)}"
+  def us(nil), do: ""
+  def us(time) when time < 100_000, do: :erlang.float_to_binary(time / 1000, decimals: 2)
+  def us(time), do: "#{round(time / 1000)}"
 
-  defp ratio(_emily, nil), do: ""
-  defp ratio(emily, python), do: :erlang.float_to_binary(emily / python, decimals: 2)
+  def ratio(_emily, nil), do: ""
+  def ratio(emily, python), do: :erlang.float_to_binary(emily / python, decimals: 2)
 
   defp met(true), do: "yes"
   defp met(false), do: "NO"
 
-  defp table(heads, rows) do
+  def table(heads, rows) do
     Enum.join([row(heads), row(Enum.map(heads, fn _ -> "---" end)) | rows], "\n")
   end
 
-  defp row(cells), do: "| #{Enum.join(cells, " | ")} |"
+  def row(cells), do: "| #{Enum.join(cells, " | ")} |"
 end

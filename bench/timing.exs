@@ -3,34 +3,34 @@ defmodule Bench.Timing do
   # Medians of timings, in nanoseconds for one call.
 
   @warm_up 2
-  @min_samples 7
-  @budget_ms 60
+  @limits %{samples: 7, budget_ms: 60}
   # The threads of OpenBLAS spin this long after their last work, and the BEAM's schedulers a
   # little: the other side is measured after that.
   @settle_ms 50
 
-  def budget_ms, do: @budget_ms
+  @doc "At least so many samples, and as many as the budget allows."
+  def limits, do: @limits
   def settle, do: Process.sleep(@settle_ms)
 
   @doc "The median time of a figure, in a process of its own, so that no other garbage is in it."
-  def isolated(figure) do
+  def isolated(figure, limits \\ @limits) do
     settle()
-    Task.async(fn -> median(figure) end) |> Task.await(:infinity)
+    Task.async(fn -> median(figure, limits) end) |> Task.await(:infinity)
   end
 
-  defp median(%{calls: calls, run: run} = figure) do
+  defp median(%{calls: calls, run: run} = figure, limits) do
     # What a large result holds is freed between the timings, as on Python's side.
     between = if figure[:collect], do: fn -> :erlang.garbage_collect() end, else: fn -> :ok end
     for _ <- 1..@warm_up, do: sample(calls, run, between)
-    until = now() + @budget_ms * 1_000_000
-    middle(samples(calls, run, between, until, []))
+    until = now() + limits.budget_ms * 1_000_000
+    middle(samples(calls, run, between, {limits.samples, until}, []))
   end
 
-  defp samples(calls, run, between, until, taken) do
-    if length(taken) >= @min_samples and now() >= until do
+  defp samples(calls, run, between, {least, until} = enough, taken) do
+    if length(taken) >= least and now() >= until do
       taken
     else
-      samples(calls, run, between, until, [sample(calls, run, between) | taken])
+      samples(calls, run, between, enough, [sample(calls, run, between) | taken])
     end
   end
 
