@@ -23,8 +23,20 @@ defmodule Emily.Conformance.Load do
   defp doctests(Nx.Defn.Kernel) do
     defmodule Kernel do
       use ExUnit.Case, async: true
-      import Elixir.Kernel, only: [sigil_s: 2, inspect: 1]
-      import Nx.Defn.Kernel
+      import Elixir.Kernel, only: []
+
+      import Nx.Defn.Kernel,
+        except: [
+          alias: 1,
+          alias: 2,
+          case: 2,
+          cond: 1,
+          import: 1,
+          import: 2,
+          require: 1,
+          require: 2
+        ]
+
       doctest Nx.Defn.Kernel
     end
 
