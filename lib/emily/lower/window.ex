@@ -1,10 +1,11 @@
 defmodule Emily.Lower.Window do
   @moduledoc false
-  # Windows: a strided view with the windows' axes last, then a reduction over these.
+  # Windows. Sums and extremes go one axis at a time (Emily.Lower.Sliding). To choose an element of
+  # a window needs all of it: a strided view with the windows' axes last.
 
   import Emily.Lower.Types
   import Emily.Expr, only: [share: 2, scalar: 2]
-  alias Emily.Lower.Shape
+  alias Emily.Lower.{Shape, Sliding}
 
   def names do
     [:window_sum, :window_product, :window_max, :window_min] ++
@@ -24,50 +25,65 @@ defmodule Emily.Lower.Window do
     # MLX adds no u64; wrapping sums do not depend on the sign.
     wide = if op in [:sum, :prod] and wide == {:u, 64}, do: {:s, 64}, else: wide
     {x, dims} = padded(tensor, wide, scalar(start, dtype(wide)), opts)
-    {view, _, axes} = view(x, dims, Tuple.to_list(window), opts)
-    reduced = {op, view, axes, false}
-    if wide == type and op in [:max, :min], do: reduced, else: {:astype, reduced, dtype(type)}
+    slid = Sliding.windows(op, x, dims, Tuple.to_list(window), opts)
+    if op in [:max, :min], do: slid, else: {:astype, slid, dtype(type)}
   end
 
-  # Each window's choice goes back to where it came from. What falls on the padding is cut away.
-  defp scatter(op, %{type: type} = out, [tensor, source, init, window, opts]) do
-    config = Enum.map(opts[:padding], &Tuple.insert_at(&1, 2, 0))
+  # Each window's choice goes back to where it came from. What falls on the padding is cut away, and
+  # what negative padding had cut away is there again, as the initial value.
+  defp scatter(op, %{type: type}, [tensor, source, init, window, opts]) do
+    {x, dims} = padded(tensor, tensor.type, cast(init, tensor.type), opts)
+    size = Enum.product(dims)
+    window = Tuple.to_list(window)
+    inner = Enum.product(window)
+    wide = accumulator(type)
 
-    if Enum.any?(config, fn {low, high, _} -> low < 0 or high < 0 end) do
-      :fallback
-    else
-      init_value = cast(init, tensor.type)
-      {x, dims} = padded(tensor, tensor.type, init_value, opts)
-      size = Enum.product(dims)
-      window = Tuple.to_list(window)
-      inner = Enum.product(window)
-      wide = accumulator(type)
+    chosen = windows_flat(x, dims, window, opts, &choose(op, &1, tensor.type, inner))
+    positions = {:reshape, {:arange, 0, size, 1, :s32}, dims}
+    indices = windows_flat(positions, dims, window, opts, &{:take_along_axis, &1, chosen, -1})
 
-      chosen =
-        windows_flat(x, dims, window, opts, fn windows ->
-          # The last of equals is chosen.
-          {:subtract, scalar(inner - 1, :u32), {op, {:flip, windows, [-1]}, -1, true}}
-        end)
+    count = Tuple.product(source.shape)
+    updates = {:reshape, cast(source, wide), [count, 1]}
 
-      positions = {:reshape, {:arange, 0, size, 1, :s32}, dims}
-      indices = windows_flat(positions, dims, window, opts, &{:take_along_axis, &1, chosen, -1})
-
-      count = Tuple.product(source.shape)
-      start = {:broadcast_to, {:reshape, cast(init, wide), [1]}, [size]}
-      updates = {:reshape, cast(source, wide), [count, 1]}
+    share(cast(init, wide), fn init ->
+      start = {:broadcast_to, {:reshape, init, [1]}, [size]}
       added = {:scatter_add, start, [{:reshape, indices, [count]}], updates, [0]}
-
-      starts = Enum.map(config, &elem(&1, 0))
-      stops = Enum.zip_with(starts, Tuple.to_list(out.shape), &+/2)
-      ones = Enum.map(starts, fn _ -> 1 end)
-      convert({:slice, {:reshape, added, dims}, starts, stops, ones}, wide, type)
-    end
+      back = Enum.map(opts[:padding], fn {low, high} -> {-low, -high, 0} end)
+      Shape.pad({:reshape, added, dims}, dims, back, init)
+    end)
+    |> convert(wide, type)
   end
 
-  @doc "The windows of `x`, whose axes have the sizes `dims`, and how many there are on each axis."
+  # The last of equals. As in Nx a NaN is chosen where it comes first, and passed over elsewhere.
+  defp choose(op, windows, type, size) when is_integer_type(type), do: last(op, windows, size)
+
+  defp choose(op, windows, type, size) do
+    {reduce, worst} =
+      if op == :argmax, do: {:max, least(type)}, else: {:min, greatest(type)}
+
+    numbers = {:where, {:isnan, windows}, scalar(worst, dtype(type)), windows}
+    is_best = {:equal, windows, {reduce, numbers, [-1], true}}
+    found = share(is_best, &last(:argmax, &1, size))
+    {:where, {:isnan, {:take, windows, {:full, [1], 0, :u32}, -1}}, scalar(0, :u32), found}
+  end
+
+  defp last(op, x, size),
+    do: {:subtract, scalar(size - 1, :u32), {op, {:flip, x, [-1]}, -1, true}}
+
+  @doc """
+  The windows of `x`, whose axes have the sizes `dims`, and how many there are on each axis. The
+  view has one axis for each axis of `x`, then one for each axis of the window.
+  """
   def all_windows(x, dims, window, opts) do
-    {view, outer, _} = view(x, dims, window, Keyword.put(opts, :all_axes, true))
-    {view, outer}
+    ones = Enum.map(dims, fn _ -> 1 end)
+    strides = opts[:strides] || ones
+    dilations = opts[:window_dilations] || ones
+    steps = steps(dims)
+
+    outer = Sliding.counts(dims, window, strides, dilations)
+    outer_steps = Enum.zip_with(steps, strides, &*/2)
+    inner_steps = Enum.zip_with(steps, dilations, &*/2)
+    {{:as_strided, x, outer ++ window, outer_steps ++ inner_steps, 0}, outer}
   end
 
   defp windows_flat(x, dims, window, opts, fun) do
@@ -80,31 +96,6 @@ defmodule Emily.Lower.Window do
     config = Enum.map(opts[:padding], fn {low, high} -> {low, high, 0} end)
     padded = Enum.zip_with(dims, config, fn dim, {low, high, _} -> dim + low + high end)
     {Shape.pad(cast(tensor, type), dims, config, value), padded}
-  end
-
-  # The view's axes: one for each axis of the array, then one for each window axis longer than 1.
-  defp view(x, dims, window, opts) do
-    ones = Enum.map(dims, fn _ -> 1 end)
-    strides = opts[:strides] || ones
-    dilations = opts[:window_dilations] || ones
-    steps = steps(dims)
-
-    outer =
-      Enum.zip_with([dims, window, strides, dilations], fn [dim, width, stride, dilation] ->
-        div(dim - ((width - 1) * dilation + 1), stride) + 1
-      end)
-
-    outer_steps = Enum.zip_with(steps, strides, &*/2)
-
-    inner =
-      for {width, step, dilation} <- Enum.zip([window, steps, dilations]),
-          width > 1 or opts[:all_axes],
-          do: {width, step * dilation}
-
-    {widths, inner_steps} = Enum.unzip(inner)
-    rank = length(dims)
-    axes = Enum.to_list(rank..(rank + length(inner) - 1)//1)
-    {{:as_strided, x, outer ++ widths, outer_steps ++ inner_steps, 0}, outer, axes}
   end
 
   # How far apart neighbours on each axis are in a row-major array.

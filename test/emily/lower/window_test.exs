@@ -8,11 +8,11 @@ defmodule Emily.Lower.WindowTest do
           dims <- StreamData.list_of(StreamData.integer(3..5), min_length: 1, max_length: 3),
           rank = length(dims),
           window <- StreamData.list_of(StreamData.integer(1..2), length: rank),
-          strides <- StreamData.list_of(StreamData.integer(1..2), length: rank),
+          strides <- StreamData.list_of(StreamData.integer(1..3), length: rank),
           dilations <- StreamData.list_of(StreamData.integer(1..2), length: rank),
           pads <-
             StreamData.list_of(
-              StreamData.tuple({StreamData.integer(0..1), StreamData.integer(0..2)}),
+              StreamData.tuple({StreamData.integer(-1..1), StreamData.integer(0..2)}),
               length: rank
             ),
           padding <- StreamData.member_of([:valid, :same, pads]),
@@ -47,6 +47,62 @@ defmodule Emily.Lower.WindowTest do
     end
   end
 
+  # Widths of each kind of division into parts, with what else decides it.
+  property "wide windows" do
+    check all(
+            type <- type(real_types() ++ [{:c, 64}]),
+            width <- StreamData.integer(1..17),
+            dilation <- StreamData.integer(1..3),
+            stride <- StreamData.member_of([1, 2, 5, width]),
+            low <- StreamData.integer(-3..3),
+            high <- StreamData.integer(-3..3),
+            reach = (width - 1) * dilation + 1,
+            size <- StreamData.integer(max(reach - low - high, 7)..60),
+            across <- StreamData.member_of([0, 1]),
+            x <- tensor(type, put_elem({2, 2}, across, size), range: {-3, 3}),
+            max_runs: 150
+          ) do
+      along = &put_elem(&1, across, &2)
+
+      opts = [
+        strides: {1, 1} |> along.(stride) |> Tuple.to_list(),
+        window_dilations: {1, 1} |> along.(dilation) |> Tuple.to_list(),
+        padding: {{0, 0}, {0, 0}} |> along.({low, high}) |> Tuple.to_list()
+      ]
+
+      window = along.({1, 1}, width)
+      opts_of_sums = if match?({_, 16}, type), do: [tolerance: 0.2], else: []
+      assert_same([x], &Nx.window_sum(hd(&1), window, opts), opts_of_sums)
+
+      unless match?({:c, _}, type) do
+        assert_same([x], &Nx.window_max(hd(&1), window, opts))
+        assert_same([x], &Nx.window_min(hd(&1), window, opts))
+      end
+    end
+  end
+
+  # These sizes are beyond what an operation costs to start, so that parts are shared.
+  test "windows over long axes" do
+    x = Nx.remainder(Nx.multiply(Nx.iota({3, 9000}), 7919), 101)
+
+    for width <- [7, 8, 9, 13, 16], dilation <- [1, 2], axis <- [0, 1] do
+      x = if axis == 0, do: Nx.transpose(x), else: x
+      window = put_elem({1, 1}, axis, width)
+      opts = [window_dilations: Tuple.to_list(put_elem({1, 1}, axis, dilation))]
+      assert_same([x], &Nx.window_sum(hd(&1), window, opts))
+      assert_same([x], &Nx.window_max(hd(&1), window, opts))
+    end
+  end
+
+  test "window_sum of half-precision floats accumulates in f32" do
+    for type <- [:f16, :bf16] do
+      x = Nx.broadcast(Nx.tensor(1, type: type, backend: Emily.Backend), {4096})
+      assert x |> Nx.window_sum({4096}) |> Nx.to_flat_list() == [4096.0]
+      least = x |> Nx.window_sum({3000}) |> Nx.reduce_min() |> Nx.to_number()
+      assert abs(least - 3000) <= 8
+    end
+  end
+
   property "window_mean" do
     check all({x, window, opts, _} <- windowed([{:f, 32}]), max_runs: 20) do
       assert_same([x], fn [x] -> Nx.window_mean(x, window, opts) end)
@@ -59,7 +115,10 @@ defmodule Emily.Lower.WindowTest do
   for name <- [:window_scatter_max, :window_scatter_min] do
     property "#{name}" do
       check all(
-              {x, window, opts, _} <- windowed([{:f, 32}, {:s, 32}, {:u, 8}], range: {0, 5}),
+              {x, window, opts, _} <-
+                windowed([{:f, 32}, {:bf, 16}, {:s, 32}, {:u, 8}, {:u, 64}, {:s, 16}],
+                  range: {0, 5}
+                ),
               opts = if(@padding_counts, do: opts, else: Keyword.put(opts, :padding, :valid)),
               source_shape = Nx.shape(Nx.window_sum(x, window, opts)),
               source <- StreamData.bind(type([{:f, 32}, {:s, 16}]), &tensor(&1, source_shape)),
@@ -68,6 +127,23 @@ defmodule Emily.Lower.WindowTest do
         assert_same([x, source], fn [x, source] ->
           Nx.unquote(name)(x, source, 0, window, opts)
         end)
+      end
+    end
+  end
+
+  property "window_scatter of what is not finite" do
+    check all(
+            {x, window, opts, _} <- windowed([{:f, 32}, {:f, 16}], special: true),
+            opts = Keyword.put(opts, :padding, :valid),
+            source <- tensor({:f, 32}, Nx.shape(Nx.window_sum(x, window, opts))),
+            max_runs: 60
+          ) do
+      for scatter <- [&Nx.window_scatter_max/5, &Nx.window_scatter_min/5] do
+        assert_same(
+          [x, source],
+          fn [x, source] -> scatter.(x, source, 0, window, opts) end,
+          tolerance: 5.0e-3
+        )
       end
     end
   end
