@@ -245,6 +245,7 @@ defmodule Emily.Backend do
       [pad: {2, 1}, gather: {2, 1}, conv: {2, 1}, triangular_solve: {2, 1}, clip: {3, 0}] ++
       [select: {3, 0}, indexed_add: {3, 1}, indexed_put: {3, 1}] ++
       [window_scatter_max: {3, 2}, window_scatter_min: {3, 2}] ++
+      [reduce: {2, 2}, window_reduce: {2, 3}] ++
       [dot: {1, 5}] ++ named
 
   # Operations with tensors behind the leading ones, or among lists.
@@ -289,17 +290,6 @@ defmodule Emily.Backend do
     end
   end
 
-  @impl true
-  def reduce(out, tensor, acc, opts, fun) do
-    fallback(:reduce, out, [tensor, acc, opts, fun], "it takes a function of the caller's")
-  end
-
-  @impl true
-  def window_reduce(out, tensor, acc, window, opts, fun) do
-    args = [tensor, acc, window, opts, fun]
-    fallback(:window_reduce, out, args, "it takes a function of the caller's")
-  end
-
   # The kernels of Emily.Fast.
   unless blocks? do
     for {name, tensors} <- Emily.Fast.Node.callbacks() do
@@ -339,11 +329,17 @@ defmodule Emily.Backend do
   # `owned` are `args` as operands for MLX.
   defp run(name, out, args, owned, device) do
     case Lower.op(name, out, owned) do
-      :fallback -> fallback(name, out, args, "MLX lacks this configuration")
+      :fallback -> fallback(name, out, args, reason(name))
       :default -> default(name, out, args)
       expr -> evaluate(expr, out, device)
     end
   end
+
+  defp reason(name) when name in [:reduce, :window_reduce] do
+    "the caller's function is none that MLX has"
+  end
+
+  defp reason(_name), do: "MLX lacks this configuration"
 
   # Some tensors are of another backend or device, or stand in lists.
   defp mixed(name, out, args) do

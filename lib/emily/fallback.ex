@@ -32,7 +32,7 @@ defmodule Emily.Fallback do
 
       iex> before = Emily.Fallback.count()
       iex> t = Nx.tensor([1, 2, 3], backend: Emily.Backend)
-      iex> _ = Nx.reduce(t, 0, fn x, y -> Nx.max(x, y) end)
+      iex> _ = Nx.reduce(t, 0, fn x, y -> Nx.subtract(x, y) end)
       iex> Emily.Fallback.count() > before
       true
   """
@@ -44,9 +44,9 @@ defmodule Emily.Fallback do
 
       iex> t = Nx.tensor([1, 2, 3], backend: Emily.Backend)
       iex> Emily.Fallback.with_mode(:raise, fn ->
-      ...>   Nx.reduce(t, 0, fn x, y -> Nx.max(x, y) end)
+      ...>   Nx.reduce(t, 0, fn x, y -> Nx.subtract(x, y) end)
       ...> end)
-      ** (RuntimeError) Emily: reduce of {3} s32, {} s32 is not done in MLX: it takes a function of the caller's; it would fall back to Nx.BinaryBackend, which config :emily, fallback: :raise forbids
+      ** (RuntimeError) Emily: reduce of {3} s32, {} s32 is not done in MLX: the caller's function is none that MLX has; it would fall back to Nx.BinaryBackend, which config :emily, fallback: :raise forbids
   """
   @spec with_mode(:silent | :warn | :raise, (-> result)) :: result when result: term
   def with_mode(mode, fun) when mode in @modes and is_function(fun, 0) do

@@ -18,6 +18,7 @@ defmodule Emily.Lower do
     Dot,
     Elementwise,
     FFT,
+    Fold,
     Index,
     LinAlg,
     Math,
@@ -27,7 +28,7 @@ defmodule Emily.Lower do
     Window
   }
 
-  @families [Elementwise, Math, Reduce, Shape, Dot, Index, Sort, Window, Conv, FFT, LinAlg]
+  @families [Elementwise, Math, Reduce, Fold, Shape, Dot, Index, Sort, Window, Conv, FFT, LinAlg]
 
   @type answer :: Emily.Expr.t() | :fallback | :default
 

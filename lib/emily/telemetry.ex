@@ -24,8 +24,8 @@ defmodule Emily.Telemetry do
 
       iex> :telemetry.attach("emily-doc", [:emily, :fallback, :stop], &Emily.Telemetry.echo/4, self())
       iex> t = Nx.tensor([1, 2, 3], backend: Emily.Backend)
-      iex> Nx.reduce(t, 0, fn x, y -> Nx.max(x, y) end) |> Nx.to_number()
-      3
+      iex> Nx.reduce(t, 0, fn x, y -> Nx.subtract(x, y) end) |> Nx.to_number()
+      2
       iex> :telemetry.detach("emily-doc")
       iex> receive do {[:emily, :fallback, :stop], metadata} -> {metadata.op, metadata.shapes} end
       {:reduce, [{3}, {}]}
