@@ -40,20 +40,8 @@ defmodule Emily.Lower.LinAlg do
       r = Expr.elem(qr, 1)
       r = if complete?, do: columns(r, tensor, rows, columns), else: r
 
-      share(r, fn r ->
-        # The signs are free: as in Nx the diagonal of R is positive, which Nx's gradient relies on.
-        negative = {:less, {:diagonal, r, 0, -2, -1}, zero}
-        signs = {:where, negative, scalar(-1, dtype(wide)), scalar(1, dtype(wide))}
-        missing = if complete?, do: rows - columns, else: 0
-
-        share(with_ones(signs, batch(tensor), missing, wide), fn signs ->
-          q = {:multiply, Expr.elem(qr, 0), {:expand_dims, signs, [-2]}}
-          r = {:multiply, r, {:expand_dims, signs, [-1]}}
-
-          # Adding zero makes the zeros positive.
-          Expr.tuple(for x <- [q, r], do: convert({:add, x, zero}, wide, type))
-        end)
-      end)
+      # Adding zero makes the zeros positive.
+      Expr.tuple(for x <- [Expr.elem(qr, 0), r], do: convert({:add, x, zero}, wide, type))
     end)
   end
 
@@ -200,12 +188,6 @@ defmodule Emily.Lower.LinAlg do
     identity = {:broadcast_to, identity, batch(tensor) ++ [rows, rows]}
     {:concatenate, [x, identity], -1}
   end
-
-  # The complete Q has more columns than R has a diagonal.
-  defp with_ones(signs, _batch, 0, _type), do: signs
-
-  defp with_ones(signs, batch, missing, type),
-    do: {:concatenate, [signs, {:full, batch ++ [missing], 1, dtype(type)}], -1}
 
   defp columns(x, tensor, rows, columns) do
     batch = batch(tensor)
