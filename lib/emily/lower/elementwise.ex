@@ -120,13 +120,15 @@ defmodule Emily.Lower.Elementwise do
     end)
   end
 
-  # The processor takes a shift modulo the width; in Nx all bits are shifted out.
+  # The processor takes a shift modulo the width; in Nx all bits are shifted out. A negative count is
+  # a large one without its sign.
   def lower(:left_shift, %{type: {_, bits} = type}, [left, right]) do
-    dtype = dtype(type)
+    unsigned = dtype({:u, bits})
 
     share(cast(right, type), fn count ->
       shifted = {:left_shift, cast(left, type), count}
-      {:where, {:less, count, scalar(bits, dtype)}, shifted, scalar(0, dtype)}
+      within = {:less, {:view, count, unsigned}, scalar(bits, unsigned)}
+      {:where, within, shifted, scalar(0, dtype(type))}
     end)
   end
 
@@ -141,7 +143,9 @@ defmodule Emily.Lower.Elementwise do
   end
 
   def lower(:right_shift, %{type: {:s, bits} = type}, [left, right]) do
-    {:right_shift, cast(left, type), {:minimum, cast(right, type), scalar(bits - 1, dtype(type))}}
+    unsigned = dtype({:u, bits})
+    count = {:minimum, {:view, cast(right, type), unsigned}, scalar(bits - 1, unsigned)}
+    {:right_shift, cast(left, type), {:view, count, dtype(type)}}
   end
 
   def lower(:logical_and, out, [left, right]) do
