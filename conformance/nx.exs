@@ -36,6 +36,7 @@ end
 
 result = File.cd!(nx, &ExUnit.run/0)
 IO.puts("#{Equality.last_digits()} comparisons hold to the last digit of f32 only.")
+IO.puts("#{Emily.Fallback.count()} operations left MLX.")
 if result.failures > 0 and not (options[:excluded] || false), do: System.halt(1)
 
 # The guide's table is of the version that a user gets without asking for another.

@@ -1,1 +1,3 @@
+# Nothing leaves MLX unless a test says so.
+Application.put_env(:emily, :fallback, :raise)
 ExUnit.start()

@@ -1,5 +1,5 @@
 defmodule Emily.FallbackTest do
-  use Emily.BackendCase, async: true
+  use Emily.BackendCase, async: false
 
   import ExUnit.CaptureLog
   require Logger
@@ -9,7 +9,11 @@ defmodule Emily.FallbackTest do
 
   defp reduce(x), do: Nx.reduce(x, 0, fn x, acc -> Nx.subtract(acc, x) end)
 
+  # The rest of the suite forbids fallbacks.
   setup do
+    mode = Application.fetch_env!(:emily, :fallback)
+    Application.put_env(:emily, :fallback, :silent)
+    on_exit(fn -> Application.put_env(:emily, :fallback, mode) end)
     %{x: Nx.tensor([1, 2, 3], backend: Emily.Backend)}
   end
 

@@ -139,12 +139,15 @@ defmodule Emily.Lower.FoldTest do
 
   test "what the function raises, throws and sends reaches the caller" do
     x = Nx.tensor([3, 1, 2], backend: Emily.Backend)
-    assert_raise RuntimeError, "no", fn -> Nx.reduce(x, 0, fn _, _ -> raise "no" end) end
-    assert catch_throw(Nx.reduce(x, 0, fn _, _ -> throw(:out) end)) == :out
 
-    Nx.reduce(x, 0, fn x, y ->
-      send(self(), Nx.to_number(x))
-      Nx.subtract(x, y)
+    Emily.Fallback.with_mode(:silent, fn ->
+      assert_raise RuntimeError, "no", fn -> Nx.reduce(x, 0, fn _, _ -> raise "no" end) end
+      assert catch_throw(Nx.reduce(x, 0, fn _, _ -> throw(:out) end)) == :out
+
+      Nx.reduce(x, 0, fn x, y ->
+        send(self(), Nx.to_number(x))
+        Nx.subtract(x, y)
+      end)
     end)
 
     for number <- [3, 1, 2], do: assert_received(^number)

@@ -5,7 +5,7 @@ defmodule Emily.Lower.WindowTest do
   defp windowed(types, opts \\ []) do
     gen all(
           type <- type(types),
-          dims <- StreamData.list_of(StreamData.integer(3..5), min_length: 1, max_length: 3),
+          dims <- StreamData.list_of(StreamData.integer(4..6), min_length: 1, max_length: 3),
           rank = length(dims),
           window <- StreamData.list_of(StreamData.integer(1..2), length: rank),
           strides <- StreamData.list_of(StreamData.integer(1..3), length: rank),
