@@ -312,13 +312,7 @@ defmodule Emily.Backend do
 
       case Lower.block(struct, out, owned) do
         :default ->
-          apply(fun, [struct | args])
-
-        :fallback ->
-          Fallback.run(struct.__struct__, args, "MLX lacks this configuration", fn args ->
-            apply(fun, [struct | args])
-          end)
-          |> return(out, device)
+          composed(device, fn -> apply(fun, [struct | args]) end)
 
         expr ->
           evaluate(expr, out, device)
@@ -329,17 +323,11 @@ defmodule Emily.Backend do
   # `owned` are `args` as operands for MLX.
   defp run(name, out, args, owned, device) do
     case Lower.op(name, out, owned) do
-      :fallback -> fallback(name, out, args, reason(name))
-      :default -> default(name, out, args)
+      {:fallback, reason} -> fallback(name, out, args, reason)
+      :default -> composed(device, fn -> default(name, out, args) end)
       expr -> evaluate(expr, out, device)
     end
   end
-
-  defp reason(name) when name in [:reduce, :window_reduce] do
-    "the caller's function is none that MLX has"
-  end
-
-  defp reason(_name), do: "MLX lacks this configuration"
 
   # Some tensors are of another backend or device, or stand in lists.
   defp mixed(name, out, args) do
@@ -368,7 +356,16 @@ defmodule Emily.Backend do
   defp execute(expr, device) do
     [ref] = Native.run([expr], device)
     ref
+  rescue
+    error in Emily.Error -> reraise singular(error), __STACKTRACE__
   end
+
+  # What LAPACK says of a system without a solution, in Nx's words.
+  defp singular(%{message: "[Inverse::eval_cpu]" <> _}) do
+    ArgumentError.exception("can't solve for singular matrix")
+  end
+
+  defp singular(error), do: error
 
   defp refuse_f64({:f, 64}, :gpu) do
     raise ArgumentError,
@@ -455,6 +452,10 @@ defmodule Emily.Backend do
     |> List.to_tuple()
   end
 
+  # The tensors that Nx makes on its way must be Emily's too, or some of its operations would meet
+  # tensors of two backends.
+  defp composed(device, fun), do: Nx.with_default_backend({__MODULE__, device: device}, fun)
+
   # What Nx 0.11 would have run had the callback not been there.
   if blocks? do
     defp default(name, _out, _args), do: raise("#{name} has no default")
@@ -466,15 +467,11 @@ defmodule Emily.Backend do
     defp default(:eigh, _out, [tensor, opts]), do: Nx.LinAlg.BlockEigh.eigh(tensor, opts)
     defp default(:lu, _out, [tensor, opts]), do: Nx.LinAlg.LU.lu(tensor, opts)
 
-    # These have no default of their own in Nx's modules.
-    defp default(name, out, args) do
-      device = device_of(args)
-
-      name
-      |> Fallback.run(args, "the matrix is complex", fn args ->
-        apply(Nx.LinAlg, name, args)
-      end)
-      |> return(out, device)
+    # A permutation's determinant is its sign; the lower factor has ones on its diagonal.
+    defp default(:determinant, _out, [tensor]) do
+      {p, _l, u} = Nx.LinAlg.lu(tensor)
+      pivots = u |> Nx.take_diagonal() |> Nx.product(axes: [-1])
+      Nx.multiply(Nx.LinAlg.determinant(Nx.real(p)), pivots)
     end
   end
 end

@@ -7,10 +7,11 @@ defmodule Emily.Lower do
   same. The families live in `lib/emily/lower/`, one file each; a new operation is a clause of
   `lower/3` there and its name in `names/0`.
 
-  Instead of an expression, a lowering answers
+  Instead of an expression, a lowering may answer
 
-    * `:fallback` - MLX cannot do this; `Emily.Fallback` computes it with `Nx.BinaryBackend`
     * `:default` - Nx's own composition of other operations does it, which stays in MLX
+    * `{:fallback, reason}` - MLX cannot do this, and the reason is why; `Emily.Fallback` computes it
+      with `Nx.BinaryBackend`
   """
 
   alias Emily.Lower.{
@@ -30,7 +31,7 @@ defmodule Emily.Lower do
 
   @families [Elementwise, Math, Reduce, Fold, Shape, Dot, Index, Sort, Window, Conv, FFT, LinAlg]
 
-  @type answer :: Emily.Expr.t() | :fallback | :default
+  @type answer :: Emily.Expr.t() | :default | {:fallback, String.t()}
 
   @doc "The names that `op/3` knows."
   @spec names() :: [atom]

@@ -38,7 +38,17 @@ defmodule Emily.Lower.Elementwise do
     Keyword.keys(@arithmetic) ++ Keyword.keys(@comparison) ++ Keyword.keys(@unary) ++ @others
   end
 
-  def lower(:atan2, %{type: {:c, _}}, _args), do: :fallback
+  # The angle of what is not real is not defined.
+  def lower(:atan2, %{type: {:c, 64} = type}, [left, right]) do
+    share(cast(left, type), fn y ->
+      share(cast(right, type), fn x ->
+        zero = scalar(0, :f32)
+        real? = {:logical_and, {:equal, {:imag, y}, zero}, {:equal, {:imag, x}, zero}}
+        angle = {:arctan2, {:real, y}, {:real, x}}
+        {:astype, {:where, real?, angle, scalar(:nan, :f32)}, :c64}
+      end)
+    end)
+  end
 
   # No type holds both operands: the magnitudes are divided, and the sign comes last.
   def lower(:quotient, %{type: {:s, 64}}, [left, right])
@@ -46,6 +56,14 @@ defmodule Emily.Lower.Elementwise do
     by_magnitude(:floor_divide, left, right, fn left_sign, right_sign ->
       {:multiply, left_sign, right_sign}
     end)
+  end
+
+  # No type holds both operands: the greater is found by value, and its bits are kept.
+  for {name, op} <- [min: :less, max: :greater] do
+    def lower(unquote(name), %{type: {:s, 64} = type}, [left, right])
+        when left.type == {:u, 64} or right.type == {:u, 64} do
+      {:where, compare(unquote(op), left, right), cast(left, type), cast(right, type)}
+    end
   end
 
   for {name, op} <- @arithmetic do
@@ -213,6 +231,24 @@ defmodule Emily.Lower.Elementwise do
     {:where, condition(predicate), cast(on_true, type), cast(on_false, type)}
   end
 
+  def lower(:clip, %{type: {:s, 64}}, [tensor, low, high])
+      when {:u, 64} == tensor.type or {:u, 64} == low.type or {:u, 64} == high.type do
+    ordered(tensor, fn x ->
+      ordered(low, fn low ->
+        ordered(high, fn high ->
+          {bits, big} = choose(greater(x, low), x, low)
+
+          share(bits, fn bits ->
+            share(big, fn big ->
+              {clipped, _} = choose(greater(high, {bits, big}), {bits, big}, high)
+              clipped
+            end)
+          end)
+        end)
+      end)
+    end)
+  end
+
   # NaN passes through, as it does in XLA.
   def lower(:clip, %{type: type}, [tensor, low, high]) do
     {:clip, cast(tensor, type), cast(low, type), cast(high, type)}
@@ -244,6 +280,23 @@ defmodule Emily.Lower.Elementwise do
       sign = {:where, {:less, x, scalar(0, :s64)}, scalar(-1, :s64), scalar(1, :s64)}
       fun.({:view, {:abs, x}, :u64}, sign)
     end)
+  end
+
+  # An integer as the bits of an s64, and whether it is greater than any s64.
+  defp ordered(%{type: type} = tensor, fun) do
+    share(cast(tensor, {:s, 64}), fn bits ->
+      big = if type == {:u, 64}, do: {:less, bits, scalar(0, :s64)}, else: flag(false)
+      share(big, fn big -> fun.({bits, big}) end)
+    end)
+  end
+
+  defp greater({x, x_big}, {y, y_big}) do
+    same = {:logical_and, {:equal, x_big, y_big}, {:greater, x, y}}
+    {:logical_or, {:greater, x_big, y_big}, same}
+  end
+
+  defp choose(condition, {x, x_big}, {y, y_big}) do
+    {{:where, condition, x, y}, {:where, condition, x_big, y_big}}
   end
 
   defp condition(%{type: type} = tensor), do: truthy(value(tensor), type)

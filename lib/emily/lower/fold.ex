@@ -59,7 +59,7 @@ defmodule Emily.Lower.Fold do
         {:astype, {step, windows.(op, operand.(tensor), start), start}, dtype(type)}
       end)
     else
-      _ -> :fallback
+      _ -> {:fallback, "the caller's function is none that MLX has"}
     end
   end
 

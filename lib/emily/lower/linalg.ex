@@ -1,11 +1,13 @@
 defmodule Emily.Lower.LinAlg do
   @moduledoc false
-  # Factorisations and systems, which MLX computes with LAPACK, in f32 or f64. Complex matrices take
-  # Nx's own composition where Nx has one.
+  # Factorisations and systems, which MLX computes with LAPACK, in f32 or f64. A complex system and a
+  # complex Cholesky factor are those of a real matrix, twice as large; other complex factorisations
+  # take Nx's own composition.
 
   import Emily.Lower.Types
   import Emily.Expr, only: [share: 2, scalar: 2]
   alias Emily.Expr
+  alias Emily.Lower.Complex
 
   def names do
     [:cholesky, :qr, :svd, :eigh, :lu, :solve, :determinant, :triangular_solve]
@@ -13,20 +15,24 @@ defmodule Emily.Lower.LinAlg do
 
   # LAPACK stops at a pivot that is not positive and leaves the rest as it was: all of the factor is
   # NaN then. After the last pivot nothing is left, so that one may be zero.
-  def lower(:cholesky, %{type: {kind, _} = type}, [tensor]) when kind != :c do
-    with_wide(type, fn wide ->
-      share({:cholesky, cast(tensor, wide), false}, fn factor ->
-        {size, _} = matrix_shape(tensor)
-        zero = scalar(0, dtype(wide))
-        is_last = {:equal, {:arange, 0, size, 1, :s32}, scalar(size - 1, :s32)}
+  def lower(:cholesky, %{type: {:c, 64}}, [tensor]) do
+    {size, _} = matrix_shape(tensor)
+    batch = batch(tensor)
+    zeros = Enum.map(batch, fn _ -> 0 end)
 
-        share({:diagonal, factor, 0, -2, -1}, fn pivots ->
-          is_zero = {:logical_and, is_last, {:equal, pivots, zero}}
-          valid = {:all, {:logical_or, is_zero, {:greater, pivots, zero}}, [-1], true}
-          {:where, {:expand_dims, valid, [-1]}, factor, scalar(:nan, dtype(wide))}
-        end)
-      end)
+    # The factor has the same form as what it is a factor of: its columns of even number suffice.
+    share(Complex.real_matrix(cast(tensor, {:c, 64}), batch ++ [size, size]), fn x ->
+      split = {:reshape, cholesky(x, 2 * size, {:f, 32}), batch ++ [size, 2, size, 2]}
+      starts = zeros ++ [0, 0, 0, 0]
+      stops = batch ++ [size, 2, size, 1]
+      half = {:slice, split, starts, stops, Enum.map(starts, fn _ -> 1 end)}
+      Complex.from_rows(half, batch ++ [size, size])
     end)
+  end
+
+  def lower(:cholesky, %{type: type}, [tensor]) do
+    {size, _} = matrix_shape(tensor)
+    with_wide(type, fn wide -> cholesky(cast(tensor, wide), size, wide) end)
   end
 
   def lower(:qr, {%{type: {kind, _} = type}, _}, [tensor, opts]) when kind != :c do
@@ -100,18 +106,17 @@ defmodule Emily.Lower.LinAlg do
     end)
   end
 
-  def lower(:solve, %{type: {kind, _} = type} = out, [a, b]) when kind != :c do
+  def lower(:solve, %{type: type} = out, [a, b]) do
     with_wide(type, fn wide ->
       {b, dims} = as_matrix(a, b, wide)
-      _ = dims
-      {:reshape, {:solve, cast(a, wide), b}, Tuple.to_list(out.shape)}
+      {:reshape, solve(cast(a, wide), dims(a), b, dims, wide), dims(out)}
     end)
   end
 
   # Small determinants of integers are exact when they are written out, as Nx does.
   def lower(:determinant, %{type: type}, [%{shape: shape} = tensor])
       when :erlang.element(tuple_size(shape), shape) in [2, 3] do
-    with_wide(type, fn wide -> written_out(cast(tensor, wide), Tuple.to_list(shape)) end)
+    with_wide(type, fn wide -> written_out(cast(tensor, wide), dims(tensor)) end)
   end
 
   def lower(:determinant, %{type: {kind, _} = type}, [tensor]) when kind != :c do
@@ -129,28 +134,75 @@ defmodule Emily.Lower.LinAlg do
     end)
   end
 
-  def lower(:triangular_solve, %{type: {kind, _} = type} = out, [a, b, opts]) when kind != :c do
+  # A matrix of complex numbers is conjugated, one of real numbers is its own conjugate.
+  def lower(:triangular_solve, %{type: type} = out, [a, b, opts]) do
     lower? = opts[:lower] != false
     left? = opts[:left_side] != false
     transposed? = opts[:transform_a] == :transpose
     vector? = tuple_size(b.shape) < tuple_size(a.shape)
 
     with_wide(type, fn wide ->
-      {b_matrix, _} = as_matrix(a, b, wide)
-      triangle = {if(lower?, do: :tril, else: :triu), cast(a, wide), 0}
+      {b_matrix, dims} = as_matrix(a, b, wide)
+      x = cast(a, wide)
+      conjugated? = opts[:transform_a] == :conjugate and wide == {:c, 64}
+      x = if conjugated?, do: {:conjugate, x}, else: x
+      triangle = {if(lower?, do: :tril, else: :triu), x, 0}
 
       # x a = b is a' x' = b'.
       flip_a? = transposed? == left?
+      flip_b? = not (left? or vector?)
       triangle = if flip_a?, do: swap(triangle, a), else: triangle
-      b_matrix = if left? or vector?, do: b_matrix, else: swap(b_matrix, a)
-      solved = {:solve_triangular, triangle, b_matrix, lower? == flip_a?}
-      solved = if left? or vector?, do: solved, else: swap(solved, a)
-      {:reshape, solved, Tuple.to_list(out.shape)}
+      b_matrix = if flip_b?, do: swap(b_matrix, a), else: b_matrix
+      dims = if flip_b?, do: swapped(dims), else: dims
+      upper? = lower? == flip_a?
+      solved = solve_triangular(triangle, dims(a), b_matrix, dims, upper?, wide)
+      {:reshape, if(flip_b?, do: swap(solved, a), else: solved), dims(out)}
     end)
   end
 
-  def lower(:triangular_solve, _out, _args), do: :fallback
   def lower(_name, _out, _args), do: :default
+
+  defp cholesky(x, size, type) do
+    share({:cholesky, x, false}, fn factor ->
+      zero = scalar(0, dtype(type))
+      is_last = {:equal, {:arange, 0, size, 1, :s32}, scalar(size - 1, :s32)}
+
+      share({:diagonal, factor, 0, -2, -1}, fn pivots ->
+        is_zero = {:logical_and, is_last, {:equal, pivots, zero}}
+        valid = {:all, {:logical_or, is_zero, {:greater, pivots, zero}}, [-1], true}
+        {:where, {:expand_dims, valid, [-1]}, factor, scalar(:nan, dtype(type))}
+      end)
+    end)
+  end
+
+  defp solve(a, a_dims, b, dims, {:c, 64}) do
+    Complex.from_rows({:solve, Complex.real_matrix(a, a_dims), Complex.to_rows(b, dims)}, dims)
+  end
+
+  defp solve(a, _a_dims, b, _dims, _type), do: {:solve, a, b}
+
+  # With ones on its diagonal a complex triangle stays a triangle of real numbers. Where the diagonal
+  # has a zero, it keeps it, for LAPACK to refuse.
+  defp solve_triangular(a, a_dims, b, dims, upper?, {:c, 64}) do
+    share(a, fn a ->
+      diagonal = {:expand_dims, {:diagonal, a, 0, -2, -1}, [-1]}
+
+      share(diagonal, fn diagonal ->
+        is_zero = {:equal, diagonal, scalar(0, :c64)}
+
+        share({:where, is_zero, scalar(1, :c64), diagonal}, fn scale ->
+          unit = Complex.real_matrix({:divide, a, scale}, a_dims)
+          triangle = {if(upper?, do: :triu, else: :tril), unit, 0}
+          right = Complex.to_rows({:divide, b, scale}, dims)
+          Complex.from_rows({:solve_triangular, triangle, right, upper?}, dims)
+        end)
+      end)
+    end)
+  end
+
+  defp solve_triangular(a, _a_dims, b, _dims, upper?, _type) do
+    {:solve_triangular, a, b, upper?}
+  end
 
   defp with_wide(type, fun) do
     wide = accumulator(type)
@@ -164,8 +216,7 @@ defmodule Emily.Lower.LinAlg do
 
   # The right-hand side with as many axes as the matrix, of one column if it is a vector.
   defp as_matrix(a, b, type) do
-    dims = Tuple.to_list(b.shape)
-    dims = if tuple_size(b.shape) < tuple_size(a.shape), do: dims ++ [1], else: dims
+    dims = if tuple_size(b.shape) < tuple_size(a.shape), do: dims(b) ++ [1], else: dims(b)
     {{:reshape, cast(b, type), dims}, dims}
   end
 
@@ -195,7 +246,13 @@ defmodule Emily.Lower.LinAlg do
     {:slice, x, starts, batch ++ [rows, columns], Enum.map(starts, fn _ -> 1 end)}
   end
 
-  defp batch(%{shape: shape}), do: shape |> Tuple.to_list() |> Enum.drop(-2)
+  defp dims(%{shape: shape}), do: Tuple.to_list(shape)
+  defp batch(tensor), do: tensor |> dims() |> Enum.drop(-2)
+
+  defp swapped(dims) do
+    {batch, [rows, columns]} = Enum.split(dims, -2)
+    batch ++ [columns, rows]
+  end
 
   defp written_out(x, dims) do
     {batch, [size, size]} = Enum.split(dims, -2)

@@ -5,6 +5,7 @@ defmodule Emily.Lower.Math do
 
   import Emily.Lower.Types
   import Emily.Expr, only: [share: 2, scalar: 2]
+  alias Emily.Lower.Erf64
 
   @functions [
     exp: :exp,
@@ -53,7 +54,12 @@ defmodule Emily.Lower.Math do
     end)
   end
 
-  def lower(name, %{type: {:f, 64}}, _args) when name in [:erf, :erfc, :erf_inv], do: :fallback
+  def lower(:erf, %{type: {:f, 64} = type}, [tensor]), do: Erf64.erf(cast(tensor, type), &exp64/1)
+
+  def lower(:erfc, %{type: {:f, 64} = type}, [tensor]),
+    do: Erf64.erfc(cast(tensor, type), &exp64/1)
+
+  def lower(:erf_inv, %{type: {:f, 64} = type}, [tensor]), do: Erf64.erf_inv(cast(tensor, type))
 
   def lower(:expm1, %{type: {:c, 64} = type}, [tensor]) do
     {:subtract, {:exp, cast(tensor, type)}, scalar(1, :c64)}
@@ -67,8 +73,18 @@ defmodule Emily.Lower.Math do
     reciprocal({:sqrt, cast(tensor, type)}, :c64)
   end
 
-  def lower(name, %{type: {:c, 64}}, _args) when name in [:cbrt, :erf, :erfc, :erf_inv] do
-    :fallback
+  # A third of the angle.
+  def lower(:cbrt, %{type: {:c, 64} = type}, [tensor]) do
+    share(cast(tensor, type), fn x ->
+      angle = {:multiply, {:arctan2, {:imag, x}, {:real, x}}, scalar(1 / 3, :f32)}
+
+      share(share({:abs, x}, &cbrt(&1, :f32)), fn size ->
+        share(angle, fn angle ->
+          im = {:multiply, {:multiply, size, {:sin, angle}}, scalar(Complex.new(0.0, 1.0), :c64)}
+          {:add, {:multiply, size, {:cos, angle}}, im}
+        end)
+      end)
+    end)
   end
 
   def lower(:cbrt, %{type: type}, [tensor]), do: in_f32(tensor, type, &cbrt/2)
@@ -90,12 +106,20 @@ defmodule Emily.Lower.Math do
     |> convert(wide, type)
   end
 
+  # Far below zero the square of the root's power, so that no intermediate step overflows.
   defp exp64(x) do
     one = scalar(1, :f64)
 
     share(x, fn x ->
-      share({:add, {:expm1, {:abs, x}}, one}, fn grown ->
-        {:where, {:less, x, scalar(0, :f64)}, {:divide, one, grown}, grown}
+      far = {:less, x, scalar(-700, :f64)}
+
+      share({:where, far, {:multiply, x, scalar(0.5, :f64)}, x}, fn exponent ->
+        power =
+          share({:add, {:expm1, {:abs, exponent}}, one}, fn grown ->
+            {:where, {:less, exponent, scalar(0, :f64)}, {:divide, one, grown}, grown}
+          end)
+
+        share(power, fn power -> {:where, far, {:square, power}, power} end)
       end)
     end)
   end
@@ -114,8 +138,7 @@ defmodule Emily.Lower.Math do
         step = {:divide, {:subtract, root, {:divide, size, square}}, scalar(3, dtype)}
         refined = {:multiply, {:sign, x}, {:subtract, root, step}}
 
-        is_regular =
-          {:logical_and, {:isfinite, x}, {:greater, size, scalar(1.0e-30, dtype)}}
+        is_regular = {:logical_and, {:isfinite, x}, {:greater, size, scalar(0, dtype)}}
 
         {:where, is_regular, refined, {:where, {:isfinite, x}, {:multiply, {:sign, x}, root}, x}}
       end)

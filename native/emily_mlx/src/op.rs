@@ -191,7 +191,7 @@ fn build(op: Op, args: &Args, stream: &StreamHandle) -> Result<Value> {
         Op::Matmul => binary(mlx_sys::mlx_matmul, args, s),
 
         Op::Astype => { let (x, dtype) = (args.array()?, args.dtype()?); mlx!(mlx_astype, x.as_ptr(), dtype.raw(), s) }
-        Op::View => { let (x, dtype) = (args.array()?, args.dtype()?); mlx!(mlx_view, x.as_ptr(), dtype.raw(), s) }
+        Op::View => shape::view(args, s),
         Op::Where => {
             let (condition, x, y) = (args.array()?, args.array()?, args.array()?);
             mlx!(mlx_where, condition.as_ptr(), x.as_ptr(), y.as_ptr(), s)

@@ -5,6 +5,7 @@ use mlx_sys::{mlx_array, mlx_stream};
 
 use crate::args::Args;
 use crate::checks;
+use crate::dtype::Dtype;
 use crate::error::{refuse, Result};
 use crate::ffi::{self, mlx, Arrays};
 use crate::op::Stream;
@@ -27,6 +28,25 @@ type SliceUpdate = unsafe extern "C" fn(
 pub(crate) fn reshape(args: &Args, s: Stream) -> Result<Array> {
     let (x, shape) = (args.array()?, args.shape()?);
     mlx!(mlx_reshape, x.as_ptr(), shape.as_ptr(), shape.len(), s)
+}
+
+/// The same bytes as another type. One element of MLX's may say that the next lies anywhere, and its
+/// view of narrower elements would believe that: those get an axis of their own.
+pub(crate) fn view(args: &Args, s: Stream) -> Result<Array> {
+    let (x, dtype) = (args.array()?, args.dtype()?);
+    let parts = Dtype::of(x).size() / dtype.size();
+    if parts < 2 || x.ndim() == 0 {
+        return mlx!(mlx_view, x.as_ptr(), dtype.raw(), s);
+    }
+    let mut shape = x.shape().to_vec();
+    let last = x.ndim() - 1;
+    let Ok(size) = i32::try_from(i64::from(shape[last]) * parts as i64) else {
+        refuse!("view: shape {shape:?} of elements {parts} times narrower is too long")
+    };
+    shape[last] = size;
+    let apart = mlx!(mlx_expand_dims, x.as_ptr(), -1, s)?;
+    let view = mlx!(mlx_view, apart.as_ptr(), dtype.raw(), s)?;
+    mlx!(mlx_reshape, view.as_ptr(), shape.as_ptr(), shape.len(), s)
 }
 
 pub(crate) fn broadcast_to(args: &Args, s: Stream) -> Result<Array> {

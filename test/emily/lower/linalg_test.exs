@@ -173,11 +173,15 @@ defmodule Emily.Lower.LinAlgTest do
     assert_equal(x, identity, tolerance: if(match?({_, 16}, x.type), do: 5.0e-2, else: 1.0e-4))
   end
 
-  test "a singular triangle raises when it is read" do
-    a = Nx.tensor([[1.0, 0.0], [2.0, 0.0]], backend: Emily.Backend)
+  test "a singular system raises, as on Nx.BinaryBackend" do
+    a = Nx.tensor([[1.0, 0.0], [2.0, 0.0]])
 
-    assert_raise Emily.Error, fn ->
-      a |> Nx.LinAlg.triangular_solve(Nx.tensor([1.0, 2.0])) |> Nx.to_binary()
+    for a <- [a, Nx.as_type(a, :c64), Nx.as_type(a, :f64)],
+        a <- [a, Nx.backend_copy(a, Emily.Backend)],
+        solve <- [&Nx.LinAlg.triangular_solve/2, &Nx.LinAlg.solve/2] do
+      assert_raise ArgumentError, "can't solve for singular matrix", fn ->
+        solve.(a, Nx.tensor([1.0, 2.0]))
+      end
     end
   end
 
@@ -193,13 +197,88 @@ defmodule Emily.Lower.LinAlgTest do
     assert Nx.to_number(Nx.is_nan(Nx.sum(u))) == 0
   end
 
-  test "complex matrices take Nx's composition" do
-    a =
-      Nx.tensor([[Complex.new(4, 0), Complex.new(1, 1)], [Complex.new(1, -1), Complex.new(3, 0)]])
+  defp complex(shape) do
+    StreamData.bind(tensor({:f, 32}, shape), fn re ->
+      StreamData.map(tensor({:f, 32}, shape), &Nx.complex(re, &1))
+    end)
+  end
 
-    b = Nx.tensor([1, 2])
-    assert_same([a, b], fn [a, b] -> Nx.LinAlg.solve(a, b) end, fallback: true)
-    assert_same([a], fn [a] -> Nx.LinAlg.determinant(a) end, fallback: true)
-    assert_same([a], fn [a] -> Nx.LinAlg.cholesky(a) end, fallback: true)
+  defp complex_system do
+    gen all(
+          batch <- StreamData.member_of([[], [2]]),
+          n <- StreamData.integer(1..4),
+          columns <- StreamData.integer(1..3),
+          a <- complex(List.to_tuple(batch ++ [n, n])),
+          b <- complex(List.to_tuple(batch ++ [n, columns]))
+        ) do
+      {Nx.add(a, Nx.multiply(Nx.eye(n), 16)), b}
+    end
+  end
+
+  property "complex systems" do
+    check all({a, b} <- complex_system(), max_runs: 25) do
+      assert_same([a, b], fn [a, b] -> Nx.LinAlg.solve(a, b) end, tolerance: 1.0e-4)
+      assert_same([a], fn [a] -> Nx.LinAlg.invert(a) end, tolerance: 1.0e-4)
+      assert_same([a], fn [a] -> Nx.LinAlg.determinant(a) end, tolerance: 1.0e-4)
+    end
+  end
+
+  # Nx 0.11 solves no conjugate.
+  @transforms if function_exported?(Nx, :block, 4),
+                do: [:none, :transpose, :conjugate],
+                else: [:none, :transpose]
+
+  property "complex triangles with every option" do
+    check all(
+            {a, b} <- complex_system(),
+            lower <- StreamData.boolean(),
+            left <- StreamData.boolean(),
+            transform <- StreamData.member_of(@transforms),
+            max_runs: 50
+          ) do
+      opts = [lower: lower, left_side: left, transform_a: transform]
+      # What is on the other side of the diagonal is not looked at.
+      triangle = if lower, do: Nx.tril(a), else: Nx.triu(a)
+      b = if left, do: b, else: transposed(b)
+      expected = Nx.LinAlg.triangular_solve(triangle, b, opts)
+      actual = emily(fn a -> Nx.LinAlg.triangular_solve(a, on_emily(b), opts) end, a)
+      assert_equal(actual, expected, tolerance: 1.0e-4)
+    end
+  end
+
+  property "complex factorisations" do
+    check all({a, _} <- complex_system(), max_runs: 15) do
+      positive = product(a, Nx.conjugate(transposed(a)))
+      assert_same([positive], fn [a] -> Nx.LinAlg.cholesky(a) end, tolerance: 1.0e-3)
+      assert_same([a], fn [a] -> Nx.LinAlg.lu(a) end, tolerance: 1.0e-3)
+      assert_same([a], fn [a] -> Nx.LinAlg.qr(a) end, tolerance: 1.0e-3)
+      assert_same([positive], fn [a] -> elem(Nx.LinAlg.eigh(a), 0) end, tolerance: 1.0e-3)
+    end
+  end
+
+  test "a complex matrix that is not positive definite has no Cholesky factor" do
+    a = Nx.tensor([[1.0, 2.0], [2.0, 1.0]], type: :c64, backend: Emily.Backend)
+    factor = Nx.LinAlg.cholesky(a)
+    assert Nx.to_flat_list(Nx.is_nan(factor)) == [1, 1, 1, 1]
+  end
+
+  test "what Nx composes of these stays in MLX" do
+    a = Nx.tensor([[4.0, 1.0, 2.0], [1.0, 3.0, 0.5], [2.0, 0.5, 5.0]])
+    b = Nx.tensor([1.0, 2.0, 3.0])
+
+    for fun <- [
+          &Nx.LinAlg.pinv/1,
+          &Nx.LinAlg.matrix_power(&1, 5),
+          &Nx.LinAlg.matrix_power(&1, -3),
+          &Nx.LinAlg.matrix_rank/1,
+          &Nx.LinAlg.least_squares(&1, Nx.backend_copy(b, Emily.Backend)),
+          &Nx.LinAlg.norm/1,
+          &Nx.LinAlg.norm(&1, ord: :nuclear),
+          &Nx.LinAlg.norm(&1, ord: 2),
+          &Nx.LinAlg.norm(&1, ord: -2),
+          &Nx.LinAlg.adjoint/1
+        ] do
+      assert_equal(emily(fun, a), fun.(a), tolerance: 1.0e-4)
+    end
   end
 end

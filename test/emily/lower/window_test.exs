@@ -129,6 +129,18 @@ defmodule Emily.Lower.WindowTest do
         end)
       end
     end
+
+    if @padding_counts do
+      test "#{name} with negative padding" do
+        x = Nx.tensor([[5, 2, 9, 1], [3, 7, 4, 8], [6, 0, 2, 5], [1, 3, 7, 2]])
+        source = Nx.tensor([[10, 20]])
+        opts = [strides: [2, 2], padding: [{-1, -1}, {-1, 1}]]
+
+        assert_same([x, source], fn [x, source] ->
+          Nx.unquote(name)(x, source, 4, {2, 2}, opts)
+        end)
+      end
+    end
   end
 
   property "window_scatter of what is not finite" do
