@@ -252,7 +252,10 @@ defmodule Emily.Lower.LinAlgTest do
       assert_same([positive], fn [a] -> Nx.LinAlg.cholesky(a) end, tolerance: 1.0e-3)
       assert_same([a], fn [a] -> Nx.LinAlg.lu(a) end, tolerance: 1.0e-3)
       assert_same([a], fn [a] -> Nx.LinAlg.qr(a) end, tolerance: 1.0e-3)
-      assert_same([positive], fn [a] -> elem(Nx.LinAlg.eigh(a), 0) end, tolerance: 1.0e-3)
+      # Nx itself fails on a batch of single numbers.
+      if Nx.axis_size(a, -1) > 1 do
+        assert_same([positive], fn [a] -> elem(Nx.LinAlg.eigh(a), 0) end, tolerance: 1.0e-3)
+      end
     end
   end
 

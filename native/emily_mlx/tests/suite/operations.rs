@@ -187,8 +187,14 @@ fn fused_kernels() {
 #[test]
 fn a_view_of_one_element_of_a_slice_stays_within_it() {
     let x = counted(&[3, 3]);
-    let element = build("slice", vec![own(x), list(&[1, 1]), list(&[2, 2]), list(&[1, 1])]);
-    let args = vec![own(element.expect("the slice lies within")), dtype(Dtype::U16)];
+    let element = build(
+        "slice",
+        vec![own(x), list(&[1, 1]), list(&[2, 2]), list(&[1, 1])],
+    );
+    let args = vec![
+        own(element.expect("the slice lies within")),
+        dtype(Dtype::U16),
+    ];
     let halves = result("view", args);
     let bits = 4.0_f32.to_bits();
     assert_eq!(halves, [f64::from(bits & 0xFFFF), f64::from(bits >> 16)]);
