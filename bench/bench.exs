@@ -1,5 +1,5 @@
 # The driver of bench/run: rounds in which Emily and Python's mlx take turns, and the tables.
-for file <- ~w(timing figures ticks peer report operations sweep),
+for file <- ~w(timing peer report ticks figures operations sweep),
     do: Code.require_file("#{file}.exs", __DIR__)
 
 {options, rest, invalid} =
@@ -36,7 +36,7 @@ Nx.global_default_backend({Emily.Backend, device: device})
 report =
   if options[:sweep] do
     sizes = if options[:sizes], do: Bench.Sweep.sizes(options[:sizes]), else: Bench.Sweep.sizes()
-    Bench.Sweep.report(device, sizes, max(options[:rounds] || 3, 1), only)
+    Bench.Sweep.report(device, sizes, max(options[:rounds] || 2, 1), only)
   else
     Bench.Figures.report(device, max(options[:rounds] || 9, 1), only)
   end

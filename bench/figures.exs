@@ -11,6 +11,7 @@ defmodule Bench.Figures do
   # timing), the figure of peer.py that stands beside it (`python`), and perhaps a goal: a function
   # from Python's time to the most nanoseconds that Emily's call may take, with the words for it.
 
+  alias Bench.{Peer, Report, Ticks, Timing}
   alias Emily.{Fast, Native}
 
   @heads {1, 8, 128, 64}
@@ -20,7 +21,7 @@ defmodule Bench.Figures do
   @doc "Measures the figures whose names hold `only`, and answers the tables in Markdown."
   def report(device, rounds, only) do
     figures = Enum.filter(goals() ++ details(), &String.contains?("#{&1.key} #{&1.label}", only))
-    peer = Bench.Peer.start("figures.py", device, Bench.Timing.limits())
+    peer = Peer.start("figures.py", device, Timing.limits())
     IO.puts("#{length(figures)} figures, #{rounds} rounds, on the #{device}")
 
     measured =
@@ -31,13 +32,13 @@ defmodule Bench.Figures do
       end
 
     IO.write(:stderr, "\r")
-    ticks = if String.contains?("ticks", only), do: Bench.Ticks.measure(rounds)
-    Bench.Report.new(figures, measured, ticks, Bench.Peer.facts(peer), device, rounds)
+    ticks = if String.contains?("ticks", only), do: Ticks.measure(rounds)
+    Report.new(figures, measured, ticks, Peer.facts(peer), device, rounds)
   end
 
   defp turn(figure, measured, peer) do
-    emily = figure[:run] && {{:emily, figure.key}, Bench.Timing.isolated(figure)}
-    python = figure[:python] && {{:python, figure.key}, Bench.Peer.median(peer, figure.python)}
+    emily = figure[:run] && {{:emily, figure.key}, Timing.isolated(figure)}
+    python = figure[:python] && {{:python, figure.key}, Peer.median(peer, figure.python)}
 
     for {key, time} <- Enum.filter([emily, python], & &1), reduce: measured do
       measured -> Map.update(measured, key, [time], &[time | &1])

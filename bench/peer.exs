@@ -9,13 +9,15 @@ defmodule Bench.Peer do
   def start(script, device, limits) do
     python = System.find_executable("python3") || raise "bench/run needs python3 with pip"
     packages = packages(python, Emily.Native.mlx_version())
+    names = [:warm_up, :warm_up_ms, :samples, :budget_ms]
+    arguments = for name <- names, do: "#{Map.fetch!(limits, name)}"
     use_emily_libraries(packages)
 
     Port.open({:spawn_executable, python}, [
       :binary,
       :exit_status,
       line: 10_000,
-      args: [Path.join(__DIR__, script), "#{device}", "#{limits.budget_ms}", "#{limits.samples}"],
+      args: [Path.join(__DIR__, script), "#{device}" | arguments],
       env: [
         {~c"PYTHONPATH", String.to_charlist(packages)},
         {~c"PYTHONDONTWRITEBYTECODE", ~c"1"}

@@ -10,10 +10,9 @@ import time
 
 import mlx.core as mx
 
-WARM_UP = 2
-DEVICE, BUDGET_NS, MIN_SAMPLES = sys.argv[1], int(float(sys.argv[2]) * 1e6), int(sys.argv[3])
+WARM_UP, WARM_UP_MS, SAMPLES, BUDGET_MS = map(int, sys.argv[2:])
 
-mx.set_default_device(mx.Device(getattr(mx.DeviceType, DEVICE)))
+mx.set_default_device(mx.Device(getattr(mx.DeviceType, sys.argv[1])))
 
 
 def uniform(*shape):
@@ -33,13 +32,17 @@ def sample(calls, call):
     return (end - start) / calls
 
 
-def median(calls, call):
-    for _ in range(WARM_UP):
-        sample(calls, call)
-    samples, end = [], time.perf_counter_ns() + BUDGET_NS
-    while len(samples) < MIN_SAMPLES or time.perf_counter_ns() < end:
+def take(calls, call, least, ms):
+    """At least so many samples, and more until the time is over."""
+    samples, end = [], time.perf_counter_ns() + ms * 1_000_000
+    while len(samples) < least or time.perf_counter_ns() < end:
         samples.append(sample(calls, call))
-    return statistics.median(samples)
+    return samples
+
+
+def median(calls, call):
+    take(calls, call, WARM_UP, WARM_UP_MS)
+    return statistics.median(take(calls, call, SAMPLES, BUDGET_MS))
 
 
 def facts():

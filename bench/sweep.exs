@@ -10,7 +10,7 @@ defmodule Bench.Sweep do
   @batch 16
   # The outputs of a batch of these would fill the memory, and a wake is nothing beside them.
   @largest_batch 100_000
-  @limits %{samples: 3, budget_ms: 15}
+  @limits %{warm_up: 1, warm_up_ms: 10, samples: 3, budget_ms: 15}
   @limit 1.5
 
   def sizes, do: @sizes

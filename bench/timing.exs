@@ -2,13 +2,14 @@ defmodule Bench.Timing do
   @moduledoc false
   # Medians of timings, in nanoseconds for one call.
 
-  @warm_up 2
-  @limits %{samples: 7, budget_ms: 60}
+  @limits %{warm_up: 2, warm_up_ms: 0, samples: 7, budget_ms: 60}
   # The threads of OpenBLAS spin this long after their last work, and the BEAM's schedulers a
   # little: the other side is measured after that.
   @settle_ms 50
 
-  @doc "At least so many samples, and as many as the budget allows."
+  @doc """
+  At least so many calls to warm up and so many samples, and as many as the milliseconds allow.
+  """
   def limits, do: @limits
   def settle, do: Process.sleep(@settle_ms)
 
@@ -21,17 +22,20 @@ defmodule Bench.Timing do
   defp median(%{calls: calls, run: run} = figure, limits) do
     # What a large result holds is freed between the timings, as on Python's side.
     between = if figure[:collect], do: fn -> :erlang.garbage_collect() end, else: fn -> :ok end
-    for _ <- 1..@warm_up, do: sample(calls, run, between)
-    until = now() + limits.budget_ms * 1_000_000
-    middle(samples(calls, run, between, {limits.samples, until}, []))
+    take(calls, run, between, limits.warm_up, limits.warm_up_ms)
+    middle(take(calls, run, between, limits.samples, limits.budget_ms))
   end
 
-  defp samples(calls, run, between, {least, until} = enough, taken) do
-    if length(taken) >= least and now() >= until do
-      taken
-    else
-      samples(calls, run, between, enough, [sample(calls, run, between) | taken])
-    end
+  # At least so many samples, and more until the time is over.
+  defp take(calls, run, between, least, ms) do
+    until = now() + ms * 1_000_000
+
+    Stream.repeatedly(fn -> sample(calls, run, between) end)
+    |> Enum.reduce_while([], fn time, taken ->
+      taken = [time | taken]
+      enough? = length(taken) >= least and now() >= until
+      {if(enough?, do: :halt, else: :cont), taken}
+    end)
   end
 
   defp sample(calls, run, between) do
