@@ -85,20 +85,24 @@ defmodule Emily.Lower.Elementwise do
   end
 
   # MLX repeats its squaring for ever on a negative exponent. As in XLA, a negative power of an
-  # integer is the integer part of the reciprocal.
+  # integer is the integer part of the reciprocal: 1 and -1 keep their parity, the rest are 0.
   def lower(:pow, %{type: {:s, _} = type}, [base, %{type: {:s, _}} = exponent]) do
     dtype = dtype(type)
-    one = scalar(1, dtype)
+    {zero, one} = {scalar(0, dtype), scalar(1, dtype)}
 
-    share(cast(base, type), fn base ->
-      share(cast(exponent, type), fn exponent ->
-        is_unit = {:logical_or, {:equal, base, one}, {:equal, base, scalar(-1, dtype)}}
-        parity = {:power, base, {:bitwise_and, exponent, one}}
-        power = {:power, base, {:maximum, exponent, scalar(0, dtype)}}
-        negative = {:where, is_unit, parity, scalar(0, dtype)}
-        {:where, {:less, exponent, scalar(0, dtype)}, negative, power}
+    if known(exponent) in 0..0x7FFFFFFF do
+      {:power, cast(base, type), cast(exponent, type)}
+    else
+      share(cast(base, type), fn base ->
+        share(cast(exponent, type), fn exponent ->
+          share({:less, exponent, zero}, fn negative ->
+            finite = {:where, negative, {:bitwise_and, exponent, one}, exponent}
+            vanishes = {:logical_and, negative, {:not_equal, {:abs, base}, one}}
+            {:where, vanishes, zero, {:power, base, finite}}
+          end)
+        end)
       end)
-    end)
+    end
   end
 
   def lower(:pow, %{type: {:c, _} = type}, [base, exponent]) do
@@ -187,14 +191,12 @@ defmodule Emily.Lower.Elementwise do
     share(value(tensor), fn x -> {:where, {:isnan, x}, x, {:sign, x}} end)
   end
 
-  # MLX rounds halves to even, Nx away from zero. The distance to the integer part is exact.
+  # MLX rounds halves to even, Nx away from zero. What is added is the greatest number below one
+  # half: one half itself would take that number up to 1.
   def lower(:round, %{type: type}, [tensor]) do
     share(value(tensor), fn x ->
-      share({:trunc, x}, fn whole ->
-        distance = {:abs, {:subtract, x, whole}}
-        is_far = {:greater_equal, distance, scalar(0.5, dtype(type))}
-        {:where, is_far, {:add, whole, {:sign, x}}, whole}
-      end)
+      whole = {:floor, {:add, {:abs, x}, scalar(below_half(type), dtype(type))}}
+      {:multiply, {:sign, x}, whole}
     end)
   end
 
@@ -341,25 +343,31 @@ defmodule Emily.Lower.Elementwise do
     share(x, fn x -> smear(shifted.(x), distance * 2, bits) end)
   end
 
-  # Sums of neighbouring fields, doubled in width until one field is left.
-  defp popcount(x, bits, type), do: {:astype, popcount_fields(x, 1, bits), dtype(type)}
-
-  defp popcount_fields(x, width, bits) when width >= bits, do: x
-
-  defp popcount_fields(x, width, bits) do
+  # Bits are added in pairs, the pairs' sums in fours and these in bytes; a product adds the bytes up
+  # in the highest one.
+  defp popcount(x, bits, type) do
     dtype = dtype({:u, bits})
-    mask = scalar(field_mask(width, bits), dtype)
+    bytes = fn byte -> scalar(div(Bitwise.bsl(1, bits) - 1, 0xFF) * byte, dtype) end
+    above = fn x, distance -> {:right_shift, x, scalar(distance, dtype)} end
 
-    x
-    |> share(fn x ->
-      high = {:bitwise_and, {:right_shift, x, scalar(width, dtype)}, mask}
-      {:add, {:bitwise_and, x, mask}, high}
-    end)
-    |> popcount_fields(width * 2, bits)
+    pairs = share(x, &{:subtract, &1, {:bitwise_and, above.(&1, 1), bytes.(0x55)}})
+
+    fours =
+      share(pairs, fn x ->
+        {:add, {:bitwise_and, x, bytes.(0x33)}, {:bitwise_and, above.(x, 2), bytes.(0x33)}}
+      end)
+
+    counts = share(fours, &{:bitwise_and, {:add, &1, above.(&1, 4)}, bytes.(0x0F)})
+    count = if bits == 8, do: counts, else: above.({:multiply, counts, bytes.(0x01)}, bits - 8)
+    convert(count, {:u, bits}, type)
   end
 
-  defp field_mask(width, bits) do
-    field = Bitwise.bsl(1, width) - 1
-    for(at <- 0..(bits - 1)//(2 * width), do: Bitwise.bsl(field, at)) |> Enum.sum()
-  end
+  defp below_half({:f, 64}), do: 0.49999999999999994
+  defp below_half({:f, 32}), do: 0.5 - 2.0 ** -25
+  defp below_half({:f, 16}), do: 0.5 - 2.0 ** -12
+  defp below_half({:bf, 16}), do: 0.5 - 2.0 ** -9
+
+  # A number of the caller's code.
+  defp known(%{data: %{ref: {:full, [], number, _}}}), do: number
+  defp known(_tensor), do: nil
 end

@@ -56,35 +56,35 @@ defmodule Emily.Lower.Types do
 
   def convert(expr, _from, to), do: {:astype, expr, dtype(to)}
 
+  # MLX chooses between two arrays slowly where it cannot foresee which, so what is chosen here is
+  # rare: NaN and the infinities.
   defp float_to_integer(x, type, {kind, bits} = target) do
     dtype = dtype(target)
-    zero = Expr.scalar(0, dtype(type))
     {low, high} = integer_range(kind, bits)
 
-    finite =
-      case target do
-        {:s, 64} ->
-          {:astype, x, :s64}
+    choose = fn rest, float, integer ->
+      {:where, {:equal, x, Expr.scalar(float, dtype(type))}, Expr.scalar(integer, dtype), rest}
+    end
 
-        # Above 2^63 only the unsigned cast is defined, below zero only the signed one.
-        {:u, 64} ->
-          limit = Expr.scalar(9.223372036854775808e18, dtype(type))
-          signed = {:astype, {:astype, x, :s64}, :u64}
+    number = {:where, {:equal, x, x}, x, Expr.scalar(0, dtype(type))}
 
-          if type == {:f, 16},
-            do: signed,
-            else: {:where, {:less, x, limit}, signed, {:astype, x, :u64}}
-
-        _ ->
-          {:astype, {:astype, x, :s64}, dtype}
-      end
-
-    ends =
-      {:where, {:greater, x, zero}, Expr.scalar(high, dtype),
-       {:where, {:less, x, zero}, Expr.scalar(low, dtype), Expr.scalar(0, dtype)}}
-
-    {:where, {:isfinite, x}, finite, ends}
+    number
+    |> Expr.share(&truncate(&1, type, target))
+    |> choose.(:infinity, high)
+    |> choose.(:neg_infinity, low)
   end
+
+  defp truncate(x, _type, {:s, 64}), do: {:astype, x, :s64}
+
+  # Above 2^63 only the unsigned cast is defined, below zero only the signed one.
+  defp truncate(x, {:f, 16}, {:u, 64}), do: {:astype, {:astype, x, :s64}, :u64}
+
+  defp truncate(x, type, {:u, 64}) do
+    limit = Expr.scalar(9.223372036854775808e18, dtype(type))
+    {:where, {:less, x, limit}, truncate(x, {:f, 16}, {:u, 64}), {:astype, x, :u64}}
+  end
+
+  defp truncate(x, _type, target), do: {:astype, {:astype, x, :s64}, dtype(target)}
 
   @doc "The least and the greatest integer of a type."
   def integer_range(:u, bits), do: {0, Bitwise.bsl(1, bits) - 1}
@@ -94,7 +94,8 @@ defmodule Emily.Lower.Types do
   def truthy(expr, {:c, 64}), do: {:not_equal, expr, Expr.scalar(0, :c64)}
   def truthy(expr, _type), do: {:astype, expr, :bool}
 
-  @doc "A condition as the number that Nx gives for it."
+  @doc "A condition as the number that Nx gives for it. MLX keeps it as a byte that is 0 or 1."
+  def from_bool(expr, %{type: {:u, 8}}), do: {:view, expr, :u8}
   def from_bool(expr, %{type: type}), do: {:astype, expr, dtype(type)}
 
   @doc """
