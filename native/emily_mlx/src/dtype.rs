@@ -82,6 +82,17 @@ impl Dtype {
         self.integer_range().is_some_and(|(low, _)| low < 0)
     }
 
+    /// The unsigned type of an integer type's width.
+    pub(crate) fn unsigned(self) -> Self {
+        match self {
+            Dtype::S8 => Dtype::U8,
+            Dtype::S16 => Dtype::U16,
+            Dtype::S32 => Dtype::U32,
+            Dtype::S64 => Dtype::U64,
+            other => other,
+        }
+    }
+
     pub(crate) fn is_real_float(self) -> bool {
         matches!(self, Dtype::F16 | Dtype::Bf16 | Dtype::F32 | Dtype::F64)
     }

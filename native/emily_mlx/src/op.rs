@@ -289,7 +289,10 @@ fn unary(function: Unary, args: &Args, s: Stream) -> Result<Array> {
 }
 
 fn binary(function: Binary, args: &Args, s: Stream) -> Result<Array> {
-    let (x, y) = (args.array()?, args.array()?);
+    call(function, args.array()?, args.array()?, s)
+}
+
+fn call(function: Binary, x: &Array, y: &Array, s: Stream) -> Result<Array> {
     // SAFETY: as in `unary`.
     ffi::array(|result| unsafe { function(result, x.as_ptr(), y.as_ptr(), s) })
 }
@@ -299,64 +302,64 @@ fn binary(function: Binary, args: &Args, s: Stream) -> Result<Array> {
 /// number divided by -1 wraps to itself.
 fn divide_integers(function: Binary, quotient: bool, args: &Args, s: Stream) -> Result<Array> {
     let (x, y) = (args.array()?, args.array()?);
-    let divide = |x: &Array, y: &Array| {
-        // SAFETY: as in `unary`.
-        ffi::array(|result| unsafe { function(result, x.as_ptr(), y.as_ptr(), s) })
-    };
     let is_whole = |dtype: Dtype| dtype.is_integer() || dtype == Dtype::Bool;
     if !is_whole(Dtype::of(x)) || !is_whole(Dtype::of(y)) {
-        return divide(x, y);
+        return call(function, x, y, s);
     }
     // The common type, as MLX would promote.
-    let common = Dtype::of(&mlx!(mlx_add, x.as_ptr(), y.as_ptr(), s)?);
-    let common = if common == Dtype::Bool {
-        Dtype::U8
-    } else {
-        common
+    let common = match Dtype::of(&call(mlx_sys::mlx_add, x, y, s)?) {
+        Dtype::Bool => Dtype::U8,
+        common => common,
     };
     let x = mlx!(mlx_astype, x.as_ptr(), common.raw(), s)?;
     let y = mlx!(mlx_astype, y.as_ptr(), common.raw(), s)?;
-    let constant = |value| create::scalar(args.op, create::Number::Int(value), common);
-    let (zero, one) = (constant(0)?, constant(1)?);
-    let is_zero = mlx!(mlx_equal, y.as_ptr(), zero.as_ptr(), s)?;
-    let mut unsafe_divisor = is_zero.clone();
-    let minus_one = constant(-1)?;
-    if common.is_signed() {
-        let is_minus_one = mlx!(mlx_equal, y.as_ptr(), minus_one.as_ptr(), s)?;
-        unsafe_divisor = mlx!(mlx_logical_or, is_zero.as_ptr(), is_minus_one.as_ptr(), s)?;
-    }
-    let safe = mlx!(
-        mlx_where,
-        unsafe_divisor.as_ptr(),
-        one.as_ptr(),
-        y.as_ptr(),
-        s
-    )?;
-    let result = divide(&x, &safe)?;
     if quotient {
-        // By -1 the quotient is the negative, which wraps.
-        let result = if common.is_signed() {
-            let negative = mlx!(mlx_negative, x.as_ptr(), s)?;
-            mlx!(
-                mlx_where,
-                unsafe_divisor.as_ptr(),
-                negative.as_ptr(),
-                result.as_ptr(),
-                s
-            )?
-        } else {
-            result
-        };
-        mlx!(
-            mlx_where,
-            is_zero.as_ptr(),
-            minus_one.as_ptr(),
-            result.as_ptr(),
-            s
-        )
+        divide_whole(args.op, &x, &y, common, s)
     } else {
-        mlx!(mlx_where, is_zero.as_ptr(), x.as_ptr(), result.as_ptr(), s)
+        remainder_whole(args.op, &x, &y, common, s)
     }
+}
+
+/// Divides by the divisor's magnitude, or 1 where that is 0, and gives the sign afterwards: MLX
+/// computes a choice between arrays slower than these steps.
+fn divide_whole(op: &str, x: &Array, y: &Array, dtype: Dtype, s: Stream) -> Result<Array> {
+    let magnitude = mlx!(mlx_abs, y.as_ptr(), s)?;
+    // As unsigned numbers: the least number is its own magnitude.
+    let unsigned = dtype.unsigned();
+    let one = create::scalar(op, create::Number::Int(1), unsigned)?;
+    let divisor = mlx!(mlx_view, magnitude.as_ptr(), unsigned.raw(), s)?;
+    let divisor = call(mlx_sys::mlx_maximum, &divisor, &one, s)?;
+    let divisor = mlx!(mlx_view, divisor.as_ptr(), dtype.raw(), s)?;
+
+    let quotient = call(mlx_sys::mlx_floor_divide, x, &divisor, s)?;
+    let quotient = if dtype.is_signed() {
+        // Not the divisor's sign alone: the least number's magnitude is negative as well.
+        let differ = call(mlx_sys::mlx_bitwise_xor, y, &divisor, s)?;
+        let one = create::scalar(op, create::Number::Int(1), dtype)?;
+        let differ = call(mlx_sys::mlx_bitwise_or, &differ, &one, s)?;
+        let sign = mlx!(mlx_sign, differ.as_ptr(), s)?;
+        call(mlx_sys::mlx_multiply, &quotient, &sign, s)?
+    } else {
+        quotient
+    };
+    // -1 where the divisor is 0, and 0 elsewhere.
+    let bits = call(mlx_sys::mlx_subtract, &magnitude, &divisor, s)?;
+    call(mlx_sys::mlx_bitwise_or, &quotient, &bits, s)
+}
+
+fn remainder_whole(op: &str, x: &Array, y: &Array, dtype: Dtype, s: Stream) -> Result<Array> {
+    let constant = |value| create::scalar(op, create::Number::Int(value), dtype);
+    let (zero, one) = (constant(0)?, constant(1)?);
+    let is_zero = call(mlx_sys::mlx_equal, y, &zero, s)?;
+    let is_unsafe = if dtype.is_signed() {
+        let is_minus_one = call(mlx_sys::mlx_equal, y, &constant(-1)?, s)?;
+        call(mlx_sys::mlx_logical_or, &is_zero, &is_minus_one, s)?
+    } else {
+        is_zero.clone()
+    };
+    let safe = mlx!(mlx_where, is_unsafe.as_ptr(), one.as_ptr(), y.as_ptr(), s)?;
+    let result = call(mlx_sys::mlx_remainder, x, &safe, s)?;
+    mlx!(mlx_where, is_zero.as_ptr(), x.as_ptr(), result.as_ptr(), s)
 }
 
 fn reduce(function: Reduction, args: &Args, s: Stream) -> Result<Array> {

@@ -42,6 +42,8 @@ fn of_the_least_number_by_minus_one() {
     for (dtype, least) in SIGNED {
         assert_eq!(divide("floor_divide", least, -1, dtype), least as f64);
         assert_eq!(divide("remainder", least, -1, dtype), 0.0);
+        assert_eq!(divide("floor_divide", least, least, dtype), 1.0);
+        assert_eq!(divide("floor_divide", 7, least, dtype), 0.0);
         assert_eq!(divide("floor_divide", 7, -1, dtype), -7.0);
     }
 }
