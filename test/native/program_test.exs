@@ -1,5 +1,5 @@
 defmodule Emily.Native.ProgramTest do
-  use ExUnit.Case, async: true
+  use ExUnit.Case, async: false
 
   alias Emily.Native
   alias Emily.Native.Program
