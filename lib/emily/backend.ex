@@ -47,7 +47,7 @@ defmodule Emily.Backend do
   @type t :: %__MODULE__{ref: reference, device: :cpu | :gpu}
 
   alias Emily.Backend, as: B
-  alias Emily.{Fallback, Lower, Native}
+  alias Emily.{Bounds, Fallback, Lower, Native}
   alias Nx.Tensor, as: T
 
   ## Options
@@ -309,6 +309,7 @@ defmodule Emily.Backend do
     def block(struct, out, args, fun) do
       device = device_of(args)
       owned = own(args, device)
+      check_block(struct, args)
 
       case Lower.block(struct, out, owned) do
         :default ->
@@ -320,8 +321,21 @@ defmodule Emily.Backend do
     end
   end
 
+  if blocks? do
+    defp check_block(%Nx.Block.Take{axis: axis}, args),
+      do: Bounds.check(:take, args ++ [[axis: axis]])
+
+    defp check_block(%Nx.Block.TakeAlongAxis{axis: axis}, args) do
+      Bounds.check(:take_along_axis, args ++ [[axis: axis]])
+    end
+
+    defp check_block(_struct, _args), do: :ok
+  end
+
   # `owned` are `args` as operands for MLX.
   defp run(name, out, args, owned, device) do
+    Bounds.check(name, args)
+
     case Lower.op(name, out, owned) do
       {:fallback, reason} -> fallback(name, out, args, reason)
       :default -> composed(device, fn -> default(name, out, args) end)
