@@ -20,7 +20,7 @@ defmodule Emily.Backend do
   ## Types
 
   u8 to u64, s8 to s64, f16, bf16, f32, f64 and c64. f64 exists on the CPU only, where functions
-  that MLX computes with f32's precision are composed or fall back. The other types of Nx are
+  that MLX computes with f32's precision are composed. The other types of Nx are
   refused with an `ArgumentError`.
 
   ## Inspection

@@ -7,4 +7,19 @@ defmodule Emily.GuidesTest do
   end
 
   doctest_file("guides/differences.md")
+
+  test "the guide's table of fallbacks has every reason that a lowering gives" do
+    [_, table] = Regex.run(~r"## What leaves MLX(.*?)## "s, File.read!("guides/differences.md"))
+    listed = for [_, reason] <- Regex.scan(~r/^\| `.*` \| (.+) \|$/m, table), do: reason
+
+    given =
+      for path <- Path.wildcard("lib/emily/lower/*.ex"),
+          [answer] <- Regex.scan(~r/:fallback\b[^}]*}?/, File.read!(path)) do
+        [_, reason] = Regex.run(~r/^:fallback, "(.+)"}/, answer)
+        reason
+      end
+
+    assert given != []
+    assert Enum.sort(listed) == given |> Enum.uniq() |> Enum.sort()
+  end
 end
