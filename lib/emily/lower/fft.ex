@@ -1,30 +1,48 @@
 defmodule Emily.Lower.FFT do
   @moduledoc false
-  # Fourier transforms. Nx's `:eps` only cleans up what rounding leaves, and is not needed.
+  # Fourier transforms.
 
   import Emily.Lower.Types
+  import Emily.Expr, only: [share: 2, scalar: 2]
 
   def names, do: [:fft, :ifft, :fft2, :ifft2, :rfft, :irfft]
 
   # MLX pads or cuts the axis to the length.
   def lower(name, out, [tensor, opts]) when name in [:fft, :ifft] do
-    {name, complex(out, tensor), opts[:length], opts[:axis]}
+    transform(name, complex(out, tensor), opts[:length], opts[:axis], opts[:eps])
   end
 
   def lower(name, out, [tensor, opts]) when name in [:fft2, :ifft2] do
     op = if name == :fft2, do: :fft, else: :ifft
     [axis1, axis2] = opts[:axes]
     [length1, length2] = opts[:lengths]
-    {op, {op, complex(out, tensor), length2, axis2}, length1, axis1}
+
+    complex(out, tensor)
+    |> then(&transform(op, &1, length2, axis2, opts[:eps]))
+    |> then(&transform(op, &1, length1, axis1, opts[:eps]))
   end
 
   def lower(:rfft, out, [tensor, opts]) do
     _ = dtype(out.type)
-    {:rfft, cast(tensor, {:f, 32}), opts[:length], opts[:axis]}
+    transform(:rfft, cast(tensor, {:f, 32}), opts[:length], opts[:axis], opts[:eps])
   end
 
   def lower(:irfft, out, [tensor, opts]) do
-    convert({:irfft, cast(tensor, {:c, 64}), opts[:length], opts[:axis]}, {:f, 32}, out.type)
+    {:irfft, cast(tensor, {:c, 64}), opts[:length], opts[:axis]}
+    |> without_rounding(opts[:eps])
+    |> convert({:f, 32}, out.type)
+  end
+
+  # The parts of complex numbers lie side by side.
+  defp transform(op, x, length, axis, eps) do
+    {:view, without_rounding({:view, {op, x, length, axis}, :f32}, eps), :c64}
+  end
+
+  # As in Nx, a part that is no larger than `eps` is zero.
+  defp without_rounding(x, eps) do
+    share(x, fn x ->
+      {:where, {:less_equal, {:abs, x}, scalar(eps, :f32)}, scalar(0, :f32), x}
+    end)
   end
 
   defp complex(%{type: type}, tensor) do

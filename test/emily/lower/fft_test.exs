@@ -66,6 +66,18 @@ defmodule Emily.Lower.FFTTest do
     end
   end
 
+  test "parts up to eps are zero" do
+    x = Nx.tensor([[1.0, 0.1, 0.0, 0.0], [0.3, 0.2, 0.0, 0.05]])
+
+    for eps <- [0, 1.0e-10, 0.16, 2.0], axis <- [0, 1] do
+      assert_same([x], fn [x] -> Nx.fft(x, axis: axis, eps: eps) end)
+      assert_same([x], fn [x] -> Nx.ifft(x, axis: axis, eps: eps / 4) end)
+    end
+
+    zeroed = x |> on_emily() |> Nx.fft(eps: 0.16) |> Nx.imag()
+    assert Nx.to_flat_list(zeroed) == [0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0]
+  end
+
   test "a transform of f64 would be c128" do
     x = Nx.tensor([1.0, 2.0], type: :f64, backend: Emily.Backend)
     assert_raise ArgumentError, ~r/no type c128/, fn -> Nx.fft(x) end
