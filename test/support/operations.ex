@@ -608,6 +608,9 @@ defmodule Emily.Operations do
 
   def cases(:eigh) do
     gen all(a <- matrix()) do
+      # Nx 0.11 has no eigenvalues of a single integer.
+      a = if match?({:s, _}, a.type), do: Nx.as_type(a, {:f, 32}), else: a
+
       fun = fn [a] ->
         {values, vectors} = Nx.LinAlg.eigh(a)
         matmul(Nx.multiply(vectors, Nx.new_axis(values, -2)), transposed(vectors))
