@@ -188,7 +188,8 @@ defmodule Bench.Operations do
      "mx.linalg.solve_triangular(l, a, upper=False, stream=mx.cpu)"}
   ]
 
-  # A user's function for each element is Nx.BinaryBackend's work, and there is none in MLX.
+  # No row: a function of the caller's that MLX has is one of the reductions above; another is
+  # Nx.BinaryBackend's work.
   compared =
     same ++
       inverse ++

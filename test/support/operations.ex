@@ -37,6 +37,9 @@ defmodule Emily.Operations do
     erf_inv: {-0.9, 0.9}
   ]
 
+  @doc "Between what numbers each function of one real number is drawn."
+  def domains, do: @domains
+
   @one [:abs, :negate, :conjugate, :real, :imag, :is_nan, :is_infinity, :logical_not]
   @one_real [:sign, :floor, :ceil, :round]
   @bits [:bitwise_not, :count_leading_zeros, :population_count]

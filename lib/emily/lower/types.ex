@@ -44,7 +44,7 @@ defmodule Emily.Lower.Types do
 
   As in Nx.BinaryBackend a float becomes an integer by truncation, with the bits above the type's
   width lost; NaN becomes zero and the infinities the ends of the type's range. A C++ cast leaves
-  all of that undefined, so every step here stays within what it defines.
+  all of that undefined: NaN is replaced before the cast, what an infinity gave after it.
   """
   def convert(expr, type, type), do: expr
   def convert(expr, {:c, 64}, to), do: convert({:real, expr}, {:f, 32}, to)
