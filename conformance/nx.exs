@@ -13,7 +13,8 @@ alias Emily.Conformance.{Equality, Exclusions, Load, Report}
   )
 
 {:ok, _} = Equality.start()
-ExUnit.start(autorun: false, assert_receive_timeout: 1000)
+# On a busy machine too.
+ExUnit.start(autorun: false, timeout: 900_000, assert_receive_timeout: 10_000)
 nx = Mix.Project.deps_paths()[:nx]
 doctests = Load.doctests()
 files = if options[:doctests], do: [], else: Load.files(nx)

@@ -116,7 +116,7 @@ defmodule Emily.BuildTest do
       entries =
         1..4
         |> Enum.map(fn _ -> Task.async(fn -> Cache.entry(["entries", "one"], make) end) end)
-        |> Task.await_many()
+        |> Task.await_many(:infinity)
 
       assert Enum.uniq(entries) == [Cache.path(["entries", "one"])]
       assert File.ls!(Cache.path("entries")) == ["one"]
@@ -140,7 +140,7 @@ defmodule Emily.BuildTest do
         end)
       end
 
-      1..3 |> Enum.map(fn _ -> Task.async(work) end) |> Task.await_many()
+      1..3 |> Enum.map(fn _ -> Task.async(work) end) |> Task.await_many(:infinity)
       assert :counters.get(counter, 2) == 3
     end
 

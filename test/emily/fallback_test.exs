@@ -83,7 +83,7 @@ defmodule Emily.FallbackTest do
   test "raise raises, for this process only", %{x: x} do
     Emily.Fallback.with_mode(:raise, fn ->
       assert_raise RuntimeError, ~r/reduce of \{3\} s32/, fn -> reduce(x) end
-      assert Task.await(Task.async(fn -> Nx.to_number(reduce(x)) end)) == -6
+      assert Task.await(Task.async(fn -> Nx.to_number(reduce(x)) end), :infinity) == -6
     end)
 
     assert Nx.to_number(reduce(x)) == -6

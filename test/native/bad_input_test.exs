@@ -24,15 +24,14 @@ defmodule Emily.Native.BadInputTest do
     result = call.()
     flunk("gave #{inspect(result)}")
   rescue
-    error in [ExUnit.AssertionError] -> reraise(error, __STACKTRACE__)
-    error -> assert error.__struct__ in [ArgumentError, Emily.Error], inspect(error)
+    _ in [ArgumentError, Emily.Error] -> :refused
   end
 
   # The call may succeed, and raises nothing else.
   defp answered(call) do
     call.()
   rescue
-    error -> assert error.__struct__ in [ArgumentError, Emily.Error], inspect(error)
+    _ in [ArgumentError, Emily.Error] -> :refused
   end
 
   describe "in the place of an array" do
@@ -63,8 +62,10 @@ defmodule Emily.Native.BadInputTest do
   describe "every operation" do
     test "refuses every term in every place, at any number of arguments" do
       good = x()
+      # Once, since one of them is a new stream, which is a thread.
+      terms = terms()
 
-      for name <- operations(), count <- 0..9, term <- Enum.take_random(terms(), 12) do
+      for name <- operations(), count <- 0..9, term <- Enum.take_random(terms, 12) do
         for place <- 0..max(count - 1, 0)//1 do
           arguments = List.duplicate(good, count) |> List.replace_at(place, term)
           answered(fn -> Native.run([List.to_tuple([name | arguments])]) end)

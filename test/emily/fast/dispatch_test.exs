@@ -18,7 +18,7 @@ defmodule Emily.Fast.DispatchTest do
 
     :erlang.trace(task.pid, true, [:call])
     send(task.pid, :go)
-    Task.await(task)
+    Task.await(task, :infinity)
     delivered = :erlang.trace_delivered(task.pid)
     receive do: ({:trace_delivered, _, ^delivered} -> :ok)
     collect([])
