@@ -283,12 +283,15 @@ defmodule Emily.Native do
   @doc false
   def await(tag) do
     receive do
-      {^tag, :ok} -> collect_garbage()
-      {^tag, {:ok, binary}} -> with :ok <- collect_garbage(), do: binary
-      {^tag, {:error, :argument, message}} -> raise ArgumentError, message
-      {^tag, {:error, :mlx, message}} -> raise Emily.Error, message
+      {^tag, answer} -> answered(answer)
     end
   end
+
+  @doc false
+  def answered(:ok), do: collect_garbage()
+  def answered({:ok, result}), do: with(:ok <- collect_garbage(), do: result)
+  def answered({:error, :argument, message}), do: raise(ArgumentError, message)
+  def answered({:error, :mlx, message}), do: raise(Emily.Error, message)
 
   # Arrays take as much as this before their process is asked for its garbage.
   @unasked 1_048_576

@@ -180,6 +180,9 @@ defmodule Emily.Native.ProgramTest do
           {[0], [{1, {:nothing, v(0)}}], []},
           {[], [], [{:cond, int(1), {[], [], []}, {[], [], [int(1)]}}]},
           {[], [], [{:cond, int(1), {[1], [], []}, {[1], [], []}}]},
+          {[], [], [{:call, :a, [], 0}]},
+          {[], [], [{:call, 0, [], -1}]},
+          {[], [], [{:call, 0, int(1), 1}]},
           {[], [], [{:while, [int(1)], {[1], [], []}, {[1], [], [v(1)]}}]},
           {[], [], [{:while, [int(1)], {[1], [], [v(1)]}, {[1], [], []}}]},
           {[], [], [{:while, [int(1), int(1)], {[1], [], [v(1)]}, {[1], [], [v(1)]}}]}
@@ -210,6 +213,81 @@ defmodule Emily.Native.ProgramTest do
   test "conditions are for programs only" do
     assert_raise ArgumentError, fn ->
       Native.run([{:cond, {:full, [], 1, :bool}, {[], [], [int(1)]}, {[], [], [int(2)]}}])
+    end
+  end
+
+  describe "calls" do
+    # Calls the host with the counter in each of five iterations.
+    @counting {[0], [],
+               [
+                 {:while, [{:var, 0}], {[1], [], [{:less, {:var, 1}, {:full, [], 5, :s32}}]},
+                  {[2], [{3, {:call, 0, [{:var, 2}], 0}}],
+                   [{:add, {:var, 2}, {:full, [], 1, :s32}}]}}
+               ]}
+
+    test "are made in order, once an iteration, before the program returns" do
+      parent = self()
+      program = Program.compile(@counting)
+      call = fn 0, [x] -> send(parent, {:at, Native.item(x)}) && [] end
+      assert items(Program.run(program, [scalar(0)], :cpu, call)) == [5]
+
+      for i <- 0..4, do: assert_received({:at, ^i})
+      refute_received {:at, _}
+    end
+
+    test "that raise end the program, and leave no message behind" do
+      program = Program.compile(@counting)
+
+      for kind <- [:error, :exit, :throw] do
+        call = fn 0, [x] -> if Native.item(x) == 2, do: :erlang.raise(kind, :no, []), else: [] end
+
+        assert catch_raised(fn -> Program.run(program, [scalar(0)], :cpu, call) end) ==
+                 {kind, :no}
+
+        refute_received _
+      end
+    end
+
+    defp catch_raised(fun) do
+      fun.()
+    catch
+      kind, reason -> {kind, reason}
+    end
+
+    test "give arrays, as many as the program says" do
+      swap =
+        {[0, 1], [{2, {:call, 3, [v(0), v(1)], 2}}],
+         [{:subtract, {:elem, 0, v(2)}, {:elem, 1, v(2)}}]}
+
+      program = Program.compile(swap)
+      inputs = [scalar(3), scalar(4)]
+      swapped = Program.run(program, inputs, :cpu, fn 3, [x, y] -> [y, x] end)
+      assert items(swapped) == [1]
+
+      for bad <- [fn _, _ -> [] end, fn _, [x, _] -> [x] end, fn _, _ -> [:a, :b] end] do
+        assert_raise ArgumentError, fn -> Program.run(program, inputs, :cpu, bad) end
+      end
+
+      assert_raise ArgumentError, ~r/no function for calls/, fn ->
+        Program.run(program, inputs)
+      end
+    end
+
+    test "end with the process that they are made to" do
+      program = Program.compile(@counting)
+      parent = self()
+
+      pid =
+        spawn(fn ->
+          Program.run(program, [scalar(0)], :cpu, fn 0, _ ->
+            send(parent, :called) && exit(:kill)
+          end)
+        end)
+
+      ref = Process.monitor(pid)
+      assert_receive :called, 5000
+      assert_receive {:DOWN, ^ref, _, _, _}, 5000
+      assert items(Program.run(program, [scalar(0)], :cpu, fn 0, _ -> [] end)) == [5]
     end
   end
 end

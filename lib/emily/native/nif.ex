@@ -18,6 +18,8 @@ defmodule Emily.Native.Nif do
   def run_program(_program, _arrays, _device), do: stub()
   def run_long_program(_program, _arrays, _device), do: stub()
   def run_waiting_program(_program, _arrays, _device, _tag), do: stub()
+  def answer_call(_run, _arrays), do: stub()
+  def abort_run(_run), do: stub()
 
   def rms_norm(_x, _weight, _eps, _device), do: stub()
   def layer_norm(_x, _weight, _bias, _eps, _device), do: stub()

@@ -36,6 +36,20 @@ defmodule Emily.Native.Program do
       iex> [ten] = Emily.Native.Program.run(program, [start])
       iex> Emily.Native.item(ten)
       10
+
+  ## Calls
+
+  `{:call, index, operands, count}` hands arrays to the function that `run/4` was given, together
+  with the index, and gives the `count` arrays that it answers. The function runs in the process
+  that called `run/4`, one call after the other. A program does not wait for calls with no results,
+  but for a few of them at once; `run/4` returns after the last. What the function raises ends the
+  program.
+
+      iex> program = Emily.Native.Program.compile({[0], [], [{:elem, 0, {:call, 7, [{:var, 0}], 1}}]})
+      iex> [x] = Emily.Native.run([{:full, [], 3, :s32}])
+      iex> [y] = Emily.Native.Program.run(program, [x], :cpu, fn 7, [x] -> Emily.Native.run([{:negative, x}]) end)
+      iex> Emily.Native.item(y)
+      -3
   """
 
   alias Emily.Native
@@ -50,6 +64,9 @@ defmodule Emily.Native.Program do
   @typedoc "Parameters, steps and results; see the module's documentation."
   @type fun_term ::
           {[integer], [{integer, Native.expression()}], [Native.expression()]}
+
+  @typedoc "What a program calls, with the index of a call and its operands."
+  @type call :: (non_neg_integer, [Native.array()] -> [Native.array()])
 
   # About a millisecond of building; what takes longer leaves the scheduler to others.
   @long 500
@@ -72,26 +89,60 @@ defmodule Emily.Native.Program do
   end
 
   @doc """
-  Runs a program on arrays, one for each parameter.
+  Runs a program on arrays, one for each parameter, with a function for its calls.
 
   Without conditions and loops the results are uncomputed, as those of `Emily.Native.run/2`; a long
   graph is on its way to being computed.
   """
-  @spec run(t, [Native.array()], Native.device()) :: [Native.array()]
-  def run(program, arrays, device \\ Native.default_device())
+  @spec run(t, [Native.array()], Native.device(), call) :: [Native.array()]
+  def run(program, arrays, device \\ Native.default_device(), call \\ &no_call/2)
 
-  def run(%__MODULE__{waits: true, ref: ref} = program, arrays, device) do
+  def run(%__MODULE__{waits: true, ref: ref} = program, arrays, device, call) do
     tag = make_ref()
 
     case Nif.run_waiting_program(ref, arrays, device, tag) do
-      :queued -> Native.await(tag)
-      :full -> Native.again(fn -> run(program, arrays, device) end)
+      :queued -> await(tag, call)
+      :full -> Native.again(fn -> run(program, arrays, device, call) end)
     end
   end
 
-  def run(%__MODULE__{operations: operations, ref: ref}, arrays, device) when operations > @long,
-    do: ref |> Nif.run_long_program(arrays, device) |> Native.built()
+  def run(%__MODULE__{operations: operations, ref: ref}, arrays, device, _call)
+      when operations > @long,
+      do: ref |> Nif.run_long_program(arrays, device) |> Native.built()
 
-  def run(%__MODULE__{ref: ref}, arrays, device),
+  def run(%__MODULE__{ref: ref}, arrays, device, _call),
     do: ref |> Nif.run_program(arrays, device) |> Native.built()
+
+  defp no_call(index, _arrays) do
+    raise ArgumentError, "the program has a call #{index}, and run/4 got no function for calls"
+  end
+
+  defp await(tag, call) do
+    receive do
+      {^tag, {:call, run, index, arrays}} ->
+        answer(tag, run, fn -> call.(index, arrays) end)
+        await(tag, call)
+
+      {^tag, answer} ->
+        Native.answered(answer)
+    end
+  end
+
+  defp answer(tag, run, call) do
+    results = call.()
+    Native.eval(results)
+    Nif.answer_call(run, results)
+  catch
+    kind, reason ->
+      Nif.abort_run(run)
+      await_end(tag)
+      :erlang.raise(kind, reason, __STACKTRACE__)
+  end
+
+  defp await_end(tag) do
+    receive do
+      {^tag, {:call, _run, _index, _arrays}} -> await_end(tag)
+      {^tag, _answer} -> :ok
+    end
+  end
 end

@@ -31,6 +31,7 @@ pub(crate) fn mark(block: &mut Block, live: &mut Registers) {
                     }
                 }
             }
+            Step::Call(call) => live.extend(call.operands.iter().map(|place| place.register)),
             Step::Cond(cond) => {
                 let mut before_no = live.clone();
                 mark(&mut cond.yes, live);

@@ -45,6 +45,7 @@ pub enum Step {
     },
     Cond(Box<Cond>),
     While(Box<While>),
+    Call(Call),
 }
 
 impl Step {
@@ -54,6 +55,7 @@ impl Step {
             Step::Operation { to, .. } => *to,
             Step::Cond(cond) => cond.to,
             Step::While(repeat) => repeat.to,
+            Step::Call(call) => call.to,
         }
     }
 }
@@ -77,9 +79,42 @@ pub struct While {
     pub condition: Block,
     pub state: Vec<Register>,
     pub body: Block,
+    /// Whether an iteration calls the host, so that none may run too many.
+    pub calls: bool,
     pub to: Register,
     /// Registers that nothing reads from here on, but for the initial state.
     pub ended: Vec<Register>,
+}
+
+/// Arrays handed to the host, which gives `results` arrays for them.
+#[derive(Debug)]
+pub struct Call {
+    pub index: usize,
+    pub operands: Vec<Place>,
+    pub results: usize,
+    pub to: Register,
+}
+
+/// Who runs a program that waits.
+pub trait Host {
+    /// Computes the results of a call. One without results may go on behind the program's back.
+    fn call(&self, index: usize, operands: Vec<Array>, results: usize) -> Result<Vec<Array>>;
+
+    /// Whether anybody still waits for the program.
+    fn is_waiting(&self) -> bool;
+}
+
+/// The host of programs that call nothing and are always wanted.
+pub struct NoHost;
+
+impl Host for NoHost {
+    fn call(&self, index: usize, _operands: Vec<Array>, _results: usize) -> Result<Vec<Array>> {
+        refuse!("there is no host for call {index}")
+    }
+
+    fn is_waiting(&self) -> bool {
+        true
+    }
 }
 
 #[derive(Debug, Default)]
@@ -98,8 +133,9 @@ pub struct Program {
     pub registers: usize,
     pub operations: u32,
     pub has_linalg: bool,
-    /// Whether it has conditions or loops, which wait for what they depend on.
+    /// Whether it has conditions, loops or calls, which wait for what they depend on.
     pub waits: bool,
+    pub calls: usize,
 }
 
 impl Program {
@@ -110,18 +146,18 @@ impl Program {
 
     /// The results on `inputs`, uncomputed. For programs without conditions and loops.
     pub fn run(&self, inputs: &[&Array], stream: &StreamHandle) -> Result<Results> {
-        self.run_wanted(inputs, stream, &|| true)
+        self.run_on(inputs, stream, &NoHost)
     }
 
     /// The results on `inputs`, on their way to being computed. The calling thread waits for what
-    /// conditions and loops depend on, as long as the results are `wanted`.
+    /// conditions, loops and calls depend on.
     pub fn run_waiting(
         &self,
         inputs: &[&Array],
         stream: &StreamHandle,
-        wanted: &dyn Fn() -> bool,
+        host: &dyn Host,
     ) -> Result<Results> {
-        let results = self.run_wanted(inputs, stream, wanted)?;
+        let results = self.run_on(inputs, stream, host)?;
         if self.has_linalg {
             compute(&results, true, stream)?;
         } else {
@@ -130,11 +166,11 @@ impl Program {
         Ok(results)
     }
 
-    fn run_wanted(
+    fn run_on(
         &self,
         inputs: &[&Array],
         stream: &StreamHandle,
-        wanted: &dyn Fn() -> bool,
+        host: &dyn Host,
     ) -> Result<Results> {
         let mut registers = SmallVec::new();
         registers.resize_with(self.registers, || Slot::Empty);
@@ -145,7 +181,7 @@ impl Program {
             registers,
             stream,
             has_linalg: self.has_linalg,
-            wanted,
+            host,
         };
         run.block(&self.body)?;
         run.results(&self.body)
@@ -162,7 +198,7 @@ struct Run<'a> {
     registers: SmallVec<[Slot<'a>; 8]>,
     stream: &'a StreamHandle,
     has_linalg: bool,
-    wanted: &'a dyn Fn() -> bool,
+    host: &'a dyn Host,
 }
 
 impl Run<'_> {
@@ -175,6 +211,7 @@ impl Run<'_> {
                 }
                 Step::Cond(cond) => self.cond(cond)?,
                 Step::While(repeat) => self.repeat(repeat)?,
+                Step::Call(call) => self.call(call)?,
             }
         }
         Ok(())
@@ -243,8 +280,20 @@ impl Run<'_> {
         } else {
             &cond.no
         };
-        let results = self.call(&[], Vec::new(), chosen)?;
+        let results = self.results_on(&[], Vec::new(), chosen)?;
         self.registers[cond.to] = Slot::Value(Value::Many(results.into_vec()));
+        Ok(())
+    }
+
+    fn call(&mut self, call: &Call) -> Result<()> {
+        let operands = self.arrays(&call.operands)?;
+        if self.has_linalg {
+            self.compute(&operands)?;
+        } else if !operands.is_empty() {
+            schedule(&operands)?;
+        }
+        let results = self.host.call(call.index, operands, call.results)?;
+        self.registers[call.to] = Slot::Value(Value::Many(results));
         Ok(())
     }
 
@@ -253,7 +302,10 @@ impl Run<'_> {
         self.clear(repeat.ended.iter().copied());
         let mut pace = Pace::new();
         loop {
-            let ahead = if self.has_linalg { 1 } else { pace.ahead };
+            let ahead = match self.has_linalg || repeat.calls {
+                true => 1,
+                false => pace.ahead,
+            };
             let begun = Instant::now();
             let going = match ahead {
                 1 => self.step(repeat, &mut state)?,
@@ -262,7 +314,7 @@ impl Run<'_> {
             if !going {
                 break;
             }
-            if !(self.wanted)() {
+            if !self.host.is_waiting() {
                 return Err(Error::Argument("nobody waits for the loop".to_owned()));
             }
             pace.learn(begun.elapsed(), &state);
@@ -318,7 +370,7 @@ impl Run<'_> {
     }
 
     fn condition(&mut self, repeat: &While, state: &[Array]) -> Result<Array> {
-        let mut results = self.call(&repeat.tested, state.to_vec(), &repeat.condition)?;
+        let mut results = self.results_on(&repeat.tested, state.to_vec(), &repeat.condition)?;
         match (results.pop(), results.is_empty()) {
             (Some(condition), true) => Ok(condition),
             _ => refuse!("while: the condition must be one array"),
@@ -326,7 +378,7 @@ impl Run<'_> {
     }
 
     fn next_state(&mut self, repeat: &While, state: Vec<Array>) -> Result<Vec<Array>> {
-        let next = self.call(&repeat.state, state, &repeat.body)?;
+        let next = self.results_on(&repeat.state, state, &repeat.body)?;
         if next.len() != repeat.state.len() {
             refuse!(
                 "while: the body gives {} arrays for a state of {}",
@@ -339,7 +391,7 @@ impl Run<'_> {
 
     /// The results of a block on `arrays`, whose handles end here, so that MLX can write over what
     /// nobody else holds.
-    fn call(
+    fn results_on(
         &mut self,
         parameters: &[Register],
         arrays: Vec<Array>,

@@ -32,6 +32,16 @@ impl Caller {
         }
     }
 
+    /// Sends one of several messages.
+    pub fn tell(&self, message: impl for<'b> FnOnce(Env<'b>) -> Term<'b>) {
+        self.tag.run(|own| {
+            let tag = self.saved.clone().load(own);
+            // A caller that has died needs no message.
+            let _ = OwnedEnv::new()
+                .send_and_clear(&self.pid, |env| (tag.in_env(env), message(env)));
+        });
+    }
+
     pub fn answer(mut self, answer: impl for<'b> FnOnce(Env<'b>) -> Term<'b>) {
         let (pid, saved) = (self.pid, self.saved);
         // A caller that has died needs no answer.

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use emily_mlx::program::{Block, Cond, Operand, Place, Program, Register, Step, While};
+use emily_mlx::program::{Block, Call, Cond, Operand, Place, Program, Register, Step, While};
 use emily_mlx::{Error, Literal, Number, Op, Result, SharedArray};
 use rustler::{types::tuple::get_tuple, Binary, Term, TermType};
 use smallvec::{smallvec, SmallVec};
@@ -259,6 +259,9 @@ impl<'a> Decoder<'a> {
             (Some(Head::While), [initial, condition, body]) => {
                 self.repeat(*initial, *condition, *body)?
             }
+            (Some(Head::Call), [index, operands, results]) => {
+                self.call(*index, *operands, *results)?
+            }
             _ => {
                 return refuse(format!(
                     "{head:?} with {} arguments is no operation",
@@ -336,8 +339,10 @@ impl<'a> Decoder<'a> {
     /// `{:while, initial, condition, body}`, the last two as functions of the state.
     fn repeat(&mut self, initial: Term<'a>, condition: Term<'a>, body: Term<'a>) -> Result<Value> {
         let initial = self.results(initial)?.into_vec();
+        let calls = self.program.calls;
         let (tested, condition) = self.block(condition)?;
         let (state, body) = self.block(body)?;
+        let calls = self.program.calls > calls;
         let lengths = [tested.len(), state.len(), body.results.len()];
         if lengths.iter().any(|length| *length != initial.len()) || condition.results.len() != 1 {
             return refuse(format!(
@@ -357,9 +362,28 @@ impl<'a> Decoder<'a> {
             condition,
             state,
             body,
+            calls,
             to,
             ended: Vec::new(),
         })));
+        Ok(Value::Place(whole(to)))
+    }
+
+    /// `{:call, index, operands, results}`, the last as a number.
+    fn call(&mut self, index: Term<'a>, operands: Term<'a>, results: Term<'a>) -> Result<Value> {
+        let operands = self.results(operands)?.into_vec();
+        let (Ok(index), Ok(results)) = (index.decode(), results.decode()) else {
+            return refuse(":call takes an index and a number of results".to_owned());
+        };
+        let to = self.register();
+        self.program.waits = true;
+        self.program.calls += 1;
+        self.steps.push(Step::Call(Call {
+            index,
+            operands,
+            results,
+            to,
+        }));
         Ok(Value::Place(whole(to)))
     }
 

@@ -6,6 +6,7 @@ mod arrays;
 mod error;
 mod evaluation;
 mod expression;
+mod host;
 mod names;
 mod operations;
 mod programs;

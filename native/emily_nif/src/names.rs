@@ -16,6 +16,7 @@ pub enum Head {
     Complex,
     Cond,
     While,
+    Call,
 }
 
 /// What an atom means as an argument.
@@ -64,6 +65,7 @@ pub fn register(env: Env) {
             ("complex", Head::Complex),
             ("cond", Head::Cond),
             ("while", Head::While),
+            ("call", Head::Call),
         ];
         let ops = Op::iter().map(|op| (op.name(), Head::Op(op)));
         Table::new(env, ops.chain(special))

@@ -1,19 +1,21 @@
 //! Compiled programs. One without conditions and loops is built where it is called; one with them
-//! waits for what they depend on, so it runs on a thread of its own and answers by message.
+//! waits for what they depend on, so it runs on a thread of its own and answers by message, as does
+//! one with calls.
 
 use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
-use emily_mlx::program::Program;
+use emily_mlx::program::{Host, Program};
 use emily_mlx::{Error, Result, SharedArray, StreamHandle};
 use mlx_rs::Array;
 use rustler::{Encoder, Env, NifResult, NifTaggedEnum, Reference, Resource, ResourceArc, Term};
 use smallvec::SmallVec;
 
 use crate::error::{raise, refuse};
-use crate::evaluation::{error_term, is_alive, Caller};
+use crate::evaluation::{error_term, Caller};
 use crate::expression::{Decoded, Decoder};
+use crate::host::Process;
 use crate::resources::{array, array_ref, array_refs, items, stream, ArrayRef, ArrayResource};
 
 rustler::atoms! { ok, queued, full }
@@ -128,7 +130,8 @@ fn run_long_program<'a>(program: ProgramRef, inputs: Term<'a>, on: Term<'a>) -> 
     build_program(&program, inputs, on)
 }
 
-/// Runs a program with conditions or loops; the message `{tag, {:ok, arrays}}` follows.
+/// Runs a program with conditions, loops or calls. The message `{tag, {:ok, arrays}}` follows, and before
+/// it one `{tag, {:call, run, index, arrays}}` for each call, which wants `answer_call`.
 #[rustler::nif]
 fn run_waiting_program<'a>(
     env: Env<'a>,
@@ -149,8 +152,7 @@ fn run_waiting_program<'a>(
     let started = thread::Builder::new()
         .name("emily program".to_owned())
         .spawn(move || {
-            let pid = caller.pid;
-            let run = || run_waiting(&program, &inputs, &stream, &|| is_alive(pid));
+            let run = || run_waiting(&program, inputs, &stream, &Process::new(&caller, &stream));
             let panicked = |_| Err(Error::Mlx("the program panicked".to_owned()));
             let result = catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(panicked);
             WAITING.fetch_sub(1, Ordering::Relaxed);
@@ -170,12 +172,12 @@ fn run_waiting_program<'a>(
 
 fn run_waiting(
     program: &ProgramResource,
-    inputs: &[ArrayRef],
+    inputs: Vec<ArrayRef>,
     stream: &StreamHandle,
-    wanted: &dyn Fn() -> bool,
+    host: &dyn Host,
 ) -> Result<Vec<ArrayRef>> {
     let arrays: Vec<&Array> = inputs.iter().map(|input| input.0.array()).collect();
-    let results = program.program.run_waiting(&arrays, stream, wanted)?;
+    let results = program.program.run_waiting(&arrays, stream, host)?;
     let shared = |array| SharedArray::lazy(array, stream, 0, false);
     Ok(wrap(results.into_iter().map(shared)))
 }
