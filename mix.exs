@@ -32,7 +32,10 @@ defmodule Emily.MixProject do
 
   def cli, do: [preferred_envs: ["test.nx": :test]]
 
-  def application, do: [extra_applications: [:logger]]
+  def application do
+    module = if nx?(), do: [mod: {Emily.Application, []}], else: []
+    [extra_applications: [:logger]] ++ module
+  end
 
   # Without Hex and without checkouts there is no Nx: EMILY_NO_NX=1 leaves the part that needs none.
   defp nx?, do: env("EMILY_NO_NX") == nil

@@ -2,6 +2,7 @@
 #
 #   --doctests   the doctests only
 #   --write      writes the table of what runs into guides/conformance.md
+#   --compiled   runs every defn by Emily.Compiler rather than by Nx.Defn.Evaluator
 #   --excluded   runs what is excluded instead, to find exclusions that are needed no more
 
 for file <- ~w(equality load exclusions report), do: Code.require_file("#{file}.exs", __DIR__)
@@ -9,7 +10,7 @@ alias Emily.Conformance.{Equality, Exclusions, Load, Report}
 
 {options, []} =
   OptionParser.parse!(System.argv(),
-    strict: [doctests: :boolean, write: :boolean, excluded: :boolean]
+    strict: [doctests: :boolean, write: :boolean, excluded: :boolean, compiled: :boolean]
   )
 
 {:ok, _} = Equality.start()
@@ -23,6 +24,7 @@ modules = doctests ++ files
 # After loading, since a tensor in a module's attribute must be a plain term.
 Nx.global_default_backend(Emily.Backend)
 Application.put_env(:emily, :add_backend_on_inspect, false)
+if options[:compiled], do: Nx.Defn.global_default_options(compiler: Emily.Compiler)
 Application.put_env(:emily, :check_bounds, true)
 
 excluded = Exclusions.find(modules)

@@ -374,20 +374,22 @@ defmodule Emily.Backend do
     error in Emily.Error -> reraise singular(error), __STACKTRACE__
   end
 
+  @doc false
   # What LAPACK says of a system without a solution, in Nx's words.
-  defp singular(%{message: "[Inverse::eval_cpu]" <> _}) do
+  def singular(%{message: "[Inverse::eval_cpu]" <> _}) do
     ArgumentError.exception("can't solve for singular matrix")
   end
 
-  defp singular(error), do: error
+  def singular(error), do: error
 
-  defp refuse_f64({:f, 64}, :gpu) do
+  @doc false
+  def refuse_f64({:f, 64}, :gpu) do
     raise ArgumentError,
           "Emily.Backend: MLX has no f64 on a GPU. Cast the tensor to f32 with Nx.as_type/2, or " <>
             "compute with device: :cpu"
   end
 
-  defp refuse_f64(_type, _device), do: :ok
+  def refuse_f64(_type, _device), do: :ok
 
   ## Other backends' tensors
 
@@ -403,6 +405,24 @@ defmodule Emily.Backend do
 
   defp device_of([_ | rest], found), do: device_of(rest, found)
   defp device_of([], found), do: found
+
+  @doc false
+  def with_operand(%T{} = tensor, operand, device),
+    do: %{tensor | data: %B{ref: operand, device: device}}
+
+  @doc false
+  # The array of a tensor of any backend.
+  def array(%T{data: %B{device: device, ref: ref}}, device), do: ref
+
+  def array(%T{data: %B{}} = tensor, device),
+    do: operand(backend_copy(tensor, B, device: device), device)
+
+  def array(%T{} = tensor, device), do: tensor |> move(device) |> array(device)
+
+  @doc false
+  # The array of a tensor, or its number as an expression.
+  def operand(%T{data: %B{}} = tensor, device), do: array(tensor, device)
+  def operand(%T{} = tensor, device), do: own_tensor(tensor, device).data.ref
 
   defp own([%T{} = tensor | rest], device), do: [own_tensor(tensor, device) | own(rest, device)]
 

@@ -15,7 +15,7 @@ defmodule Emily.Bounds do
 
   @doc false
   def check(name, [tensor, indices | rest]) when name in @indexed do
-    if Application.get_env(:emily, :check_bounds, false) do
+    if enabled?() do
       opts = List.last(rest)
       each = Nx.to_flat_list(indices)
       axes = axes(name, tensor, opts)
@@ -35,6 +35,15 @@ defmodule Emily.Bounds do
   end
 
   def check(_name, _args), do: :ok
+
+  @doc "Whether an operation, or a block of Nx, reads its indices to check them."
+  def checked?(name) when is_atom(name), do: name in @indexed and enabled?()
+  def checked?(%{__struct__: Nx.Block.Take}), do: enabled?()
+  def checked?(%{__struct__: Nx.Block.TakeAlongAxis}), do: enabled?()
+  def checked?(_block), do: false
+
+  @doc "Whether indices are checked."
+  def enabled?, do: Application.get_env(:emily, :check_bounds, false)
 
   defp axes(name, _tensor, opts) when name in [:take, :take_along_axis], do: [opts[:axis]]
 

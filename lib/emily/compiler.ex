@@ -1,19 +1,46 @@
 defmodule Emily.Compiler do
   @moduledoc """
-  A compiler for `defn` that runs on `Emily.Backend`.
+  A compiler for `defn` that makes one native program of a function.
 
       Nx.Defn.jit(&Nx.add/2, compiler: Emily.Compiler).(1, 2)
 
-  It evaluates the traced expression operation by operation, with `Emily.Backend` as the default
-  backend, so that constants and results live there too. Arguments on other backends are moved once
-  a call.
+  The traced expression becomes a program once; each call is one call into MLX, which builds and
+  schedules the whole graph. Operations mean what they mean on `Emily.Backend`, which the results
+  live on. Of a `cond` only the taken branch runs, and a `while` runs without coming back to Elixir.
+
+  Tensors on `Emily.Backend` are passed by reference. Those of other backends are copied in each call:
+  put parameters on `Emily.Backend` once.
+
+  Hooks and the functions of `Nx.runtime_call/4` run in the calling process, amid the program, which
+  does not wait for a hook to return before it goes on. An operation that MLX cannot do runs there too,
+  by `Emily.Backend`, and is counted as `Emily.Fallback` says.
 
   ## Options
 
     * `:device` - `:cpu` or `:gpu`. Without it, the device of the default backend if that is
       `Emily.Backend`, and else MLX's default device. A device that is not there is refused with an
       `ArgumentError`
-    * those of `Nx.Defn.Evaluator`: `:hooks`, `:garbage_collect`, `:max_concurrency`
+    * `:hooks` - functions by the names of hooks, as `Nx.Defn.jit/2` describes
+    * `:cache` - whether a compiled function is kept for the next call with the same function, shapes and
+      types, as `Emily.Compiler.Cache` describes. Defaults to `true`. What `Nx.Defn.compile/3` gives
+      keeps its program without it
+    * `:native_fallback` - `:evaluate` or `:raise`: what to do where MLX cannot do an operation.
+      Defaults to `:raise` where `Emily.Fallback` is set to raise, and else to `:evaluate`
+    * `:max_concurrency` - how many partitions an `Nx.Serving` with `partitions: true` has, each with a
+      stream of its own. Defaults to 1
+    * `:partition` - the number of such a partition, from 0
+    * `:garbage_collect` - whether the calling process collects its garbage after each call. Defaults
+      to `false`
+    * `:debug_options` - `[log: level]` logs each compilation and each hit of the cache at a level of
+      `Logger`
+
+  Options of `Axon.build/2` and `Axon.Loop.run/4`, which Axon forwards to compilers, are left alone; others
+  are refused with an `ArgumentError`.
+
+  ## Errors
+
+  An operation of shapes or types that MLX lacks is refused when the function is compiled, with an
+  `ArgumentError` that names it.
 
   ## Example
 
@@ -27,21 +54,20 @@ defmodule Emily.Compiler do
 
   @behaviour Nx.Defn.Compiler
 
-  alias Nx.Defn.Evaluator
+  alias Emily.Backend
+  alias Emily.Compiler.{Cache, Executable, Options, Streams}
+  alias Nx.Defn.Composite
+  alias Nx.Tensor, as: T
 
   @impl true
   def __partitions_options__(opts) do
-    List.duplicate(opts, Keyword.get(opts, :max_concurrency, 1))
+    for partition <- 0..(Options.validate!(opts).max_concurrency - 1) do
+      Keyword.put(opts, :partition, partition)
+    end
   end
 
   @impl true
-  def __to_backend__(opts) do
-    case {Keyword.fetch(opts, :device), Nx.default_backend()} do
-      {{:ok, device}, _} -> {Emily.Backend, Emily.Backend.init(device: device)}
-      {:error, {Emily.Backend, backend_opts}} -> {Emily.Backend, Emily.Backend.init(backend_opts)}
-      {:error, _} -> {Emily.Backend, Emily.Backend.init([])}
-    end
-  end
+  def __to_backend__(opts), do: {Backend, device: Options.validate!(opts).device}
 
   @impl true
   def __jit__(key, vars, fun, args_list, opts) do
@@ -50,24 +76,31 @@ defmodule Emily.Compiler do
 
   @impl true
   def __compile__(key, vars, fun, opts) do
-    backend = __to_backend__(opts)
-    run = Evaluator.__compile__(key, vars, fun, Keyword.delete(opts, :device))
+    options = Options.validate!(opts)
+    stream = Streams.fetch(options.device, options.partition)
+
+    executable =
+      Cache.fetch(cache_key(key, vars, options), options, fn ->
+        Executable.compile(key, fun.(vars), options)
+      end)
 
     fn args_list ->
-      args_list = Enum.map(args_list, fn args -> Enum.map(args, &moved(&1, backend)) end)
-      Nx.with_default_backend(backend, fn -> run.(args_list) end)
+      for args <- args_list do
+        result = Executable.run(executable, args, stream, options.hooks)
+        if options.garbage_collect, do: :erlang.garbage_collect()
+        result
+      end
     end
   end
 
-  defp moved(argument, {module, opts}) do
-    fn ->
-      tensor = argument.()
-      device = opts[:device]
-
-      case tensor do
-        %Nx.Tensor{data: %Emily.Backend{device: ^device}} -> tensor
-        _ -> Nx.backend_copy(tensor, {module, opts})
+  # What the program depends on.
+  defp cache_key(key, vars, options) do
+    templates =
+      for var <- vars do
+        Composite.traverse(var, fn %T{} = t -> {t.type, t.shape, t.names, t.vectorized_axes} end)
       end
-    end
+
+    {key, templates, options.device, options.fallback, Map.keys(options.hooks),
+     Emily.Bounds.enabled?()}
   end
 end

@@ -46,7 +46,7 @@ defmodule Emily.Fallback do
       iex> Emily.Fallback.with_mode(:raise, fn ->
       ...>   Nx.reduce(t, 0, fn x, y -> Nx.subtract(x, y) end)
       ...> end)
-      ** (RuntimeError) Emily: reduce of {3} s32, {} s32 is not done in MLX: the caller's function is none that MLX has; it would fall back to Nx.BinaryBackend, which config :emily, fallback: :raise forbids
+      ** (RuntimeError) Emily: reduce of {3} s32, {} s32 is not done in MLX: the caller's function is none that MLX has; it would fall back to Nx.BinaryBackend, which fallback: :raise forbids
   """
   @spec with_mode(:silent | :warn | :raise, (-> result)) :: result when result: term
   def with_mode(mode, fun) when mode in @modes and is_function(fun, 0) do
@@ -88,8 +88,8 @@ defmodule Emily.Fallback do
 
     case mode() do
       :silent -> :ok
-      :warn -> Logger.warning(message(metadata) <> "; it falls back to Nx.BinaryBackend")
-      :raise -> raise refusal(metadata)
+      :warn -> Logger.warning(message(op, args, reason) <> "; it falls back to Nx.BinaryBackend")
+      :raise -> refuse(op, args, reason)
     end
 
     :counters.add(:persistent_term.get(@counter), 1, 1)
@@ -100,22 +100,31 @@ defmodule Emily.Fallback do
     end)
   end
 
-  defp refusal(metadata) do
-    message(metadata) <>
-      "; it would fall back to Nx.BinaryBackend, which config :emily, fallback: :raise forbids"
+  @doc false
+  def refuse(op, args, reason) do
+    raise message(op, args, reason) <>
+            "; it would fall back to Nx.BinaryBackend, which fallback: :raise forbids"
   end
 
-  defp message(%{op: op, shapes: shapes, types: types, reason: reason}) do
+  defp message(op, args, reason),
+    do: "Emily: #{described(op, args)} is not done in MLX: #{reason}"
+
+  @doc false
+  # An operation and its operands, in words.
+  def described(op, args) do
     operands =
-      Enum.zip_with(shapes, types, fn shape, type ->
-        "#{inspect(shape)} #{Nx.Type.to_string(type)}"
-      end)
+      for tensor <- tensors(args),
+          do: "#{inspect(tensor.shape)} #{Nx.Type.to_string(tensor.type)}"
 
-    "Emily: #{op} of #{Enum.join(operands, ", ")} is not done in MLX: #{reason}"
+    "#{name(op)} of #{Enum.join(operands, ", ")}"
   end
+
+  defp name(op) when is_atom(op), do: op
+  defp name(%block{}), do: block |> Module.split() |> List.last() |> Macro.underscore()
 
   defp tensors(args) do
     Enum.flat_map(args, fn
+      %T{data: %Nx.Defn.Expr{}} -> []
       %T{} = tensor -> [tensor]
       [_ | _] = list -> Enum.filter(list, &is_struct(&1, T))
       _ -> []

@@ -73,6 +73,25 @@ defmodule Emily.Lower do
     end
   end
 
+  @doc """
+  The meaning of what Nx 0.11 asks a backend for by name, if it knows it: an operation, or a kernel of
+  `Emily.Fast`.
+  """
+  @spec optional(atom, Nx.Tensor.t() | tuple, [term]) :: answer
+  def optional(name, out, args) do
+    cond do
+      name in names() ->
+        op(name, out, args)
+
+      Keyword.has_key?(Emily.Fast.Node.callbacks(), name) ->
+        {tensors, [opts]} = Enum.split(args, -1)
+        Emily.Lower.Fast.block(Emily.Fast.Node.kernel(name, opts), out, tensors)
+
+      true ->
+        :default
+    end
+  end
+
   defp block_op(%{__struct__: Nx.Block.LogicalNot}), do: {:logical_not, []}
   defp block_op(%{__struct__: Nx.Block.Phase}), do: {:phase, []}
   defp block_op(%{__struct__: Nx.Block.LinAlg.Cholesky}), do: {:cholesky, []}

@@ -86,6 +86,6 @@ defmodule Emily.CompilerTest do
     assert_equal(Nx.Serving.run(serving, batch), Nx.tensor([[2, 4], [6, 8]]))
 
     assert Emily.Compiler.__partitions_options__(max_concurrency: 2) ==
-             [[max_concurrency: 2], [max_concurrency: 2]]
+             [[partition: 0, max_concurrency: 2], [partition: 1, max_concurrency: 2]]
   end
 end

@@ -13,7 +13,7 @@ use crate::resources::{items, ArrayResource};
 /// How deep expressions may nest: decoding recurses on the scheduler's small stack.
 const MOST_NESTED: u32 = 200;
 
-/// How many tuples a call may hold. Terms share their parts where a graph would repeat them, so a
+/// How many tuples a step, or an eager call, may hold. Terms share their parts where a graph would repeat them, so a
 /// small term can stand for more tuples than any memory holds; `:let` shares in the graph too.
 const MOST_TUPLES: u32 = 1 << 18;
 
@@ -132,6 +132,7 @@ impl<'a> Decoder<'a> {
                 Ok(step) => step,
                 Err(_) => return refuse(format!("{step:?} is no {{id, expression}}")),
             };
+            self.tuples = 0;
             let value = self.value(expression)?;
             self.variables.insert(id, value);
             names.push(id);

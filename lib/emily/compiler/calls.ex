@@ -1,0 +1,89 @@
+defmodule Emily.Compiler.Calls do
+  @moduledoc false
+  # What a compiled program calls: functions of arrays, the device, and the hooks of the caller.
+
+  alias Emily.Backend
+  alias Nx.Defn.{Composite, Evaluator, Expr}
+  alias Nx.Tensor, as: T
+
+  @type t :: ([Emily.Native.array()], :cpu | :gpu, map -> [Emily.Native.array()])
+
+  @doc "A hook, by the function that the caller has for its name, or its own."
+  def hook(expr, name, callback) do
+    template = Nx.to_template(expr)
+
+    fn arrays, device, hooks ->
+      (hooks[name] || callback).(fill(template, arrays, device))
+      []
+    end
+  end
+
+  @doc "A function of the user's within the program."
+  def runtime(expr, fun, out, opts) do
+    template = Nx.to_template(expr)
+
+    fn arrays, device, _hooks ->
+      result = apply(fun, [fill(template, arrays, device) | opts])
+
+      if not Nx.compatible?(out, result) do
+        raise ArgumentError,
+              "the function of runtime_call must answer what its template says, " <>
+                "#{inspect(out)}, got: #{inspect(result)}"
+      end
+
+      arrays(result, device)
+    end
+  end
+
+  @doc "An operation by `fun` on tensors, which `arguments` hold: an eager call."
+  def eager(fun, arguments) do
+    fn arrays, device, _hooks ->
+      {arguments, []} =
+        map(arguments, arrays, fn tensor, [array | arrays] ->
+          {Backend.with_operand(tensor, array, device), arrays}
+        end)
+
+      arguments |> Enum.map(&callable/1) |> fun.() |> arrays(device)
+    end
+  end
+
+  @doc "The tensors among the arguments of an operation."
+  def tensors(arguments) do
+    {_, tensors} = map(arguments, [], &{&1, [&1 | &2]})
+    Enum.reverse(tensors)
+  end
+
+  @doc "A composite of templates with its arrays."
+  def fill(template, arrays, device) do
+    {filled, []} =
+      Composite.traverse(template, arrays, fn leaf, [array | arrays] ->
+        {Backend.with_operand(leaf, array, device), arrays}
+      end)
+
+    filled
+  end
+
+  defp arrays(composite, device) do
+    [composite] |> Composite.flatten_list() |> Enum.map(&Backend.array(&1, device))
+  end
+
+  defp map(arguments, acc, fun) do
+    Enum.map_reduce(arguments, acc, fn
+      %T{data: %Backend{}} = tensor, acc -> fun.(tensor, acc)
+      list, acc when is_list(list) -> map(list, acc, fun)
+      other, acc -> {other, acc}
+    end)
+  end
+
+  # A function of two numbers, such as that of Nx.reduce/4.
+  defp callable(%T{data: %Expr{op: :fun, args: [parameters, body, _mfa]}}) do
+    run = Evaluator.__compile__(nil, parameters, fn _parameters -> body end, [])
+
+    fn x, y ->
+      [result] = run.([[fn -> Nx.to_tensor(x) end, fn -> Nx.to_tensor(y) end]])
+      result
+    end
+  end
+
+  defp callable(other), do: other
+end

@@ -1,0 +1,62 @@
+defmodule Emily.Compiler.Options do
+  @moduledoc false
+  # The options of `Emily.Compiler`, which documents them.
+
+  defstruct [:device, :partition, :hooks, :cache, :fallback, :max_concurrency] ++
+              [:garbage_collect, :log]
+
+  @own [:device, :partition, :hooks, :cache, :native_fallback, :max_concurrency] ++
+         [:garbage_collect, :debug_options]
+
+  # Nx.Serving and Axon forward their own to the compiler.
+  @forwarded [:batch_keys, :backend, :debug, :mode, :seed, :print_values, :raise_on_none] ++
+               [:global_layer_options, :strict?]
+
+  @levels Logger.levels()
+
+  @doc "The options in force. Raises `ArgumentError` for others, and for values that they do not take."
+  def validate!(opts) do
+    for {name, _} <- opts, name not in @own and name not in @forwarded do
+      raise ArgumentError,
+            "Emily.Compiler: unknown option #{inspect(name)}; it takes #{inspect(@own)}"
+    end
+
+    %__MODULE__{
+      device: device(opts),
+      partition: check(opts, :partition, nil, &(is_nil(&1) or (is_integer(&1) and &1 >= 0))),
+      hooks: opts |> check(:hooks, %{}, &(is_map(&1) or Keyword.keyword?(&1))) |> Map.new(),
+      cache: check(opts, :cache, true, &is_boolean/1),
+      fallback: fallback(check(opts, :native_fallback, nil, &(&1 in [nil, :raise, :evaluate]))),
+      max_concurrency: check(opts, :max_concurrency, 1, &(is_integer(&1) and &1 > 0)),
+      garbage_collect: check(opts, :garbage_collect, false, &is_boolean/1),
+      log: check(opts, :debug_options, [], &debug?/1)[:log]
+    }
+  end
+
+  defp check(opts, name, default, valid?) do
+    value = Keyword.get(opts, name, default)
+
+    if not valid?.(value) do
+      raise ArgumentError, "Emily.Compiler: #{inspect(name)} cannot be #{inspect(value)}"
+    end
+
+    value
+  end
+
+  defp device(opts) do
+    own =
+      case {Keyword.take(opts, [:device]), Nx.default_backend()} do
+        {[], {Emily.Backend, backend}} -> Keyword.take(backend, [:device])
+        {device, _} -> device
+      end
+
+    Emily.Backend.init(own)[:device]
+  end
+
+  defp fallback(nil), do: if(Emily.Fallback.mode() == :raise, do: :raise, else: :evaluate)
+  defp fallback(chosen), do: chosen
+
+  defp debug?([]), do: true
+  defp debug?(log: level), do: level in @levels
+  defp debug?(_other), do: false
+end
