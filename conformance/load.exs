@@ -55,8 +55,11 @@ defmodule Emily.Conformance.Load do
     name
   end
 
-  @doc "The test modules of the files of a checkout of Nx; a package from Hex carries none."
-  def files(folder) do
+  @doc """
+  The test modules of the files of a checkout of Nx; a package from Hex carries none. Those of servings
+  compare all options, and know of no compiler among them.
+  """
+  def files(folder, compiled?) do
     if File.dir?(Path.join(folder, "test")) do
       # Some tests name their own file, or read one.
       File.cd!(folder, fn ->
@@ -67,6 +70,7 @@ defmodule Emily.Conformance.Load do
 
         for pattern <- @files,
             path <- Path.wildcard("test/#{pattern}.exs"),
+            not (compiled? and pattern == "nx/serving_test"),
             {module, _} <- compile(path),
             function_exported?(module, :__ex_unit__, 0),
             do: module

@@ -18,7 +18,7 @@ alias Emily.Conformance.{Equality, Exclusions, Load, Report}
 ExUnit.start(autorun: false, timeout: 900_000, assert_receive_timeout: 10_000)
 nx = Mix.Project.deps_paths()[:nx]
 doctests = Load.doctests()
-files = if options[:doctests], do: [], else: Load.files(nx)
+files = if options[:doctests], do: [], else: Load.files(nx, options[:compiled] || false)
 modules = doctests ++ files
 
 # After loading, since a tensor in a module's attribute must be a plain term.
@@ -43,7 +43,8 @@ IO.puts("#{Emily.Fallback.count()} operations left MLX.")
 if result.failures > 0 and not (options[:excluded] || false), do: System.halt(1)
 
 # The guide's table is of the version that a user gets without asking for another.
-if files != [] and System.get_env("EMILY_NX") in [nil, ""] and not (options[:excluded] || false) do
+if files != [] and System.get_env("EMILY_NX") in [nil, ""] and
+     not (options[:excluded] || options[:compiled] || false) do
   if options[:write], do: Report.write(modules, excluded)
 
   unless Report.written?(modules, excluded) do

@@ -114,8 +114,7 @@ defmodule Emily.Compiler.Builder do
   end
 
   defp emit(%T{data: %Expr{op: :cond, args: [clauses, last]}} = node, state) do
-    {expr, state} = choose(clauses, last, state)
-    several(expr, node, state)
+    choose(clauses, last, node, state)
   end
 
   defp emit(%T{data: %Expr{op: :while, args: [initial, _arg, condition, body]}} = node, state) do
@@ -183,10 +182,11 @@ defmodule Emily.Compiler.Builder do
 
   defp emit(%T{data: %Expr{op: name}} = node, state) do
     {arguments, state} = Tree.apply_args(node, state, &argument/2)
+    out = template(node, nil)
 
     if Bounds.checked?(name),
       do: eagerly(name, arguments, node, state),
-      else: lower(name, node, arguments, nil, state, fn -> Lower.op(name, node, arguments) end)
+      else: lower(name, node, arguments, nil, state, fn -> Lower.op(name, out, arguments) end)
   end
 
   defp lower(name, node, arguments, default, state, lowering) do
@@ -229,7 +229,7 @@ defmodule Emily.Compiler.Builder do
 
   ## Conditions
 
-  defp choose([{condition, body} | clauses], last, state) do
+  defp choose([{condition, body} | clauses], last, node, state) do
     {condition, state} = predicate(condition, state)
     {yes, state} = branch(body, state, &operands(body, &1))
 
@@ -240,12 +240,12 @@ defmodule Emily.Compiler.Builder do
 
         [{next, _} | _] ->
           branch(next, state, fn state ->
-            {expr, state} = choose(clauses, last, state)
-            {[expr], state}
+            {value, state} = choose(clauses, last, node, state)
+            {List.wrap(with({:many, operands} <- value, do: operands)), state}
           end)
       end
 
-    {{:cond, condition, yes, no}, state}
+    several({:cond, condition, yes, no}, node, state)
   end
 
   # A branch sees the values around it.
@@ -294,7 +294,8 @@ defmodule Emily.Compiler.Builder do
 
   # An operation by Emily.Backend, amid the program.
   defp eagerly(name, arguments, node, state) do
-    eager = fn arguments -> apply(Emily.Backend, name, [node | arguments]) end
+    out = template(node, nil)
+    eager = fn arguments -> apply(Emily.Backend, name, [out | arguments]) end
     call(Calls.eager(eager, arguments), Calls.tensors(arguments), node, state)
   end
 
@@ -341,9 +342,9 @@ defmodule Emily.Compiler.Builder do
   defp size(%T{type: {:tuple, size}}), do: size
   defp size(%T{}), do: 1
 
-  # What a lowering needs of the result: templates, where there are several.
-  defp template(%T{type: {:tuple, _}}, composite), do: composite
-  defp template(node, _composite), do: node
+  # What a lowering needs of the result, or of several; never the graph behind it, which a call would keep.
+  defp template(%T{type: {:tuple, _}}, composite), do: Nx.to_template(composite)
+  defp template(node, _composite), do: Nx.to_template(node)
 
   defp push(state, ids), do: %{state | scopes: Scopes.push(state.scopes, ids)}
   defp add(state, steps), do: %{state | scopes: Scopes.add(state.scopes, steps)}

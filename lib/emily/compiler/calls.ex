@@ -10,13 +10,19 @@ defmodule Emily.Compiler.Calls do
 
   @doc "A hook, by the function that the caller has for its name, or its own."
   def hook(expr, name, callback) do
-    template = Nx.to_template(expr)
+    template = Composite.traverse(expr, &seen/1)
 
     fn arrays, device, hooks ->
       (hooks[name] || callback).(fill(template, arrays, device))
       []
     end
   end
+
+  # As from Nx.Defn.Evaluator, arguments come without vectorised axes.
+  defp seen(%T{data: %Expr{op: :parameter}} = tensor),
+    do: tensor |> Nx.devectorize() |> Nx.to_template()
+
+  defp seen(tensor), do: Nx.to_template(tensor)
 
   @doc "A function of the user's within the program."
   def runtime(expr, fun, out, opts) do
