@@ -8,6 +8,8 @@ use mlx_rs::Array;
 use smallvec::SmallVec;
 
 use crate::args::{Arg, Args, Literal};
+use crate::array::SharedArray;
+use crate::device::Device;
 use crate::dtype::Dtype;
 use crate::error::{refuse, Error, Result};
 use crate::liveness;
@@ -125,10 +127,11 @@ pub struct Block {
     pub own: std::ops::Range<Register>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct Program {
     /// The registers that the inputs of a run go to, in order.
     pub inputs: SmallVec<[Register; 4]>,
+    pub constants: Vec<(Register, SharedArray)>,
     pub body: Block,
     pub registers: usize,
     pub operations: u32,
@@ -136,6 +139,33 @@ pub struct Program {
     /// Whether it has conditions, loops or calls, which wait for what they depend on.
     pub waits: bool,
     pub calls: usize,
+}
+
+/// Constants up to this many elements are kept; larger ones would only hold memory.
+const SMALL_CONSTANT: usize = 4096;
+
+/// Whether an operation makes an array from literals.
+pub fn is_creation(op: Op) -> bool {
+    matches!(op, Op::Full | Op::Arange | Op::Eye)
+}
+
+/// The array of an operation on literals, if it is worth keeping: it is computed once, not in each run.
+pub fn constant(op: Op, operands: &[Operand]) -> Result<Option<SharedArray>> {
+    let mut items = SmallVec::with_capacity(operands.len());
+    for operand in operands {
+        let Operand::Literal(literal) = operand else {
+            return Ok(None);
+        };
+        items.push(Arg::Literal(Cow::Borrowed(literal)));
+    }
+    let stream = StreamHandle::default_on(Device::Cpu)?;
+    match apply(op, &Args::new(op.name(), items), stream)? {
+        Value::One(array) if array.size() <= SMALL_CONSTANT => {
+            schedule(std::slice::from_ref(&array))?;
+            Ok(Some(SharedArray::lazy(array, stream, 0, false)))
+        }
+        _ => Ok(None),
+    }
 }
 
 impl Program {
@@ -166,16 +196,14 @@ impl Program {
         Ok(results)
     }
 
-    fn run_on(
-        &self,
-        inputs: &[&Array],
-        stream: &StreamHandle,
-        host: &dyn Host,
-    ) -> Result<Results> {
+    fn run_on(&self, inputs: &[&Array], stream: &StreamHandle, host: &dyn Host) -> Result<Results> {
         let mut registers = SmallVec::new();
         registers.resize_with(self.registers, || Slot::Empty);
         for (register, array) in self.inputs.iter().zip(inputs) {
             registers[*register] = Slot::Input(array);
+        }
+        for (register, constant) in &self.constants {
+            registers[*register] = Slot::Input(constant.array());
         }
         let mut run = Run {
             registers,

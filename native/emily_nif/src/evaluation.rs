@@ -37,8 +37,8 @@ impl Caller {
         self.tag.run(|own| {
             let tag = self.saved.clone().load(own);
             // A caller that has died needs no message.
-            let _ = OwnedEnv::new()
-                .send_and_clear(&self.pid, |env| (tag.in_env(env), message(env)));
+            let _ =
+                OwnedEnv::new().send_and_clear(&self.pid, |env| (tag.in_env(env), message(env)));
         });
     }
 

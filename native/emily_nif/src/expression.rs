@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use emily_mlx::program::{Block, Call, Cond, Operand, Place, Program, Register, Step, While};
+use emily_mlx::program::{self, Block, Call, Cond, Operand, Place, Program, Register, Step, While};
 use emily_mlx::{Error, Literal, Number, Op, Result, SharedArray};
 use rustler::{types::tuple::get_tuple, Binary, Term, TermType};
 use smallvec::{smallvec, SmallVec};
@@ -32,6 +32,8 @@ pub struct Decoder<'a> {
     captured: Captured<'a>,
     steps: Vec<Step>,
     variables: HashMap<i64, Value>,
+    /// What is kept of functions, by its operation and operands.
+    constants: Option<HashMap<String, Register>>,
     nested: u32,
     tuples: u32,
 }
@@ -73,7 +75,10 @@ impl<'a> Decoder<'a> {
 
     /// A program from a function: `{parameters, steps, results}`.
     pub fn function(function: Term<'a>) -> Result<Decoded<'a>> {
-        let mut decoder = Decoder::default();
+        let mut decoder = Decoder {
+            constants: Some(HashMap::new()),
+            ..Decoder::default()
+        };
         let (parameters, block) = decoder.block(function)?;
         let captured = std::mem::take(&mut decoder.program.inputs);
         decoder.program.inputs = parameters.into_iter().chain(captured).collect();
@@ -189,11 +194,31 @@ impl<'a> Decoder<'a> {
                 Argument::Value(Value::Several(places)) => Operand::Places(places),
             });
         }
+        if let Some(register) = self.constant(op, &operands)? {
+            return Ok(whole(register));
+        }
         self.program.operations = self.program.operations.saturating_add(1);
         self.program.has_linalg |= op.is_linalg();
         let to = self.register();
         self.steps.push(Step::Operation { op, operands, to });
         Ok(whole(to))
+    }
+
+    fn constant(&mut self, op: Op, operands: &[Operand]) -> Result<Option<Register>> {
+        let Some(constants) = self.constants.as_ref().filter(|_| program::is_creation(op)) else {
+            return Ok(None);
+        };
+        let key = format!("{op:?}{operands:?}");
+        if let Some(register) = constants.get(&key) {
+            return Ok(Some(*register));
+        }
+        let Some(array) = program::constant(op, operands)? else {
+            return Ok(None);
+        };
+        let register = self.register();
+        self.program.constants.push((register, array));
+        self.constants.get_or_insert_default().insert(key, register);
+        Ok(Some(register))
     }
 
     fn argument(&mut self, term: Term<'a>) -> Result<Argument> {
