@@ -447,7 +447,9 @@ struct Pace {
 const SHORT: Duration = Duration::from_micros(200);
 /// The memory that the states of iterations built ahead may take.
 const SMALL: usize = 1 << 20;
-const MOST_AHEAD: usize = 16;
+const MOST_AHEAD: usize = 64;
+/// How long what is built ahead may take, since the last of it may be in vain.
+const MOST_IN_VAIN: Duration = Duration::from_millis(2);
 
 impl Pace {
     fn new() -> Self {
@@ -457,10 +459,12 @@ impl Pace {
     fn learn(&mut self, elapsed: Duration, state: &[Array]) {
         let bytes: usize = state.iter().map(Array::nbytes).sum();
         let short = elapsed < SHORT * self.ahead as u32 && bytes < SMALL;
-        self.ahead = if short {
+        self.ahead = if !short {
+            1
+        } else if elapsed * 2 < MOST_IN_VAIN {
             (self.ahead * 2).min(MOST_AHEAD)
         } else {
-            1
+            self.ahead
         };
     }
 }
