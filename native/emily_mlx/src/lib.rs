@@ -26,7 +26,7 @@ mod worker;
 
 pub use args::{Arg, Args, Literal};
 pub use array::SharedArray;
-pub use create::{from_bytes, Number};
+pub use create::{from_bytes, from_file, Number};
 pub use device::{devices, version, Device, Info};
 pub use dtype::Dtype;
 pub use error::{Error, Result};

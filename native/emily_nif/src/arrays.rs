@@ -1,6 +1,10 @@
-//! Arrays from binaries, and what is known of an array without computing it.
+//! Arrays from binaries and files, and what is known of an array without computing it.
 
-use emily_mlx::{from_bytes, SharedArray};
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+use emily_mlx::{Dtype, SharedArray};
 use rustler::{Atom, Binary, NifResult, ResourceArc, Term};
 
 use crate::error::{raise, refuse};
@@ -13,13 +17,15 @@ fn new_array<'a>(
     dtype: Term<'a>,
     on: Term<'a>,
 ) -> NifResult<ArrayRef> {
-    let Some(dtype) = names::dtype(dtype) else {
-        return Err(refuse(format!("from_binary: {dtype:?} is no type")));
-    };
+    let dtype = named("from_binary", dtype)?;
     let stream = stream(on)?;
-    let array = from_bytes(&binary, &shape, dtype).map_err(raise)?;
+    let array = emily_mlx::from_bytes(&binary, &shape, dtype).map_err(raise)?;
     let shared = SharedArray::computed(array, stream);
     Ok(ResourceArc::new(ArrayResource(shared)))
+}
+
+fn named(op: &str, dtype: Term) -> NifResult<Dtype> {
+    names::dtype(dtype).ok_or_else(|| refuse(format!("{op}: {dtype:?} is no type")))
 }
 
 #[rustler::nif]
@@ -41,6 +47,22 @@ fn from_large_binary<'a>(
     on: Term<'a>,
 ) -> NifResult<ArrayRef> {
     new_array(binary, shape, dtype, on)
+}
+
+#[rustler::nif(schedule = "DirtyIo")]
+fn from_file<'a>(
+    path: Binary<'a>,
+    offset: u64,
+    shape: Vec<i64>,
+    dtype: Term<'a>,
+    on: Term<'a>,
+) -> NifResult<ArrayRef> {
+    let dtype = named("from_file", dtype)?;
+    let stream = stream(on)?;
+    let path = Path::new(OsStr::from_bytes(&path));
+    let array = emily_mlx::from_file(path, offset, &shape, dtype).map_err(raise)?;
+    let shared = SharedArray::computed(array, stream);
+    Ok(ResourceArc::new(ArrayResource(shared)))
 }
 
 #[rustler::nif]

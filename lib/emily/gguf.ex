@@ -1,0 +1,218 @@
+defmodule Emily.GGUF do
+  @moduledoc """
+  Reads [GGUF](https://github.com/ggml-org/ggml/blob/master/docs/gguf.md) files, versions 2 and 3:
+  metadata, and tensors straight into MLX's memory.
+
+      gguf = Emily.GGUF.read!("model.gguf")
+      gguf.metadata["general.architecture"]
+      Emily.GGUF.tensor(gguf, "token_embd.weight", type: :bf16)
+
+  `read!/1` reads the header only; `tensor/3` and `packed/3` read the bytes of the one tensor they are
+  asked for. They never come to the BEAM's heap, and the file is not mapped: what changes it
+  afterwards may give wrong numbers or an error, and cannot end the VM.
+  `load_bumblebee/2`, there where Bumblebee is, makes a model of the file.
+
+  ## Metadata
+
+  `metadata` is a map of keys to integers, floats (or `:nan`, `:infinity`, `:neg_infinity`), booleans,
+  strings and lists of them; `types` has the type of each: `:u8` to `:u64`, `:s8` to `:s64`, `:f32`,
+  `:f64`, `:bool`, `:string`, or `{:array, type}`.
+
+  ## Types of tensors
+
+  F32, F16, BF16, I8, I16, I32, I64, and of the quantized ones Q8_0, Q4_0 and Q4_1. Tensors of
+  other types are listed, and reading one raises.
+
+  ## Errors
+
+  `File.Error` where the file cannot be read. `ArgumentError`, which names the file, the place and
+  the problem, where it is broken: cut off, with offsets beyond its end, tensors that overlap,
+  names that stand twice, strings that are not UTF-8. Little of a file is believed: its header may take
+  64 MiB, and a list grows only as its items are found.
+  """
+
+  alias Emily.GGUF.{Blocks, Header, Tensor}
+  alias Emily.Native
+
+  @enforce_keys [:path, :version, :metadata, :types, :tensors]
+  defstruct @enforce_keys
+
+  @type t :: %__MODULE__{
+          path: Path.t(),
+          version: 2 | 3,
+          metadata: %{String.t() => term()},
+          types: %{String.t() => atom() | {:array, term()}},
+          tensors: %{String.t() => Tensor.t()}
+        }
+
+  @doc """
+  Reads the header of a file.
+
+  ## Examples
+
+  A file with a tensor of two elements, which begins at the first multiple of 32 behind the header:
+
+      iex> path = Path.join(System.tmp_dir!(), "emily-read-\#{System.pid()}.gguf")
+      iex> string = fn text -> <<byte_size(text)::64-little, text::binary>> end
+      iex> header = ["GGUF", <<3::32-little, 1::64-little, 1::64-little>>, string.("answer"),
+      ...>   <<4::32-little, 42::32-little>>, string.("w"),
+      ...>   <<1::32-little, 2::64-little, 0::32-little, 0::64-little>>]
+      iex> padding = <<0::size(8 * (96 - IO.iodata_length(header)))>>
+      iex> File.write!(path, [header, padding, <<1.5::float-32-little, -2.0::float-32-little>>])
+      iex> gguf = Emily.GGUF.read!(path)
+      iex> {gguf.metadata, gguf.types}
+      {%{"answer" => 42}, %{"answer" => :u32}}
+      iex> {gguf.tensors["w"].type, gguf.tensors["w"].shape}
+      {:f32, {2}}
+      iex> Emily.GGUF.tensor(gguf, "w") |> Nx.to_list()
+      [1.5, -2.0]
+      iex> File.rm!(path)
+  """
+  @spec read!(Path.t()) :: t()
+  def read!(path) do
+    path = path |> IO.chardata_to_string() |> Path.expand()
+    struct!(__MODULE__, Map.put(Header.read!(path), :path, path))
+  end
+
+  @doc """
+  A tensor of the file on `Emily.Backend`, dequantized where it is quantized.
+
+  ## Options
+
+    * `:type` - the type of what is no integer: `:f32`, `:f16` or `:bf16`. Default: the file's own,
+      and `:f32` for a quantized tensor. What is quantized is computed in f32 and then rounded
+    * `:device` - `:cpu` or `:gpu`; MLX's default device without it
+
+  Raises `ArgumentError` where the file has no such tensor or its type cannot be read.
+  """
+  @spec tensor(t(), String.t(), keyword()) :: Nx.Tensor.t()
+  def tensor(%__MODULE__{} = gguf, name, opts \\ []) do
+    opts = Keyword.validate!(opts, [:type, :device])
+    tensor = fetch!(gguf, name, Blocks.readable())
+    device = device(opts)
+    dtype = dtype(Blocks.plain(tensor.type), opts[:type])
+    expression = read(gguf, tensor, dtype, device)
+    [ref] = Native.run([expression], device)
+    # Else the bytes in the file's type would stay beside the numbers.
+    Native.eval(ref)
+    wrap(ref, device)
+  end
+
+  @doc """
+  A quantized tensor as `%{packed: packed, scales: scales, biases: biases, bits: 4 | 8, group_size: 32}`, in the
+  layout of `mx::quantized_matmul`'s affine mode, for use with it later.
+
+  For a tensor of shape `{..., n}`, `packed` has the shape `{..., n * bits / 32}` and type u32, with the
+  element `i` in the bits `i * bits` and on, lowest first; `scales` and `biases` have the shape
+  `{..., n / 32}`. An element is `scale * q + bias`, its `q` not signed, for a group of 32 in a row.
+  This is exactly what the file means: no number is rounded but by `:type`.
+
+  ## Options
+
+    * `:type` - the type of scales and biases, `:f32` (default), `:f16` or `:bf16`. f16 is the file's own
+      and exact too, but for biases beyond its range, which raise
+    * `:device` - as in `tensor/3`
+
+  ## Example
+
+  One row of 32 elements in Q8_0, with the scale 0.5 and the quants 0, 1, ... 31:
+
+      iex> path = Path.join(System.tmp_dir!(), "emily-packed-\#{System.pid()}.gguf")
+      iex> header = ["GGUF", <<3::32-little, 1::64-little, 0::64-little, 1::64-little, "w">>,
+      ...>   <<1::32-little, 32::64-little, 8::32-little, 0::64-little>>]
+      iex> padding = <<0::size(8 * (64 - IO.iodata_length(header)))>>
+      iex> File.write!(path, [header, padding, <<0.5::float-16-little>>, Enum.to_list(0..31)])
+      iex> gguf = Emily.GGUF.read!(path)
+      iex> %{packed: packed, scales: scales, biases: biases} = Emily.GGUF.packed(gguf, "w")
+      iex> File.rm!(path)
+      iex> {Nx.shape(packed), Nx.to_list(scales), Nx.to_list(biases)}
+      {{8}, [0.5], [-64.0]}
+  """
+  @spec packed(t(), String.t(), keyword()) :: %{
+          packed: Nx.Tensor.t(),
+          scales: Nx.Tensor.t(),
+          biases: Nx.Tensor.t(),
+          bits: 4 | 8,
+          group_size: 32
+        }
+  def packed(%__MODULE__{} = gguf, name, opts \\ []) do
+    opts = Keyword.validate!(opts, [:device, type: :f32])
+    %{type: type, shape: shape} = tensor = fetch!(gguf, name, Blocks.quantized())
+    device = device(opts)
+    dtype = float(opts[:type])
+
+    {blocks, raw} = raw(gguf, tensor, device)
+    {packed, scales, biases} = Blocks.pack(type, raw, blocks, Tuple.to_list(shape), dtype)
+    axes = Enum.to_list(0..(tuple_size(shape) - 1))
+    overflow = {:any, {:logical_and, {:isinf, biases}, {:isfinite, scales}}, axes, false}
+    [overflow | refs] = Native.run([overflow, packed, scales, biases], device)
+    Native.eval([overflow | refs])
+
+    if dtype == :f16 and Native.item(overflow) == 1 do
+      raise ArgumentError,
+            "Emily.GGUF: #{gguf.path}: #{inspect(name)} has biases that f16 cannot hold; " <>
+              "take type: :f32"
+    end
+
+    [packed, scales, biases] = Enum.map(refs, &wrap(&1, device))
+    bits = Blocks.width(type)
+    %{packed: packed, scales: scales, biases: biases, bits: bits, group_size: 32}
+  end
+
+  defp read(gguf, tensor, dtype, device) do
+    case Blocks.plain(tensor.type) do
+      nil ->
+        {blocks, raw} = raw(gguf, tensor, device)
+        Blocks.dequantize(tensor.type, raw, blocks, Tuple.to_list(tensor.shape), dtype)
+
+      plain ->
+        ref = Native.from_file(gguf.path, tensor.offset, tensor.shape, plain, device)
+        {:astype, ref, dtype}
+    end
+  end
+
+  # A quantized tensor's bytes, one block a row.
+  defp raw(gguf, %Tensor{type: type, offset: offset, length: length}, device) do
+    [blocks, _] = shape = Blocks.shape(type, length)
+    {blocks, Native.from_file(gguf.path, offset, shape, :u8, device)}
+  end
+
+  defp fetch!(gguf, name, readable) do
+    case gguf.tensors do
+      %{^name => %Tensor{type: type} = tensor} ->
+        if type not in readable do
+          raise ArgumentError,
+                "Emily.GGUF: #{gguf.path}: #{inspect(name)} is of type #{type}; " <>
+                  "this reads #{Enum.join(readable, ", ")}"
+        end
+
+        tensor
+
+      _ ->
+        raise ArgumentError, "Emily.GGUF: #{gguf.path}: there is no tensor #{inspect(name)}"
+    end
+  end
+
+  defp dtype(integer, nil) when integer in [:s8, :s16, :s32, :s64], do: integer
+
+  defp dtype(integer, type) when integer in [:s8, :s16, :s32, :s64] do
+    raise ArgumentError, "Emily.GGUF: :type is #{inspect(type)} for a tensor of integers"
+  end
+
+  defp dtype(own, type), do: float(type || own || :f32)
+
+  defp float(type) when type in [:f32, {:f, 32}], do: :f32
+  defp float(type) when type in [:f16, {:f, 16}], do: :f16
+  defp float(type) when type in [:bf16, {:bf, 16}], do: :bf16
+
+  defp float(type),
+    do:
+      raise(ArgumentError, "Emily.GGUF: :type must be :f32, :f16 or :bf16, got: #{inspect(type)}")
+
+  defp device(opts), do: Emily.Backend.init(Keyword.take(opts, [:device]))[:device]
+
+  defp wrap(ref, device) do
+    template = Nx.template(Native.shape(ref), Native.dtype(ref))
+    %{template | data: %Emily.Backend{ref: ref, device: device}}
+  end
+end

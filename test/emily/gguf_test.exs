@@ -1,0 +1,5 @@
+defmodule Emily.GGUFTest do
+  use ExUnit.Case, async: true
+
+  doctest Emily.GGUF
+end
