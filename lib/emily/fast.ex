@@ -10,9 +10,9 @@ defmodule Emily.Fast do
   | `rope_with_freqs/4` | `fast::rope`, frequencies from a table |
   | `scaled_dot_product_attention/4` | `fast::scaled_dot_product_attention`, no mask or a causal one |
   | `scaled_dot_product_attention_with_mask/5` | the same with an additive mask |
-  | `einsum/2` | `einsum` |
+  | `einsum/2` | `einsum`, one for each contraction |
 
-  All but `einsum/2` work on tensors, in `Nx.Defn.jit/2` and inside a `defn` of one's own:
+  All work on tensors, in `Nx.Defn.jit/2` and inside a `defn` of one's own:
 
       defn block(x, w, b) do
         x
@@ -22,7 +22,8 @@ defmodule Emily.Fast do
 
   On `Emily.Backend` such a call is one kernel of MLX. On any other backend it runs as the same
   formula composed of `Nx` functions, so a model that calls these functions stays portable, and
-  `Nx.Defn.grad/2` differentiates through that composition on every backend.
+  `Nx.Defn.grad/2` differentiates through that composition on every backend. `einsum/2` alone wants
+  its tensors on `Emily.Backend` where it is called outside of `defn`.
 
   ## Types
 
@@ -30,11 +31,11 @@ defmodule Emily.Fast do
   where the backend has it, though MLX computes norms and rotations of f64 in f32. Other float
   tensors (`weight`, `bias`, `k`, `v`, a mask, sinks) may be of another type and are taken in the
   type of the first. The composed forms compute in f32 and round once at the end; MLX may round
-  f16 and bf16 in between as well.
+  f16 and bf16 in between as well. `einsum/2` has types of its own.
 
   ## Names and vectorized axes
 
-  The result has the axis names of the first tensor. `x` of the norms and of the rotations may be
+  The result has the axis names of the first tensor, that of `einsum/2` none. `x` of the norms and of the rotations may be
   vectorized; nothing else may.
 
   ## Errors
@@ -85,7 +86,7 @@ defmodule Emily.Fast do
 
     keeping_axes(fun, x, 1, fn x ->
       affine!(fun, "weight", weight, x)
-      Node.emit(%RMSNorm{eps: eps}, [x, weight], x.shape)
+      Node.emit(%RMSNorm{eps: eps}, [x, weight], like(x))
     end)
   end
 
@@ -127,7 +128,7 @@ defmodule Emily.Fast do
     keeping_axes(fun, x, 1, fn x ->
       affine!(fun, "weight", weight, x)
       affine!(fun, "bias", bias, x)
-      Node.emit(%LayerNorm{eps: eps}, [x, weight, bias], x.shape)
+      Node.emit(%LayerNorm{eps: eps}, [x, weight, bias], like(x))
     end)
   end
 
@@ -312,22 +313,48 @@ defmodule Emily.Fast do
   end
 
   @doc """
-  Einstein summation of any number of tensors, the order of the contractions chosen by MLX.
+  Einstein summation of any number of tensors, contracted in a cheap order.
 
   `subscripts` is an equation as NumPy's `einsum` takes it, such as `"ij,jk->ik"`: one group of
-  letters for each operand, one letter an axis. A letter that stands twice in one group takes the
-  diagonal; a letter that is missing after `->` is summed over. Without `->` the result has the
-  letters that stand once, in alphabetical order. `...` stands for axes without letters. Spaces
-  are ignored. An axis of size 1 broadcasts.
+  letters for each operand, one letter an axis.
 
-  The operands are of float or complex types, and the result has the type to which MLX promotes
-  them (f16 with bf16 gives f32).
+    * A letter that stands twice in one group takes the diagonal: `"ii->i"`
+    * A letter that is missing after `->` is summed over: `"ij->i"`, and the trace `"ii->"`
+    * Without `->` the result has the letters that stand once, in alphabetical order, capitals first
+    * `...` stands for any number of axes without letters, which align at their ends and broadcast:
+      `"...ij,...jk->...ik"`. They come first in a result that is not written
+    * An axis of size 1 broadcasts to the size that its letter has elsewhere
+    * A scalar has an empty group: `"i,->i"`. Spaces are ignored
 
-  Works on tensors of `Emily.Backend` only, all of one device, and not inside `defn`: the
-  operands go to MLX as they are. There is no form composed of `Nx` functions.
+  Letters are `a` to `z` and `A` to `Z`, so there are up to 52 different axes, those of the ellipsis
+  included.
 
-  Raises `ArgumentError` for operands elsewhere, for a malformed equation, and for sizes that do
-  not match it.
+  The operands are of float or complex types. The result has the type to which MLX promotes them:
+  Nx's, but that f16 with bf16 gives f32, and f64 with c64 gives c64. It has no names.
+
+  ## Where it runs
+
+  Outside of `defn` the operands must be on `Emily.Backend`, all of one device.
+
+  Inside `defn` and `Nx.Defn.jit/2` any backend and compiler runs it: on `Emily.Backend` as einsums of
+  MLX, on another backend composed of `Nx.dot/6`, products and sums, which is also what
+  `Nx.Defn.grad/2` differentiates. Vectorized operands are refused.
+
+  ## Order and precision
+
+  Two operands are contracted at a time. Up to six, in the order of the fewest multiplications; with
+  more, each step takes the pair that leaves the least to store, as the greedy orders of NumPy and of
+  [opt_einsum](https://doi.org/10.21105/joss.00753) do. More than 32 operands are no single node of a
+  `defn`: their composition is traced.
+
+  f16 and bf16 are added in f32. The composed form rounds to them once, at the end; MLX also after
+  each contraction.
+
+  ## Errors
+
+  Raises `ArgumentError` with the equation and with the shapes and types of the operands where the
+  equation is malformed, where sizes do not match it, where the result would have more than
+  2,147,483,647 elements, and for operands of other types or places; inside `defn` when it is traced.
 
   ## Examples
 
@@ -336,9 +363,23 @@ defmodule Emily.Fast do
       iex> y = Emily.Fast.einsum("ij,jk->ik", [a, b])
       iex> Nx.shape(y)
       {2, 4}
+
+  A bilinear form for each row of a batch, in a function that any backend runs:
+
+      iex> form = fn x, w, y -> Emily.Fast.einsum("bi,ij,bj->b", [x, w, y]) end
+      iex> x = Nx.tensor([[1.0, 2.0], [3.0, 4.0]])
+      iex> w = Nx.tensor([[1.0, 0.0], [0.0, -1.0]])
+      iex> Nx.Defn.jit_apply(form, [x, w, x]) |> Nx.to_flat_list()
+      [-3.0, -7.0]
+      iex> Nx.Defn.jit_apply(form, [x, w, x], compiler: Emily.Compiler) |> Nx.to_flat_list()
+      [-3.0, -7.0]
+
+      iex> x = Nx.iota({2, 3}, backend: Emily.Backend, type: :f32)
+      iex> Emily.Fast.einsum("ij,jk->ik", [x, x])
+      ** (ArgumentError) Emily.Fast.einsum/2 got sizes 3 and 2 for axis "j", in "ij,jk->ik" with operands of shape {2, 3} and type f32; shape {2, 3} and type f32
   """
   @spec einsum(String.t(), [Nx.Tensor.t()]) :: Nx.Tensor.t()
-  def einsum(subscripts, operands), do: Einsum.run(subscripts, operands)
+  deftransform einsum(subscripts, operands), do: Einsum.run(subscripts, operands)
 
   ## Norms
 
@@ -355,6 +396,8 @@ defmodule Emily.Fast do
     result = x |> Nx.devectorize(keep_names: false) |> kernel.()
     %{result | shape: x.shape, names: x.names, vectorized_axes: x.vectorized_axes}
   end
+
+  defp like(x), do: Nx.template(x.shape, x.type, names: x.names)
 
   ## Rotations
 
@@ -381,7 +424,7 @@ defmodule Emily.Fast do
         scale: number!(fun, opts, :scale)
       }
 
-      Node.emit(kernel, [x, offset | freqs], x.shape)
+      Node.emit(kernel, [x, offset | freqs], like(x))
     end)
   end
 
@@ -433,7 +476,8 @@ defmodule Emily.Fast do
     kernel = %Attention{scale: scale, causal: causal, mask: mask != nil, sinks: sinks != nil}
 
     tensors = Enum.reject([q, k, v, mask, sinks], &is_nil/1)
-    Node.emit(kernel, tensors, {batch, heads, q_len, v_dim})
+    out = Nx.template({batch, heads, q_len, v_dim}, q.type, names: q.names)
+    Node.emit(kernel, tensors, out)
   end
 
   defp mask!(fun, mask, shape) do

@@ -5,6 +5,7 @@ defmodule Emily.Fast.Composed do
 
   @doc "The type in which a kernel over `type` computes."
   def compute_type({:f, 64}), do: {:f, 64}
+  def compute_type({:c, bits}), do: {:c, bits}
   def compute_type(_type), do: {:f, 32}
 
   @doc """

@@ -1,204 +1,217 @@
 defmodule Emily.Fast.Einsum do
   @moduledoc false
-  # The eager einsum: the equation is checked and completed here, so that MLX gets nothing that it
-  # would refuse or misread.
+  # Einstein summation. The equation is completed and the order of the contractions is found where
+  # the function is called; MLX and the composed form then follow the same order.
 
-  import Emily.Fast.Check, only: [describe: 1, fail!: 2, not_vectorized!: 2]
+  @behaviour Emily.Fast.Node
+
+  # `equation` has letters only, and its result. `path` is what Emily.Fast.Einsum.Path finds.
+  defstruct [:equation, :path]
+
+  import Emily.Fast.Check, only: [describe: 1, fail!: 2]
+
+  alias Emily.Fast.{Composed, Node}
+  alias Emily.Fast.Einsum.{Equation, Path}
 
   @fun "einsum/2"
-  @max_elements 2_147_483_647
 
   def run(subscripts, operands) do
-    device = operands |> operands!() |> device!()
-    equation = equation!(subscripts, Enum.map(operands, & &1.shape))
-    ref = Emily.Native.einsum(equation, Enum.map(operands, & &1.data.ref), device)
-    shape = Emily.Native.shape(ref)
+    operands!(operands)
+    {groups, output, sizes} = Equation.parse!(subscripts, Enum.map(operands, & &1.shape))
 
-    %Nx.Tensor{
-      shape: shape,
-      type: nx_type(Emily.Native.dtype(ref)),
-      names: List.duplicate(nil, tuple_size(shape)),
-      vectorized_axes: [],
-      data: %Emily.Backend{ref: ref, device: device}
+    kernel = %__MODULE__{
+      equation: Equation.text(groups, output),
+      path: operands |> Enum.zip_with(groups, &long(&1.shape, &2)) |> Path.find(output, sizes)
     }
+
+    Node.emit(kernel, operands, Nx.template(shape(output, sizes), type(operands)))
+  catch
+    {:refused, why} -> fail!(@fun, why <> context(subscripts, operands))
   end
+
+  defp context(subscripts, [_ | _] = operands) do
+    if Enum.all?(operands, &is_struct(&1, Nx.Tensor)) do
+      ", in #{inspect(subscripts)} with operands of #{Enum.map_join(operands, "; ", &describe/1)}"
+    else
+      ", in #{inspect(subscripts)}"
+    end
+  end
+
+  defp context(_subscripts, _operands), do: ""
+
+  defp shape(letters, sizes), do: letters |> Enum.map(&sizes[&1]) |> List.to_tuple()
+
+  # As MLX promotes, which is otherwise than Nx in two cases.
+  defp type(operands), do: operands |> Enum.map(& &1.type) |> Enum.reduce(&promote/2)
+
+  defp promote({:f, 16}, {:bf, 16}), do: {:f, 32}
+  defp promote({:bf, 16}, {:f, 16}), do: {:f, 32}
+  defp promote({:f, 64}, {:c, 64}), do: {:c, 64}
+  defp promote({:c, 64}, {:f, 64}), do: {:c, 64}
+  defp promote(a, b), do: Nx.Type.merge(a, b)
 
   ## Operands
 
-  defp operands!([_ | _] = operands), do: Enum.map(operands, &operand!/1)
+  defp operands!([_ | _] = operands) do
+    Enum.each(operands, &operand!/1)
+    unless Enum.any?(operands, &traced?/1), do: on_emily!(operands)
+  end
 
   defp operands!(other),
-    do: fail!(@fun, "expects a list of at least one tensor, got: #{inspect(other)}")
+    do: refuse!("expects a list of at least one tensor, got: #{inspect(other)}")
 
-  defp operand!(%Nx.Tensor{data: %Emily.Backend{}, type: {kind, _}} = tensor) do
-    not_vectorized!(@fun, operand: tensor)
+  defp operand!(%Nx.Tensor{type: {kind, _} = type} = tensor) do
+    if tensor.vectorized_axes != [],
+      do: refuse!("takes no vectorized operand (use Nx.devectorize/2)")
 
-    unless kind in [:f, :bf, :c] do
-      fail!(@fun, "expects operands of a float or complex type, got #{describe(tensor)}")
+    unless kind in [:f, :bf, :c],
+      do: refuse!("takes float and complex types, got #{Nx.Type.to_string(type)}")
+  end
+
+  defp operand!(other), do: refuse!("expects tensors, got: #{inspect(other)}")
+
+  defp traced?(tensor), do: is_struct(tensor.data, Nx.Defn.Expr)
+
+  # Outside of defn the operands go to MLX as they are.
+  defp on_emily!(operands) do
+    for %{data: %backend{}} <- operands, backend != Emily.Backend do
+      refuse!("expects every operand on Emily.Backend outside of defn, got #{inspect(backend)}")
     end
 
-    tensor
-  end
-
-  defp operand!(%Nx.Tensor{data: %Nx.Defn.Expr{}}),
-    do: fail!(@fun, "is eager only: it cannot be called inside defn or Nx.Defn.jit/2")
-
-  defp operand!(%Nx.Tensor{data: %backend{}} = tensor) do
-    fail!(
-      @fun,
-      "expects every operand on Emily.Backend, got #{describe(tensor)} on #{inspect(backend)}"
-    )
-  end
-
-  defp operand!(other), do: fail!(@fun, "expects tensors, got: #{inspect(other)}")
-
-  defp device!(operands) do
     case operands |> Enum.map(& &1.data.device) |> Enum.uniq() do
-      [device] -> device
-      devices -> fail!(@fun, "expects operands of one device, got: #{inspect(devices)}")
+      [_device] -> :ok
+      devices -> refuse!("expects operands of one device, got: #{inspect(devices)}")
     end
   end
 
-  defp nx_type(:bool), do: {:u, 8}
-  defp nx_type(:bf16), do: {:bf, 16}
-  defp nx_type(:c64), do: {:c, 64}
-  defp nx_type(dtype), do: Nx.Type.normalize!(dtype)
+  @spec refuse!(String.t()) :: no_return
+  defp refuse!(why), do: throw({:refused, why})
 
-  ## The equation
+  ## What both forms do
 
-  @doc "The equation without spaces and with its result, once it fits the shapes."
-  def equation!(subscripts, shapes) when is_binary(subscripts) do
-    {inputs, output} = parse!(subscripts)
+  @doc "The letters whose axes of `shape` are longer than 1. The others broadcast, and are left out."
+  def long(shape, letters),
+    do: for({letter, size} <- Enum.zip(letters, Tuple.to_list(shape)), size > 1, do: letter)
 
-    if length(inputs) != length(shapes) do
-      fail!(
-        @fun,
-        "got #{length(shapes)} operands for #{length(inputs)} groups in #{inspect(subscripts)}"
-      )
-    end
+  @doc """
+  Contracts terms, each a value and its letters, along the kernel's path.
 
-    {letters, ellipsis} = inputs |> Enum.zip(shapes) |> Enum.reduce({%{}, []}, &measure!/2)
-    output = output || implied(inputs)
-    output!(output, letters, ellipsis, inputs)
+  `contract` gets two terms and the letters that are needed of them, and answers a term.
+  """
+  def contract(%{path: path}, terms, output, contract) do
+    [term] =
+      Enum.reduce(path, terms, fn {i, j}, terms ->
+        {right, terms} = List.pop_at(terms, j)
+        {left, terms} = List.pop_at(terms, i)
+        terms ++ [contract.(left, right, Enum.concat([output | Enum.map(terms, &elem(&1, 1))]))]
+      end)
 
-    Enum.map_join(inputs, ",", &to_text/1) <> "->" <> to_text(output)
+    term
   end
 
-  def equation!(other, _shapes),
-    do: fail!(@fun, "expects the subscripts as a string, got: #{inspect(other)}")
-
-  defp parse!(subscripts) do
-    case subscripts |> String.replace(" ", "") |> String.split("->") do
-      [inputs] -> {groups!(inputs, subscripts), nil}
-      [inputs, output] -> {groups!(inputs, subscripts), group!(output, subscripts)}
-      _ -> fail!(@fun, "expects at most one \"->\" in #{inspect(subscripts)}")
-    end
+  @doc "The letters of one of the groups alone, which are summed there."
+  def alone(groups, output) do
+    for({letter, 1} <- groups |> Enum.flat_map(&Enum.uniq/1) |> Enum.frequencies(), do: letter) --
+      output
   end
 
-  defp groups!(text, subscripts),
-    do: for(group <- String.split(text, ","), do: group!(group, subscripts))
+  ## The form composed of Nx functions
 
-  # A group as {letters before the ellipsis, :ellipsis or nil, letters after it}.
-  defp group!(text, subscripts) do
-    case String.split(text, "...") do
-      [letters] -> {letters!(letters, subscripts), nil, []}
-      [head, tail] -> {letters!(head, subscripts), :ellipsis, letters!(tail, subscripts)}
-      _ -> fail!(@fun, "expects at most one ellipsis a group in #{inspect(subscripts)}")
-    end
-  end
+  @impl true
+  def callback(_kernel), do: :fast_einsum
 
-  defp letters!(text, subscripts) do
-    for <<char::utf8 <- text>> do
-      if char in ?a..?z or char in ?A..?Z do
-        char
-      else
-        fail!(
-          @fun,
-          "expects letters, commas, \"...\" and \"->\" in #{inspect(subscripts)}, " <>
-            "got: #{inspect(<<char::utf8>>)}"
-        )
-      end
-    end
-  end
+  @impl true
+  def composed(%__MODULE__{equation: equation} = kernel, tensors) do
+    {groups, output, sizes} = Equation.parse!(equation, Enum.map(tensors, & &1.shape))
+    {shape, type} = {shape(output, sizes), type(tensors)}
+    output = long(shape, output)
 
-  # Adds an operand's sizes to those of the letters and of the ellipsis (right to left).
-  defp measure!({{head, ellipsis, tail} = group, shape}, {letters, wild}) do
-    sizes = Tuple.to_list(shape)
-    named = length(head) + length(tail)
-    rest = length(sizes) - named
+    terms =
+      for {group, t} <- Enum.zip(groups, tensors) do
+        letters = long(t.shape, group)
+        short = for {size, axis} <- Enum.with_index(Tuple.to_list(t.shape)), size == 1, do: axis
 
-    if rest < 0 or (ellipsis == nil and rest > 0) do
-      fail!(@fun, "got an operand of shape #{inspect(shape)} for the group \"#{to_text(group)}\"")
-    end
-
-    {first, others} = Enum.split(sizes, length(head))
-    {middle, last} = Enum.split(others, rest)
-    own = diagonal!(Enum.zip(head ++ tail, first ++ last), group, shape)
-
-    {Map.merge(letters, own, fn letter, a, b -> common!(a, b, "axis \"#{<<letter>>}\"") end),
-     widen!(wild, Enum.reverse(middle))}
-  end
-
-  defp diagonal!(pairs, group, shape) do
-    Enum.reduce(pairs, %{}, fn {letter, size}, own ->
-      if Map.get(own, letter, size) != size do
-        fail!(
-          @fun,
-          "takes the diagonal of equal axes only, got shape #{inspect(shape)} for the group " <>
-            "\"#{to_text(group)}\""
-        )
+        t
+        |> Nx.as_type(Composed.compute_type(type))
+        |> Nx.squeeze(axes: short)
+        |> diagonals(letters)
       end
 
-      Map.put(own, letter, size)
-    end)
+    alone = terms |> Enum.map(&elem(&1, 1)) |> alone(output)
+    terms = Enum.map(terms, &sum(&1, alone))
+    {result, letters} = contract(kernel, terms, output, &pair/3)
+    result |> arrange(letters, output) |> Nx.reshape(shape) |> Nx.as_type(type)
   end
 
-  defp widen!([a | as], [b | bs]), do: [common!(a, b, "the ellipsis") | widen!(as, bs)]
-  defp widen!([], bs), do: bs
-  defp widen!(as, []), do: as
+  # Of axes with one letter the diagonal: every so many elements of what they make flattened.
+  defp diagonals(t, letters) do
+    case letters -- Enum.uniq(letters) do
+      [] ->
+        {t, letters}
 
-  defp common!(size, size, _axis), do: size
-  defp common!(1, size, _axis), do: size
-  defp common!(size, 1, _axis), do: size
-  defp common!(a, b, axis), do: fail!(@fun, "got sizes #{a} and #{b} for #{axis}")
+      [letter | _] ->
+        {same, rest} = letters |> Enum.with_index() |> Enum.split_with(&(elem(&1, 0) == letter))
+        {rest, axes} = Enum.unzip(rest)
+        t = Nx.transpose(t, axes: axes ++ Enum.map(same, &elem(&1, 1)))
 
-  defp implied(inputs) do
-    once =
-      inputs
-      |> Enum.flat_map(fn {head, _, tail} -> head ++ tail end)
-      |> Enum.frequencies()
-      |> Enum.filter(&match?({_, 1}, &1))
-      |> Enum.map(&elem(&1, 0))
-      |> Enum.sort()
+        {kept, [size | _] = repeated} = t.shape |> Tuple.to_list() |> Enum.split(length(axes))
+        lengths = kept ++ [Enum.product(repeated)]
+        stride = div(List.last(lengths) - 1, size - 1)
 
-    if Enum.any?(inputs, &match?({_, :ellipsis, _}, &1)),
-      do: {[], :ellipsis, once},
-      else: {once, nil, []}
-  end
-
-  defp output!({head, ellipsis, tail} = output, letters, wild, inputs) do
-    text = to_text(output)
-    names = head ++ tail
-
-    if Enum.uniq(names) != names,
-      do: fail!(@fun, "takes each letter once in the result, got: \"#{text}\"")
-
-    for letter <- names, not is_map_key(letters, letter) do
-      fail!(@fun, "got \"#{<<letter>>}\" in the result but in no operand")
+        t
+        |> Nx.reshape(List.to_tuple(lengths))
+        |> Nx.slice(Enum.map(lengths, fn _ -> 0 end), lengths,
+          strides: Enum.map(kept, fn _ -> 1 end) ++ [stride]
+        )
+        |> diagonals(rest ++ [letter])
     end
-
-    if ellipsis && not Enum.any?(inputs, &match?({_, :ellipsis, _}, &1)),
-      do: fail!(@fun, "got an ellipsis in the result but in no operand")
-
-    if ellipsis == nil and wild != [],
-      do: fail!(@fun, "needs \"...\" in the result, where the axes without letters go")
-
-    size = Enum.product(Enum.map(names, &letters[&1]) ++ wild)
-
-    if size > @max_elements,
-      do: fail!(@fun, "would give #{size} elements, more than #{@max_elements}")
   end
 
-  defp to_text({head, ellipsis, tail}),
-    do: List.to_string(head) <> if(ellipsis, do: "...", else: "") <> List.to_string(tail)
+  defp sum({t, letters}, alone) do
+    case for {letter, axis} <- Enum.with_index(letters), letter in alone, do: axis do
+      [] -> {t, letters}
+      axes -> {Nx.sum(t, axes: axes), letters -- alone}
+    end
+  end
+
+  defp pair({x, xs}, {y, ys}, needed) do
+    shared = Enum.filter(xs, &(&1 in ys))
+
+    case Enum.split_with(shared, &(&1 in needed)) do
+      {_batch, []} ->
+        multiply({x, xs}, {y, ys})
+
+      {batch, inner} ->
+        {x, xs} = batch_first({x, xs}, batch)
+        {y, ys} = batch_first({y, ys}, batch)
+        axes = Enum.with_index(batch, fn _, axis -> axis end)
+        t = Nx.dot(x, places(xs, inner), axes, y, places(ys, inner), axes)
+        {t, (xs -- inner) ++ (ys -- shared)}
+    end
+  end
+
+  # The axes of both, those of x first, each operand with size 1 where it has none.
+  defp multiply({x, xs}, {y, ys}) do
+    letters = xs ++ (ys -- xs)
+    {widen(x, xs, letters) |> Nx.multiply(widen(y, ys, letters)), letters}
+  end
+
+  defp widen(t, own, letters) do
+    order = Enum.filter(letters, &(&1 in own))
+    t = arrange(t, own, order)
+    sizes = Map.new(Enum.zip(order, Tuple.to_list(t.shape)))
+    Nx.reshape(t, letters |> Enum.map(&Map.get(sizes, &1, 1)) |> List.to_tuple())
+  end
+
+  # Nx.dot/6 takes the batch from the leading axes.
+  defp batch_first({t, letters}, batch) do
+    order = batch ++ (letters -- batch)
+    {arrange(t, letters, order), order}
+  end
+
+  defp arrange(t, order, order), do: t
+  defp arrange(t, from, to), do: Nx.transpose(t, axes: places(from, to))
+
+  defp places(letters, wanted),
+    do: for(letter <- wanted, do: Enum.find_index(letters, &(&1 == letter)))
 end

@@ -9,14 +9,16 @@ defmodule Emily.Fast.Node do
   # A kernel is a struct whose module implements this behaviour. Both contracts run `composed/2`
   # where the backend has no kernel of its own, and differentiate through it.
 
-  alias Emily.Fast.{Attention, LayerNorm, RMSNorm, RoPE}
+  alias Emily.Fast.{Attention, Einsum, LayerNorm, RMSNorm, RoPE}
+
+  # Both contracts want functions of a fixed number of arguments.
+  @most_tensors 32
 
   @doc "The name of the kernel's callback under Nx 0.11."
   @callback callback(kernel :: struct) :: atom
 
   @doc """
-  The kernel written with Nx operations. Takes and returns tensors without names, the result of the
-  first one's rank.
+  The kernel written with Nx operations. Takes and returns tensors without names.
   """
   @callback composed(kernel :: struct, [Nx.Tensor.t()]) :: Nx.Tensor.t()
 
@@ -34,7 +36,7 @@ defmodule Emily.Fast.Node do
       fast_scaled_dot_product_attention_with_sinks: 4,
       fast_scaled_dot_product_attention_with_mask: 4,
       fast_scaled_dot_product_attention_with_mask_and_sinks: 5
-    ]
+    ] ++ for(tensors <- 1..@most_tensors, do: {:fast_einsum, tensors})
   end
 
   @doc "The kernel that a callback of Nx 0.11 and its keyword list stand for."
@@ -48,49 +50,55 @@ defmodule Emily.Fast.Node do
       :fast_scaled_dot_product_attention_with_sinks -> struct!(Attention, opts)
       :fast_scaled_dot_product_attention_with_mask -> struct!(Attention, opts)
       :fast_scaled_dot_product_attention_with_mask_and_sinks -> struct!(Attention, opts)
+      :fast_einsum -> struct!(Einsum, opts)
     end
   end
 
   @doc """
-  Runs the kernel on `tensors`, or adds it to the expression that is being traced. The result has
-  the names of the first tensor.
+  Runs the kernel on `tensors`, or adds it to the expression that is being traced. `out` is the
+  template of the result.
+
+  More than #{@most_tensors} tensors are no kernel: the composed form runs.
   """
-  def emit(%module{} = kernel, [first | _] = tensors, shape) do
-    out = Nx.template(shape, first.type, names: first.names)
-    dispatch(module, kernel, same_representation(tensors), out)
+  def emit(%module{} = kernel, tensors, out) do
+    tensors = same_representation(tensors)
+
+    if length(tensors) > @most_tensors,
+      do: composed(kernel, tensors, out),
+      else: dispatch(module, kernel, tensors, out)
   end
 
   Code.ensure_loaded!(Nx)
 
   if function_exported?(Nx, :block, 4) do
-    defp dispatch(module, kernel, tensors, out),
-      do: Nx.block(kernel, tensors, out, default(module, length(tensors)))
+    defp dispatch(_module, kernel, tensors, out),
+      do: Nx.block(kernel, tensors, out, default(length(tensors), out))
 
-    for n <- 2..5 do
+    for n <- 1..@most_tensors do
       args = Macro.generate_arguments(n, __MODULE__)
 
-      defp default(module, unquote(n)),
-        do: fn kernel, unquote_splicing(args) -> composed(module, kernel, unquote(args)) end
+      defp default(unquote(n), out),
+        do: fn kernel, unquote_splicing(args) -> composed(kernel, unquote(args), out) end
     end
   else
     defp dispatch(module, kernel, tensors, out) do
       opts = kernel |> Map.from_struct() |> Enum.sort()
-      default = default(module, kernel, length(tensors))
+      default = default(length(tensors), kernel, out)
       Nx.Shared.optional(module.callback(kernel), tensors ++ [opts], out, default)
     end
 
-    for n <- 2..5 do
+    for n <- 1..@most_tensors do
       args = Macro.generate_arguments(n, __MODULE__)
 
-      defp default(module, kernel, unquote(n)),
-        do: fn unquote_splicing(args), _opts -> composed(module, kernel, unquote(args)) end
+      defp default(unquote(n), kernel, out),
+        do: fn unquote_splicing(args), _opts -> composed(kernel, unquote(args), out) end
     end
   end
 
   # The evaluator passes tensors with the names that they have outside of the expression.
-  defp composed(module, kernel, [first | _] = tensors) do
+  defp composed(%module{} = kernel, tensors, %{names: names}) do
     tensors = for t <- tensors, do: %{t | names: List.duplicate(nil, tuple_size(t.shape))}
-    %{module.composed(kernel, tensors) | names: first.names}
+    %{module.composed(kernel, tensors) | names: names}
   end
 
   # A tensor that a traced function closes over is no expression yet, and neither contract makes it one.

@@ -3,7 +3,7 @@ defmodule Emily.Lower.Fast do
   # The fused kernels of Emily.Fast as expressions. Shapes and types have been checked by
   # Emily.Fast; what is left is what MLX wants otherwise than Nx.
 
-  alias Emily.Fast.{Attention, LayerNorm, RMSNorm, RoPE}
+  alias Emily.Fast.{Attention, Einsum, LayerNorm, RMSNorm, RoPE}
 
   import Emily.Lower, only: [cast: 2, dtype: 1, value: 1]
 
@@ -25,6 +25,9 @@ defmodule Emily.Lower.Fast do
     {:attention, value(q), cast(k, q.type), cast(v, q.type), kernel.scale,
      mask(kernel, mask, q.type), sinks && cast(sinks, q.type)}
   end
+
+  def block(%Einsum{} = kernel, out, operands),
+    do: Emily.Lower.Einsum.block(kernel, out, operands)
 
   # No kernel of Emily's.
   def block(_struct, _out, _args), do: :default

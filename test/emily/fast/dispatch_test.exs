@@ -66,6 +66,20 @@ defmodule Emily.Fast.DispatchTest do
     end
   end
 
+  defp einsum(x), do: Fast.einsum("...ij,...jk,kl->l...", [x, x, x])
+
+  test "einsum is one kernel too, and none on another backend" do
+    x = Nx.tensor([[1.0, 2.0], [3.0, 4.0]], backend: Emily.Backend)
+    assert kernels(Emily.Backend, fn -> einsum(x) end) == [Fast.Einsum]
+    assert kernels(Emily.Backend, fn -> Nx.Defn.jit_apply(&einsum/1, [x]) end) == [Fast.Einsum]
+
+    compiled = fn -> Nx.Defn.jit_apply(&einsum/1, [x], compiler: Emily.Compiler) end
+    assert kernels(Emily.Backend, compiled) == [Fast.Einsum]
+
+    x = Nx.backend_copy(x, Nx.BinaryBackend)
+    assert kernels(Nx.BinaryBackend, fn -> Nx.Defn.jit_apply(&einsum/1, [x]) end) == []
+  end
+
   test "a gradient runs the forward kernel where its value is used" do
     for {kernel, fun, [x | rest]} <- calls(Emily.Backend) do
       # Only parameters may be tensors of Emily in a trace, so the rest are constants here.

@@ -19,6 +19,23 @@ defmodule Emily.Fast.GradTest do
     {"attention, mask", [{1, 2, 2, 4}, {1, 2, 3, 4}, {1, 2, 3, 4}, {2, 3}], :mask, []}
   ]
 
+  @einsums [
+    {"ij,jk->ik", [{2, 3}, {3, 4}]},
+    {"jki,kjl->li", [{2, 3, 2}, {3, 2, 4}]},
+    {"bhid,bhjd->bhij", [{2, 1, 2, 3}, {2, 1, 3, 3}]},
+    {"ijb,kbj->bik", [{2, 3, 2}, {2, 2, 3}]},
+    {"ij,kj,kl->il", [{2, 3}, {4, 3}, {4, 2}]},
+    {"ab,bc,cd,da", [{2, 3}, {3, 2}, {2, 2}, {2, 2}]},
+    {"i,j,ij,->ji", [{2}, {3}, {2, 3}, {}]},
+    {"ii", [{3, 3}]},
+    {"iij->ji", [{3, 3, 2}]},
+    {"ijij,jk->k", [{2, 3, 2, 3}, {3, 2}]},
+    {"iii->i", [{3, 3, 3}]},
+    {"...ij,...j->...", [{2, 1, 2, 3}, {3, 1}]},
+    {"ij,ij->j", [{2, 1}, {1, 3}]},
+    {"ij,k->jk", [{2, 3}, {2}]}
+  ]
+
   defp run(:rms_norm, [x, w], opts), do: Fast.rms_norm(x, w, opts)
   defp run(:layer_norm, [x, w, b], opts), do: Fast.layer_norm(x, w, b, opts)
   defp run(:rope, [x], opts), do: Fast.rope(x, Nx.tensor(3), opts)
@@ -33,6 +50,8 @@ defmodule Emily.Fast.GradTest do
 
   defp run(:mask, [q, k, v, mask], opts),
     do: Fast.scaled_dot_product_attention_with_mask(q, k, v, mask, opts)
+
+  defp run(:einsum, tensors, equation), do: Fast.einsum(equation, tensors)
 
   # A loss that weighs every element differently.
   defp loss(kernel, tensors, opts) do
@@ -75,14 +94,23 @@ defmodule Emily.Fast.GradTest do
             |> Nx.tensor(type: :f64)
             |> Nx.reshape(tensor.shape)
 
-          kernel |> loss(List.replace_at(tensors, i, moved), opts) |> Nx.to_number()
+          # Within a trace, since einsum outside of one is Emily's alone.
+          fn moved -> loss(kernel, List.replace_at(tensors, i, moved), opts) end
+          |> Nx.Defn.jit_apply([moved])
+          |> Nx.to_number()
         end
 
       (up - down) / (2 * h)
     end
   end
 
-  for {name, shapes, kernel, opts} <- @cases do
+  @all @cases ++
+         for(
+           {equation, shapes} <- @einsums,
+           do: {"einsum #{equation}", shapes, :einsum, equation}
+         )
+
+  for {name, shapes, kernel, opts} <- @all do
     @tag shapes: shapes, kernel: kernel, opts: opts
     test "#{name} on Nx.BinaryBackend", %{shapes: shapes, kernel: kernel, opts: opts} do
       Nx.default_backend(Nx.BinaryBackend)
