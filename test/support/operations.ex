@@ -297,7 +297,7 @@ defmodule Emily.Operations do
             updates <- tensor(x.type, List.to_tuple([count | rest]))
           ) do
         fun = fn [x, i, u] -> Nx.unquote(name)(x, i, u, axes: axes) end
-        {[x, indices, updates], fun, halves(x, 4.0e-2)}
+        {[x, indices, updates], fun, [accumulates: true]}
       end
     end
   end
@@ -359,7 +359,7 @@ defmodule Emily.Operations do
         ) do
       b = Enum.to_list(0..(length(batch) - 1)//1)
       fun = fn [x, y] -> Nx.dot(x, [-1], b, y, [length(b)], b) end
-      {[x, y], fun, halves(x, 4.0e-2)}
+      {[x, y], fun, [accumulates: true]}
     end
   end
 
@@ -389,7 +389,7 @@ defmodule Emily.Operations do
         feature_group_size: groups
       ]
 
-      {[x, k], fn [x, k] -> Nx.conv(x, k, opts) end, halves(x, 4.0e-2, 2.0e-5)}
+      {[x, k], fn [x, k] -> Nx.conv(x, k, opts) end, [accumulates: true]}
     end
   end
 
@@ -399,7 +399,7 @@ defmodule Emily.Operations do
       types = if unquote(name in [:sum, :product]), do: all_types(), else: real_types()
 
       gen all(x <- any(types, 0..5, range: {-2, 2}), opts <- reduced(x)) do
-        {[x], fn [x] -> Nx.unquote(name)(x, opts) end, halves(x, 0.1, 4.0e-4)}
+        {[x], fn [x] -> Nx.unquote(name)(x, opts) end, [accumulates: true]}
       end
     end
   end
@@ -422,7 +422,7 @@ defmodule Emily.Operations do
     def cases(unquote(name)) do
       gen all({x, axis} <- along(real_types(), range: {-2, 2}), reverse <- StreamData.boolean()) do
         fun = fn [x] -> Nx.unquote(name)(x, axis: axis, reverse: reverse) end
-        {[x], fun, halves(x, 0.1, 4.0e-5)}
+        {[x], fun, [accumulates: true]}
       end
     end
   end
@@ -435,7 +435,7 @@ defmodule Emily.Operations do
           name <- StreamData.member_of([:add, :max, :min])
         ) do
       fun = fn x, y -> apply(Nx, name, [x, y]) end
-      {[x, acc], fn [x, acc] -> Nx.reduce(x, acc, opts, fun) end, halves(x, 0.1, 4.0e-5)}
+      {[x, acc], fn [x, acc] -> Nx.reduce(x, acc, opts, fun) end, [accumulates: true]}
     end
   end
 
@@ -449,15 +449,14 @@ defmodule Emily.Operations do
       fun = fn x, y -> apply(Nx, name, [x, y]) end
       opts = Keyword.delete(opts, :window_dilations)
 
-      {[x, acc], fn [x, acc] -> Nx.window_reduce(x, acc, window, opts, fun) end,
-       halves(x, 0.1, 4.0e-5)}
+      {[x, acc], fn [x, acc] -> Nx.window_reduce(x, acc, window, opts, fun) end, []}
     end
   end
 
   for name <- @windows do
     def cases(unquote(name)) do
       gen all({x, window, opts} <- windowed(real_types())) do
-        {[x], fn [x] -> Nx.unquote(name)(x, window, opts) end, halves(x, 0.1, 4.0e-5)}
+        {[x], fn [x] -> Nx.unquote(name)(x, window, opts) end, [accumulates: true]}
       end
     end
   end
@@ -471,7 +470,7 @@ defmodule Emily.Operations do
             source <- tensor(x.type, Nx.shape(Nx.window_sum(x, window, opts)))
           ) do
         {[x, source], fn [x, source] -> Nx.unquote(name)(x, source, 0, window, opts) end,
-         [tolerance: 1.0e-5]}
+         [accumulates: true]}
       end
     end
   end
@@ -624,16 +623,6 @@ defmodule Emily.Operations do
   end
 
   ## Precision
-
-  defp halves(x, in_halves, otherwise \\ nil)
-
-  defp halves(%{type: {_, 16} = type}, room, _) when elem(type, 0) in [:f, :bf],
-    do: [tolerance: room]
-
-  defp halves(%{type: {kind, _}}, _room, room) when kind in [:f, :c] and room != nil,
-    do: [tolerance: room]
-
-  defp halves(_x, _in_halves, _otherwise), do: []
 
   defp precision(%{type: {:f, 64}}), do: [tolerance: 1.0e-11]
   defp precision(_), do: [tolerance: 1.0e-4]
