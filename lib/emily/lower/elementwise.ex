@@ -147,11 +147,15 @@ defmodule Emily.Lower.Elementwise do
   def lower(:left_shift, %{type: {_, bits} = type}, [left, right]) do
     unsigned = dtype({:u, bits})
 
-    share(cast(right, type), fn count ->
-      shifted = {:left_shift, cast(left, type), count}
-      within = {:less, {:view, count, unsigned}, scalar(bits, unsigned)}
-      {:where, within, shifted, scalar(0, dtype(type))}
-    end)
+    if within?(right, bits) do
+      {:left_shift, cast(left, type), cast(right, type)}
+    else
+      share(cast(right, type), fn count ->
+        shifted = {:left_shift, cast(left, type), count}
+        within = {:less, {:view, count, unsigned}, scalar(bits, unsigned)}
+        {:where, within, shifted, scalar(0, dtype(type))}
+      end)
+    end
   end
 
   def lower(:right_shift, %{type: {:u, _} = type}, [left, right]) do
@@ -165,9 +169,13 @@ defmodule Emily.Lower.Elementwise do
   end
 
   def lower(:right_shift, %{type: {:s, bits} = type}, [left, right]) do
-    unsigned = dtype({:u, bits})
-    count = {:minimum, {:view, cast(right, type), unsigned}, scalar(bits - 1, unsigned)}
-    {:right_shift, cast(left, type), {:view, count, dtype(type)}}
+    if within?(right, bits) do
+      {:right_shift, cast(left, type), cast(right, type)}
+    else
+      unsigned = dtype({:u, bits})
+      count = {:minimum, {:view, cast(right, type), unsigned}, scalar(bits - 1, unsigned)}
+      {:right_shift, cast(left, type), {:view, count, dtype(type)}}
+    end
   end
 
   def lower(:logical_and, out, [left, right]) do
@@ -184,11 +192,15 @@ defmodule Emily.Lower.Elementwise do
 
   def lower(:logical_not, out, [tensor]), do: from_bool({:logical_not, condition(tensor)}, out)
 
-  # MLX gives 0 for the sign of NaN.
-  def lower(:sign, %{type: type}, [tensor]) when is_integer_type(type), do: {:sign, value(tensor)}
+  def lower(:sign, %{type: {kind, _}}, [tensor]) when kind in [:s, :u, :c],
+    do: {:sign, value(tensor)}
 
-  def lower(:sign, _out, [tensor]) do
-    share(value(tensor), fn x -> {:where, {:isnan, x}, x, {:sign, x}} end)
+  # MLX gives 0 for the sign of NaN, and NaN for the extremes of it. What is compared with here is at
+  # most -1, or NaN: that takes half the time of a choice.
+  def lower(:sign, %{type: type}, [tensor]) do
+    share(value(tensor), fn x ->
+      {:maximum, {:sign, x}, {:minimum, x, scalar(-1, dtype(type))}}
+    end)
   end
 
   # MLX rounds halves to even, Nx away from zero. What is added is the greatest number below one
@@ -366,6 +378,9 @@ defmodule Emily.Lower.Elementwise do
   defp below_half({:f, 32}), do: 0.5 - 2.0 ** -25
   defp below_half({:f, 16}), do: 0.5 - 2.0 ** -12
   defp below_half({:bf, 16}), do: 0.5 - 2.0 ** -9
+
+  # Whether a shift's count is a number of the caller's code that leaves bits over.
+  defp within?(count, bits), do: known(count) in 0..(bits - 1)
 
   # A number of the caller's code.
   defp known(%{data: %{ref: {:full, [], number, _}}}), do: number

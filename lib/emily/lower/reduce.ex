@@ -58,43 +58,33 @@ defmodule Emily.Lower.Reduce do
   # MLX passes over NaN, where Nx answers the last NaN, and takes the first of equals.
   defp argument(op, out, %{type: type} = tensor, opts) do
     axis = opts[:axis]
-    keep = opts[:keep_axis] || false
     high = opts[:tie_break] == :high
 
-    {x, axis, keep, size} =
-      case axis do
-        nil ->
-          {{:reshape, value(tensor), [Tuple.product(tensor.shape)]}, 0, false,
-           Tuple.product(tensor.shape)}
-
-        axis ->
-          {value(tensor), axis, keep, elem(tensor.shape, axis)}
-      end
+    size = if axis, do: elem(tensor.shape, axis), else: Tuple.product(tensor.shape)
+    x = if axis, do: value(tensor), else: {:reshape, value(tensor), [size]}
+    axis = axis || 0
 
     found =
       share(x, fn x ->
-        found = if high, do: last(op, x, axis, keep, size), else: {op, x, axis, keep}
-
-        if is_integer_type(type) do
-          found
-        else
-          share({:isnan, x}, fn nan ->
-            {:where, {:any, nan, [axis], keep}, last(:argmax, nan, axis, keep, size), found}
-          end)
-        end
+        found = if high, do: last(op, x, axis, size), else: {op, x, axis, true}
+        if is_integer_type(type), do: found, else: last_nan(x, axis, size, found)
       end)
 
-    dtype = dtype(out.type)
-
-    if opts[:axis] do
-      {:astype, found, dtype}
-    else
-      {:reshape, {:astype, found, dtype}, Tuple.to_list(out.shape)}
-    end
+    {:reshape, {:astype, found, dtype(out.type)}, Tuple.to_list(out.shape)}
   end
 
-  defp last(op, x, axis, keep, size) do
-    {:subtract, scalar(size - 1, :u32), {op, {:flip, x, [axis]}, axis, keep}}
+  # Whether there is a NaN is asked of the one that was found, which costs less than all of them.
+  defp last_nan(x, axis, size, otherwise) do
+    share({:isnan, x}, fn nan ->
+      share(last(:argmax, nan, axis, size), fn at ->
+        {:where, {:take_along_axis, nan, at, axis}, at, otherwise}
+      end)
+    end)
+  end
+
+  # Both keep the axis.
+  defp last(op, x, axis, size) do
+    {:subtract, scalar(size - 1, :u32), {op, {:flip, x, [axis]}, axis, true}}
   end
 
   defp axes(tensor, opts) do

@@ -5,6 +5,7 @@ use mlx_sys::{mlx_array, mlx_stream};
 use strum::{EnumIter, IntoStaticStr};
 
 use crate::args::Args;
+use crate::device::Device;
 use crate::dtype::Dtype;
 use crate::error::Result;
 use crate::ffi::{self, mlx};
@@ -168,8 +169,8 @@ fn build(op: Op, args: &Args, stream: &StreamHandle) -> Result<Value> {
         Op::Subtract => binary(mlx_sys::mlx_subtract, args, s),
         Op::Multiply => binary(mlx_sys::mlx_multiply, args, s),
         Op::Divide => binary(mlx_sys::mlx_divide, args, s),
-        Op::FloorDivide => divide_integers(mlx_sys::mlx_floor_divide, true, args, s),
-        Op::Remainder => divide_integers(mlx_sys::mlx_remainder, false, args, s),
+        Op::FloorDivide => divide_integers(mlx_sys::mlx_floor_divide, true, args, stream),
+        Op::Remainder => divide_integers(mlx_sys::mlx_remainder, false, args, stream),
         Op::Power => binary(mlx_sys::mlx_power, args, s),
         Op::Maximum => binary(mlx_sys::mlx_maximum, args, s),
         Op::Minimum => binary(mlx_sys::mlx_minimum, args, s),
@@ -300,7 +301,13 @@ fn call(function: Binary, x: &Array, y: &Array, s: Stream) -> Result<Array> {
 /// Integer division by zero and of the least number by -1 end the process on a CPU. Here a
 /// quotient by zero has all bits set and a remainder by zero is the dividend, as in XLA; the least
 /// number divided by -1 wraps to itself.
-fn divide_integers(function: Binary, quotient: bool, args: &Args, s: Stream) -> Result<Array> {
+fn divide_integers(
+    function: Binary,
+    quotient: bool,
+    args: &Args,
+    stream: &StreamHandle,
+) -> Result<Array> {
+    let s = stream.raw();
     let (x, y) = (args.array()?, args.array()?);
     let is_whole = |dtype: Dtype| dtype.is_integer() || dtype == Dtype::Bool;
     if !is_whole(Dtype::of(x)) || !is_whole(Dtype::of(y)) {
@@ -313,11 +320,33 @@ fn divide_integers(function: Binary, quotient: bool, args: &Args, s: Stream) -> 
     };
     let x = mlx!(mlx_astype, x.as_ptr(), common.raw(), s)?;
     let y = mlx!(mlx_astype, y.as_ptr(), common.raw(), s)?;
-    if quotient {
+    let is_narrow = common.size() < 8;
+    if quotient && is_narrow && stream.device() == Device::Cpu {
+        divide_in_f64(args.op, &x, &y, common, s)
+    } else if quotient {
         divide_whole(args.op, &x, &y, common, s)
     } else {
         remainder_whole(args.op, &x, &y, common, s)
     }
+}
+
+/// Up to 32 bits a quotient in f64 never rounds up to the next integer, and no divisor is unsafe.
+/// s64 holds every one, so that the least number divided by -1 wraps.
+fn divide_in_f64(op: &str, x: &Array, y: &Array, dtype: Dtype, s: Stream) -> Result<Array> {
+    let x = mlx!(mlx_astype, x.as_ptr(), Dtype::F64.raw(), s)?;
+    let float = mlx!(mlx_astype, y.as_ptr(), Dtype::F64.raw(), s)?;
+    let quotient = call(mlx_sys::mlx_divide, &x, &float, s)?;
+    let quotient = mlx!(mlx_astype, quotient.as_ptr(), Dtype::S64.raw(), s)?;
+    let quotient = mlx!(mlx_astype, quotient.as_ptr(), dtype.raw(), s)?;
+
+    // All bits set where the divisor is 0, and 0 elsewhere.
+    let unsigned = dtype.unsigned();
+    let one = create::scalar(op, create::Number::Int(1), unsigned)?;
+    let y = mlx!(mlx_view, y.as_ptr(), unsigned.raw(), s)?;
+    let at_least_one = call(mlx_sys::mlx_maximum, &y, &one, s)?;
+    let bits = call(mlx_sys::mlx_subtract, &y, &at_least_one, s)?;
+    let bits = mlx!(mlx_view, bits.as_ptr(), dtype.raw(), s)?;
+    call(mlx_sys::mlx_bitwise_or, &quotient, &bits, s)
 }
 
 /// Divides by the divisor's magnitude, or 1 where that is 0, and gives the sign afterwards: MLX
