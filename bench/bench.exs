@@ -1,5 +1,5 @@
 # The driver of bench/run: rounds in which Emily and Python's mlx take turns, and the tables.
-for file <- ~w(timing peer report ticks figures operations sweep),
+for file <- ~w(timing peer report ticks einsum figures operations sweep),
     do: Code.require_file("#{file}.exs", __DIR__)
 
 {options, rest, invalid} =

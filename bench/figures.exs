@@ -204,7 +204,7 @@ defmodule Bench.Figures do
         collect: true,
         python: "from_binary"
       }
-    ]
+    ] ++ Bench.Einsum.figures(&uniform/1, &eval/1)
   end
 
   defp times(factor), do: {"≤ #{factor} x", fn python -> python * factor end}

@@ -45,6 +45,10 @@ def attention(shape, mask):
     return evaluated(mx.fast.scaled_dot_product_attention, q, k, v, **options)
 
 
+def einsum(equation, *shapes):
+    return evaluated(mx.einsum, equation, *[uniform(*shape) for shape in shapes])
+
+
 def copy_to_fresh_memory():
     """A memcpy into pages that nobody has touched, as a new array of this size takes them."""
     target = mmap.mmap(-1, SIZE)
@@ -79,6 +83,15 @@ FIGURES = {
     "attention causal heads": attention(HEADS, "causal"),
     "attention rows": attention((1, 16, 128, 64), None),
     "attention causal rows": attention((1, 16, 128, 64), "causal"),
+    **{
+        f"einsum {equation}": einsum(equation, *shapes)
+        for equation, shapes in [
+            ("bhid,bhjd->bhij", [HEADS] * 2),
+            ("ij,jk,kl->il", [(256, 16), (16, 256), (256, 16)]),
+            ("abc,ai,bj,ck->ijk", [(48, 48, 48)] + [(48, 16)] * 3),
+            ("ia,ib,ic->abc", [(400, 40)] * 3),
+        ]
+    },
     "dot": evaluated(mx.matmul, M, M),
     "to_binary": (100, lambda: memoryview(LARGE)),
     "from_binary": (1, lambda: mx.array(memoryview(BYTES).cast("f"))),

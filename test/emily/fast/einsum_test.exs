@@ -195,6 +195,27 @@ defmodule Emily.Fast.EinsumTest do
       end
     end
 
+    test "compiled is eager, bit for bit" do
+      key = Nx.Random.key(3) |> Nx.backend_copy(Emily.Backend)
+
+      for {equation, shapes} <- [
+            {"bhid,bhjd->bhij", [{2, 2, 8, 16}, {2, 2, 8, 16}]},
+            {"ij,jk,kl->il", [{16, 8}, {8, 32}, {32, 4}]},
+            {"ab,bc,cd,de,ef,fa", List.duplicate({6, 6}, 6)},
+            {"...iij,j->...", [{3, 8, 8, 5}, {5}]},
+            {"ij,kj->", [{16, 1}, {8, 16}]}
+          ],
+          type <- types() do
+        {operands, _} =
+          Enum.map_reduce(shapes, key, &Nx.Random.normal(&2, 0.0, 1.0, shape: &1, type: type))
+
+        [eager, compiled] =
+          for way <- [:eager, Emily.Compiler], do: einsum(way, equation, operands)
+
+        assert Nx.to_binary(eager) == Nx.to_binary(compiled)
+      end
+    end
+
     test "a traced function closes over tensors" do
       w = Nx.tensor([1.0, 2.0], backend: Nx.BinaryBackend)
 

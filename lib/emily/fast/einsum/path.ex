@@ -38,8 +38,13 @@ defmodule Emily.Fast.Einsum.Path do
     end
   end
 
-  defp size(mask, sizes),
-    do: for({bit, size} <- sizes, (bit &&& mask) != 0, reduce: 1, do: (acc -> acc * size))
+  defp size(mask, sizes), do: size(sizes, mask, 1)
+
+  defp size([{bit, size} | rest], mask, product) when (bit &&& mask) != 0,
+    do: size(rest, mask, product * size)
+
+  defp size([_ | rest], mask, product), do: size(rest, mask, product)
+  defp size([], _mask, product), do: product
 
   # The letters of two sets or more, and those of three or more.
   defp repeated(sets) do
@@ -55,52 +60,52 @@ defmodule Emily.Fast.Einsum.Path do
 
   defp optimal(sets, output, sizes) do
     operands = sets |> Enum.with_index() |> Enum.map(fn {set, i} -> {1 <<< i, set} end)
+    single = Map.new(operands, fn {bit, set} -> {bit, {0, set, []}} end)
     everything = (1 <<< length(sets)) - 1
 
-    # Each set of operands, after those that it is made of: {cost, letters, steps so far, last first}.
+    # For each set of operands, after those that it is made of: the least cost, the letters that it
+    # leaves, and the steps to it, the last one first.
     best =
-      Enum.reduce(1..everything, %{}, fn members, best ->
-        outside =
-          for {bit, set} <- operands,
-              (bit &&& members) == 0,
-              reduce: output,
-              do: (acc -> acc ||| set)
-
-        found =
-          case List.keyfind(operands, members, 0) do
-            {_, set} ->
-              {0, set, []}
-
-            nil ->
-              members
-              |> splits()
-              |> Enum.map(&join(&1, best, outside, sizes))
-              |> Enum.min_by(&elem(&1, 0))
-          end
-
-        Map.put(best, members, found)
-      end)
+      for members <- 1..everything, not is_map_key(single, members), reduce: single do
+        best ->
+          Map.put(
+            best,
+            members,
+            cheapest(members, best, outside(members, operands, output), sizes)
+          )
+      end
 
     {_cost, _letters, steps} = best[everything]
     positions(Enum.reverse(steps), Enum.map(operands, &elem(&1, 0)))
   end
 
-  # The two halves of every split, the first with the lowest member.
-  defp splits(members) do
-    members
-    |> Stream.iterate(&(&1 - 1 &&& members))
-    |> Stream.drop(1)
-    |> Stream.take_while(&(&1 > 0))
-    |> Stream.filter(&((&1 &&& members &&& -members) != 0))
-    |> Enum.map(&{&1, bxor(members, &1)})
+  # The letters that are needed outside of a set of operands.
+  defp outside(members, operands, output) do
+    for {bit, set} <- operands, (bit &&& members) == 0, reduce: output, do: (acc -> acc ||| set)
   end
 
-  defp join({left, right}, best, outside, sizes) do
-    {left_cost, left_letters, left_steps} = best[left]
-    {right_cost, right_letters, right_steps} = best[right]
-    letters = left_letters ||| right_letters
-    cost = left_cost + right_cost + size(letters, sizes)
+  defp cheapest(members, best, outside, sizes) do
+    lowest = members &&& -members
+
+    {cost, letters, left, right} =
+      members |> bxor(lowest) |> splits(lowest) |> Enum.map(&join(&1, best, sizes)) |> Enum.min()
+
+    {_, _, left_steps} = best[left]
+    {_, _, right_steps} = best[right]
     {cost, letters &&& outside, [{left, right} | right_steps ++ left_steps]}
+  end
+
+  # Every way to leave some of `rest` with `lowest` and some on the other side.
+  defp splits(rest, lowest), do: splits(rest - 1 &&& rest, rest, lowest)
+  defp splits(0, rest, lowest), do: [{lowest, rest}]
+
+  defp splits(some, rest, lowest),
+    do: [{lowest ||| some, bxor(rest, some)} | splits(some - 1 &&& rest, rest, lowest)]
+
+  defp join({left, right}, best, sizes) do
+    %{^left => {left_cost, left_letters, _}, ^right => {right_cost, right_letters, _}} = best
+    letters = left_letters ||| right_letters
+    {left_cost + right_cost + size(letters, sizes), letters, left, right}
   end
 
   # Steps between sets of operands as steps between places.
