@@ -8,6 +8,18 @@ defmodule Emily.MixProject do
 
   @version "0.1.0"
 
+  # What Emily works with. Bumblebee's own requirements are narrower than these.
+  @requirements [
+    nx: ">= 0.11.0 and < 0.14.0",
+    telemetry: "~> 0.4 or ~> 1.0",
+    axon: "~> 0.8",
+    bumblebee: "~> 0.7.0",
+    safetensors: "~> 0.1.3"
+  ]
+
+  @doc "The versions of other packages that Emily works with; some may not be there."
+  def requirements, do: @requirements
+
   def project do
     [
       app: :emily,
@@ -43,7 +55,11 @@ defmodule Emily.MixProject do
   defp elixirc_paths(env) do
     cond do
       not nx?() ->
-        Enum.filter(~w(lib/emily/error.ex lib/emily/native.ex lib/emily/native), &File.exists?/1)
+        Enum.filter(
+          ~w(lib/emily/error.ex lib/emily/native.ex lib/emily/native) ++
+            ~w(lib/emily/doctor.ex lib/emily/doctor lib/mix),
+          &File.exists?/1
+        )
 
       env == :test ->
         ["lib", "test/support"]
@@ -71,14 +87,14 @@ defmodule Emily.MixProject do
   end
 
   defp runtime_deps do
-    nx = if version = env("EMILY_NX"), do: "== #{version}", else: ">= 0.11.0 and < 0.14.0"
-    [{:nx, nx}, {:telemetry, "~> 0.4 or ~> 1.0"}]
+    nx = if version = env("EMILY_NX"), do: "== #{version}", else: @requirements[:nx]
+    [{:nx, nx}, {:telemetry, @requirements[:telemetry]}]
   end
 
   defp development_deps do
     models = [
-      {:bumblebee, "~> 0.7.0", only: [:dev, :test]},
-      {:safetensors, "~> 0.1.3", only: [:dev, :test]}
+      {:bumblebee, @requirements[:bumblebee], only: [:dev, :test]},
+      {:safetensors, @requirements[:safetensors], only: [:dev, :test]}
     ]
 
     [

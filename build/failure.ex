@@ -99,5 +99,10 @@ defmodule Emily.Build.Failure do
     do:
       "Install libclang: `apt install libclang-dev`, `dnf install clang-devel` or `brew install llvm`."
 
+  def install("openblas"),
+    do:
+      "Install OpenBLAS (`apt install libopenblas0-pthread`, `dnf install openblas-threads`, " <>
+        "`pacman -S openblas`), or name its library in EMILY_OPENBLAS."
+
   def install(piece), do: "Install #{piece}."
 end

@@ -2,7 +2,7 @@ defmodule Emily.Build.Openblas do
   @moduledoc false
   # OpenBLAS in the place of the reference BLAS and LAPACK that MLX's Linux wheels bundle.
 
-  alias Emily.Build.{Cache, Command, Mlx}
+  alias Emily.Build.{Cache, Command, Failure, Mlx}
 
   # What libmlx.so takes from BLAS and LAPACK.
   @symbols ~w(cblas_sgemm cblas_dgemm cblas_cgemm) ++
@@ -45,8 +45,8 @@ defmodule Emily.Build.Openblas do
   def warn_missing do
     Mix.shell().error("""
     emily: OpenBLAS is not there: matrix products on the CPU will be about 20 times slower.
-           Install it (`apt install libopenblas0-pthread`, `dnf install openblas-threads`, `pacman -S openblas`)
-           or name its library in EMILY_OPENBLAS, then run `mix compile` again.\
+           #{Failure.install("openblas")}
+           Then run `mix compile` again.\
     """)
   end
 
