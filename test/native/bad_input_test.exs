@@ -252,6 +252,19 @@ defmodule Emily.Native.BadInputTest do
         answered(fn -> numbers(Native.einsum(text, [array])) end)
       end
 
+      # MLX has no more letters for an ellipsis than the equation leaves.
+      [wide] = Native.run([{:full, List.duplicate(1, 60), 1, :f32}])
+      letters = Enum.concat(?a..?z, ?A..?Z)
+      refused(fn -> Native.einsum("...", [wide]) end)
+      refused(fn -> Native.einsum(to_string(letters) <> ". . .", [wide]) end)
+
+      for used <- 1..52 do
+        [x] = Native.run([{:full, List.duplicate(1, 52), 1, :f32}])
+        text = to_string(Enum.take(letters, used)) <> "..."
+        answered(fn -> Native.einsum(text, [x]) end)
+        refused(fn -> Native.einsum(text, [wide]) end)
+      end
+
       refused(fn -> Native.einsum("ij->ji", []) end)
       refused(fn -> Native.einsum("ij->ji", [array | array]) end)
       refused(fn -> Native.einsum("ij,jk->ik", [array, run({:full, [3, 3], 1, :f32})]) end)

@@ -201,7 +201,30 @@ pub(crate) fn einsum(subscripts: &str, operands: &[Array], stream: &StreamHandle
     if operands.is_empty() {
         refuse!("einsum: needs at least one operand")
     }
+    enough_letters(subscripts, operands)?;
     on(stream, || mlx_rs::ops::einsum(subscripts, operands))
+}
+
+/// MLX names the axes of an ellipsis by letters that the equation leaves, without a look at how many
+/// those are, and reads on before the first one.
+fn enough_letters(subscripts: &str, operands: &[Array]) -> Result<()> {
+    let named = |text: &str| text.chars().filter(char::is_ascii_alphabetic).count();
+    let used = ('A'..='z')
+        .filter(|&c| c.is_ascii_alphabetic() && subscripts.contains(c))
+        .count();
+    let text = subscripts.replace(' ', "");
+    let inputs = text.split("->").next().unwrap_or_default();
+    let widest = inputs
+        .split(',')
+        .zip(operands)
+        .filter(|(group, _)| group.contains("..."))
+        .map(|(group, operand)| operand.ndim().saturating_sub(named(group)))
+        .max()
+        .unwrap_or(0);
+    if used + widest > 52 {
+        refuse!("einsum: {subscripts:?} names {used} axes, and {widest} more are too many: there are 52 letters")
+    }
+    Ok(())
 }
 
 /// `{:rms_norm, x, weight, eps}`
