@@ -70,12 +70,13 @@ defmodule Emily.Fast.GradTest do
     end
   end
 
-  defp gradients(kernel, tensors, opts) do
+  defp gradients(kernel, tensors, opts, compiler \\ Nx.Defn.Evaluator) do
     Nx.Defn.jit_apply(
       fn tensors ->
         Nx.Defn.grad(tensors, fn tensors -> loss(kernel, Tuple.to_list(tensors), opts) end)
       end,
-      [List.to_tuple(tensors)]
+      [List.to_tuple(tensors)],
+      compiler: compiler
     )
     |> Tuple.to_list()
   end
@@ -129,15 +130,11 @@ defmodule Emily.Fast.GradTest do
         expected = gradients(kernel, inputs(shapes, :f32, Nx.BinaryBackend), opts)
         Nx.default_backend(Emily.Backend)
 
-        actual =
-          gradients(
-            kernel,
-            inputs(shapes, :f32, Nx.BinaryBackend)
-            |> Enum.map(&Nx.backend_copy(&1, Emily.Backend)),
-            opts
-          )
+        tensors =
+          for t <- inputs(shapes, :f32, Nx.BinaryBackend), do: Nx.backend_copy(t, Emily.Backend)
 
-        for {a, e} <- Enum.zip(actual, expected) do
+        for compiler <- [Nx.Defn.Evaluator, Emily.Compiler],
+            {a, e} <- Enum.zip(gradients(kernel, tensors, opts, compiler), expected) do
           assert_on(Emily.Backend, a)
           # Two f32 computations of some hundred roundings.
           assert_near(a, e, 2.0e-5)
