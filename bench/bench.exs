@@ -36,7 +36,7 @@ Nx.global_default_backend({Emily.Backend, device: device})
 report =
   if options[:sweep] do
     sizes = if options[:sizes], do: Bench.Sweep.sizes(options[:sizes]), else: Bench.Sweep.sizes()
-    Bench.Sweep.report(device, sizes, max(options[:rounds] || 2, 1), only)
+    Bench.Sweep.report(device, sizes, max(options[:rounds] || 3, 1), only)
   else
     Bench.Figures.report(device, max(options[:rounds] || 9, 1), only)
   end

@@ -1,13 +1,15 @@
 defmodule Bench.Sweep do
   @moduledoc false
-  # bench/run --sweep: every operation beside Python's mlx, evaluated one call at a time, and 16
-  # independent calls at once. The second leaves the wakes of threads out, which a single cheap call
-  # consists of.
+  # bench/run --sweep: every operation beside Python's mlx, evaluated one call at a time, and the
+  # cheap ones in 64 independent calls at once. That leaves the wakes of threads out, which a single
+  # cheap call consists of.
 
   alias Bench.{Operations, Peer, Timing}
 
   @sizes [1_000, 100_000, 10_000_000]
-  @batch 16
+  @batch 64
+  # Nanoseconds beside which a wake is nothing.
+  @cheap 2_000_000
   # The outputs of a batch of these would fill the memory, and a wake is nothing beside them.
   @largest_batch 100_000
   @limits %{warm_up: 1, warm_up_ms: 10, samples: 3, budget_ms: 15}
@@ -43,22 +45,27 @@ defmodule Bench.Sweep do
         times ->
           inputs = Operations.inputs(size)
           # The first calls of a size take fresh memory from the system.
-          turn(%{}, hd(rows), size, hd(Enum.reverse(counts(size))), inputs, peer)
+          turn(%{}, hd(rows), size, List.last(counts(size)), inputs, peer)
 
-          for round <- 1..rounds,
-              row <- rows,
-              size <= row.most,
-              count <- counts(size),
-              reduce: times do
+          for round <- 1..rounds(size, rounds), row <- rows, size <= row.most, reduce: times do
             times ->
-              IO.write(:stderr, "\r#{size} elements, round #{round} of #{rounds} ")
-              turn(times, row, size, count, inputs, peer)
+              IO.write(:stderr, "\r#{size} elements, round #{round} ")
+
+              Enum.reduce_while(counts(size), times, fn count, times ->
+                times = turn(times, row, size, count, inputs, peer)
+                {_, python} = hd(times[{row.at, size, count}])
+                {if(python < @cheap, do: :cont, else: :halt), times}
+              end)
           end
       end
 
     IO.write(:stderr, "\r")
     {Enum.map(rows, &Map.put(&1, :times, times(times, &1))), Peer.facts(peer)}
   end
+
+  # The largest calls take long, and vary less.
+  defp rounds(size, rounds) when size > @largest_batch, do: max(div(rounds, 3), 1)
+  defp rounds(_size, rounds), do: rounds
 
   defp counts(size) when size > @largest_batch, do: [1]
   defp counts(_size), do: [1, @batch]
@@ -108,11 +115,14 @@ defmodule Bench.Sweep do
 
     lines =
       for row <- rows do
-        ["`#{row.nx}`", "`#{row.mx}`"] ++ Enum.flat_map(sizes, &cells(row, &1)) ++ [why(row)]
+        [code(row.nx), code(row.mx)] ++ Enum.flat_map(sizes, &cells(row, &1)) ++ [why(row)]
       end
 
     Bench.Report.table(heads, Enum.map(lines, &Bench.Report.row/1))
   end
+
+  # A bar would end the cell.
+  defp code(text), do: "`#{String.replace(text, "|", "\\|")}`"
 
   defp exponent(size), do: "1e#{size |> :math.log10() |> round()}"
 
