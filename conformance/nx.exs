@@ -3,6 +3,7 @@
 #   --doctests   the doctests only
 #   --write      writes the table of what runs into guides/conformance.md
 #   --compiled   runs every defn by Emily.Compiler rather than by Nx.Defn.Evaluator
+#   --binary     runs on Nx.BinaryBackend, to compare CPU time and memory
 #   --excluded   runs what is excluded instead, to find exclusions that are needed no more
 
 for file <- ~w(equality load exclusions report), do: Code.require_file("#{file}.exs", __DIR__)
@@ -10,7 +11,13 @@ alias Emily.Conformance.{Equality, Exclusions, Load, Report}
 
 {options, []} =
   OptionParser.parse!(System.argv(),
-    strict: [doctests: :boolean, write: :boolean, excluded: :boolean, compiled: :boolean]
+    strict: [
+      doctests: :boolean,
+      write: :boolean,
+      compiled: :boolean,
+      binary: :boolean,
+      excluded: :boolean
+    ]
   )
 
 {:ok, _} = Equality.start()
@@ -22,7 +29,7 @@ files = if options[:doctests], do: [], else: Load.files(nx, options[:compiled] |
 modules = doctests ++ files
 
 # After loading, since a tensor in a module's attribute must be a plain term.
-Nx.global_default_backend(Emily.Backend)
+Nx.global_default_backend(if options[:binary], do: Nx.BinaryBackend, else: Emily.Backend)
 Application.put_env(:emily, :add_backend_on_inspect, false)
 if options[:compiled], do: Nx.Defn.global_default_options(compiler: Emily.Compiler)
 Application.put_env(:emily, :check_bounds, true)
@@ -37,14 +44,19 @@ else
   ExUnit.configure(exclude: [:distributed | filters])
 end
 
+# The compilation of the tests is not what is measured.
+Report.forget_peak_memory()
+{cpu_before, _} = :erlang.statistics(:runtime)
 result = File.cd!(nx, &ExUnit.run/0)
+{cpu_after, _} = :erlang.statistics(:runtime)
+IO.puts("#{(cpu_after - cpu_before) / 1000} s of CPU time#{Report.peak_memory()}.")
 IO.puts("#{Equality.last_digits()} comparisons hold to the last digit of f32 only.")
 IO.puts("#{Emily.Fallback.count()} operations left MLX.")
 if result.failures > 0 and not (options[:excluded] || false), do: System.halt(1)
 
 # The guide's table is of the version that a user gets without asking for another.
 if files != [] and System.get_env("EMILY_NX") in [nil, ""] and
-     not (options[:excluded] || options[:compiled] || false) do
+     not (options[:excluded] || options[:compiled] || options[:binary] || false) do
   if options[:write], do: Report.write(modules, excluded)
 
   unless Report.written?(modules, excluded) do

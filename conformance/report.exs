@@ -8,6 +8,19 @@ defmodule Emily.Conformance.Report do
   @first "<!-- Written by mix test.nx --write -->\n"
   @last "<!-- The end of what mix test.nx writes -->\n"
 
+  @doc "From here on `peak_memory/0` counts anew."
+  def forget_peak_memory, do: File.write("/proc/self/clear_refs", "5")
+
+  @doc "The most memory that the process has had, where Linux tells it."
+  def peak_memory do
+    with {:ok, status} <- File.read("/proc/self/status"),
+         [_, kilobytes] <- Regex.run(~r/^VmHWM:\s*(\d+) kB$/m, status) do
+      ", #{div(String.to_integer(kilobytes), 1024)} MiB of memory at most"
+    else
+      _ -> ""
+    end
+  end
+
   @doc "Writes the table into the guide."
   def write(modules, excluded) do
     [before, _, rest] = parts()
