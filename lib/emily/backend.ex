@@ -173,14 +173,48 @@ defmodule Emily.Backend do
     slice(out, tensor, starts, lengths, Enum.map(lengths, fn _ -> 1 end))
   end
 
+  ## Pointers
+
   @impl true
-  def from_pointer(_pointer, _type, _shape, _backend_opts, _opts) do
-    raise ArgumentError, "Emily.Backend does not make tensors from pointers"
+  def to_pointer(%T{data: %B{ref: ref}}, opts) do
+    opts = Keyword.validate!(opts, mode: :local)
+    check_kind(:to_pointer, opts[:mode])
+    %Nx.Pointer{kind: :local, address: Native.address(ref), data_size: Native.nbytes(ref)}
   end
 
   @impl true
-  def to_pointer(_tensor, _opts) do
-    raise ArgumentError, "Emily.Backend does not give out pointers to its tensors"
+  def from_pointer(%Nx.Pointer{} = pointer, type, shape, backend_opts, opts) do
+    opts = Keyword.validate!(opts, [:names])
+    device = device(Keyword.validate!(backend_opts, [:device]))
+    refuse_f64(type, device)
+    check_kind(:from_pointer, pointer.kind)
+    dtype = Lower.dtype(type)
+    size = Tuple.product(shape) * div(elem(type, 1), 8)
+
+    if pointer.data_size not in [nil, size] do
+      raise ArgumentError,
+            "Nx.from_pointer: shape #{inspect(shape)} of type #{Nx.Type.to_string(type)} takes " <>
+              "#{size} bytes, the pointer's data_size is #{inspect(pointer.data_size)}"
+    end
+
+    ref = Native.from_address(pointer.address, shape, dtype, device)
+    %{Nx.template(shape, type, names: opts[:names]) | data: %B{ref: ref, device: device}}
+  end
+
+  def from_pointer(other, _type, _shape, _backend_opts, _opts) do
+    raise ArgumentError, "Nx.from_pointer: expected a %Nx.Pointer{}, got: #{inspect(other)}"
+  end
+
+  defp check_kind(_function, :local), do: :ok
+
+  defp check_kind(function, :ipc) do
+    raise ArgumentError,
+          "Nx.#{function}: Emily.Backend has no :ipc handles, since MLX's memory cannot be shared " <>
+            "with another process; use :local, or send Nx.to_binary/1 or Nx.serialize/1"
+  end
+
+  defp check_kind(function, other) do
+    raise ArgumentError, "Nx.#{function}: expected :local or :ipc, got: #{inspect(other)}"
   end
 
   @impl true

@@ -199,6 +199,61 @@ defmodule Emily.Native do
   end
 
   @doc """
+  The address of the array's bytes, row-major, computed where they are not yet.
+
+  It is that of the array's own memory, which must not be written to, and stays as long as the array
+  is referred to. Of an array in another order, such as a transposed view, it is that of a copy, which
+  stays as long.
+
+      iex> [x] = Emily.Native.run([{:full, [2], 7, :u8}])
+      iex> address = Emily.Native.address(x)
+      iex> address == Emily.Native.address(x)
+      true
+  """
+  @spec address(array()) :: pos_integer()
+  def address(array) do
+    tag = make_ref()
+
+    case Nif.address(array, tag) do
+      address when is_integer(address) -> address
+      :queued -> await(tag)
+      :full -> again(fn -> address(array) end)
+    end
+  end
+
+  @doc """
+  An array from its bytes at an address of this process, row-major, in the machine's byte order. The
+  bytes are copied.
+
+  Raises `ArgumentError` where they cannot be read, whatever the address. Memory that is mapped may be
+  read whoever it belongs to.
+
+      iex> [x] = Emily.Native.run([{:arange, 0, 6, 1, :u8}])
+      iex> y = Emily.Native.from_address(Emily.Native.address(x), {2, 3}, :u8)
+      iex> {Emily.Native.shape(y), Emily.Native.to_binary(y)}
+      {{2, 3}, <<0, 1, 2, 3, 4, 5>>}
+      iex> Emily.Native.from_address(1, {2, 3}, :u8)
+      ** (ArgumentError) from_address: 6 bytes at 0x1 cannot be read: Bad address (os error 14) at 0x1
+  """
+  @spec from_address(non_neg_integer(), tuple() | [pos_integer()], dtype(), device()) :: array()
+  def from_address(address, shape, dtype, device \\ default_device())
+
+  def from_address(address, shape, dtype, device) when is_tuple(shape),
+    do: from_address(address, Tuple.to_list(shape), dtype, device)
+
+  def from_address(address, shape, dtype, device)
+      when address in 0..0xFFFFFFFFFFFFFFFF and is_list(shape) do
+    collect_garbage()
+    Nif.from_address(address, sizes("from_address", shape), dtype, device)
+  end
+
+  def from_address(address, shape, _dtype, _device) do
+    raise ArgumentError,
+          "from_address: expected an address of 0..2^64-1 and a shape, got " <>
+            "#{inspect(address)} and #{inspect(shape)}"
+  end
+
+  @doc """
   The array's one element: a number, `:nan`, `:infinity`, `:neg_infinity`, or `{re, im}`.
 
       iex> [x] = Emily.Native.run([{:sum, {:arange, 0, 5, 1, :s32}, [0], false}])

@@ -88,11 +88,6 @@ defmodule Emily.BackendTest do
       end
     end
 
-    test "pointers are refused" do
-      x = Nx.tensor([1], backend: Emily.Backend)
-      assert_raise ArgumentError, ~r/pointers/, fn -> Nx.to_pointer(x) end
-    end
-
     test "tensors of other backends and numbers take part" do
       x = Nx.tensor([1, 2], backend: Emily.Backend)
       assert_equal(Nx.add(x, 1), Nx.tensor([2, 3]))
@@ -162,7 +157,7 @@ defmodule Emily.BackendTest do
           end
         end,
         max_concurrency: 100,
-        timeout: 60_000
+        timeout: :infinity
       )
       |> Enum.each(fn {:ok, _} -> :ok end)
     end
@@ -172,7 +167,8 @@ defmodule Emily.BackendTest do
 
       1..50
       |> Task.async_stream(fn n -> x |> Nx.add(n) |> Nx.sum() |> Nx.to_number() end,
-        max_concurrency: 50
+        max_concurrency: 50,
+        timeout: :infinity
       )
       |> Enum.with_index(1)
       |> Enum.each(fn {{:ok, sum}, n} -> assert sum == 4950 + 100 * (50 + n) end)

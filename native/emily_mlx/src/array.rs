@@ -1,6 +1,7 @@
 //! An array that many threads hold.
 
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::OnceLock;
 
 use mlx_rs::Array;
 
@@ -24,6 +25,8 @@ pub struct SharedArray {
     /// while it is computed.
     linalg: AtomicBool,
     evaluated: AtomicBool,
+    /// A copy in row-major order whose address was given out.
+    pinned: OnceLock<Array>,
 }
 
 // SAFETY: an array's shape and type never change, and building on it copies a counted pointer.
@@ -40,6 +43,7 @@ impl SharedArray {
             depth: AtomicU32::new(0),
             linalg: AtomicBool::new(false),
             evaluated: AtomicBool::new(true),
+            pinned: OnceLock::new(),
         }
     }
 
@@ -51,6 +55,7 @@ impl SharedArray {
             depth: AtomicU32::new(depth),
             linalg: AtomicBool::new(linalg),
             evaluated: AtomicBool::new(false),
+            pinned: OnceLock::new(),
         }
     }
 
@@ -115,12 +120,19 @@ impl SharedArray {
         mlx!(mlx_contiguous, array.as_ptr(), false, self.stream.raw())
     }
 
+    /// Keeps the computed `row_major` of this array as long as the array, for its bytes' address to
+    /// stay; the first that is given stays.
+    pub fn pin(&self, row_major: Array) {
+        self.pinned.get_or_init(|| row_major);
+    }
+
     /// The bytes of a computed array; `None` where they are not in row-major order.
     pub fn bytes(&self) -> Result<Option<&[u8]>> {
         if !self.is_evaluated() {
             refuse!("the array is not computed yet")
         }
-        let (array, bytes) = (self.array(), self.array().nbytes());
+        let array = self.pinned.get().unwrap_or(self.array());
+        let bytes = array.nbytes();
         let mut row_major = false;
         // SAFETY: the handle is live, and no worker changes a computed array.
         ffi::status(|| unsafe {

@@ -84,13 +84,8 @@ fn narrow(op: &str, shape: &[i64]) -> Result<Vec<i32>> {
 /// The file is read, not mapped: who touches a mapped page behind the end of a file that was cut
 /// in the meantime gets SIGBUS, here the file is found too short.
 pub fn from_file(path: &Path, offset: u64, shape: &[i64], dtype: Dtype) -> Result<Array> {
-    let op = "from_file";
-    let shape = narrow(op, shape)?;
-    let (limit, name) = (memory::largest_array(), path.display());
-    let bytes = match checks::shape(op, &shape)?.checked_mul(dtype.size()) {
-        Some(bytes) if bytes <= limit => bytes,
-        _ => refuse!("{op}: shape {shape:?} takes more than the {limit} bytes of memory"),
-    };
+    let (op, name) = ("from_file", path.display());
+    let (shape, bytes) = sized(op, shape, dtype)?;
     let failed = |problem: std::io::Error| Error::Argument(format!("{op}: {name}: {problem}"));
     // Opening a pipe would wait for its other end.
     if !fs::metadata(path).map_err(failed)?.is_file() {
@@ -118,7 +113,16 @@ pub fn from_file(path: &Path, offset: u64, shape: &[i64], dtype: Dtype) -> Resul
     new_data(&data, &shape, dtype)
 }
 
-fn new_data(bytes: &[u8], shape: &[i32], dtype: Dtype) -> Result<Array> {
+/// A shape as MLX has it, and how many bytes it takes; refuses what no memory could hold.
+pub(crate) fn sized(op: &str, shape: &[i64], dtype: Dtype) -> Result<(Vec<i32>, usize)> {
+    let (shape, limit) = (narrow(op, shape)?, memory::largest_array());
+    match checks::shape(op, &shape)?.checked_mul(dtype.size()) {
+        Some(bytes) if bytes <= limit => Ok((shape, bytes)),
+        _ => refuse!("{op}: shape {shape:?} takes more than the {limit} bytes of memory"),
+    }
+}
+
+pub(crate) fn new_data(bytes: &[u8], shape: &[i32], dtype: Dtype) -> Result<Array> {
     let rank = shape.len() as i32;
     ffi::array(|result| {
         // SAFETY: the caller made sure that `bytes` holds as many elements as `shape` says, and

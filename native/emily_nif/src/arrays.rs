@@ -1,4 +1,4 @@
-//! Arrays from binaries and files, and what is known of an array without computing it.
+//! Arrays from binaries, files and addresses, and what is known of an array without computing it.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
@@ -61,6 +61,20 @@ fn from_file<'a>(
     let stream = stream(on)?;
     let path = Path::new(OsStr::from_bytes(&path));
     let array = emily_mlx::from_file(path, offset, &shape, dtype).map_err(raise)?;
+    let shared = SharedArray::computed(array, stream);
+    Ok(ResourceArc::new(ArrayResource(shared)))
+}
+
+#[rustler::nif(schedule = "DirtyIo")]
+fn from_address<'a>(
+    address: u64,
+    shape: Vec<i64>,
+    dtype: Term<'a>,
+    on: Term<'a>,
+) -> NifResult<ArrayRef> {
+    let dtype = named("from_address", dtype)?;
+    let stream = stream(on)?;
+    let array = emily_mlx::from_address(address, &shape, dtype).map_err(raise)?;
     let shared = SharedArray::computed(array, stream);
     Ok(ResourceArc::new(ArrayResource(shared)))
 }

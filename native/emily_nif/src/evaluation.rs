@@ -148,6 +148,47 @@ fn to_binary<'a>(env: Env<'a>, array: Term<'a>, tag: Reference<'a>) -> NifResult
             return Ok(binary.to_term(env));
         }
     }
+    queue_row_major(env, array, tag, |env, copy, source| {
+        let shared = SharedArray::computed(copy, source.0.stream());
+        let resource = ResourceArc::new(ArrayResource(shared));
+        Ok(binary(env, &resource)?.ok_or_else(missing)?.to_term(env))
+    })
+}
+
+/// The address of the bytes of an array that is computed and in row-major order, else `:queued`, and
+/// the message `{tag, {:ok, address}}` follows. It stays as long as the array.
+#[rustler::nif]
+fn address<'a>(env: Env<'a>, array: Term<'a>, tag: Reference<'a>) -> NifResult<Term<'a>> {
+    let array = array_ref(array)?;
+    if array.0.is_evaluated() {
+        if let Some(bytes) = array.0.bytes().map_err(raise)? {
+            return Ok((bytes.as_ptr() as u64).encode(env));
+        }
+    }
+    queue_row_major(env, array, tag, |env, copy, source| {
+        // A row-major array needs no copy, which would only be its own memory again.
+        if source.0.bytes()?.is_none() {
+            source.0.pin(copy);
+        }
+        let bytes = source.0.bytes()?.ok_or_else(missing)?;
+        Ok((bytes.as_ptr() as u64).encode(env))
+    })
+}
+
+fn missing() -> Error {
+    Error::Mlx("the evaluation gave no array".to_owned())
+}
+
+/// Queues the computation of an array and of its elements in row-major order, of which `answer`
+/// makes what the caller gets.
+fn queue_row_major<'a>(
+    env: Env<'a>,
+    array: ArrayRef,
+    tag: Reference<'a>,
+    answer: impl for<'b> FnOnce(Env<'b>, Array, &ArrayRef) -> emily_mlx::Result<Term<'b>>
+        + Send
+        + 'static,
+) -> NifResult<Term<'a>> {
     let row_major = array.0.row_major().map_err(raise)?;
     let caller = Caller::new(env, tag);
     let pid = caller.pid;
@@ -158,27 +199,19 @@ fn to_binary<'a>(env: Env<'a>, array: Term<'a>, tag: Reference<'a>) -> NifResult
         may_fail: array.0.has_linalg(),
         wanted: Box::new(move || is_alive(pid)),
         done: Box::new(move |result| {
-            let copy = result.map(|arrays| {
+            let copy = result.and_then(|arrays| {
                 mark_evaluated(std::slice::from_ref(&source));
-                arrays.into_iter().next_back()
+                arrays.into_iter().next_back().ok_or_else(missing)
             });
             caller.answer(
                 |env| match copy.and_then(|copy| answer(env, copy, &source)) {
-                    Ok(binary) => (ok(), binary).encode(env),
+                    Ok(term) => (ok(), term).encode(env),
                     Err(failure) => error_term(env, failure),
                 },
             )
         }),
     };
     Ok(push(&array.0, job).to_term(env))
-}
-
-fn answer<'a>(env: Env<'a>, copy: Option<Array>, source: &ArrayRef) -> emily_mlx::Result<Term<'a>> {
-    let missing = || Error::Mlx("the evaluation gave no array".to_owned());
-    let shared = SharedArray::computed(copy.ok_or_else(missing)?, source.0.stream());
-    let resource = ResourceArc::new(ArrayResource(shared));
-    let binary = binary(env, &resource)?.ok_or_else(missing)?;
-    Ok(binary.to_term(env))
 }
 
 /// The bytes of a computed array: a small copy, or a binary that keeps the array alive.

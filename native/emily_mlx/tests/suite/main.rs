@@ -5,6 +5,7 @@ mod evaluation;
 mod indices;
 mod integers;
 mod operations;
+mod pointers;
 mod refusals;
 mod support;
 mod system;
