@@ -1,0 +1,37 @@
+defmodule Emily.GGUF.Metadata do
+  @moduledoc false
+  # Metadata of a kind: what a file says is checked where it is used.
+
+  @doc "The value of a key; raises where it is missing or of another kind."
+  def fetch!(gguf, key, kind) do
+    case gguf.metadata do
+      %{^key => value} -> check(gguf, key, kind, value)
+      _ -> fail(gguf, "there is no #{key}")
+    end
+  end
+
+  @doc "The value of a key, or `default` where it is missing."
+  def get(gguf, key, kind, default \\ nil) do
+    case gguf.metadata do
+      %{^key => value} -> check(gguf, key, kind, value)
+      _ -> default
+    end
+  end
+
+  defp check(gguf, key, kind, value) do
+    if kind?(kind, value),
+      do: value,
+      else: fail(gguf, "#{key} is #{inspect(value, limit: 5)}, no #{kind}")
+  end
+
+  defp kind?(:count, value), do: is_integer(value) and value in 0..0x7FFFFFFF
+  defp kind?(:size, value), do: is_integer(value) and value in 1..0x7FFFFFFF
+  defp kind?(:positive, value), do: is_number(value) and value > 0
+  defp kind?(:boolean, value), do: is_boolean(value)
+  defp kind?(:string, value), do: is_binary(value)
+  defp kind?(:strings, value), do: is_list(value) and Enum.all?(value, &is_binary/1)
+  defp kind?(:integers, value), do: is_list(value) and Enum.all?(value, &is_integer/1)
+
+  @spec fail(Emily.GGUF.t(), String.t()) :: no_return()
+  def fail(gguf, problem), do: raise(ArgumentError, "Emily.GGUF: #{gguf.path}: #{problem}")
+end
