@@ -1,0 +1,209 @@
+if Code.ensure_loaded?(Jason) do
+  defmodule Emily.SafetensorsTest do
+    use ExUnit.Case, async: true
+    use ExUnitProperties
+
+    doctest Emily.Safetensors
+
+    @moduletag :tmp_dir
+
+    defp file(folder, header, data) do
+      path = Path.join(folder, "#{System.unique_integer([:positive])}.safetensors")
+      header = if is_binary(header), do: header, else: Jason.encode!(header)
+      File.write!(path, [<<byte_size(header)::64-little>>, header, data])
+      path
+    end
+
+    defp entry(type, shape, first, last),
+      do: %{"dtype" => type, "shape" => shape, "data_offsets" => [first, last]}
+
+    defp refused(folder, header, data, message) do
+      path = file(folder, header, data)
+      error = assert_raise ArgumentError, message, fn -> Emily.Safetensors.read!(path) end
+      assert error.message =~ path
+    end
+
+    # The reference is the package safetensors, on Nx.BinaryBackend.
+    test "gives what the package safetensors gives", %{tmp_dir: folder} do
+      Nx.default_backend(Nx.BinaryBackend)
+      types = [:u8, :u16, :u32, :u64, :s8, :s16, :s32, :s64, :f16, :bf16, :f32, :f64]
+
+      tensors =
+        for type <- types, shape <- [{2, 3}, {4}, {}], into: %{} do
+          {"#{type} #{inspect(shape)}", Nx.iota(shape, type: type)}
+        end
+
+      path = Path.join(folder, "types.safetensors")
+      Safetensors.write!(path, tensors)
+      lazy = Emily.Safetensors.read!(path, device: :cpu)
+      assert Map.keys(lazy) == Map.keys(tensors)
+
+      for {name, %{shape: shape, type: type} = tensor} <- tensors do
+        assert %{shape: ^shape, type: ^type} = lazy[name]
+        read = Nx.to_tensor(lazy[name])
+        assert %Emily.Backend{} = read.data
+        assert {read.shape, read.type, Nx.to_binary(read)} == {shape, type, Nx.to_binary(tensor)}
+      end
+    end
+
+    test "reads booleans as u8 and leaves the metadata out", %{tmp_dir: folder} do
+      header = %{"__metadata__" => %{"format" => "pt"}, "b" => entry("BOOL", [2], 0, 2)}
+      lazy = folder |> file(header, <<1, 0>>) |> Emily.Safetensors.read!()
+      assert Map.keys(lazy) == ["b"]
+      assert Nx.to_list(Nx.to_tensor(lazy["b"])) == [1, 0]
+    end
+
+    test "refuses what is no file of tensors", %{tmp_dir: folder} do
+      assert_raise ArgumentError, ~r/not a regular file/, fn ->
+        Emily.Safetensors.read!(folder)
+      end
+
+      assert_raise File.Error, fn -> Emily.Safetensors.read!(Path.join(folder, "none")) end
+      path = Path.join(folder, "short")
+
+      for bytes <- ["", "1234567"] do
+        File.write!(path, bytes)
+        message = ~r/ends within the length/
+        assert_raise ArgumentError, message, fn -> Emily.Safetensors.read!(path) end
+      end
+
+      File.write!(path, <<100_000_001::64-little>>)
+      assert_raise ArgumentError, ~r/at most 100000000/, fn -> Emily.Safetensors.read!(path) end
+      File.write!(path, <<50::64-little>>)
+
+      assert_raise ArgumentError, ~r/ends within its header/, fn ->
+        Emily.Safetensors.read!(path)
+      end
+
+      refused(folder, "{", <<>>, ~r/no JSON/)
+      refused(folder, <<"{\"", 0xFF, "\":1}">>, <<>>, ~r/no JSON/)
+      refused(folder, "[]", <<>>, ~r/no object of tensors/)
+      refused(folder, String.duplicate("[", 1_000_000), <<>>, ~r/no object of tensors/)
+
+      refused(
+        folder,
+        ~s({"a":#{String.duplicate("1", 1_000_000)}}),
+        <<>>,
+        ~r/no object of tensors/
+      )
+
+      twice = ~s({"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]},"a":{}})
+      refused(folder, twice, <<0>>, ~r/"a" stands twice/)
+    end
+
+    test "refuses what is no tensor", %{tmp_dir: folder} do
+      for value <- [1, %{}, %{"dtype" => "U8"}, %{entry("U8", [1], 0, 1) | "data_offsets" => [0]}] do
+        refused(folder, %{"a" => value}, <<0>>, ~r/"a" has no dtype, shape and data_offsets/)
+      end
+
+      refused(folder, %{"a" => entry("U8", [1.0], 0, 1)}, <<0>>, ~r/has no dtype/)
+      refused(folder, %{"a" => entry("F8_E4M3", [1], 0, 1)}, <<0>>, ~r/the type "F8_E4M3"/)
+      refused(folder, %{"a" => entry("U8", [0], 0, 0)}, <<0>>, ~r/the shape \[0\]/)
+      refused(folder, %{"a" => entry("U8", [-1, -1], 0, 1)}, <<0>>, ~r/the shape/)
+      refused(folder, %{"a" => entry("U8", [2], 0, 2)}, <<0>>, ~r/beyond the file's end/)
+      refused(folder, %{"a" => entry("U8", [1], -1, 0)}, <<0>>, ~r/beyond the file's end/)
+
+      refused(
+        folder,
+        %{"a" => entry("U8", [2], 0, 1)},
+        <<0>>,
+        ~r/1 bytes, not those of its shape/
+      )
+
+      most = 0x7FFFFFFF
+
+      refused(
+        folder,
+        %{"a" => entry("U8", [most, most, most], 0, 1)},
+        <<0>>,
+        ~r/not those of its/
+      )
+
+      two = %{"a" => entry("U8", [2], 0, 2), "b" => entry("U8", [2], 1, 3)}
+      refused(folder, two, <<0, 0, 0>>, ~r/"a" and "b" overlap/)
+    end
+
+    test "raises where the file is cut off after it was opened", %{tmp_dir: folder} do
+      path = file(folder, %{"a" => entry("U8", [2], 0, 2)}, <<1, 2>>)
+      %{"a" => lazy} = Emily.Safetensors.read!(path)
+      File.write!(path, "")
+      assert_raise ArgumentError, ~r/beyond its 0 bytes/, fn -> Nx.to_tensor(lazy) end
+    end
+
+    property "a damaged file is refused or read", %{tmp_dir: folder} do
+      header = %{"a" => entry("F32", [2, 2], 0, 16), "b" => entry("I64", [1], 16, 24)}
+      bytes = folder |> file(header, <<0::192>>) |> File.read!()
+      path = Path.join(folder, "damaged")
+      place = integer(0..(byte_size(bytes) - 1))
+
+      check all(
+              changes <- list_of({place, integer(0..255)}, max_length: 3),
+              cut <- one_of([constant(byte_size(bytes)), place]),
+              max_runs: 500
+            ) do
+        damaged =
+          for {at, byte} <- changes, reduce: bytes do
+            bytes ->
+              <<head::binary-size(at), _, tail::binary>> = bytes
+              <<head::binary, byte, tail::binary>>
+          end
+
+        File.write!(path, binary_part(damaged, 0, cut))
+
+        try do
+          for {_, lazy} <- Emily.Safetensors.read!(path), do: Nx.to_tensor(lazy)
+        rescue
+          error in ArgumentError -> assert error.message =~ path
+        end
+      end
+    end
+
+    if Code.ensure_loaded?(Bumblebee) do
+      Code.require_file("../../examples/support/demo.ex", __DIR__)
+
+      describe "load_model" do
+        test "gives the parameters of Bumblebee.load_model" do
+          dir = Demo.model_dir!()
+          {:ok, expected} = Bumblebee.load_model({:local, dir}, backend: Nx.BinaryBackend)
+          {:ok, loaded} = Emily.Safetensors.load_model(dir)
+          assert loaded.spec == expected.spec
+          assert Map.keys(loaded.params.data) == Map.keys(expected.params.data)
+
+          for {layer, params} <- expected.params.data, {name, tensor} <- params do
+            actual = loaded.params.data[layer][name]
+            assert %Emily.Backend{} = actual.data
+            assert {actual.shape, actual.type} == {tensor.shape, tensor.type}
+            assert Nx.to_binary(actual) == Nx.to_binary(tensor)
+          end
+
+          {:ok, half} = Emily.Safetensors.load_model(dir, type: :f16)
+          %{"kernel" => kernel} = half.params.data["embedder.token_embedding"]
+          assert kernel.type == {:f, 16}
+        end
+
+        test "reads the files of an index", %{tmp_dir: folder} do
+          dir = Demo.model_dir!()
+          {:ok, expected} = Emily.Safetensors.load_model(dir)
+          File.cp!(Path.join(dir, "config.json"), Path.join(folder, "config.json"))
+          File.cp!(Path.join(dir, "model.safetensors"), Path.join(folder, "model-1.safetensors"))
+          index = Path.join(folder, "model.safetensors.index.json")
+          File.write!(index, ~s({"weight_map":{"a":"model-1.safetensors"}}))
+          {:ok, loaded} = Emily.Safetensors.load_model(folder)
+
+          [a, b] =
+            for model <- [loaded, expected], do: model.params.data["pooler.output"]["kernel"]
+
+          assert Nx.to_binary(a) == Nx.to_binary(b)
+
+          for {map, message} <- [
+                {~s({"weight_map":{"a":"../x.safetensors"}}), ~r/no file's name/},
+                {~s({"weights":{}}), ~r/no weight_map/}
+              ] do
+            File.write!(index, map)
+            assert_raise ArgumentError, message, fn -> Emily.Safetensors.load_model(folder) end
+          end
+        end
+      end
+    end
+  end
+end
