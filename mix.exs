@@ -88,14 +88,14 @@ defmodule Emily.MixProject do
 
   defp runtime_deps do
     nx = if version = env("EMILY_NX"), do: "== #{version}", else: @requirements[:nx]
-    [{:nx, nx}, {:telemetry, @requirements[:telemetry]}]
+    # Where these are, what needs them is compiled: loading of models for Bumblebee, and of JSON.
+    models = if models?(), do: [{:bumblebee, @requirements[:bumblebee], optional: true}], else: []
+    json = [{:jason, "~> 1.4", optional: true}]
+    [{:nx, nx}, {:telemetry, @requirements[:telemetry]}] ++ json ++ models
   end
 
   defp development_deps do
-    models = [
-      {:bumblebee, @requirements[:bumblebee], only: [:dev, :test]},
-      {:safetensors, @requirements[:safetensors], only: [:dev, :test]}
-    ]
+    models = [{:safetensors, @requirements[:safetensors], only: [:dev, :test]}]
 
     [
       {:stream_data, "~> 1.1", only: [:dev, :test]},
