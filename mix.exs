@@ -14,6 +14,7 @@ defmodule Emily.MixProject do
     telemetry: "~> 0.4 or ~> 1.0",
     axon: "~> 0.8",
     bumblebee: "~> 0.7.0",
+    jason: "~> 1.4",
     safetensors: "~> 0.1.3"
   ]
 
@@ -90,7 +91,7 @@ defmodule Emily.MixProject do
     nx = if version = env("EMILY_NX"), do: "== #{version}", else: @requirements[:nx]
     # Where these are, what needs them is compiled: loading of models for Bumblebee, and of JSON.
     models = if models?(), do: [{:bumblebee, @requirements[:bumblebee], optional: true}], else: []
-    json = [{:jason, "~> 1.4", optional: true}]
+    json = [{:jason, @requirements[:jason], optional: true}]
     [{:nx, nx}, {:telemetry, @requirements[:telemetry]}] ++ json ++ models
   end
 
