@@ -445,18 +445,19 @@ defmodule Emily.Backend do
     do: %{tensor | data: %B{ref: operand, device: device}}
 
   @doc false
-  # The array of a tensor of any backend.
+  # The array of a tensor of any backend, whose vectorised axes lead.
   def array(%T{data: %B{device: device, ref: ref}}, device), do: ref
 
   def array(%T{data: %B{}} = tensor, device),
     do: operand(backend_copy(tensor, B, device: device), device)
 
-  def array(%T{} = tensor, device), do: tensor |> move(device) |> array(device)
+  def array(%T{} = tensor, device),
+    do: tensor |> Nx.devectorize() |> move(device) |> array(device)
 
   @doc false
   # The array of a tensor, or its number as an expression.
   def operand(%T{data: %B{}} = tensor, device), do: array(tensor, device)
-  def operand(%T{} = tensor, device), do: own_tensor(tensor, device).data.ref
+  def operand(%T{} = tensor, device), do: own_tensor(Nx.devectorize(tensor), device).data.ref
 
   defp own([%T{} = tensor | rest], device), do: [own_tensor(tensor, device) | own(rest, device)]
 

@@ -137,7 +137,7 @@ defmodule Emily.Compiler.Builder do
     out = template(node, default)
 
     if Bounds.checked?(block) do
-      eager = fn arguments -> Emily.Backend.block(block, out, arguments, callback) end
+      eager = &apply(Emily.Backend, :block, [block, out, &1, callback])
       call(Calls.eager(eager, arguments), Calls.tensors(arguments), node, state)
     else
       lower(block, node, arguments, default, state, fn -> Lower.block(block, out, arguments) end)
@@ -278,13 +278,22 @@ defmodule Emily.Compiler.Builder do
         {call, state} = numbered(Calls.hook(expr, name, callback), operands, 0, state)
         add(state, [{unique(), call}])
 
-      Tree.has_hooks?(expr, Map.new(state.hooks, &{&1, true})) ->
-        {_, state} = operands(expr, state)
-        state
-
       true ->
-        state
+        unheard(expr, state)
     end
+  end
+
+  # A hook without a function: what it would see may have hooks within.
+  Code.ensure_loaded!(Tree)
+
+  if function_exported?(Tree, :has_hooks?, 2) do
+    defp unheard(expr, state) do
+      if Tree.has_hooks?(expr, Map.new(state.hooks, &{&1, true})),
+        do: expr |> operands(state) |> elem(1),
+        else: state
+    end
+  else
+    defp unheard(expr, state), do: expr |> operands(state) |> elem(1)
   end
 
   defp hook_of(expr, {:fn, callback}), do: %{expr: expr, name: nil, callback: callback}

@@ -1,0 +1,264 @@
+defmodule Emily.Compiler.HooksTest do
+  # Hooks of a compiled function: which run, in which order, with what, and what happens when they raise.
+  use Emily.CompilerCase, async: true
+
+  import Nx.Defn
+
+  # Hooks run in the calling process.
+  deftransformp tell(x, mark) do
+    Nx.Defn.Kernel.hook(x, fn seen -> send(self(), {mark, seen}) end)
+  end
+
+  defp marks, do: for({mark, _seen} <- mailbox(), do: mark)
+
+  # Where values depend on one another, Nx sets the order.
+  defn chain(x) do
+    x = tell(x + 1, :first)
+    x = tell(x * 2, :second)
+    {x, y} = tell({x, x - 1}, :third)
+    tell(x - y, :fourth)
+  end
+
+  test "run in the order of what they see, with its values and containers" do
+    assert_equal(compiled(&chain/1, [3]), Nx.tensor(1))
+    assert [{:first, a}, {:second, b}, {:third, {c, d}}, {:fourth, e}] = mailbox()
+
+    for {seen, number} <- [{a, 4}, {b, 8}, {c, 8}, {d, 7}, {e, 1}],
+        do: assert_equal(seen, Nx.tensor(number))
+  end
+
+  test "run as often and in the same order as Nx's evaluator's" do
+    for fun <- [&chain/1, &diamond/1, &unread/1] do
+      evaluated(fun, [3])
+      expected = mailbox()
+      compiled(fun, [3])
+      assert numbers_of(mailbox()) == numbers_of(expected)
+    end
+  end
+
+  defp numbers_of(messages) do
+    for {mark, seen} <- messages,
+        do: {mark, for(t <- Nx.Defn.Composite.flatten_list([seen]), do: Nx.to_flat_list(t))}
+  end
+
+  defn diamond(x) do
+    a = tell(x + 1, :top)
+    {tell(a * 2, :left), tell(a * 3, :right), a}
+  end
+
+  # What the first hook sees, no result needs.
+  defn unread(x) do
+    {token, _} = tokens(x)
+    attached(token, x + 1)
+  end
+
+  deftransformp tokens(x) do
+    tell = fn mark -> fn seen -> send(self(), {mark, seen}) end end
+    kernel = Nx.Defn.Kernel
+    # Nx 0.13 deprecates tokens.
+    token = apply(kernel, :create_token, [])
+    {token, _} = apply(kernel, :hook_token, [token, Nx.multiply(x, 5), :five, tell.(:five)])
+    {token, _} = apply(kernel, :hook_token, [token, Nx.multiply(x, 6), tell.(:six)])
+    apply(kernel, :hook_token, [token, Nx.multiply(x, 7), :seven, tell.(:seven)])
+  end
+
+  deftransformp(attached(token, x), do: apply(Nx.Defn.Kernel, :attach_token, [token, x]))
+
+  defn named(x) do
+    a = hook(x + 1, :plain)
+    b = hook(a * 2, :own, &said/1)
+    hook(b, :other)
+  end
+
+  deftransform said(t) do
+    send(self(), {:own, t})
+  end
+
+  test "named ones run where the caller has functions for them" do
+    assert_equal(compiled(&named/1, [1]), Nx.tensor(4))
+    assert [{:own, four}] = mailbox()
+    assert_equal(four, Nx.tensor(4))
+
+    hooks = %{
+      plain: fn t -> send(self(), {:plain, t}) end,
+      own: fn t -> send(self(), {:overridden, t}) end,
+      unknown: fn _ -> flunk("there is no such hook") end
+    }
+
+    assert_equal(compiled(&named/1, [1], hooks: hooks), Nx.tensor(4))
+    assert [{:plain, two}, {:overridden, four}] = mailbox()
+    assert_equal(two, Nx.tensor(2))
+    assert_equal(four, Nx.tensor(4))
+  end
+
+  test "the same program takes other functions for the same names" do
+    for mark <- [:a, :b] do
+      hooks = %{plain: fn t -> send(self(), {mark, t}) end}
+      compiled(&named/1, [1], hooks: hooks)
+      assert marks() == [mark, :own]
+    end
+
+    compiled(&named/1, [1])
+    assert marks() == [:own]
+  end
+
+  defn counting(n) do
+    {_, sum} =
+      while {i = 0, sum = 0}, i < 5 do
+        {tell(i + 1, :iteration), sum + i}
+      end
+
+    tell(sum + n, :sum)
+  end
+
+  test "in a loop run once an iteration, each with its own value" do
+    assert_equal(compiled(&counting/1, [100]), Nx.tensor(110))
+    seen = for {mark, t} <- mailbox(), do: {mark, Nx.to_number(t)}
+    assert seen == for(n <- 1..5, do: {:iteration, n}) ++ [sum: 110]
+  end
+
+  defn streaming(x) do
+    {x, _} =
+      while {x, i = 0}, i < 20 do
+        {x, i} = hook({x + 1, i + 1}, :step)
+        {x, i}
+      end
+
+    x
+  end
+
+  # The hook lets an iteration go on only when it was seen from outside, so the call cannot end before.
+  test "in a loop reach others while it runs" do
+    test = self()
+
+    seen = fn {_x, i} ->
+      send(test, {:at, Nx.to_number(i), self()})
+
+      receive do
+        :go_on -> :ok
+      end
+    end
+
+    task = Task.async(fn -> compiled(&streaming/1, [Nx.tensor([0, 1])], hooks: %{step: seen}) end)
+
+    for n <- 1..20 do
+      assert_receive {:at, ^n, pid}
+      assert Process.alive?(task.pid)
+      send(pid, :go_on)
+    end
+
+    assert_equal(Task.await(task, :infinity), Nx.tensor([20, 21]))
+  end
+
+  test "one that raises ends the call, leaves no message, and the next call works" do
+    for {kind, raising} <- [
+          error: fn -> raise ArithmeticError, "as a hook does" end,
+          throw: fn -> throw(:ball) end,
+          exit: fn -> exit(:left) end
+        ] do
+      seen = fn {_x, i} -> if Nx.to_number(i) == 3, do: raising.() end
+
+      caught =
+        try do
+          compiled(&streaming/1, [Nx.tensor([0, 1])], hooks: %{step: seen})
+        catch
+          kind, reason -> {kind, reason}
+        end
+
+      assert {^kind, _reason} = caught
+      assert mailbox() == []
+
+      assert_equal(
+        compiled(&streaming/1, [Nx.tensor([0, 1])], hooks: %{step: fn _ -> :ok end}),
+        Nx.tensor([20, 21])
+      )
+
+      # A late message would have come by now: programs answer before they end.
+      assert mailbox() == []
+    end
+  end
+
+  test "other messages stay in the mailbox, in order" do
+    send(self(), :before)
+    compiled(&counting/1, [0])
+    assert hd(mailbox()) == :before
+  end
+
+  test "a hook may compute, eagerly and compiled" do
+    hooks = %{
+      step: fn {x, i} ->
+        double = compiled(&Nx.multiply(&1, 2), [x])
+        send(self(), {Nx.to_number(i), Nx.to_flat_list(Nx.add(double, 1))})
+      end
+    }
+
+    compiled(&streaming/1, [Nx.tensor([0, 1])], hooks: hooks)
+    assert mailbox() == for(n <- 1..20, do: {n, [2 * n + 1, 2 * n + 3]})
+  end
+
+  defn in_branches(x) do
+    if x > 0 do
+      tell(x, :positive)
+    else
+      {y, _} =
+        while {x, i = 0}, i < 2 do
+          {if(i > 0, do: tell(x - 1, :later), else: tell(x - 2, :first)), i + 1}
+        end
+
+      y
+    end
+  end
+
+  test "in branches in loops run where the branch does" do
+    assert_equal(compiled(&in_branches/1, [0]), Nx.tensor(-3))
+    assert marks() == [:first, :later]
+    assert_equal(compiled(&in_branches/1, [1]), Nx.tensor(1))
+    assert marks() == [:positive]
+  end
+
+  defn telling(x), do: tell(x, :argument)
+  defn telling_sum(x), do: tell(x + 1, :sum)
+
+  # The evaluator shows arguments without their vectorised axes, and cannot compute on vectorised
+  # values in hooks.
+  test "see vectorised values" do
+    x = Nx.vectorize(Nx.tensor([[1, 2], [3, 4]]), :row)
+    evaluated(&telling/1, [x])
+    [{:argument, expected}] = mailbox()
+    compiled(&telling/1, [x])
+    assert [{:argument, seen}] = mailbox()
+    assert_equal(seen, expected)
+
+    compiled(&telling_sum/1, [x])
+    assert [{:sum, seen}] = mailbox()
+    assert_equal(seen, Nx.vectorize(Nx.tensor([[2, 3], [4, 5]]), :row))
+  end
+
+  defn printing(x), do: print_value(x * 2, label: "doubled")
+
+  test "print_value prints" do
+    printed =
+      ExUnit.CaptureIO.capture_io(fn ->
+        assert_equal(compiled(&printing/1, [3]), Nx.tensor(6))
+      end)
+
+    assert printed =~ "doubled"
+    assert printed =~ "6"
+  end
+
+  test "a caller killed in a hook leaves the program to others" do
+    for _ <- 1..3 do
+      test = self()
+      seen = fn _ -> send(test, :in_hook) && Process.sleep(:infinity) end
+
+      {pid, ref} =
+        spawn_monitor(fn -> compiled(&streaming/1, [Nx.tensor([0, 1])], hooks: %{step: seen}) end)
+
+      assert_receive :in_hook
+      Process.exit(pid, :kill)
+      assert_receive {:DOWN, ^ref, :process, ^pid, :killed}
+    end
+
+    assert_equal(compiled(&streaming/1, [Nx.tensor([0, 1])]), Nx.tensor([20, 21]))
+  end
+end
