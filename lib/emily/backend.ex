@@ -47,7 +47,7 @@ defmodule Emily.Backend do
   @type t :: %__MODULE__{ref: reference, device: :cpu | :gpu}
 
   alias Emily.Backend, as: B
-  alias Emily.{Bounds, Fallback, Lower, Native}
+  alias Emily.{Bounds, Fallback, Lower, Native, Telemetry}
   alias Nx.Tensor, as: T
 
   ## Options
@@ -110,13 +110,16 @@ defmodule Emily.Backend do
     size = size(tensor)
 
     if limit >= size do
-      Native.to_binary(ref)
+      read(ref, tensor)
     else
       part = {:slice, {:reshape, ref, [size]}, [0], [limit], [1]}
       [ref] = Native.run([part], device)
-      binary_part(Native.to_binary(ref), 0, limit * div(bits, 8))
+      binary_part(read(ref, tensor), 0, limit * div(bits, 8))
     end
   end
+
+  # An array that is computed already is read in a fraction of the time that an event takes.
+  defp read(ref, tensor), do: Native.to_binary(ref, &Telemetry.evaluation(&1, tensor))
 
   defp size(%T{shape: shape, vectorized_axes: []}), do: Tuple.product(shape)
 
@@ -140,7 +143,7 @@ defmodule Emily.Backend do
   end
 
   def backend_transfer(%T{data: %B{ref: ref}} = tensor, backend, opts) do
-    backend.from_binary(tensor, Native.to_binary(ref), opts)
+    backend.from_binary(tensor, read(ref, tensor), opts)
   end
 
   # The array's memory is freed when the last reference to it is collected.

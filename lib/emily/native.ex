@@ -188,13 +188,17 @@ defmodule Emily.Native do
       <<7, 7>>
   """
   @spec to_binary(array()) :: binary()
-  def to_binary(array) do
+  def to_binary(array), do: to_binary(array, &await/1)
+
+  @doc false
+  # `wait` is called with the tag of the answer where the array is not computed yet, and waits for it.
+  def to_binary(array, wait) do
     tag = make_ref()
 
     case Nif.to_binary(array, tag) do
       binary when is_binary(binary) -> binary
-      :queued -> await(tag)
-      :full -> again(fn -> to_binary(array) end)
+      :queued -> wait.(tag)
+      :full -> again(fn -> to_binary(array, wait) end)
     end
   end
 

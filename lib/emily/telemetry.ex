@@ -2,6 +2,42 @@ defmodule Emily.Telemetry do
   @moduledoc """
   The events that Emily reports through `:telemetry`.
 
+  Durations and times are in native units, as `System.convert_time_unit/3` takes them.
+
+  | event | when |
+  |---|---|
+  | `[:emily, :evaluation]` | a tensor was read that had to be computed or waited for |
+  | `[:emily, :fallback, :start \\| :stop \\| :exception]` | an operation leaves MLX |
+  | `[:emily, :compile, :start \\| :stop \\| :exception]` | `Emily.Compiler` makes a program of a function |
+  | `[:emily, :memory]` | `memory/0` is called |
+
+  ## Evaluation
+
+  Operations are lazy, so the time goes where a tensor is read: into `Nx.to_binary/1`,
+  `Nx.to_number/1`, `inspect/1`, or a transfer to another backend.
+
+  `[:emily, :evaluation]` has the measurements
+
+    * `:duration` - how long the process waited for MLX
+    * `:bytes` - the size of what was read
+
+  and the metadata
+
+    * `:shape`, `:type` - those of the tensor
+    * `:device` - `:cpu` or `:gpu`
+
+  A tensor that is computed already gives no event, nor does one whose evaluation fails.
+
+      iex> :telemetry.attach("doc", [:emily, :evaluation], &Emily.Telemetry.echo/4, self())
+      iex> t = Nx.tensor([1, 2, 3], type: :u8, backend: Emily.Backend)
+      iex> Nx.add(t, 1) |> Nx.to_list()
+      [2, 3, 4]
+      iex> :telemetry.detach("doc")
+      iex> receive do
+      ...>   {[:emily, :evaluation], %{bytes: bytes}, metadata} -> {bytes, metadata.shape, metadata.type}
+      ...> end
+      {3, {3}, {:u, 8}}
+
   ## Fallbacks
 
   An operation that MLX cannot do is computed by `Nx.BinaryBackend`, which is slow. Each time this
@@ -20,18 +56,82 @@ defmodule Emily.Telemetry do
     * `:reason` - why the operation left MLX. In `:exception` events this key holds the exception,
       as `:telemetry.span/3` defines, and `:fallback_reason` holds the reason
 
-  ## Example
+  For instance:
 
-      iex> :telemetry.attach("emily-doc", [:emily, :fallback, :stop], &Emily.Telemetry.echo/4, self())
+      iex> :telemetry.attach("doc", [:emily, :fallback, :stop], &Emily.Telemetry.echo/4, self())
       iex> t = Nx.tensor([1, 2, 3], backend: Emily.Backend)
       iex> Nx.reduce(t, 0, fn x, y -> Nx.subtract(x, y) end) |> Nx.to_number()
       2
-      iex> :telemetry.detach("emily-doc")
-      iex> receive do {[:emily, :fallback, :stop], metadata} -> {metadata.op, metadata.shapes} end
+      iex> :telemetry.detach("doc")
+      iex> receive do {[:emily, :fallback, :stop], _, metadata} -> {metadata.op, metadata.shapes} end
       {:reduce, [{3}, {}]}
+
+  ## Compilation
+
+  `Emily.Compiler` reports a span for each program that it makes, so not where it finds one in its cache:
+
+    * `[:emily, :compile, :start]` - measurements `:monotonic_time`, `:system_time`
+    * `[:emily, :compile, :stop]` - measurements `:monotonic_time`, `:duration`, `:operations` (how
+      many the program has) and `:calls` (how many places of it call back into Elixir: hooks and
+      fallbacks)
+    * `[:emily, :compile, :exception]` - as for fallbacks
+
+  The metadata of all three:
+
+    * `:function` - the function, or what names it
+    * `:device` - the device that it is compiled for
+
+  For instance:
+
+      iex> :telemetry.attach("doc", [:emily, :compile, :stop], &Emily.Telemetry.echo/4, self())
+      iex> fun = fn x -> Nx.sin(Nx.cos(x)) end
+      iex> Nx.Defn.compile(fun, [Nx.template({3}, :f32)], compiler: Emily.Compiler)
+      iex> :telemetry.detach("doc")
+      iex> receive do
+      ...>   {[:emily, :compile, :stop], measurements, %{function: ^fun}} -> measurements.operations
+      ...> end
+      2
+
+  ## Memory
+
+  `[:emily, :memory]` is reported by `memory/0`, which is made to be called now and then, for instance
+  by `:telemetry_poller`:
+
+      {:telemetry_poller, measurements: [{Emily.Telemetry, :memory, []}], period: 10_000}
   """
 
-  @doc "A handler that sends `{event, metadata}` to the process given as its config."
+  @doc """
+  Reports how much memory MLX has, as the event `[:emily, :memory]`.
+
+  Its measurements, in bytes: `:active` in arrays, `:cache` freed and kept for the next arrays, `:peak`
+  the most that was active, and `:limit`. No metadata. See `Emily.Native.memory/0`.
+
+      iex> :telemetry.attach("doc", [:emily, :memory], &Emily.Telemetry.echo/4, self())
+      iex> Emily.Telemetry.memory()
+      :ok
+      iex> :telemetry.detach("doc")
+      iex> receive do {[:emily, :memory], bytes, _} -> bytes |> Map.keys() |> Enum.sort() end
+      [:active, :cache, :limit, :peak]
+  """
+  @spec memory() :: :ok
+  def memory, do: :telemetry.execute([:emily, :memory], Emily.Native.memory(), %{})
+
+  @doc "A handler that sends `{event, measurements, metadata}` to the process given as its config."
   @spec echo([atom], map, map, pid) :: term
-  def echo(event, _measurements, metadata, pid), do: send(pid, {event, metadata})
+  def echo(event, measurements, metadata, pid), do: send(pid, {event, measurements, metadata})
+
+  @doc false
+  # Waits for the answer under a tag of `Emily.Native.to_binary/2` and reports the wait.
+  def evaluation(tag, %Nx.Tensor{shape: shape, type: type, data: %{device: device}}) do
+    start = System.monotonic_time()
+    binary = Emily.Native.await(tag)
+
+    :telemetry.execute(
+      [:emily, :evaluation],
+      %{duration: System.monotonic_time() - start, bytes: byte_size(binary)},
+      %{shape: shape, type: type, device: device}
+    )
+
+    binary
+  end
 end

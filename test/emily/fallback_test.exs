@@ -5,7 +5,6 @@ defmodule Emily.FallbackTest do
   require Logger
 
   doctest Emily.Fallback
-  doctest Emily.Telemetry
 
   defp reduce(x), do: Nx.reduce(x, 0, fn x, acc -> Nx.subtract(acc, x) end)
 
