@@ -138,7 +138,8 @@ defmodule Emily.Fast do
   `x` has rank 3 or more: `{..., positions, head_dim}`. Positions run along axis -2, so a tensor
   `{batch, positions, heads, head_dim}` has to be transposed first. `offset`, a scalar of any
   integer type, is the position of the first row: 0 for a whole prompt, the length of the cache
-  when decoding. The result has the shape and the type of `x`.
+  when decoding. An `offset` of shape `{batch}`, the first axis of `x`, gives each entry of that
+  axis a position of its own. The result has the shape and the type of `x`.
 
   In row `t`, pair `i` of the first `:dims` entries is rotated by the angle
   `(offset + t) * scale * base ** (-2 * i / dims)`; the entries after them stay as they are.
@@ -404,10 +405,10 @@ defmodule Emily.Fast do
   defp rotate(fun, x, offset, freqs, opts, base) do
     offset = tensor!(fun, "offset", offset)
     integer!(fun, "offset", offset)
-    shape!(fun, "offset", offset, {}, "a scalar")
     not_vectorized!(fun, offset: offset)
 
     keeping_axes(fun, x, 3, fn x ->
+      offset!(fun, offset, x)
       dims = dims!(fun, opts[:dims], x)
 
       for table <- freqs do
@@ -426,6 +427,18 @@ defmodule Emily.Fast do
 
       Node.emit(kernel, [x, offset | freqs], like(x))
     end)
+  end
+
+  defp offset!(fun, offset, x) do
+    first = elem(x.shape, 0)
+
+    unless offset.shape in [{}, {first}] do
+      fail!(
+        fun,
+        "expects offset of shape {} (a scalar) or {#{first}} (the first axis of x), " <>
+          "got #{describe(offset)}"
+      )
+    end
   end
 
   defp dims!(fun, dims, x) do

@@ -38,6 +38,21 @@ if Code.ensure_loaded?(Bumblebee) do
       end
     end
 
+    for {name, options} <- [
+          {"in one batch", [compile: [batch_size: 5, sequence_length: 16]]},
+          {"padded on, in rows too", [compile: [batch_size: 8, sequence_length: 40]]},
+          {"compiled as it comes", []}
+        ] do
+      test "MiniLM with FastKernels gives the golden embeddings, #{name}", context do
+        {model, report} = Emily.Bumblebee.FastKernels.apply(context.model, report: true)
+        assert report == %{rewritten: %{attention: 6, layer_norm: 13}, left: %{}}
+        texts = Enum.map(context.golden, & &1["text"])
+        options = unquote(options) ++ [defn_options: [compiler: Emily.Compiler]]
+        embeddings = embed(%{context | model: model}, texts, options)
+        assert_close(embeddings, Enum.map(context.golden, & &1["embedding"]))
+      end
+    end
+
     test "MiniLM gives the golden embeddings one by one", context do
       for %{"text" => text, "embedding" => embedding} <- context.golden do
         assert_close(embed(context, [text], []), [embedding])

@@ -117,6 +117,26 @@ defmodule Emily.FastTest do
         assert_near(Fast.rope(x, 5, dims: 4), expected, 0.0)
       end
 
+      test "an offset for each entry of the first axis", %{backend: backend} do
+        x = numbers({3, 2, 4, 6})
+        freqs = Nx.tensor([1.0, 0.1], backend: Nx.BinaryBackend)
+
+        for rotate <- [
+              &Fast.rope(&1, &2, dims: 4),
+              &Fast.rope_with_freqs(&1, &2, freqs, dims: 4, scale: 0.5)
+            ] do
+          rows = for i <- 0..2, do: rotate.(x[i..i], Enum.at([0, 7, 100], i))
+          right = Nx.concatenate(rows)
+          got = rotate.(x, Nx.tensor([0, 7, 100]))
+          assert_on(backend, got)
+          assert_near(got, right, 1.0e-5)
+
+          # Three axes, and traced.
+          got = Nx.Defn.jit_apply(rotate, [x[[.., 0]], Nx.tensor([0, 7, 100])])
+          assert_near(got, right[[.., 0]], 1.0e-5)
+        end
+      end
+
       test "a table of the geometric progression rotates like the base" do
         x = numbers({1, 2, 16, 8})
         table = Nx.tensor(for(i <- 0..3, do: :math.pow(10_000.0, -i / 4)), type: :f32)

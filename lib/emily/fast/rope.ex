@@ -24,19 +24,25 @@ defmodule Emily.Fast.RoPE do
     |> join(kernel, x)
   end
 
-  # cos and sin of every angle, {positions, dims / 2}.
+  # cos and sin of every angle, {positions, dims / 2}, with an offset for each entry of the first
+  # axis {batch, 1, ..., positions, dims / 2}.
   defp rotation(kernel, x, offset, freqs, type) do
     positions = Nx.axis_size(x, -2)
 
     angles =
       {positions, 1}
       |> Nx.iota(axis: 0, type: type)
-      |> Nx.add(Nx.as_type(offset, type))
+      |> Nx.add(offset |> Nx.as_type(type) |> spread(x))
       |> Nx.multiply(kernel.scale)
       |> Nx.multiply(inverse_frequencies(kernel, freqs, type))
 
     {Nx.cos(angles), Nx.sin(angles)}
   end
+
+  defp spread(%{shape: {}} = offset, _x), do: offset
+
+  defp spread(offset, x),
+    do: Nx.reshape(offset, 1 |> Tuple.duplicate(tuple_size(x.shape)) |> put_elem(0, :auto))
 
   defp inverse_frequencies(%{base: nil}, [freqs], type), do: Nx.as_type(freqs, type)
 

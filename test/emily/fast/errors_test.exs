@@ -132,9 +132,10 @@ defmodule Emily.Fast.ErrorsTest do
         Fast.rope(t({1, 2, 4}), t({}), dims: 4)
       end)
 
-      for shape <- [{1}, {2}] do
+      for shape <- [{1}, {3}, {2, 1}] do
         refuses(
-          "rope/3 expects offset of shape {} (a scalar), got shape #{inspect(shape)} and type s64",
+          "rope/3 expects offset of shape {} (a scalar) or {2} (the first axis of x), " <>
+            "got shape #{inspect(shape)} and type s64",
           fn -> Fast.rope(t({2, 2, 4}), t(shape, :s64), dims: 4) end
         )
       end

@@ -1,0 +1,156 @@
+if Code.ensure_loaded?(Axon) and Code.ensure_loaded?(Bumblebee) do
+  defmodule Emily.Bumblebee.FastKernels do
+    @moduledoc """
+    Puts the fused kernels of `Emily.Fast` into a Bumblebee model.
+
+        {:ok, model_info} = Bumblebee.load_model({:hf, "HuggingFaceTB/SmolLM2-135M-Instruct"})
+        model_info = Emily.Bumblebee.FastKernels.apply(model_info)
+
+    The graph keeps its nodes, names, parameters, inputs and outputs; only what these nodes compute
+    with changes:
+
+    | kind | layers of the model | kernel |
+    |---|---|---|
+    | `:rms_norm` | `Bumblebee.Layers.rms_norm`, `Axon.rms_norm/2` | `Emily.Fast.rms_norm/3` |
+    | `:layer_norm` | `Axon.layer_norm/2`, ModernBERT's without a bias | `Emily.Fast.layer_norm/4` |
+    | `:rope` | `Bumblebee.Layers.rotary_embedding` | `Emily.Fast.rope_with_freqs/4` |
+    | `:attention` | `Bumblebee.Layers.attention` | `Emily.Fast.scaled_dot_product_attention/4` and `..._with_mask/5` |
+
+    It suits every model of Bumblebee 0.7 that is built of these layers. A layer that is not
+    recognised, by the very function that it calls, stays as it was. So does a recognised one that
+    its kernel cannot express: `report/1` says which and why.
+
+    ## What is decided when the graph is traced
+
+    Types, shapes and modes are known only then, so a rewritten layer computes as before
+
+      * where its tensors are of a type other than f32, f16 and bf16, or of mixed types;
+      * attention: where the model is built with `global_layer_options: [output_attentions: true]`,
+        which asks for the weights that a fused kernel never has, and in training where the weights
+        have a dropout.
+
+    The weights that some models give out unasked (`:cross_attentions` and the like) are computed
+    where they are read, as before.
+
+    ## Positions and masks
+
+    A rotation takes the position of every token from the model's `position_ids`, so padding on
+    either side means what it did. Linear, dynamic, Llama 3 and LongRoPE scaling become tables of
+    frequencies.
+
+    Attention takes padding, causality, sliding windows and relative biases as one additive mask,
+    but none
+
+      * where nothing is hidden;
+      * for causal attention alone, without padding or a cache: the kernel hides the future itself;
+      * with a cache that is known to be empty before (its offset is a constant 0 of the traced
+        function): the keys and values are cut to the tokens that were given, then likewise.
+
+    "Known" means known when traced: a mask that is not given, or is a constant of ones in the
+    function that calls the model. A mask that comes as data is looked at by nobody and is applied.
+    So it is in a loop that decodes: how much of the cache is filled is data there, the shapes are
+    not, and a query sees all slots of the cache through the mask.
+
+    ## Exactness
+
+    Results agree with the unmodified model's to the rounding of f32. In f16 and bf16 the kernels
+    round less often than the layers that they replace. `Nx.Defn.grad/2` differentiates through
+    a rewritten model.
+    """
+
+    alias Emily.Bumblebee.FastKernels.{Attention, Norm, Rotary}
+
+    @typedoc """
+    What was rewritten, counted by kind, and what was recognised but left: a count for each kind
+    and reason.
+    """
+    @type report :: %{
+            rewritten: %{kind => pos_integer},
+            left: %{{kind, reason :: String.t()} => pos_integer}
+          }
+
+    @type kind :: :rms_norm | :layer_norm | :rope | :attention
+
+    @kinds [Norm, Rotary, Attention]
+
+    @doc """
+    The model with the fused kernels in it: takes an `Axon` model or the map that
+    `Bumblebee.load_model/2` gives, and returns the same kind of thing.
+
+    Applied twice it changes nothing more.
+
+    ## Options
+
+      * `:report` - when `true`, returns `{model, report}`, see `report/1`. Defaults to `false`
+
+    ## Examples
+
+        iex> model = Axon.input("x", shape: {nil, 4}) |> Axon.layer_norm() |> Axon.dense(2)
+        iex> {_model, report} = Emily.Bumblebee.FastKernels.apply(model, report: true)
+        iex> report
+        %{rewritten: %{layer_norm: 1}, left: %{}}
+    """
+    @spec apply(model, keyword) :: model | {model, report}
+          when model: Axon.t() | %{model: Axon.t()}
+    def apply(model, opts \\ [])
+
+    def apply(model, opts) do
+      opts = Keyword.validate!(opts, report: false)
+      model = rewrite(model)
+      if opts[:report], do: {model, report(model)}, else: model
+    end
+
+    @doc """
+    What `apply/2` did to a model: `%{rewritten: counts, left: counts}`.
+
+    Both counts are empty for a model that it was not applied to.
+
+    ## Examples
+
+        iex> model = Axon.input("x", shape: {nil, 4, 4}) |> Axon.layer_norm(channel_index: 1)
+        iex> model |> Emily.Bumblebee.FastKernels.apply() |> Emily.Bumblebee.FastKernels.report()
+        %{rewritten: %{}, left: %{{:layer_norm, "channel_index is 1, not -1"} => 1}}
+    """
+    @spec report(Axon.t() | %{model: Axon.t()}) :: report
+    def report(%Axon{} = model) do
+      Axon.reduce_nodes(model, %{rewritten: %{}, left: %{}}, fn node, report ->
+        case node.meta do
+          %{emily: {:rewritten, kind}} -> count(report, :rewritten, kind)
+          %{emily: {:left, kind, reason}} -> count(report, :left, {kind, reason})
+          _ -> report
+        end
+      end)
+    end
+
+    def report(%{model: %Axon{} = model}), do: report(model)
+    def report(other), do: refuse!("report/1", other)
+
+    defp count(report, part, key) do
+      update_in(report[part], &Map.update(&1, key, 1, fn n -> n + 1 end))
+    end
+
+    defp rewrite(%Axon{nodes: nodes} = model) do
+      Axon.map_nodes(model, fn node ->
+        Enum.find_value(@kinds, node, fn module ->
+          case module.rewrite(node, nodes) do
+            {:rewritten, kind, node} -> mark(node, {:rewritten, kind})
+            {:left, _kind, _reason} = left -> mark(node, left)
+            nil -> nil
+          end
+        end)
+      end)
+    end
+
+    defp rewrite(%{model: %Axon{} = model} = info), do: %{info | model: rewrite(model)}
+    defp rewrite(other), do: refuse!("apply/2", other)
+
+    # Axon carries a node's meta along and does not read it.
+    defp mark(node, mark), do: %{node | meta: Map.put(node.meta || %{}, :emily, mark)}
+
+    defp refuse!(fun, other) do
+      raise ArgumentError,
+            "Emily.Bumblebee.FastKernels.#{fun} expects an Axon model or a map with one under " <>
+              ":model, got: #{inspect(other, limit: 5)}"
+    end
+  end
+end

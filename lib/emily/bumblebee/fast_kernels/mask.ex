@@ -1,0 +1,99 @@
+if Code.ensure_loaded?(Axon) and Code.ensure_loaded?(Bumblebee) do
+  defmodule Emily.Bumblebee.FastKernels.Mask do
+    @moduledoc false
+    # What a query may see, as the attention kernels take it.
+
+    import Emily.Bumblebee.FastKernels.Layer
+
+    @doc """
+    nil where every key is seen; `{:causal, length}` where query `i` sees the keys up to `i`, of
+    which there are `length`; else an additive mask.
+
+    `q` and `k` are `{batch, heads, length, size}`, the others are the inputs of the layer.
+    """
+    def of(q, k, key_mask, bias, offset, attention) do
+      {q_len, k_len} = {Nx.axis_size(q, 2), Nx.axis_size(k, 2)}
+      causal? = attention[:causal] == true
+      plain? = attention[:window_size] == nil and none?(bias)
+
+      cond do
+        plain? and not causal? and seen?(key_mask, k_len) ->
+          nil
+
+        plain? and causal? and at_start?(offset) and q_len <= k_len and seen?(key_mask, q_len) ->
+          {:causal, q_len}
+
+        true ->
+          seen = seen(key_mask, positions(q_len, k_len, offset, causal?, attention[:window_size]))
+          additive(seen, bias, q.type)
+      end
+    end
+
+    # Whether the first keys are known to be no padding: as many as the queries, in a new cache.
+    defp seen?(%Axon.None{}, _length), do: true
+
+    defp seen?(mask, length) do
+      case without_metadata(mask) do
+        %{shape: {_, _}, data: %{op: :put_slice, args: [_cache, [_, start], new]}} ->
+          Nx.axis_size(new, 1) >= length and zero?(start) and ones?(new)
+
+        mask ->
+          ones?(mask)
+      end
+    end
+
+    defp without_metadata(%{data: %{op: :metadata, args: [inner, _]}}),
+      do: without_metadata(inner)
+
+    defp without_metadata(tensor), do: tensor
+
+    defp ones?(mask), do: constant(mask) not in [nil, 0]
+    defp zero?(number), do: number == 0 or constant(number) == 0
+
+    defp at_start?(%Axon.None{}), do: true
+    defp at_start?(offset), do: zero?(offset)
+
+    # Which keys a query sees by where they stand: {1, 1, q_len, k_len}, nil for all.
+    defp positions(_q_len, _k_len, _offset, false, nil), do: nil
+
+    defp positions(q_len, k_len, offset, causal?, window) do
+      {left, right} = window || {nil, nil}
+      shape = {1, 1, q_len, k_len}
+      query = Nx.iota(shape, axis: 2)
+      query = if none?(offset), do: query, else: Nx.add(query, offset)
+      distance = Nx.subtract(query, Nx.iota(shape, axis: 3))
+      right = if causal?, do: 0, else: right
+
+      seen = Nx.greater_equal(distance, -right)
+      if left, do: Nx.logical_and(seen, Nx.less_equal(distance, left)), else: seen
+    end
+
+    defp seen(key_mask, positions) do
+      case {rank4(key_mask), positions} do
+        {nil, positions} -> positions
+        {mask, nil} -> mask
+        {mask, positions} -> Nx.logical_and(mask, positions)
+      end
+    end
+
+    # For each key of a batch, or for each head and query too.
+    defp rank4(%Axon.None{}), do: nil
+    defp rank4(%{shape: {batch, k_len}} = mask), do: Nx.reshape(mask, {batch, 1, 1, k_len})
+    defp rank4(mask), do: mask
+
+    # The least finite number hides a key, and leaves a row that hides all of them the mean of the
+    # values.
+    defp additive(nil, bias, _type), do: bias
+
+    defp additive(seen, %Axon.None{}, type),
+      do: Nx.select(seen, Nx.tensor(0.0, type: type), Nx.Constants.min_finite(type))
+
+    defp additive(seen, bias, type) do
+      shape =
+        Enum.zip_with(Tuple.to_list(seen.shape), Tuple.to_list(bias.shape), &max/2)
+        |> List.to_tuple()
+
+      seen |> Nx.broadcast(shape) |> Nx.select(bias, Nx.Constants.min_finite(type))
+    end
+  end
+end
