@@ -1,5 +1,5 @@
 # The driver of bench/run: rounds in which Emily and Python's mlx take turns, and the tables.
-for file <- ~w(timing peer report ticks einsum figures operations sweep),
+for file <- ~w(timing peer report ticks einsum figures operations sweep smollm2 models),
     do: Code.require_file("#{file}.exs", __DIR__)
 
 {options, rest, invalid} =
@@ -10,6 +10,7 @@ for file <- ~w(timing peer report ticks einsum figures operations sweep),
       rounds: :integer,
       device: :string,
       sweep: :boolean,
+      models: :boolean,
       sizes: :string
     ]
   )
@@ -33,14 +34,23 @@ device =
 only = options[:only] || ""
 Nx.global_default_backend({Emily.Backend, device: device})
 
-report =
-  if options[:sweep] do
-    sizes = if options[:sizes], do: Bench.Sweep.sizes(options[:sizes]), else: Bench.Sweep.sizes()
-    Bench.Sweep.report(device, sizes, max(options[:rounds] || 3, 1), only)
-  else
-    Bench.Figures.report(device, max(options[:rounds] || 9, 1), only)
+rounds = fn default -> max(options[:rounds] || default, 1) end
+
+{kind, report} =
+  cond do
+    options[:sweep] ->
+      sizes =
+        if options[:sizes], do: Bench.Sweep.sizes(options[:sizes]), else: Bench.Sweep.sizes()
+
+      {" --sweep", Bench.Sweep.report(device, sizes, rounds.(3), only)}
+
+    options[:models] ->
+      {" --models", Bench.Models.report(device, rounds.(3), only)}
+
+    true ->
+      {"", Bench.Figures.report(device, rounds.(9), only)}
   end
 
 IO.puts(report)
-command = if options[:sweep], do: "bench/run --sweep --write", else: "bench/run --write"
+command = "bench/run#{kind} --write"
 if options[:write], do: Bench.Report.write(report, command, Path.join(__DIR__, "RESULTS.md"))

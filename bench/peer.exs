@@ -4,11 +4,11 @@ defmodule Bench.Peer do
 
   @doc """
   Starts a script of this folder in Python, with mlx of Emily's version, which is fetched once into
-  the cache.
+  the cache, and with other packages, as `name==version`.
   """
-  def start(script, device, limits) do
-    python = System.find_executable("python3") || raise "bench/run needs python3 with pip"
-    packages = packages(python, Emily.Native.mlx_version())
+  def start(script, device, limits, others \\ []) do
+    python = python()
+    packages = packages(python, Emily.Native.mlx_version(), others)
     names = [:warm_up, :warm_up_ms, :samples, :budget_ms]
     arguments = for name <- names, do: "#{Map.fetch!(limits, name)}"
     use_emily_libraries(packages)
@@ -32,6 +32,23 @@ defmodule Bench.Peer do
     time
   end
 
+  @doc "Runs a script of this folder to its end, with the packages of `start/4`."
+  def script(script, arguments, others \\ []) do
+    python = python()
+    packages = packages(python, Emily.Native.mlx_version(), others)
+    env = [{"PYTHONPATH", packages}, {"PYTHONDONTWRITEBYTECODE", "1"}]
+    arguments = [Path.join(__DIR__, script) | arguments]
+
+    case System.cmd(python, arguments, env: env, stderr_to_stdout: true) do
+      {output, 0} -> output
+      {output, _} -> raise "bench/run: #{script} failed:\n#{output}"
+    end
+  end
+
+  defp python do
+    System.find_executable("python3") || raise "bench/run needs python3 with pip"
+  end
+
   @doc "Versions of Python and mlx; raises where the two sides do not share their libraries."
   def facts(port) do
     [python, mlx | libraries] = port |> ask("facts") |> String.split()
@@ -43,7 +60,8 @@ defmodule Bench.Peer do
     %{python: python, mlx: mlx, shared: libraries != []}
   end
 
-  defp ask(port, line) do
+  @doc "What the script answers to a line."
+  def ask(port, line) do
     Port.command(port, [line, ?\n])
 
     receive do
@@ -52,15 +70,17 @@ defmodule Bench.Peer do
     end
   end
 
-  defp packages(python, version) do
+  defp packages(python, version, others) do
     {tag, 0} = System.cmd(python, ["-c", "import sys; print(sys.implementation.cache_tag)"])
-    folder = Path.join(Emily.Build.Cache.root(), "bench-mlx-#{version}-#{String.trim(tag)}")
+    names = for other <- others, do: "-" <> String.replace(other, "==", "-")
+    name = "bench-mlx-#{version}#{names}-#{String.trim(tag)}"
+    folder = Path.join(Emily.Build.Cache.root(), name)
 
     unless File.dir?(folder) do
-      IO.puts("fetching Python's mlx #{version}")
+      IO.puts(Enum.join(["fetching Python's mlx #{version}" | others], ", "))
       partial = folder <> "-partial"
       File.rm_rf!(partial)
-      wanted = ["mlx==#{version}"] ++ if linux?(), do: ["mlx-cpu==#{version}"], else: []
+      wanted = ["mlx==#{version}" | others] ++ if linux?(), do: ["mlx-cpu==#{version}"], else: []
       arguments = ["-m", "pip", "install", "--quiet", "--target", partial | wanted]
 
       case System.cmd(python, arguments, stderr_to_stdout: true) do

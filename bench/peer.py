@@ -1,7 +1,7 @@
 """Python's side of bench/run: reads names of calls, answers with nanoseconds.
 
-One line in, one line out. A name is answered with the median time of one call, and "facts" with
-versions and the libraries in use.
+One line in, one line out. A name is answered with the median time of one call, "facts" with
+versions and the libraries in use, and what a script adds with what it says.
 """
 
 import statistics
@@ -21,7 +21,11 @@ def uniform(*shape):
     return x
 
 
-def sample(calls, call):
+def nothing():
+    pass
+
+
+def sample(calls, call, between):
     """Nanoseconds of one call. What the last call gives is freed outside of the timing."""
     result = None
     start = time.perf_counter_ns()
@@ -29,20 +33,21 @@ def sample(calls, call):
         result = call()
     end = time.perf_counter_ns()
     del result
+    between()
     return (end - start) / calls
 
 
-def take(calls, call, least, ms):
+def take(calls, call, between, least, ms):
     """At least so many samples, and more until the time is over."""
     samples, end = [], time.perf_counter_ns() + ms * 1_000_000
     while len(samples) < least or time.perf_counter_ns() < end:
-        samples.append(sample(calls, call))
+        samples.append(sample(calls, call, between))
     return samples
 
 
-def median(calls, call):
-    take(calls, call, WARM_UP, WARM_UP_MS)
-    return statistics.median(take(calls, call, SAMPLES, BUDGET_MS))
+def median(calls, call, between=nothing):
+    take(calls, call, between, WARM_UP, WARM_UP_MS)
+    return statistics.median(take(calls, call, between, SAMPLES, BUDGET_MS))
 
 
 def facts():
@@ -62,8 +67,14 @@ def facts():
     return " ".join([version, mx.__version__, *sorted(libraries)])
 
 
-def serve(figure):
-    """Answers until the input ends. `figure` gives for a name the calls in one timing and the call."""
+def serve(figure, answers={}):
+    """Answers until the input ends.
+
+    `figure` gives for a name the calls in one timing, the call, and perhaps what to do after each
+    timing. A line whose first word is in `answers` goes there with the rest of its words.
+    """
+    answers = {"facts": facts, **answers}
     for line in sys.stdin:
         name = line.rstrip("\n")
-        print(facts() if name == "facts" else median(*figure(name)), flush=True)
+        first, *words = name.split(" ")
+        print(answers[first](*words) if first in answers else median(*figure(name)), flush=True)

@@ -11,7 +11,7 @@ defmodule Bench.Report do
     {goals, details} = Enum.split_with(figures, & &1[:goal])
 
     Enum.join(
-      [machine(facts, device, rounds)] ++
+      [machine(facts, device, rounds) <> " In microseconds."] ++
         if(goals == [], do: [], else: [goal_table(goals, measured)]) ++
         if(ticks, do: [tick_table(ticks)], else: []) ++
         if(details == [], do: [], else: [detail_table(details, measured)]),
@@ -61,7 +61,7 @@ defmodule Bench.Report do
     """
     #{Date.utc_today()}, #{processor()}, #{System.schedulers_online()} cores, on the #{device}.
     Emily #{emily}, Nx #{nx}, Elixir #{System.version()}, OTP #{System.otp_release()}; Python #{facts.python}, mlx #{facts.mlx}. #{same}
-    Medians of #{rounds} rounds, in which Emily and Python take turns; each round a median too. In microseconds.\
+    Medians of #{rounds} rounds, in which Emily and Python take turns; each round a median too.\
     """
   end
 
@@ -146,8 +146,8 @@ defmodule Bench.Report do
   def ratio(_emily, nil), do: ""
   def ratio(emily, python), do: :erlang.float_to_binary(emily / python, decimals: 2)
 
-  defp met(true), do: "yes"
-  defp met(false), do: "NO"
+  def met(true), do: "yes"
+  def met(false), do: "NO"
 
   def table(heads, rows) do
     Enum.join([row(heads), row(Enum.map(heads, fn _ -> "---" end)) | rows], "\n")

@@ -30,7 +30,11 @@ defmodule Bench.Sweep do
     {rows, facts} = measure(device, sizes, rounds, only)
 
     Enum.join(
-      [Bench.Report.machine(facts, device, rounds), summary(rows), table(rows, sizes)],
+      [
+        Bench.Report.machine(facts, device, rounds) <> " In microseconds.",
+        summary(rows),
+        table(rows, sizes)
+      ],
       "\n\n"
     )
   end

@@ -20,11 +20,14 @@ defmodule Bench.Timing do
   end
 
   defp median(%{calls: calls, run: run} = figure, limits) do
-    # What a large result holds is freed between the timings, as on Python's side.
-    between = if figure[:collect], do: fn -> :erlang.garbage_collect() end, else: fn -> :ok end
+    between = figure[:between] || between(figure[:collect])
     take(calls, run, between, limits.warm_up, limits.warm_up_ms)
     middle(take(calls, run, between, limits.samples, limits.budget_ms))
   end
+
+  # What a large result holds is freed between the timings, as on Python's side.
+  defp between(true), do: fn -> :erlang.garbage_collect() end
+  defp between(nil), do: fn -> :ok end
 
   # At least so many samples, and more until the time is over.
   defp take(calls, run, between, least, ms) do

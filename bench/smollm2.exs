@@ -1,0 +1,125 @@
+defmodule Bench.SmolLM2 do
+  @moduledoc false
+  # SmolLM2-135M with Emily.Fast, one text for eager calls and for a compiler; smollm2.py is the same
+  # graph in Python's mlx, operation by operation. It is a Llama: grouped queries, rotary positions,
+  # gated feed-forward, and the embedding for the output too. The cache has a fixed size; keys that
+  # have not come yet are masked.
+
+  alias Emily.Fast
+
+  @heads 9
+  @kv_heads 3
+  @size 64
+  @layers 30
+  @cache 256
+  @eps 1.0e-5
+  @base 100_000.0
+
+  @doc "The folder of the weights as f32, made from the package's GGUF file once."
+  def folder! do
+    [gguf] = "smollm2" |> Mix.Tasks.Emily.Model.folder() |> Path.join("*.gguf") |> Path.wildcard()
+
+    Emily.Build.Cache.entry(["models", "smollm2-f32"], fn folder ->
+      Bench.Peer.script("smollm2.py", [gguf, folder])
+    end)
+  end
+
+  @doc "The weights from a folder of smollm2.py, under the names that `step/2` uses."
+  def load!(folder) do
+    tensors = folder |> Path.join("model.safetensors") |> Safetensors.read!()
+    weight = fn name -> tensors |> Map.fetch!("model.#{name}.weight") |> own() end
+
+    layers =
+      for layer <- 0..(@layers - 1) do
+        Map.new(
+          [
+            attention_norm: "input_layernorm",
+            query: "self_attn.q_proj",
+            key: "self_attn.k_proj",
+            value: "self_attn.v_proj",
+            output: "self_attn.o_proj",
+            feed_norm: "post_attention_layernorm",
+            gate: "mlp.gate_proj",
+            up: "mlp.up_proj",
+            down: "mlp.down_proj"
+          ],
+          fn {key, name} -> {key, weight.("layers.#{layer}.#{name}")} end
+        )
+      end
+
+    %{embedding: weight.("embed_tokens"), norm: weight.("norm"), layers: List.to_tuple(layers)}
+  end
+
+  @doc "The state before a prompt, a list of ids."
+  def start(ids) do
+    empty = 0.0 |> Nx.broadcast({1, @kv_heads, @cache, @size}) |> own()
+    cache = List.to_tuple(for _ <- 1..@layers, do: {empty, empty})
+    %{tokens: own(Nx.tensor([ids], type: :s32)), position: own(Nx.tensor(0)), cache: cache}
+  end
+
+  defp own(tensor), do: Nx.backend_transfer(tensor, Nx.default_backend())
+
+  @doc """
+  Runs the tokens of a state through the model. Answers the next state, whose token is the likeliest
+  one, and the logits, `{1, 1, vocabulary}`.
+  """
+  def step(%{tokens: tokens, position: position, cache: cache}, weights) do
+    {1, count} = Nx.shape(tokens)
+    mask = mask(position, count)
+
+    {x, cache} =
+      for at <- 0..(@layers - 1), reduce: {Nx.take(weights.embedding, tokens), cache} do
+        {x, cache} ->
+          {x, kept} = layer(x, position, mask, elem(cache, at), elem(weights.layers, at))
+          {x, put_elem(cache, at, kept)}
+      end
+
+    logits =
+      x
+      |> Nx.slice_along_axis(count - 1, 1, axis: 1)
+      |> Fast.rms_norm(weights.norm, eps: @eps)
+      |> linear(weights.embedding)
+
+    token = Nx.argmax(logits, axis: -1, type: :s32)
+    {%{tokens: token, position: Nx.add(position, count), cache: cache}, logits}
+  end
+
+  # Rows are the tokens of this step, columns all places of the cache.
+  defp mask(position, count) do
+    shape = {1, 1, count, @cache}
+    last = Nx.add(position, Nx.iota(shape, axis: 2))
+    hidden = Nx.Constants.min_finite(:f32)
+    Nx.select(Nx.less_equal(Nx.iota(shape, axis: 3), last), 0.0, hidden)
+  end
+
+  defp layer(x, position, mask, {keys, values}, weights) do
+    h = Fast.rms_norm(x, weights.attention_norm, eps: @eps)
+    query = h |> linear(weights.query) |> split(@heads) |> rotate(position)
+    key = h |> linear(weights.key) |> split(@kv_heads) |> rotate(position)
+    value = h |> linear(weights.value) |> split(@kv_heads)
+
+    keys = Nx.put_slice(keys, [0, 0, position, 0], key)
+    values = Nx.put_slice(values, [0, 0, position, 0], value)
+
+    attended = Fast.scaled_dot_product_attention_with_mask(query, keys, values, mask)
+    x = Nx.add(x, attended |> merge() |> linear(weights.output))
+
+    h = Fast.rms_norm(x, weights.feed_norm, eps: @eps)
+    gate = linear(h, weights.gate)
+    wide = gate |> Nx.multiply(Nx.sigmoid(gate)) |> Nx.multiply(linear(h, weights.up))
+    {Nx.add(x, linear(wide, weights.down)), {keys, values}}
+  end
+
+  defp linear(x, weight), do: Nx.dot(x, [-1], weight, [1])
+
+  # {1, count, heads * size} to {1, heads, count, size} and back
+  defp split(x, heads) do
+    x |> Nx.reshape({1, Nx.axis_size(x, 1), heads, @size}) |> Nx.transpose(axes: [0, 2, 1, 3])
+  end
+
+  defp merge(x) do
+    x |> Nx.transpose(axes: [0, 2, 1, 3]) |> Nx.reshape({1, Nx.axis_size(x, 2), @heads * @size})
+  end
+
+  defp rotate(x, position), do: Fast.rope(x, position, dims: @size, base: @base)
+end
