@@ -91,6 +91,55 @@ defmodule Emily.Native.BadInputTest do
     end
   end
 
+  describe "from_file" do
+    @describetag :tmp_dir
+
+    test "reads what is there and refuses what is not", %{tmp_dir: folder} do
+      path = Path.join(folder, "bytes")
+      File.write!(path, <<0, 1, 2, 3, 4>>)
+      assert Native.to_binary(Native.from_file(path, 0, [5], :u8)) == <<0, 1, 2, 3, 4>>
+      assert Native.to_binary(Native.from_file(path, 1, {2}, :u16)) == <<1, 2, 3, 4>>
+      assert Native.to_binary(Native.from_file(path, 4, [], :u8)) == <<4>>
+
+      for {offset, shape, type} <- [
+            {0, [6], :u8},
+            {5, [1], :u8},
+            {2, [2], :u16},
+            {1 <<< 62, [1], :u8},
+            {1 <<< 64, [1], :u8},
+            {-1, [1], :u8},
+            {0.0, [1], :u8},
+            {0, [0], :u8},
+            {0, [-1], :u8},
+            {0, [1 | 2], :u8},
+            {0, :shape, :u8},
+            {0, [1], :u7},
+            {0, [2_147_483_647, 2_147_483_647, 2_147_483_647], :f32}
+          ] do
+        refused(fn -> Native.from_file(path, offset, shape, type) end)
+      end
+
+      refused(fn -> Native.from_file(path, 0, [1], :u8, :tpu) end)
+    end
+
+    test "refuses what is no regular file, without waiting for it", %{tmp_dir: folder} do
+      pipe = Path.join(folder, "pipe")
+      {_, 0} = System.cmd("mkfifo", [pipe])
+
+      for path <- [pipe, folder, Path.join(folder, "none"), "a\0b", "/dev/zero"] do
+        refused(fn -> Native.from_file(path, 0, [1], :u8) end)
+      end
+    end
+
+    test "refuses a file whose size is promised only, and too large for memory", %{
+      tmp_dir: folder
+    } do
+      path = Path.join(folder, "sparse")
+      File.open!(path, [:write, :raw], &:file.pwrite(&1, 1 <<< 42, <<0>>))
+      refused(fn -> Native.from_file(path, 0, [2_147_483_647, 2048], :u8) end)
+    end
+  end
+
   describe "from_binary" do
     test "refuses what does not fit together" do
       for {binary, shape, dtype} <- [
