@@ -60,8 +60,8 @@ if Code.ensure_loaded?(Jason) do
 
           {:ok, model_info} = Emily.Safetensors.load_model("/models/all-MiniLM-L6-v2")
 
-      The parameters are computed when it returns: what was read in another type than the model's is
-      not kept.
+      Each tensor of the files is read once, also where two layers share it. The parameters are computed
+      when it returns: what was read in another type than the model's is not kept.
 
       ## Options
 
@@ -76,7 +76,12 @@ if Code.ensure_loaded?(Jason) do
 
         with {:ok, spec} <- spec(folder, opts) do
           model = Bumblebee.build_model(spec, Keyword.take(opts, [:type]))
-          reader = &read!(&1, Keyword.take(opts, [:device]))
+          # Each tensor once, so that layers that share it share its memory.
+          reader = fn path ->
+            for {name, lazy} <- read!(path, Keyword.take(opts, [:device])), into: %{} do
+              {name, Nx.to_tensor(lazy)}
+            end
+          end
 
           params =
             Bumblebee.Conversion.PyTorchParams.load_params!(

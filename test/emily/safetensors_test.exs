@@ -181,6 +181,37 @@ if Code.ensure_loaded?(Jason) do
           assert kernel.type == {:f, 16}
         end
 
+        test "shares the memory of tied embeddings", %{tmp_dir: folder} do
+          sizes = %{vocab_size: 3, hidden_size: 4, intermediate_size: 2, num_hidden_layers: 1}
+          heads = %{num_attention_heads: 1, num_key_value_heads: 1, tie_word_embeddings: true}
+          config = Map.merge(sizes, heads)
+          config = Map.put(config, :architectures, ["LlamaForCausalLM"])
+          File.write!(Path.join(folder, "config.json"), Jason.encode!(config))
+
+          shapes =
+            for {name, shape} <- [
+                  {"embed_tokens", {3, 4}},
+                  {"norm", {4}},
+                  {"layers.0.input_layernorm", {4}},
+                  {"layers.0.post_attention_layernorm", {4}},
+                  {"layers.0.self_attn.q_proj", {4, 4}},
+                  {"layers.0.self_attn.k_proj", {4, 4}},
+                  {"layers.0.self_attn.v_proj", {4, 4}},
+                  {"layers.0.self_attn.o_proj", {4, 4}},
+                  {"layers.0.mlp.gate_proj", {2, 4}},
+                  {"layers.0.mlp.up_proj", {2, 4}},
+                  {"layers.0.mlp.down_proj", {4, 2}}
+                ],
+                into: %{},
+                do: {"model.#{name}.weight", Nx.iota(shape, type: :f32)}
+
+          Safetensors.write!(Path.join(folder, "model.safetensors"), shapes)
+          {:ok, %{params: %{data: data}}} = Emily.Safetensors.load_model(folder)
+          embedding = data["embedder.token_embedding"]["kernel"]
+          assert Nx.to_flat_list(embedding) == Enum.map(0..11, &(&1 + 0.0))
+          assert embedding.data.ref == data["language_modeling_head.output"]["kernel"].data.ref
+        end
+
         test "reads the files of an index", %{tmp_dir: folder} do
           dir = Demo.model_dir!()
           {:ok, expected} = Emily.Safetensors.load_model(dir)
