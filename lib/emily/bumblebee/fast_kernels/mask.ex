@@ -57,16 +57,24 @@ if Code.ensure_loaded?(Axon) and Code.ensure_loaded?(Bumblebee) do
     defp positions(_q_len, _k_len, _offset, false, nil), do: nil
 
     defp positions(q_len, k_len, offset, causal?, window) do
+      query = query_positions(q_len, offset)
+      key = Nx.iota({1, 1, 1, k_len}, axis: 3)
       {left, right} = window || {nil, nil}
-      shape = {1, 1, q_len, k_len}
-      query = Nx.iota(shape, axis: 2)
-      query = if none?(offset), do: query, else: Nx.add(query, offset)
-      distance = Nx.subtract(query, Nx.iota(shape, axis: 3))
-      right = if causal?, do: 0, else: right
 
-      seen = Nx.greater_equal(distance, -right)
-      if left, do: Nx.logical_and(seen, Nx.less_equal(distance, left)), else: seen
+      # Nothing after the query, or no further than the window reaches.
+      seen =
+        if causal?,
+          do: Nx.less_equal(key, query),
+          else: Nx.less_equal(Nx.subtract(key, query), right)
+
+      if left, do: Nx.logical_and(seen, Nx.less_equal(Nx.subtract(query, key), left)), else: seen
     end
+
+    # Each operation counts here, in a step of a loop that decodes: one query needs no counting.
+    defp query_positions(1, %Axon.None{}), do: 0
+    defp query_positions(1, offset), do: offset
+    defp query_positions(q_len, %Axon.None{}), do: Nx.iota({1, 1, q_len, 1}, axis: 2)
+    defp query_positions(q_len, offset), do: Nx.add(Nx.iota({1, 1, q_len, 1}, axis: 2), offset)
 
     defp seen(key_mask, positions) do
       case {rank4(key_mask), positions} do
