@@ -1,6 +1,6 @@
 defmodule Demo do
   @moduledoc """
-  What the two embedding demos share: arguments, progress, timing, the report.
+  What the examples share: arguments, models, progress, timing, the report.
   """
 
   @sentences [
@@ -35,9 +35,12 @@ defmodule Demo do
     {device!(options[:device]), sentences}
   end
 
-  defp device!(nil), do: Emily.Native.default_device()
+  @doc """
+  The device of that name; MLX's default for `nil`.
+  """
+  def device!(nil), do: Emily.Native.default_device()
 
-  defp device!(name) do
+  def device!(name) do
     devices = Emily.Native.devices()
 
     Enum.find(devices, &(Atom.to_string(&1) == name)) ||

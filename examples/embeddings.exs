@@ -1,7 +1,7 @@
 # Sentence embeddings with all-MiniLM-L6-v2, loaded by Bumblebee, run on Emily.Backend.
 #
-#     mix run examples/embeddings_demo.exs
-#     mix run examples/embeddings_demo.exs --device gpu "A first sentence" "A second one"
+#     mix run examples/embeddings.exs
+#     mix run examples/embeddings.exs --device gpu "A first sentence" "A second one"
 
 Code.require_file("support/demo.ex", __DIR__)
 
