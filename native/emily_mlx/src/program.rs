@@ -69,7 +69,7 @@ pub struct Cond {
     pub yes: Block,
     pub no: Block,
     pub to: Register,
-    /// Registers that nothing reads from here on.
+    /// Registers that nothing reads from here on, but for the predicate.
     pub ended: Vec<Register>,
 }
 
@@ -95,6 +95,8 @@ pub struct Call {
     pub operands: Vec<Place>,
     pub results: usize,
     pub to: Register,
+    /// Registers that nothing reads from here on, but for the operands.
+    pub ended: Vec<Register>,
 }
 
 /// Who runs a program that waits.
@@ -171,7 +173,7 @@ pub fn constant(op: Op, operands: &[Operand]) -> Result<Option<SharedArray>> {
 impl Program {
     /// Notes where registers end. To be called once the program is complete.
     pub fn mark_ended(&mut self) {
-        liveness::mark(&mut self.body, &mut HashSet::new());
+        liveness::mark(&mut self.body, &[], &mut HashSet::new());
     }
 
     /// The results on `inputs`, uncomputed. For programs without conditions and loops.
@@ -301,8 +303,8 @@ impl Run<'_> {
 
     fn cond(&mut self, cond: &Cond) -> Result<()> {
         let predicate = self.array(cond.predicate)?.clone();
-        self.compute(std::slice::from_ref(&predicate))?;
         self.clear(cond.ended.iter().copied());
+        self.compute(std::slice::from_ref(&predicate))?;
         let chosen = if is_true(&predicate)? {
             &cond.yes
         } else {
@@ -315,6 +317,7 @@ impl Run<'_> {
 
     fn call(&mut self, call: &Call) -> Result<()> {
         let operands = self.arrays(&call.operands)?;
+        self.clear(call.ended.iter().copied());
         if self.has_linalg {
             self.compute(&operands)?;
         } else if !operands.is_empty() {

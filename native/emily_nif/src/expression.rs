@@ -409,6 +409,7 @@ impl<'a> Decoder<'a> {
             operands,
             results,
             to,
+            ended: Vec::new(),
         }));
         Ok(Value::Place(whole(to)))
     }
