@@ -61,7 +61,10 @@ defmodule Emily.Compiler do
 
   @impl true
   def __partitions_options__(opts) do
-    for partition <- 0..(Options.validate!(opts).max_concurrency - 1) do
+    # Nx.Serving leaves the compiler among its options.
+    options = opts |> Keyword.delete(:compiler) |> Options.validate!()
+
+    for partition <- 0..(options.max_concurrency - 1) do
       Keyword.put(opts, :partition, partition)
     end
   end
