@@ -2,6 +2,8 @@ defmodule Emily.ContractTest do
   # Where MLX differs from Nx, case by case: one test a difference, with numbers worked out by hand.
   use Emily.BackendCase, async: true
 
+  import Bitwise
+
   defp t(numbers, opts \\ []), do: Nx.tensor(numbers, [backend: Emily.Backend] ++ opts)
   defp list(tensor), do: Nx.to_flat_list(tensor)
 
@@ -170,6 +172,51 @@ defmodule Emily.ContractTest do
       assert list(Nx.gather(x, Nx.new_axis(far, 1))) == [3]
       assert list(Nx.indexed_put(x, Nx.new_axis(far, 1), t([9]))) == [1, 2, 9]
       assert list(Nx.indexed_add(x, Nx.new_axis(Nx.negate(far), 1), t([9]))) == [10, 2, 3]
+    end
+
+    test "an index of u64 beyond s64 is the last, a negative one of s8 the first" do
+      x = t([1, 2, 3])
+
+      for {index, type, at} <-
+            [{18_446_744_073_709_551_615, :u64, 2}, {1 <<< 63, :u64, 2}] ++
+              [{-1, :s8, 0}, {-128, :s8, 0}, {127, :s8, 2}, {255, :u8, 2}] ++
+              [{-32_768, :s16, 0}, {-(1 <<< 63), :s64, 0}, {1 <<< 62, :s64, 2}] do
+        i = t([index], type: type)
+        column = Nx.new_axis(i, 1)
+        assert list(Nx.take(x, i)) == [at + 1]
+        assert list(Nx.take_along_axis(x, i)) == [at + 1]
+        assert list(Nx.gather(x, column)) == [at + 1]
+        assert list(Nx.indexed_put(x, column, t([9]))) == List.replace_at([1, 2, 3], at, 9)
+        assert list(Nx.indexed_add(x, column, t([9]))) == List.replace_at([1, 2, 3], at, at + 10)
+
+        # Two axes, which MLX gathers and scatters in another way.
+        y = Nx.reshape(x, {1, 3})
+        both = Nx.stack([Nx.multiply(i, 0), i], axis: 1)
+        assert list(Nx.gather(y, both)) == [at + 1]
+        assert list(Nx.indexed_put(y, both, t([9]))) == List.replace_at([1, 2, 3], at, 9)
+      end
+    end
+
+    test "starts of every type are clamped" do
+      x = t([1, 2, 3, 4])
+
+      for {start, type, at} <-
+            [{18_446_744_073_709_551_615, :u64, 2}, {1 <<< 63, :u64, 2}] ++
+              [{-1, :s8, 0}, {127, :s8, 2}, {255, :u8, 2}, {-128, :s8, 0}] ++
+              [{-(1 <<< 63), :s64, 0}, {(1 <<< 63) - 1, :s64, 2}] do
+        start = t(start, type: type)
+        assert list(Nx.slice(x, [start], [2])) == [at + 1, at + 2]
+        put = Nx.put_slice(x, [start], t([8, 9]))
+        assert list(put) == [1, 2, 3, 4] |> List.replace_at(at, 8) |> List.replace_at(at + 1, 9)
+
+        y = Nx.reshape(x, {4, 1})
+        assert list(Nx.slice(y, [start, 0], [2, 1])) == [at + 1, at + 2]
+        assert list(Nx.put_slice(y, [start, t(5)], t([[8], [9]]))) == list(put)
+      end
+
+      # Beyond the axis without a tensor among the starts.
+      assert list(Nx.slice(x, [18_446_744_073_709_551_615], [2])) == [3, 4]
+      assert list(Nx.put_slice(x, [18_446_744_073_709_551_615], t([8, 9]))) == [1, 2, 8, 9]
     end
 
     test "dynamic starts are clamped" do

@@ -126,10 +126,10 @@ defmodule Emily.BackendCase do
 
   @doc """
   A tensor on Emily.Backend with the same numbers, laid out in one of several ways: as it is, as a
-  transposed view, or as a slice of something larger.
+  transposed or reversed view, or as a slice of something larger.
   """
   def on_emily(%T{} = tensor) do
-    case {rem(:erlang.phash2(tensor), 3), tuple_size(tensor.shape)} do
+    case {rem(:erlang.phash2(tensor), 4), tuple_size(tensor.shape)} do
       {1, rank} when rank > 1 ->
         tensor |> Nx.transpose() |> move() |> Nx.transpose() |> named(tensor)
 
@@ -137,6 +137,9 @@ defmodule Emily.BackendCase do
         padded = Nx.pad(tensor, Nx.tensor(0, type: tensor.type), for(_ <- 1..rank, do: {1, 1, 0}))
         starts = List.duplicate(1, rank)
         padded |> move() |> Nx.slice(starts, Tuple.to_list(tensor.shape)) |> named(tensor)
+
+      {3, rank} when rank > 0 ->
+        tensor |> Nx.reverse() |> move() |> Nx.reverse() |> named(tensor)
 
       _ ->
         move(tensor)
@@ -159,10 +162,14 @@ defmodule Emily.BackendCase do
     * `:accumulates` - whether many numbers become one, so that what is expected is the result in
       f64, rounded to the type; default `false`
   """
-  def assert_same(tensors, fun, opts \\ []) do
+  def assert_same(tensors, fun, opts \\ []),
+    do: assert_same_on(on_emily(tensors), tensors, fun, opts)
+
+  @doc "As `assert_same/3`, with the tensors for Emily, not all of which need be Emily's, given."
+  def assert_same_on(emilys, tensors, fun, opts) do
     expected = expected(tensors, fun, opts)
     mode = if opts[:fallback], do: :silent, else: :raise
-    actual = Emily.Fallback.with_mode(mode, fn -> fun.(on_emily(tensors)) end)
+    actual = Emily.Fallback.with_mode(mode, fn -> fun.(emilys) end)
     assert_equal(actual, expected, opts)
   end
 

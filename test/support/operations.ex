@@ -3,7 +3,8 @@ defmodule Emily.Operations do
   # One row for each operation of Nx.Backend: how to draw tensors and options for it.
   #
   # A case is `{tensors, fun, opts}`: `fun` takes the tensors, on any backend or inside defn, and
-  # answers a tensor or a tuple; `opts` are those of `Emily.BackendCase.assert_same/3`.
+  # answers a tensor or a tuple; `opts` are those of `Emily.BackendCase.assert_same/3`, and
+  # `vectorised: false` where the first tensor must not be vectorised.
 
   use ExUnitProperties
   import Emily.BackendCase
@@ -297,7 +298,9 @@ defmodule Emily.Operations do
             updates <- tensor(x.type, List.to_tuple([count | rest]))
           ) do
         fun = fn [x, i, u] -> Nx.unquote(name)(x, i, u, axes: axes) end
-        {[x, indices, updates], fun, [accumulates: true]}
+
+        # Nx flattens the updates of vectorised tensors, and BinaryBackend then takes slices for numbers.
+        {[x, indices, updates], fun, [accumulates: true, vectorised: rest == []]}
       end
     end
   end
@@ -413,7 +416,9 @@ defmodule Emily.Operations do
             keep <- StreamData.boolean()
           ) do
         opts = [axis: axis, tie_break: tie_break, keep_axis: keep]
-        {[x], fn [x] -> Nx.unquote(name)(x, opts) end, []}
+        # Nx reduces the wrong axis of a vectorised tensor then.
+        vectorised = if axis == nil and keep, do: [vectorised: false], else: []
+        {[x], fn [x] -> Nx.unquote(name)(x, opts) end, vectorised}
       end
     end
   end
