@@ -475,7 +475,7 @@ defmodule Emily.Operations do
             source <- tensor(x.type, Nx.shape(Nx.window_sum(x, window, opts)))
           ) do
         {[x, source], fn [x, source] -> Nx.unquote(name)(x, source, 0, window, opts) end,
-         [accumulates: true]}
+         [tolerance: 1.0e-5]}
       end
     end
   end
