@@ -1,5 +1,6 @@
 # The driver of bench/run: rounds in which Emily and Python's mlx take turns, and the tables.
-for file <- ~w(timing peer report ticks einsum figures operations sweep smollm2 models),
+for file <-
+      ~w(timing peer report ticks einsum figures operations sweep smollm2 models generation),
     do: Code.require_file("#{file}.exs", __DIR__)
 
 {options, rest, invalid} =
@@ -45,7 +46,10 @@ rounds = fn default -> max(options[:rounds] || default, 1) end
       {" --sweep", Bench.Sweep.report(device, sizes, rounds.(3), only)}
 
     options[:models] ->
-      {" --models", Bench.Models.report(device, rounds.(3), only)}
+      reports =
+        for part <- [Bench.Models, Bench.Generation], do: part.report(device, rounds.(3), only)
+
+      {" --models", reports |> Enum.reject(&is_nil/1) |> Enum.join("\n\n")}
 
     true ->
       {"", Bench.Figures.report(device, rounds.(9), only)}

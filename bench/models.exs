@@ -22,53 +22,62 @@ defmodule Bench.Models do
   @batch {32, 128}
   @most_difference 1.0e-3
 
-  @doc "Measures the figures whose names hold `only`, and answers the table in Markdown."
+  @doc "Measures the figures whose keys hold `only`, and answers the table in Markdown, or nothing."
   def report(device, rounds, only) do
-    peer = Peer.start("models.py", device, @limits)
+    makers = [
+      {~w(chain empty while), fn _peer -> {programs(), []} end},
+      {["decode", "decode eager", "compile"], &smollm2/1},
+      {~w(minilm), &minilm/1}
+    ]
 
-    {figures, notes} =
-      [fn -> {programs(), []} end, fn -> smollm2(peer) end, fn -> minilm(peer) end]
-      |> Enum.zip([~w(chain empty while), ~w(decode eager compile), ~w(minilm)])
-      |> Enum.filter(fn {_, keys} -> Enum.any?(keys, &(&1 =~ only)) end)
-      |> Enum.map(fn {make, _} -> make.() end)
-      |> Enum.unzip()
+    makers = for {keys, make} <- makers, Enum.any?(keys, &(&1 =~ only)), do: make
 
-    figures = figures |> Enum.concat() |> Enum.filter(&(&1.key =~ only))
+    if makers != [] do
+      peer = Peer.start("models.py", device, @limits)
+      {figures, notes} = makers |> Enum.map(& &1.(peer)) |> Enum.unzip()
+      figures = figures |> Enum.concat() |> Enum.filter(&(&1.key =~ only))
+      facts = Report.machine(Peer.facts(peer), device, rounds)
+      Enum.join([facts, measure(figures, rounds, peer, @limits) | Enum.concat(notes)], "\n\n")
+    end
+  end
 
+  @doc "Measures figures in rounds in which Emily and Python take turns, and answers a table."
+  def measure(figures, rounds, peer, limits) do
     measured =
       for round <- 1..rounds, figure <- figures, reduce: %{} do
         measured ->
           IO.write(:stderr, "\rround #{round} of #{rounds}: #{figure.key}\e[K")
-          pair = {emily(figure), figure[:python] && Peer.median(peer, figure.python)}
+          if prepare = figure[:prepare], do: prepare.()
+          pair = {emily(figure, limits), figure[:python] && Peer.median(peer, figure.python)}
           Map.update(measured, figure.key, [pair], &[pair | &1])
       end
 
     IO.write(:stderr, "\r\e[K")
-
     rows = for figure <- figures, do: row(figure, Enum.unzip(measured[figure.key]))
-    heads = ["figure", "unit", "Emily", "Python's mlx", "ratio", "goal", "met"]
-    facts = Report.machine(Peer.facts(peer), device, rounds)
-    Enum.join([facts, Report.table(heads, rows) | Enum.concat(notes)], "\n\n")
+    Report.table(["figure", "unit", "Emily", "Python's mlx", "ratio", "goal", "met"], rows)
   end
 
-  defp emily(%{measure: measure}), do: measure.()
-  defp emily(figure), do: Timing.isolated(figure, @limits)
+  defp emily(%{measure: measure}, _limits), do: measure.()
+  defp emily(figure, limits), do: Timing.isolated(figure, limits)
 
-  # A figure is in nanoseconds of one timing (`calls` calls), or what `measure` answers; `unit` has
-  # the words and what it is divided by.
-  defp row(figure, {emily, python}) do
-    {words, by} = figure.unit
-    emily = Timing.middle(emily) / by
-    python = if figure[:python], do: Timing.middle(python) / by
-    {goal, most} = goal(figure[:goal], python)
-    met = if most, do: Report.met(emily <= most), else: ""
+  # A figure is in nanoseconds of one timing (`calls` calls), or what `measure` answers. `unit` has
+  # the words, and what that is divided by or how many of the unit happened meanwhile.
+  defp row(%{unit: {words, unit}} = figure, {emily, python}) do
+    emily = in_unit(Timing.middle(emily), unit)
+    python = if figure[:python], do: in_unit(Timing.middle(python), unit)
+    {goal, met?} = goal(figure[:goal], emily, python)
+    met = if met? == nil, do: "", else: Report.met(met?)
     ratio = if python, do: number(emily / python), else: ""
     Report.row([figure.label, words, number(emily), number(python), ratio, goal, met])
   end
 
-  defp goal(nil, _python), do: {"", nil}
-  defp goal({:most, most}, _python), do: {"≤ #{most}", most}
-  defp goal({:times, factor}, python), do: {"≤ #{factor} x", python * factor}
+  defp in_unit(time, {:per, count}), do: count * 1.0e9 / time
+  defp in_unit(time, by), do: time / by
+
+  defp goal(nil, _emily, _python), do: {"", nil}
+  defp goal({:most, most}, emily, _python), do: {"≤ #{most}", emily <= most}
+  defp goal({:times, most}, emily, python), do: {"≤ #{most} x", emily <= python * most}
+  defp goal({:least, least}, emily, python), do: {"≥ #{least} x", emily >= python * least}
 
   defp number(nil), do: ""
   defp number(x) when x >= 100, do: "#{round(x)}"

