@@ -19,7 +19,12 @@ defmodule Bench.Generation do
 
   @doc "Measures the figures whose keys hold `only`, and answers the table in Markdown, or nothing."
   def report(device, rounds, only) do
-    makers = [{~w(generate first stream), &smollm2/1}, {~w(texts), &minilm/1}]
+    makers = [
+      {~w(generate first stream), &smollm2/1},
+      {~w(memory), fn _peer -> {[memory()], []} end},
+      {~w(texts), &minilm/1}
+    ]
+
     makers = for {keys, make} <- makers, Enum.any?(keys, &(&1 =~ only)), do: make
 
     if makers != [] do
@@ -139,6 +144,21 @@ defmodule Bench.Generation do
       do: raise("bench/run: Python says #{inspect(said)}, Emily #{inspect(texts)}")
 
     "Plain, fused and streamed give the same #{@new_tokens} tokens; mlx-lm's first #{@same_tokens} are theirs."
+  end
+
+  defp memory do
+    %{
+      key: "memory",
+      label:
+        "SmolLM2-135M: peak resident memory while generating #{@new_tokens} tokens, in a fresh VM",
+      unit: {"x the weights", 1},
+      measure: fn ->
+        {output, 0} = System.cmd("mix", ["run", Path.join(__DIR__, "memory.exs")])
+        [resident, weights] = output |> String.split() |> Enum.take(-2)
+        String.to_integer(resident) / String.to_integer(weights)
+      end,
+      goal: {:most, 1.5}
+    }
   end
 
   defp minilm(peer) do
