@@ -93,26 +93,37 @@ if Code.ensure_loaded?(Bumblebee) do
     end
 
     # Left padding, and prompts of different lengths in one batch.
-    test "greedy generation gives the golden tokens, batched", context do
-      %{model_info: model_info, tokenizer: tokenizer} = context
+    for fast <- [false, true] do
+      test "greedy generation gives the golden tokens, batched, FastKernels: #{fast}", context do
+        %{model_info: model_info, tokenizer: tokenizer} = context
 
-      generate =
-        Bumblebee.Text.Generation.build_generate(
-          model_info.model,
-          model_info.spec,
-          config(context)
-        )
+        model_info =
+          if unquote(fast) do
+            {model_info, report} = Emily.Bumblebee.FastKernels.apply(model_info, report: true)
+            assert report == %{rewritten: %{attention: 30, rms_norm: 61, rope: 30}, left: %{}}
+            model_info
+          else
+            model_info
+          end
 
-      tokenizer =
-        Bumblebee.configure(tokenizer, pad_direction: :left, return_token_type_ids: false)
+        generate =
+          Bumblebee.Text.Generation.build_generate(
+            model_info.model,
+            model_info.spec,
+            config(context)
+          )
 
-      inputs = Bumblebee.apply_tokenizer(tokenizer, Enum.map(context.greedy, & &1["prompt"]))
-      inputs = Map.put(inputs, "seed", Nx.broadcast(0, {length(context.greedy)}))
-      jit = Nx.Defn.jit(generate, compiler: Emily.Compiler)
-      %{token_ids: ids} = jit.(model_info.params, inputs)
+        tokenizer =
+          Bumblebee.configure(tokenizer, pad_direction: :left, return_token_type_ids: false)
 
-      for {ids, golden} <- Enum.zip(Nx.to_list(ids), context.greedy),
-          do: assert_greedy(ids, golden, model_info)
+        inputs = Bumblebee.apply_tokenizer(tokenizer, Enum.map(context.greedy, & &1["prompt"]))
+        inputs = Map.put(inputs, "seed", Nx.broadcast(0, {length(context.greedy)}))
+        jit = Nx.Defn.jit(generate, compiler: Emily.Compiler)
+        %{token_ids: ids} = jit.(model_info.params, inputs)
+
+        for {ids, golden} <- Enum.zip(Nx.to_list(ids), context.greedy),
+            do: assert_greedy(ids, golden, model_info)
+      end
     end
 
     test "a serving gives the golden text, at once and streamed", context do
