@@ -33,7 +33,9 @@ left_mlx = :ets.new(:left_mlx, [:public])
 longest = Nx.axis_size(Bumblebee.apply_tokenizer(tokenizer, sentences)["input_ids"], 1)
 
 serving =
-  Bumblebee.Text.text_embedding(model, tokenizer,
+  model
+  |> Emily.Bumblebee.FastKernels.apply()
+  |> Bumblebee.Text.text_embedding(tokenizer,
     output_attribute: :hidden_state,
     output_pool: :mean_pooling,
     embedding_processor: :l2_norm,

@@ -20,7 +20,9 @@ defmodule Chat do
     config = Bumblebee.configure(config, max_new_tokens: max_new_tokens)
 
     serving =
-      Bumblebee.Text.generation(model_info, tokenizer, config,
+      model_info
+      |> Emily.Bumblebee.FastKernels.apply()
+      |> Bumblebee.Text.generation(tokenizer, config,
         compile: [batch_size: 1, sequence_length: @lengths],
         stream: true,
         stream_done: true,
