@@ -7,6 +7,9 @@ if Code.ensure_loaded?(Bumblebee) do
 
     alias Emily.GGUF
 
+    # A whole model runs here: on a busy machine that takes longer than ExUnit's minute.
+    @moduletag timeout: 600_000
+
     @golden Path.expand("../../fixtures/golden", __DIR__)
 
     setup_all do
