@@ -216,6 +216,42 @@ defmodule Emily.Native.ProgramTest do
     end
   end
 
+  describe "fused" do
+    test "programs give what the others give" do
+      function =
+        {[0, 1], [{2, {:multiply, v(0), v(1)}}],
+         [{:tanh, {:add, v(2), {:full, [], 1.5, :f32}}}, {:exp, {:negative, v(2)}}]}
+
+      [x, y] = Native.run([{:arange, -2.0, 2.0, 0.01, :f32}, {:full, [400], 0.7, :f32}])
+      plain = Program.run(Program.compile(function), [x, y])
+      fused = Program.compile(function, fuse: true)
+
+      for _ <- 1..3, {a, b} <- Enum.zip(Program.run(fused, [x, y]), plain) do
+        for {a, b} <- Enum.zip(floats(a), floats(b)), do: assert_in_delta(a, b, 1.0e-6)
+      end
+    end
+
+    test "programs run on several streams, and with arrays of their own" do
+      ten = scalar(10.0, :f32)
+      program = Program.compile({[0], [], [{:exp, {:negative, {:add, v(0), ten}}}]}, fuse: true)
+
+      for device <- [:cpu, Native.stream_new(:cpu)] do
+        [y] = Program.run(program, [scalar(-10.0, :f32)], device)
+        assert Native.item(y) == 1.0
+      end
+    end
+
+    test "programs have no conditions, loops, calls or linear algebra" do
+      for bad <- [@choose, {[0], [], [{:inv, v(0)}]}, {[0], [{1, {:call, 0, [v(0)], 0}}], [v(0)]}] do
+        assert_raise ArgumentError, ~r/cannot be fused/, fn ->
+          Program.compile(bad, fuse: true)
+        end
+      end
+    end
+
+    defp floats(array), do: for(<<x::float-32-native <- Native.to_binary(array)>>, do: x)
+  end
+
   describe "calls" do
     # Calls the host with the counter in each of five iterations.
     @counting {[0], [],

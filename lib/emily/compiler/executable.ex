@@ -34,7 +34,7 @@ defmodule Emily.Compiler.Executable do
       )
 
     %__MODULE__{
-      program: Program.compile(function),
+      program: Program.compile(function, fuse: options.fuse),
       inputs: inputs,
       output: Nx.to_template(expr),
       calls: List.to_tuple(calls),

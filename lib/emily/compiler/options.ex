@@ -3,10 +3,10 @@ defmodule Emily.Compiler.Options do
   # The options of `Emily.Compiler`, which documents them.
 
   defstruct [:device, :partition, :hooks, :cache, :fallback, :max_concurrency] ++
-              [:garbage_collect, :log]
+              [:fuse, :garbage_collect, :log]
 
   @own [:device, :partition, :hooks, :cache, :native_fallback, :max_concurrency] ++
-         [:garbage_collect, :debug_options]
+         [:fuse, :garbage_collect, :debug_options]
 
   # Nx.Serving and Axon forward their own to the compiler.
   @forwarded [:batch_keys, :backend, :debug, :mode, :seed, :print_values, :raise_on_none] ++
@@ -28,6 +28,7 @@ defmodule Emily.Compiler.Options do
       cache: check(opts, :cache, true, &is_boolean/1),
       fallback: fallback(check(opts, :native_fallback, nil, &(&1 in [nil, :raise, :evaluate]))),
       max_concurrency: check(opts, :max_concurrency, 1, &(is_integer(&1) and &1 > 0)),
+      fuse: check(opts, :fuse, false, &is_boolean/1),
       garbage_collect: check(opts, :garbage_collect, false, &is_boolean/1),
       log: check(opts, :debug_options, [], &debug?/1)[:log]
     }

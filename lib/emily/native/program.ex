@@ -74,6 +74,11 @@ defmodule Emily.Native.Program do
   @doc """
   Compiles a function.
 
+  With `fuse: true`, MLX compiles it (`mx.compile`): runs of elementwise operations become one kernel,
+  which rounds otherwise than they do. The kernels are made when the program is first run: on a CPU by
+  a C++ compiler, `g++`, which must be there then, from files in the system's temporary folder. A
+  function with conditions, loops, calls or linear algebra is refused with an `ArgumentError`.
+
   Raises `ArgumentError` for what is no function of known operations.
 
       iex> Emily.Native.Program.compile({[0], [], [{:exp, {:var, 0}}]}).operations
@@ -82,9 +87,10 @@ defmodule Emily.Native.Program do
       iex> Emily.Native.Program.compile({[], [], [{:var, 0}]})
       ** (ArgumentError) variable 0 is not bound here
   """
-  @spec compile(fun_term) :: t
-  def compile(function) do
-    {ref, operations, waits} = Nif.compile(function)
+  @spec compile(fun_term, keyword) :: t
+  def compile(function, opts \\ []) do
+    opts = Keyword.validate!(opts, fuse: false)
+    {ref, operations, waits} = Nif.compile(function, opts[:fuse])
     %__MODULE__{ref: ref, operations: operations, waits: waits}
   end
 

@@ -103,12 +103,20 @@ impl Drop for Arrays {
 
 /// A call that writes a vector of arrays.
 pub(crate) fn arrays(call: impl FnOnce(*mut mlx_vector_array) -> c_int) -> Result<Vec<Array>> {
-    // SAFETY: the vector is owned here and freed by `Arrays`; each element is copied out of it.
+    // SAFETY: the vector is owned here and freed by `Arrays`.
     unsafe {
         let mut vector = Arrays(mlx_sys::mlx_vector_array_new());
         status(|| call(&mut vector.0))?;
-        (0..mlx_sys::mlx_vector_array_size(vector.0))
-            .map(|i| array(|result| mlx_sys::mlx_vector_array_get(result, vector.0, i)))
+        elements(vector.0)
+    }
+}
+
+/// The arrays of a vector that somebody else owns.
+pub(crate) fn elements(vector: mlx_vector_array) -> Result<Vec<Array>> {
+    // SAFETY: the caller's vector is live; each element is copied out of it.
+    unsafe {
+        (0..mlx_sys::mlx_vector_array_size(vector))
+            .map(|i| array(|result| mlx_sys::mlx_vector_array_get(result, vector, i)))
             .collect()
     }
 }

@@ -1,10 +1,11 @@
 //! Streams: a queue of work on a device, with the worker that evaluates on it.
 
 use std::cell::Cell;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use mlx_rs::Stream;
 use once_cell::sync::OnceCell;
+use parking_lot::Mutex;
 
 use crate::device::{devices, Device};
 use crate::error::{refuse, Error, Result};
@@ -27,6 +28,17 @@ struct Inner {
 unsafe impl Send for Inner {}
 // SAFETY: as above.
 unsafe impl Sync for Inner {}
+
+/// Every stream there is.
+static STREAMS: Mutex<Vec<Weak<Inner>>> = Mutex::new(Vec::new());
+
+/// Waits for what is being computed, on every stream.
+pub(crate) fn finish_all() {
+    for stream in STREAMS.lock().iter().filter_map(Weak::upgrade) {
+        // A failure is for whoever asked for the work.
+        let _ = synchronize(stream.stream.as_ptr());
+    }
+}
 
 static CPU: OnceCell<StreamHandle> = OnceCell::new();
 static GPU: OnceCell<StreamHandle> = OnceCell::new();
@@ -55,15 +67,23 @@ impl StreamHandle {
         synchronize(stream.as_ptr())?;
         // SAFETY: see `Inner`; the copy names the same stream.
         let worker = Worker::start(SendStream(stream.clone()))?;
-        Ok(StreamHandle(Arc::new(Inner {
+        let inner = Arc::new(Inner {
             device,
             stream,
             worker,
-        })))
+        });
+        let mut streams = STREAMS.lock();
+        streams.retain(|stream| stream.strong_count() > 0);
+        streams.push(Arc::downgrade(&inner));
+        Ok(StreamHandle(inner))
     }
 
     pub fn device(&self) -> Device {
         self.0.device
+    }
+
+    pub(crate) fn is(&self, other: &StreamHandle) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
     }
 
     pub fn worker(&self) -> &Worker {

@@ -17,5 +17,6 @@ rustler::init!("Elixir.Emily.Native.Nif", load = load);
 
 fn load(env: rustler::Env, _info: rustler::Term) -> bool {
     names::register(env);
+    emily_mlx::exit::register();
     true
 }

@@ -4,8 +4,10 @@
 
 use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::Arc;
 use std::thread;
 
+use emily_mlx::fusion::Fusion;
 use emily_mlx::program::{Host, Program};
 use emily_mlx::{Error, Result, SharedArray, StreamHandle};
 use mlx_rs::Array;
@@ -27,7 +29,9 @@ static WAITING: AtomicUsize = AtomicUsize::new(0);
 
 /// A compiled function with the arrays that it closes over.
 pub struct ProgramResource {
-    program: Program,
+    program: Arc<Program>,
+    /// For a program that is to be fused by MLX.
+    fusion: Option<Fusion>,
     parameters: usize,
     captured: Vec<ArrayRef>,
 }
@@ -71,16 +75,23 @@ fn wrap(arrays: impl Iterator<Item = SharedArray>) -> Vec<ArrayRef> {
 /// A program of a function `{parameters, steps, results}`, with the number of its operations and
 /// whether it waits.
 #[rustler::nif(schedule = "DirtyCpu")]
-fn compile<'a>(env: Env<'a>, function: Term<'a>) -> NifResult<Term<'a>> {
+fn compile<'a>(env: Env<'a>, function: Term<'a>, fuse: bool) -> NifResult<Term<'a>> {
     let Decoded { program, captured } = Decoder::function(function).map_err(raise)?;
     let captured: Vec<ArrayRef> = captured
         .into_iter()
         .map(|(term, _)| array_ref(term))
         .collect::<NifResult<_>>()?;
-    let (operations, waits) = (program.operations, program.waits);
+    if fuse && (program.waits || program.has_linalg) {
+        return Err(refuse(
+            "compile: functions with conditions, loops, calls or linear algebra cannot be fused"
+                .to_owned(),
+        ));
+    }
+    let (operations, waits) = (program.operations, program.waits || fuse);
     let resource = ResourceArc::new(ProgramResource {
         parameters: program.inputs.len() - captured.len(),
-        program,
+        program: Arc::new(program),
+        fusion: fuse.then(Fusion::default),
         captured,
     });
     Ok((resource, operations, waits).encode(env))
@@ -101,7 +112,7 @@ fn build_program<'a>(
     inputs: Term<'a>,
     on: Term<'a>,
 ) -> NifResult<Built> {
-    if program.program.waits {
+    if program.program.waits || program.fusion.is_some() {
         return Err(refuse("run_program: the program waits".to_owned()));
     }
     let Some(list) = items(inputs) else {
@@ -142,6 +153,17 @@ fn run_waiting_program<'a>(
 ) -> NifResult<rustler::Atom> {
     let mut inputs = array_refs(inputs)?;
     check_count(&program, inputs.len())?;
+    if let Some(fusion) = &program.fusion {
+        run_fused(
+            &program,
+            fusion,
+            &inputs,
+            stream(on)?,
+            Caller::new(env, tag),
+        )
+        .map_err(raise)?;
+        return Ok(queued());
+    }
     inputs.extend(program.captured.iter().cloned());
     let stream = stream(on)?.clone();
     if WAITING.fetch_add(1, Ordering::Relaxed) >= MOST_WAITING {
@@ -168,6 +190,27 @@ fn run_waiting_program<'a>(
             Ok(full())
         }
     }
+}
+
+fn run_fused(
+    program: &ProgramRef,
+    fusion: &Fusion,
+    inputs: &[ArrayRef],
+    stream: &StreamHandle,
+    caller: Caller,
+) -> Result<()> {
+    let arrays = |refs: &[ArrayRef]| refs.iter().map(|array| array.0.array().clone()).collect();
+    let (inputs, captured) = (arrays(inputs), arrays(&program.captured));
+    let (on, kept) = (stream.clone(), program.clone());
+    let done = move |result: Result<Vec<Array>>| {
+        let shared = |array| SharedArray::lazy(array, &on, 0, false);
+        caller.answer(|env| match result {
+            Ok(arrays) => (ok(), wrap(arrays.into_iter().map(shared))).encode(env),
+            Err(failure) => error_term(env, failure),
+        });
+        drop(kept);
+    };
+    fusion.run(&program.program, inputs, captured, stream, done)
 }
 
 fn run_waiting(
