@@ -94,3 +94,29 @@ pub(crate) fn largest_array() -> usize {
     });
     *TOTAL
 }
+
+/// Has the C library keep what MLX frees, up to 64 MiB, and take arrays of up to 32 MiB from it. By itself
+/// glibc comes to these numbers as a program frees arrays, but the BEAM fixes lower ones, with which
+/// every result is fresh memory that the kernel has to clear. Whoever has set them is left alone.
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+pub fn keep_freed() {
+    let is_set = |name| std::env::var_os(name).is_some();
+    if [
+        "MALLOC_TRIM_THRESHOLD_",
+        "MALLOC_MMAP_THRESHOLD_",
+        "GLIBC_TUNABLES",
+    ]
+    .into_iter()
+    .any(is_set)
+    {
+        return;
+    }
+    // SAFETY: changes two numbers under the allocator's lock.
+    unsafe {
+        libc::mallopt(libc::M_MMAP_THRESHOLD, 32 << 20);
+        libc::mallopt(libc::M_TRIM_THRESHOLD, 64 << 20);
+    }
+}
+
+#[cfg(not(all(target_os = "linux", target_env = "gnu")))]
+pub fn keep_freed() {}

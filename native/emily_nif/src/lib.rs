@@ -18,5 +18,6 @@ rustler::init!("Elixir.Emily.Native.Nif", load = load);
 fn load(env: rustler::Env, _info: rustler::Term) -> bool {
     names::register(env);
     emily_mlx::exit::register();
+    emily_mlx::memory::keep_freed();
     true
 }
