@@ -147,7 +147,7 @@ defmodule Emily.MixProject do
       licenses: ["Apache-2.0"],
       links: %{},
       files:
-        ~w(lib build native/Cargo.toml native/Cargo.lock native/*/Cargo.toml native/*/build.rs native/*/src
+        ~w(lib build native/Cargo.toml native/Cargo.lock native/*/Cargo.toml native/*/build.rs native/*/src native/*/cpp
                 mix.exs .formatter.exs README.md ARCHITECTURE.md CHANGELOG.md LICENSE)
     ]
   end

@@ -53,7 +53,8 @@ defmodule Emily.Build do
       # The variants share one binary interface: the NIF is compiled against `cpu` for all of them.
       libraries = Path.join(Mlx.libraries("cpu", openblas), "mlx/lib")
       prepared = prepared(linker)
-      write_config(linker ++ [prepared: prepared, libraries: libraries])
+      include = Path.join(Mlx.wheel("cpu"), "mlx/include")
+      write_config(linker ++ [prepared: prepared, libraries: libraries, include: include])
       [Mlx.libraries(variant, openblas), Nif.built(sources, Nif.target(@native), &cargo/2)]
     else
       write_config([])

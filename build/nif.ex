@@ -9,7 +9,7 @@ defmodule Emily.Build.Nif do
 
   @doc "The sources under `native/` that the library depends on, with their contents."
   def sources(native) do
-    [native, "**/*.{rs,toml,lock}"]
+    [native, "**/*.{rs,toml,lock,cpp,h}"]
     |> Path.join()
     |> Path.wildcard()
     |> Enum.reject(&String.starts_with?(&1, Path.join(native, "target/")))
@@ -82,13 +82,16 @@ defmodule Emily.Build.Nif do
 
   defp linker_config(_), do: ""
 
-  defp mlx_config(%{prepared: prepared, libraries: libraries, triple: triple}) do
+  # The last three are what emily_mlx's build script needs.
+  defp mlx_config(%{prepared: prepared, libraries: libraries, triple: triple} = options) do
     """
     [target.#{triple}.mlx]
     rustc-link-search = [#{inspect("native=" <> prepared)}, #{inspect("native=" <> libraries)}]
     rustc-link-lib = ["static=mlxc", "dylib=mlx", "dylib=stdc++"]
     rustc-env = { OUT_DIR = #{inspect(prepared)} }
     libraries = #{inspect(libraries)}
+    include = #{inspect(options.include)}
+    compiler = #{inspect(options.linker)}
     """
   end
 

@@ -1,8 +1,68 @@
-//! Tells this crate's own tests where the prebuilt MLX is.
+//! Compiles the kernels of `cpp/` against the prebuilt MLX, and tells this crate's own tests where that is.
+//! Both come from the build-script override of mlx-sys; where its own build makes MLX, and on processors
+//! for which there are no kernels, MLX's are taken.
+
+use std::env;
+
+/// The kinds of processor that the loops are compiled for, and the compiler's options for each.
+const KINDS: [(&str, &[&str]); 2] = [
+    ("v3", &["-march=x86-64-v3"]),
+    ("v4", &["-march=x86-64-v4", "-mprefer-vector-width=512"]),
+];
 
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");
-    if let Ok(folder) = std::env::var("DEP_MLX_LIBRARIES") {
+    println!("cargo::rerun-if-changed=cpp");
+    println!("cargo::rustc-check-cfg=cfg(own_kernels)");
+    if let Ok(folder) = env::var("DEP_MLX_LIBRARIES") {
         println!("cargo::rustc-link-arg=-Wl,-rpath,{folder}");
     }
+    if let (Ok(include), Ok("x86_64")) = (
+        env::var("DEP_MLX_INCLUDE"),
+        env::var("CARGO_CFG_TARGET_ARCH").as_deref(),
+    ) {
+        println!("cargo::rustc-cfg=own_kernels");
+        compile_kernels(&include);
+    }
+}
+
+fn compile_kernels(include: &str) {
+    // The library is linked where the crate is, so before the libraries that it needs.
+    for (kind, options) in KINDS {
+        compiler()
+            .opt_level(3)
+            .flag("-fno-math-errno")
+            .flag("-fno-trapping-math")
+            .flags(options)
+            .define("KERNELS", format!("kernels_{kind}").as_str())
+            .file("cpp/vector.cpp")
+            .compile(&format!("emily_{kind}"));
+    }
+    compiler()
+        .opt_level(2)
+        .flag("-isystem")
+        .flag(include)
+        // MLX puts the names of its files into error messages.
+        .flag(format!("-ffile-prefix-map={include}=mlx"))
+        .file("cpp/kernels.cpp")
+        .compile("emily_kernels");
+    println!("cargo::rustc-link-lib=dylib=mvec");
+}
+
+fn compiler() -> cc::Build {
+    let mut build = cc::Build::new();
+    // The functions are compared with the scalar ones of the same library: no extra precision.
+    build
+        .cpp(true)
+        .std("c++20")
+        .pic(true)
+        .define("NDEBUG", None)
+        .flag("-ffp-contract=off")
+        .cpp_link_stdlib(None)
+        .extra_warnings(true)
+        .flag("-Wno-unused-parameter");
+    if let Ok(compiler) = env::var("DEP_MLX_COMPILER") {
+        build.compiler(compiler);
+    }
+    build
 }

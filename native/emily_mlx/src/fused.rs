@@ -5,9 +5,12 @@ use mlx_rs::fast::{self, ScaledDotProductAttentionMask};
 use mlx_rs::{with_stream, Array};
 
 use crate::args::{Args, Mask};
+use crate::attention;
 use crate::dtype::Dtype;
 use crate::error::{refuse, Result};
 use crate::ffi::{self, mlx};
+use crate::kernels;
+use crate::op::Op;
 use crate::stream::StreamHandle;
 
 /// Runs an mlx-rs operation on a stream.
@@ -57,6 +60,9 @@ pub(crate) fn rms_norm(
     stream: &StreamHandle,
 ) -> Result<Array> {
     norm_input("rms_norm", x, &[("weight", weight)])?;
+    if let Some(kernel) = kernels::rows(Op::RmsNorm, &[Some(x), weight], stream) {
+        return kernel.apply(&[Some(x), weight], eps, stream);
+    }
     on(stream, || fast::rms_norm(x, weight, eps as f32))
 }
 
@@ -69,6 +75,9 @@ pub(crate) fn layer_norm(
     stream: &StreamHandle,
 ) -> Result<Array> {
     norm_input("layer_norm", x, &[("weight", weight), ("bias", bias)])?;
+    if let Some(kernel) = kernels::rows(Op::LayerNorm, &[Some(x), weight, bias], stream) {
+        return kernel.apply(&[Some(x), weight, bias], eps, stream);
+    }
     on(stream, || fast::layer_norm(x, weight, bias, eps as f32))
 }
 
@@ -182,6 +191,9 @@ pub(crate) fn attention(
                 sinks.shape()
             )
         }
+    }
+    if let (None, Some(softmax)) = (sinks, attention::softmax(q, k, v, &mask, stream)) {
+        return attention::composed(softmax, q, k, v, scale, &mask, stream);
     }
     // The CUDA kernel reads them in a row, whatever their strides.
     let contiguous = |sinks: &Array| mlx!(mlx_contiguous, sinks.as_ptr(), false, stream.raw());

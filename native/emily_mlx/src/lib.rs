@@ -6,6 +6,7 @@
 
 mod args;
 mod array;
+mod attention;
 mod checks;
 mod conv;
 mod create;
@@ -17,6 +18,7 @@ mod ffi;
 mod fused;
 pub mod fusion;
 mod index;
+mod kernels;
 mod linalg;
 mod liveness;
 pub mod memory;

@@ -10,7 +10,7 @@ use crate::dtype::Dtype;
 use crate::error::Result;
 use crate::ffi::{self, mlx};
 use crate::stream::StreamHandle;
-use crate::{checks, conv, create, fused, index, linalg, shape};
+use crate::{checks, conv, create, fused, index, kernels, linalg, shape};
 
 /// What mlx-c takes as a stream.
 pub(crate) type Stream = mlx_stream;
@@ -122,81 +122,78 @@ pub fn apply(op: Op, args: &Args, stream: &StreamHandle) -> Result<Value> {
 fn build(op: Op, args: &Args, stream: &StreamHandle) -> Result<Value> {
     let s = stream.raw();
     let value: Array = match op {
-        Op::Abs => unary(mlx_sys::mlx_abs, args, s),
-        Op::Negative => unary(mlx_sys::mlx_negative, args, s),
-        Op::Exp => unary(mlx_sys::mlx_exp, args, s),
-        Op::Expm1 => unary(mlx_sys::mlx_expm1, args, s),
-        Op::Log => unary(mlx_sys::mlx_log, args, s),
-        Op::Log1p => unary(mlx_sys::mlx_log1p, args, s),
-        Op::Log2 => unary(mlx_sys::mlx_log2, args, s),
-        Op::Log10 => unary(mlx_sys::mlx_log10, args, s),
-        Op::Sqrt => unary(mlx_sys::mlx_sqrt, args, s),
-        Op::Rsqrt => unary(mlx_sys::mlx_rsqrt, args, s),
-        Op::Square => unary(mlx_sys::mlx_square, args, s),
-        Op::Sin => unary(mlx_sys::mlx_sin, args, s),
-        Op::Cos => unary(mlx_sys::mlx_cos, args, s),
-        Op::Tan => unary(mlx_sys::mlx_tan, args, s),
-        Op::Arcsin => unary(mlx_sys::mlx_arcsin, args, s),
-        Op::Arccos => unary(mlx_sys::mlx_arccos, args, s),
-        Op::Arctan => unary(mlx_sys::mlx_arctan, args, s),
-        Op::Sinh => unary(mlx_sys::mlx_sinh, args, s),
-        Op::Cosh => unary(mlx_sys::mlx_cosh, args, s),
-        Op::Tanh => unary(mlx_sys::mlx_tanh, args, s),
-        Op::Arcsinh => unary(mlx_sys::mlx_arcsinh, args, s),
-        Op::Arccosh => unary(mlx_sys::mlx_arccosh, args, s),
-        Op::Arctanh => unary(mlx_sys::mlx_arctanh, args, s),
-        Op::Erf => unary(mlx_sys::mlx_erf, args, s),
-        Op::Erfinv => unary(mlx_sys::mlx_erfinv, args, s),
-        Op::Sigmoid => unary(mlx_sys::mlx_sigmoid, args, s),
-        Op::Sign => unary(mlx_sys::mlx_sign, args, s),
-        Op::Floor => unary(mlx_sys::mlx_floor, args, s),
-        Op::Ceil => unary(mlx_sys::mlx_ceil, args, s),
+        Op::Abs => unary(op, mlx_sys::mlx_abs, args, stream),
+        Op::Negative => unary(op, mlx_sys::mlx_negative, args, stream),
+        Op::Exp => unary(op, mlx_sys::mlx_exp, args, stream),
+        Op::Expm1 => unary(op, mlx_sys::mlx_expm1, args, stream),
+        Op::Log => unary(op, mlx_sys::mlx_log, args, stream),
+        Op::Log1p => unary(op, mlx_sys::mlx_log1p, args, stream),
+        Op::Log2 => unary(op, mlx_sys::mlx_log2, args, stream),
+        Op::Log10 => unary(op, mlx_sys::mlx_log10, args, stream),
+        Op::Sqrt => unary(op, mlx_sys::mlx_sqrt, args, stream),
+        Op::Rsqrt => unary(op, mlx_sys::mlx_rsqrt, args, stream),
+        Op::Square => unary(op, mlx_sys::mlx_square, args, stream),
+        Op::Sin => unary(op, mlx_sys::mlx_sin, args, stream),
+        Op::Cos => unary(op, mlx_sys::mlx_cos, args, stream),
+        Op::Tan => unary(op, mlx_sys::mlx_tan, args, stream),
+        Op::Arcsin => unary(op, mlx_sys::mlx_arcsin, args, stream),
+        Op::Arccos => unary(op, mlx_sys::mlx_arccos, args, stream),
+        Op::Arctan => unary(op, mlx_sys::mlx_arctan, args, stream),
+        Op::Sinh => unary(op, mlx_sys::mlx_sinh, args, stream),
+        Op::Cosh => unary(op, mlx_sys::mlx_cosh, args, stream),
+        Op::Tanh => unary(op, mlx_sys::mlx_tanh, args, stream),
+        Op::Arcsinh => unary(op, mlx_sys::mlx_arcsinh, args, stream),
+        Op::Arccosh => unary(op, mlx_sys::mlx_arccosh, args, stream),
+        Op::Arctanh => unary(op, mlx_sys::mlx_arctanh, args, stream),
+        Op::Erf => unary(op, mlx_sys::mlx_erf, args, stream),
+        Op::Erfinv => unary(op, mlx_sys::mlx_erfinv, args, stream),
+        Op::Sigmoid => unary(op, mlx_sys::mlx_sigmoid, args, stream),
+        Op::Sign => unary(op, mlx_sys::mlx_sign, args, stream),
+        Op::Floor => unary(op, mlx_sys::mlx_floor, args, stream),
+        Op::Ceil => unary(op, mlx_sys::mlx_ceil, args, stream),
         Op::Round => { let x = args.array()?; mlx!(mlx_round, x.as_ptr(), 0, s) }
-        Op::Trunc => unary(mlx_sys::mlx_trunc, args, s),
-        Op::LogicalNot => unary(mlx_sys::mlx_logical_not, args, s),
-        Op::BitwiseInvert => unary(mlx_sys::mlx_bitwise_invert, args, s),
-        Op::Isnan => unary(mlx_sys::mlx_isnan, args, s),
-        Op::Isinf => unary(mlx_sys::mlx_isinf, args, s),
-        Op::Isfinite => unary(mlx_sys::mlx_isfinite, args, s),
-        Op::Isposinf => unary(mlx_sys::mlx_isposinf, args, s),
-        Op::Isneginf => unary(mlx_sys::mlx_isneginf, args, s),
-        Op::Real => unary(mlx_sys::mlx_real, args, s),
-        Op::Imag => unary(mlx_sys::mlx_imag, args, s),
-        Op::Conjugate => unary(mlx_sys::mlx_conjugate, args, s),
+        Op::Trunc => unary(op, mlx_sys::mlx_trunc, args, stream),
+        Op::LogicalNot => unary(op, mlx_sys::mlx_logical_not, args, stream),
+        Op::BitwiseInvert => unary(op, mlx_sys::mlx_bitwise_invert, args, stream),
+        Op::Isnan => unary(op, mlx_sys::mlx_isnan, args, stream),
+        Op::Isinf => unary(op, mlx_sys::mlx_isinf, args, stream),
+        Op::Isfinite => unary(op, mlx_sys::mlx_isfinite, args, stream),
+        Op::Isposinf => unary(op, mlx_sys::mlx_isposinf, args, stream),
+        Op::Isneginf => unary(op, mlx_sys::mlx_isneginf, args, stream),
+        Op::Real => unary(op, mlx_sys::mlx_real, args, stream),
+        Op::Imag => unary(op, mlx_sys::mlx_imag, args, stream),
+        Op::Conjugate => unary(op, mlx_sys::mlx_conjugate, args, stream),
         Op::Contiguous => { let x = args.array()?; mlx!(mlx_contiguous, x.as_ptr(), false, s) }
 
-        Op::Add => binary(mlx_sys::mlx_add, args, s),
-        Op::Subtract => binary(mlx_sys::mlx_subtract, args, s),
-        Op::Multiply => binary(mlx_sys::mlx_multiply, args, s),
-        Op::Divide => binary(mlx_sys::mlx_divide, args, s),
+        Op::Add => binary(op, mlx_sys::mlx_add, args, stream),
+        Op::Subtract => binary(op, mlx_sys::mlx_subtract, args, stream),
+        Op::Multiply => binary(op, mlx_sys::mlx_multiply, args, stream),
+        Op::Divide => binary(op, mlx_sys::mlx_divide, args, stream),
         Op::FloorDivide => divide_integers(mlx_sys::mlx_floor_divide, true, args, stream),
         Op::Remainder => divide_integers(mlx_sys::mlx_remainder, false, args, stream),
-        Op::Power => binary(mlx_sys::mlx_power, args, s),
-        Op::Maximum => binary(mlx_sys::mlx_maximum, args, s),
-        Op::Minimum => binary(mlx_sys::mlx_minimum, args, s),
-        Op::Arctan2 => binary(mlx_sys::mlx_arctan2, args, s),
-        Op::Logaddexp => binary(mlx_sys::mlx_logaddexp, args, s),
-        Op::Equal => binary(mlx_sys::mlx_equal, args, s),
-        Op::NotEqual => binary(mlx_sys::mlx_not_equal, args, s),
-        Op::Greater => binary(mlx_sys::mlx_greater, args, s),
-        Op::GreaterEqual => binary(mlx_sys::mlx_greater_equal, args, s),
-        Op::Less => binary(mlx_sys::mlx_less, args, s),
-        Op::LessEqual => binary(mlx_sys::mlx_less_equal, args, s),
-        Op::LogicalAnd => binary(mlx_sys::mlx_logical_and, args, s),
-        Op::LogicalOr => binary(mlx_sys::mlx_logical_or, args, s),
-        Op::BitwiseAnd => binary(mlx_sys::mlx_bitwise_and, args, s),
-        Op::BitwiseOr => binary(mlx_sys::mlx_bitwise_or, args, s),
-        Op::BitwiseXor => binary(mlx_sys::mlx_bitwise_xor, args, s),
-        Op::LeftShift => binary(mlx_sys::mlx_left_shift, args, s),
-        Op::RightShift => binary(mlx_sys::mlx_right_shift, args, s),
-        Op::Matmul => binary(mlx_sys::mlx_matmul, args, s),
+        Op::Power => binary(op, mlx_sys::mlx_power, args, stream),
+        Op::Maximum => binary(op, mlx_sys::mlx_maximum, args, stream),
+        Op::Minimum => binary(op, mlx_sys::mlx_minimum, args, stream),
+        Op::Arctan2 => binary(op, mlx_sys::mlx_arctan2, args, stream),
+        Op::Logaddexp => binary(op, mlx_sys::mlx_logaddexp, args, stream),
+        Op::Equal => binary(op, mlx_sys::mlx_equal, args, stream),
+        Op::NotEqual => binary(op, mlx_sys::mlx_not_equal, args, stream),
+        Op::Greater => binary(op, mlx_sys::mlx_greater, args, stream),
+        Op::GreaterEqual => binary(op, mlx_sys::mlx_greater_equal, args, stream),
+        Op::Less => binary(op, mlx_sys::mlx_less, args, stream),
+        Op::LessEqual => binary(op, mlx_sys::mlx_less_equal, args, stream),
+        Op::LogicalAnd => binary(op, mlx_sys::mlx_logical_and, args, stream),
+        Op::LogicalOr => binary(op, mlx_sys::mlx_logical_or, args, stream),
+        Op::BitwiseAnd => binary(op, mlx_sys::mlx_bitwise_and, args, stream),
+        Op::BitwiseOr => binary(op, mlx_sys::mlx_bitwise_or, args, stream),
+        Op::BitwiseXor => binary(op, mlx_sys::mlx_bitwise_xor, args, stream),
+        Op::LeftShift => binary(op, mlx_sys::mlx_left_shift, args, stream),
+        Op::RightShift => binary(op, mlx_sys::mlx_right_shift, args, stream),
+        Op::Matmul => binary(op, mlx_sys::mlx_matmul, args, stream),
 
         Op::Astype => { let (x, dtype) = (args.array()?, args.dtype()?); mlx!(mlx_astype, x.as_ptr(), dtype.raw(), s) }
         Op::View => shape::view(args, s),
-        Op::Where => {
-            let (condition, x, y) = (args.array()?, args.array()?, args.array()?);
-            mlx!(mlx_where, condition.as_ptr(), x.as_ptr(), y.as_ptr(), s)
-        }
+        Op::Where => choose(args, stream),
         Op::Clip => {
             let (x, low, high) = (args.array()?, args.array()?, args.array()?);
             mlx!(mlx_clip, x.as_ptr(), low.as_ptr(), high.as_ptr(), s)
@@ -283,14 +280,30 @@ fn build(op: Op, args: &Args, stream: &StreamHandle) -> Result<Value> {
     Ok(value.into())
 }
 
-fn unary(function: Unary, args: &Args, s: Stream) -> Result<Array> {
+fn unary(op: Op, function: Unary, args: &Args, stream: &StreamHandle) -> Result<Array> {
     let x = args.array()?;
+    if let Some(kernel) = kernels::map(op, &[x], stream) {
+        return kernel.apply(&[x], stream);
+    }
     // SAFETY: both handles are live, and mlx-c answers what it refuses with a status.
-    ffi::array(|result| unsafe { function(result, x.as_ptr(), s) })
+    ffi::array(|result| unsafe { function(result, x.as_ptr(), stream.raw()) })
 }
 
-fn binary(function: Binary, args: &Args, s: Stream) -> Result<Array> {
-    call(function, args.array()?, args.array()?, s)
+fn binary(op: Op, function: Binary, args: &Args, stream: &StreamHandle) -> Result<Array> {
+    let (x, y) = (args.array()?, args.array()?);
+    match kernels::map(op, &[x, y], stream) {
+        Some(kernel) => kernel.apply(&[x, y], stream),
+        None => call(function, x, y, stream.raw()),
+    }
+}
+
+fn choose(args: &Args, stream: &StreamHandle) -> Result<Array> {
+    let (condition, x, y) = (args.array()?, args.array()?, args.array()?);
+    if let Some(kernel) = kernels::choice(condition, x, y, stream) {
+        return kernel.apply(&[condition, x, y], stream);
+    }
+    let s = stream.raw();
+    mlx!(mlx_where, condition.as_ptr(), x.as_ptr(), y.as_ptr(), s)
 }
 
 fn call(function: Binary, x: &Array, y: &Array, s: Stream) -> Result<Array> {

@@ -4,6 +4,7 @@ mod convolution;
 mod evaluation;
 mod indices;
 mod integers;
+mod kernels;
 mod operations;
 mod pointers;
 mod refusals;

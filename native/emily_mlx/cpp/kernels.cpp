@@ -1,0 +1,313 @@
+// Kernels of Emily's own as nodes of MLX's graph, for a CPU. The functions at the end are what Rust calls.
+#include "kernels.h"
+
+#include <algorithm>
+#include <cstring>
+#include <exception>
+
+#include "mlx/backend/cpu/encoder.h"
+#include "mlx/mlx.h"
+#include "mlx/primitives.h"
+
+namespace mx = mlx::core;
+
+namespace emily {
+namespace {
+
+// How many elements are computed at a time where inputs are gathered first: they stay in the nearest cache.
+constexpr size_t BLOCK = 1024;
+constexpr size_t MOST_INPUTS = 3;
+
+// An input as it lies in memory.
+struct Source {
+  const char* data;
+  size_t width;
+  mx::Strides strides;
+  // One element for all, or all in row-major order.
+  bool scalar;
+  bool row;
+};
+
+// Walks an input in row-major order and copies its elements into a row.
+class Gather {
+ public:
+  Gather(const Source& source, const mx::Shape& shape)
+      : source_(source), shape_(shape), at_(shape.size(), 0), element_(source.data) {}
+
+  void copy(char* to, size_t n) {
+    switch (source_.width) {
+      case 1: return copy_as<uint8_t>(to, n);
+      case 2: return copy_as<uint16_t>(to, n);
+      case 4: return copy_as<uint32_t>(to, n);
+      default: return copy_as<uint64_t>(to, n);
+    }
+  }
+
+ private:
+  template <class T>
+  void copy_as(char* to, size_t n) {
+    T* out = reinterpret_cast<T*>(to);
+    int last = static_cast<int>(shape_.size()) - 1;
+    int64_t stride = source_.strides[last];
+    while (n > 0) {
+      size_t run = std::min(n, static_cast<size_t>(shape_[last] - at_[last]));
+      const T* in = reinterpret_cast<const T*>(element_);
+      if (stride == 1) {
+        std::copy_n(in, run, out);
+      } else {
+        for (size_t i = 0; i < run; i++) out[i] = in[static_cast<int64_t>(i) * stride];
+      }
+      out += run;
+      n -= run;
+      advance(last, run);
+    }
+  }
+
+  void advance(int axis, size_t by) {
+    int64_t width = static_cast<int64_t>(source_.width);
+    at_[axis] += static_cast<int>(by);
+    element_ += static_cast<int64_t>(by) * source_.strides[axis] * width;
+    while (axis > 0 && at_[axis] == shape_[axis]) {
+      element_ -= static_cast<int64_t>(shape_[axis]) * source_.strides[axis] * width;
+      at_[axis] = 0;
+      axis--;
+      at_[axis] += 1;
+      element_ += source_.strides[axis] * width;
+    }
+  }
+
+  const Source& source_;
+  const mx::Shape& shape_;
+  std::vector<int> at_;
+  const char* element_;
+};
+
+Source source(const mx::array& array) {
+  bool scalar = true;
+  for (size_t axis = 0; axis < array.ndim(); axis++) scalar &= array.shape(axis) == 1 || array.strides(axis) == 0;
+  return {array.data<char>(), array.itemsize(), array.strides(), scalar, array.flags().row_contiguous};
+}
+
+// As in MLX: memory that is much larger than the output stays free for others.
+bool can_take(const mx::array& input, const mx::array& out) {
+  constexpr size_t spare = 16384;
+  return input.is_donatable() && input.itemsize() == out.itemsize() && input.buffer_size() <= out.nbytes() + spare;
+}
+
+// An element for an element: inputs of one shape, and an output of that shape.
+class MapPrimitive : public mx::UnaryPrimitive {
+ public:
+  MapPrimitive(mx::Stream stream, const char* name, Map function)
+      : UnaryPrimitive(stream), name_(name), function_(function) {}
+
+  void eval_cpu(const std::vector<mx::array>& inputs, mx::array& out) override {
+    auto& encoder = mx::cpu::get_command_encoder(stream());
+    if (in_one_row(inputs)) {
+      allocate(inputs, out, true);
+      size_t n = out.data_size();
+      std::array<const void*, MOST_INPUTS> data{};
+      for (size_t i = 0; i < inputs.size(); i++) data[i] = inputs[i].data<char>();
+      encoder.dispatch([function = function_, data, to = out.data<char>(), n] { function(data.data(), to, n); });
+    } else {
+      allocate(inputs, out, false);
+      std::vector<Source> sources;
+      for (const auto& input : inputs) sources.push_back(source(input));
+      encoder.dispatch([function = function_, sources = std::move(sources), shape = out.shape(), to = out.data<char>(),
+                        n = out.size(), width = out.itemsize()] { in_blocks(function, sources, shape, to, n, width); });
+    }
+  }
+
+  void eval_gpu(const std::vector<mx::array>&, mx::array&) override {
+    throw std::runtime_error(std::string("[") + name_ + "] is a kernel for the CPU.");
+  }
+
+  const char* name() const override { return name_; }
+
+  bool is_equivalent(const Primitive& other) const override {
+    return function_ == static_cast<const MapPrimitive&>(other).function_;
+  }
+
+  std::vector<mx::Shape> output_shapes(const std::vector<mx::array>& inputs) override { return {inputs[0].shape()}; }
+
+ private:
+  // Whether the inputs' elements lie in the same order without gaps, so that they need no walk.
+  static bool in_one_row(const std::vector<mx::array>& inputs) {
+    const auto& first = inputs[0];
+    if (!first.flags().contiguous) return false;
+    for (const auto& input : inputs) {
+      bool same = input.flags().row_contiguous && first.flags().row_contiguous;
+      if (!same && (!input.flags().contiguous || input.strides() != first.strides())) return false;
+      if (input.data_size() != first.data_size()) return false;
+    }
+    return true;
+  }
+
+  // The output takes the memory of an input that nobody else needs, or its own.
+  static void allocate(const std::vector<mx::array>& inputs, mx::array& out, bool in_one_row) {
+    if (!in_one_row) {
+      out.set_data(mx::allocator::malloc(out.nbytes()));
+      return;
+    }
+    for (const auto& input : inputs) {
+      if (can_take(input, out)) {
+        out.copy_shared_buffer(input);
+        return;
+      }
+    }
+    const auto& like = inputs[0];
+    out.set_data(mx::allocator::malloc(like.data_size() * out.itemsize()), like.data_size(), like.strides(), like.flags());
+  }
+
+  static void in_blocks(Map function, const std::vector<Source>& sources, const mx::Shape& shape, char* to, size_t n,
+                        size_t width) {
+    alignas(64) uint64_t blocks[MOST_INPUTS][BLOCK];
+    std::vector<Gather> walks;
+    for (size_t i = 0; i < sources.size(); i++) {
+      const auto& from = sources[i];
+      walks.emplace_back(from, shape);
+      char* block = reinterpret_cast<char*>(blocks[i]);
+      for (size_t at = 0; from.scalar && at < std::min(n, BLOCK); at++)
+        std::memcpy(block + at * from.width, from.data, from.width);
+    }
+    for (size_t done = 0; done < n; done += BLOCK) {
+      size_t count = std::min(BLOCK, n - done);
+      const void* data[MOST_INPUTS];
+      for (size_t i = 0; i < sources.size(); i++) {
+        const auto& from = sources[i];
+        if (!from.scalar && from.row) {
+          data[i] = from.data + done * from.width;
+        } else {
+          if (!from.scalar) walks[i].copy(reinterpret_cast<char*>(blocks[i]), count);
+          data[i] = blocks[i];
+        }
+      }
+      function(data, to + done * width, count);
+    }
+  }
+
+  const char* name_;
+  Map function_;
+};
+
+// The last axis as a whole. Inputs are row-major; after the first they are vectors.
+class RowsPrimitive : public mx::UnaryPrimitive {
+ public:
+  RowsPrimitive(mx::Stream stream, const char* name, Rows function, std::array<int, MOST_INPUTS> at, double option)
+      : UnaryPrimitive(stream), name_(name), function_(function), at_(at), option_(option) {}
+
+  void eval_cpu(const std::vector<mx::array>& inputs, mx::array& out) override {
+    const auto& x = inputs[0];
+    if (can_take(x, out)) {
+      out.copy_shared_buffer(x);
+    } else {
+      out.set_data(mx::allocator::malloc(out.nbytes()));
+    }
+    std::array<const float*, MOST_INPUTS> data{};
+    for (size_t i = 0; i < MOST_INPUTS; i++)
+      if (at_[i] >= 0) data[i] = inputs[at_[i]].data<float>();
+    size_t columns = x.shape(-1);
+    size_t rows = x.size() / columns;
+    mx::cpu::get_command_encoder(stream()).dispatch(
+        [function = function_, data, to = out.data<float>(), rows, columns, option = option_] {
+          function(data.data(), to, rows, columns, option);
+        });
+  }
+
+  void eval_gpu(const std::vector<mx::array>&, mx::array&) override {
+    throw std::runtime_error(std::string("[") + name_ + "] is a kernel for the CPU.");
+  }
+
+  const char* name() const override { return name_; }
+
+  bool is_equivalent(const Primitive& other) const override {
+    const auto& same = static_cast<const RowsPrimitive&>(other);
+    return function_ == same.function_ && at_ == same.at_ && option_ == same.option_;
+  }
+
+  std::vector<mx::Shape> output_shapes(const std::vector<mx::array>& inputs) override { return {inputs[0].shape()}; }
+
+ private:
+  const char* name_;
+  Rows function_;
+  std::array<int, MOST_INPUTS> at_;
+  double option_;
+};
+
+const Kernels* kernels() {
+  __builtin_cpu_init();
+  if (__builtin_cpu_supports("x86-64-v4")) return &kernels_v4;
+  if (__builtin_cpu_supports("x86-64-v3")) return &kernels_v3;
+  return nullptr;
+}
+
+template <class F>
+const void* find(const F* list, const char* name) {
+  for (; list->name; list++)
+    if (std::strcmp(list->name, name) == 0) return list;
+  return nullptr;
+}
+
+} // namespace
+} // namespace emily
+
+extern "C" {
+
+// As mlx-c has them: a pointer to MLX's own.
+struct mlx_array { void* ctx; };
+struct mlx_stream { void* ctx; };
+
+void _mlx_error(const char* file, const int line, const char* format, ...);
+
+// A kernel by name, or null where there is none or the processor is too old for it.
+const void* emily_find_map(const char* name) {
+  static const emily::Kernels* own = emily::kernels();
+  return own ? emily::find(own->maps, name) : nullptr;
+}
+
+const void* emily_find_rows(const char* name) {
+  static const emily::Kernels* own = emily::kernels();
+  return own ? emily::find(own->rows, name) : nullptr;
+}
+
+// Adds a kernel to the graph; its inputs are broadcast to one shape. The output has the type of the last
+// input.
+int emily_map(mlx_array* result, const void* kernel, const mlx_array* inputs, size_t count, mlx_stream on) {
+  try {
+    const auto* map = static_cast<const emily::NamedMap*>(kernel);
+    auto stream = *static_cast<mx::Stream*>(on.ctx);
+    std::vector<mx::array> arrays;
+    for (size_t i = 0; i < count; i++) arrays.push_back(*static_cast<mx::array*>(inputs[i].ctx));
+    if (count > 1) arrays = mx::broadcast_arrays(arrays, stream);
+    auto primitive = std::make_shared<emily::MapPrimitive>(stream, map->name, map->function);
+    auto shape = arrays[0].shape();
+    auto type = arrays.back().dtype();
+    result->ctx = new mx::array(std::move(shape), type, std::move(primitive), std::move(arrays));
+    return 0;
+  } catch (const std::exception& error) {
+    _mlx_error(__FILE__, __LINE__, "%s", error.what());
+    return 1;
+  }
+}
+
+// Adds a kernel over the last axis; inputs of f32 without a handle are left out.
+int emily_rows(mlx_array* result, const void* kernel, const mlx_array* inputs, size_t count, double option, mlx_stream on) {
+  try {
+    const auto* rows = static_cast<const emily::NamedRows*>(kernel);
+    auto stream = *static_cast<mx::Stream*>(on.ctx);
+    std::vector<mx::array> arrays;
+    std::array<int, emily::MOST_INPUTS> at{-1, -1, -1};
+    for (size_t i = 0; i < count; i++) {
+      if (!inputs[i].ctx) continue;
+      at[i] = static_cast<int>(arrays.size());
+      arrays.push_back(mx::contiguous(*static_cast<mx::array*>(inputs[i].ctx), false, stream));
+    }
+    auto primitive = std::make_shared<emily::RowsPrimitive>(stream, rows->name, rows->function, at, option);
+    auto shape = arrays[0].shape();
+    result->ctx = new mx::array(std::move(shape), mx::float32, std::move(primitive), std::move(arrays));
+    return 0;
+  } catch (const std::exception& error) {
+    _mlx_error(__FILE__, __LINE__, "%s", error.what());
+    return 1;
+  }
+}
+}

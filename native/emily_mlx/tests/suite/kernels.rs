@@ -1,0 +1,292 @@
+//! Emily's own kernels beside the scalar functions of libm in f64, which no kernel uses.
+
+use emily_mlx::Dtype;
+
+use crate::support::*;
+
+/// A name, the function in f64, and the most units in the last place that the result may be off: four are
+/// what the C library promises for its vector functions.
+type Case = (&'static str, fn(f64) -> f64, u64);
+
+const UNARY: [Case; 25] = [
+    ("exp", libm::exp, 4),
+    ("expm1", libm::expm1, 4),
+    ("log", libm::log, 4),
+    ("log1p", libm::log1p, 4),
+    ("log2", libm::log2, 4),
+    ("log10", libm::log10, 4),
+    ("sqrt", f64::sqrt, 0),
+    ("rsqrt", |x| 1.0 / x.sqrt(), 1),
+    ("sin", libm::sin, 4),
+    ("cos", libm::cos, 4),
+    ("tan", libm::tan, 4),
+    ("arcsin", libm::asin, 4),
+    ("arccos", libm::acos, 4),
+    ("arctan", libm::atan, 4),
+    ("sinh", libm::sinh, 4),
+    ("cosh", libm::cosh, 4),
+    ("tanh", libm::tanh, 4),
+    ("arcsinh", libm::asinh, 4),
+    ("arccosh", f64::acosh, 4),
+    ("arctanh", libm::atanh, 4),
+    ("erf", libm::erf, 4),
+    ("sigmoid", |x| 1.0 / (1.0 + libm::exp(-x)), 4),
+    ("floor", f64::floor, 0),
+    ("ceil", f64::ceil, 0),
+    ("erfinv", erfinv, 1),
+];
+
+/// By bisection, since libm has none.
+fn erfinv(y: f64) -> f64 {
+    if !(y.abs() < 1.0) {
+        return if y.abs() == 1.0 {
+            y * f64::INFINITY
+        } else {
+            f64::NAN
+        };
+    }
+    let (mut low, mut high) = (0.0f64, 6.0);
+    for _ in 0..200 {
+        let middle = 0.5 * (low + high);
+        // The difference to 1 keeps the digits that the function loses near it.
+        let below = if y.abs() < 0.5 {
+            libm::erf(middle) < y.abs()
+        } else {
+            libm::erfc(middle) > 1.0 - y.abs()
+        };
+        *(if below { &mut low } else { &mut high }) = middle;
+    }
+    (0.5 * (low + high)).copysign(y)
+}
+
+/// Numbers of every size and sign, and those between which functions change.
+fn inputs() -> Vec<f32> {
+    let mut state = 0x9E37_79B9_7F4A_7C15u64;
+    let mut next = move || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state
+    };
+    let bits = (0..20_000).map({
+        let mut next = next;
+        move |_| f32::from_bits(next() as u32)
+    });
+    let usual: Vec<f32> = (0..20_000)
+        .map(|_| (next() as u32 as f32 / u32::MAX as f32 - 0.5) * 20.0)
+        .collect();
+    let unit = usual.clone().into_iter().map(|x| x / 10.0);
+    let special = [
+        0.0,
+        1.0,
+        0.5,
+        0.49999997,
+        0.99999994,
+        1.0000001,
+        88.72283,
+        88.72284,
+        -103.97208,
+        -104.0,
+        f32::MAX,
+        f32::MIN_POSITIVE,
+        1.0e-45,
+        1.0e-39,
+        f32::INFINITY,
+        f32::NAN,
+    ];
+    let signed = special.into_iter().flat_map(|x| [x, -x]);
+    bits.chain(usual.clone())
+        .chain(unit)
+        .chain(signed)
+        .collect()
+}
+
+/// Floats in order, so that neighbours differ by one.
+fn place(x: f32) -> i64 {
+    let bits = x.to_bits() as i32 as i64;
+    if bits < 0 {
+        i64::from(i32::MIN) - bits
+    } else {
+        bits
+    }
+}
+
+fn off(got: f32, wanted: f64) -> u64 {
+    let wanted = wanted as f32;
+    match (got.is_nan(), wanted.is_nan()) {
+        (true, true) => 0,
+        (false, false) => place(got).abs_diff(place(wanted)),
+        _ => u64::MAX,
+    }
+}
+
+#[test]
+fn functions_of_one_number() {
+    let inputs = inputs();
+    let mut wrong = Vec::new();
+    for (name, function, most) in UNARY {
+        let got = result(name, vec![own(vector(&inputs))]);
+        let furthest = inputs
+            .iter()
+            .zip(&got)
+            .map(|(x, got)| (off(*got as f32, function(f64::from(*x))), *x, *got))
+            .max_by_key(|(off, _, _)| *off);
+        let (off, x, got) = furthest.expect("there are inputs");
+        if off > most {
+            wrong.push(format!("{name}({x:e}) = {got:e}, off by {off}, not {most}"));
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+#[test]
+fn functions_of_two_numbers() {
+    let inputs = inputs();
+    let (x, y): (Vec<f32>, Vec<f32>) = (inputs.clone(), inputs.iter().rev().copied().collect());
+    for (name, function) in [
+        ("power", libm::pow as fn(f64, f64) -> f64),
+        ("arctan2", libm::atan2),
+    ] {
+        let got = result(name, vec![own(vector(&x)), own(vector(&y))]);
+        for ((x, y), got) in x.iter().zip(&y).zip(got) {
+            let wanted = function(f64::from(*x), f64::from(*y));
+            let off = off(got as f32, wanted);
+            assert!(off <= 4, "{name}({x:e}, {y:e}) = {got:e}, not {wanted:e}");
+        }
+    }
+}
+
+#[test]
+fn an_element_does_not_depend_on_its_place() {
+    let inputs: Vec<f32> = (0..100).map(|i| i as f32 * 0.37 - 9.0).collect();
+    for name in ["exp", "sin", "erf", "sigmoid"] {
+        let all = result(name, vec![own(vector(&inputs))]);
+        for (start, length) in [(0, 1), (1, 15), (3, 16), (5, 17), (7, 33), (40, 60)] {
+            let part = result(name, vec![own(vector(&inputs[start..start + length]))]);
+            assert_eq!(part, all[start..start + length], "{name} from {start}");
+        }
+    }
+}
+
+/// Views of 0, 1, 2... whose elements lie in other orders, with gaps, or many times.
+#[test]
+fn inputs_lie_as_they_like() {
+    let slice = |array, from: [i64; 2], to: [i64; 2], step: [i64; 2]| {
+        build(
+            "slice",
+            vec![own(array), list(&from), list(&to), list(&step)],
+        )
+        .expect("a view")
+    };
+    let transposed =
+        || build("transpose", vec![own(counted(&[50, 70])), list(&[1, 0])]).expect("a view");
+    let views = [
+        transposed(),
+        slice(counted(&[50, 70]), [3, 1], [40, 70], [2, 3]),
+        slice(transposed(), [3, 1], [61, 50], [1, 7]),
+        build("flip", vec![own(counted(&[50, 70])), list(&[0])]).expect("a view"),
+        build("broadcast_to", vec![own(counted(&[70])), list(&[40, 70])]).expect("a view"),
+        build(
+            "broadcast_to",
+            vec![own(counted(&[40, 1])), list(&[40, 70])],
+        )
+        .expect("a view"),
+        build(
+            "broadcast_to",
+            vec![own(shaped(&[7.0], &[])), list(&[40, 70])],
+        )
+        .expect("a view"),
+    ];
+    for view in views {
+        let elements = numbers(view.clone());
+        let roots: Vec<f64> = elements
+            .iter()
+            .map(|x| f64::from((*x as f32).sqrt()))
+            .collect();
+        assert_eq!(result("sqrt", vec![own(view.clone())]), roots);
+
+        let shape: Vec<i64> = view.shape().iter().map(|size| i64::from(*size)).collect();
+        let other = counted(&shape);
+        let angles: Vec<f64> = elements
+            .iter()
+            .enumerate()
+            .map(|(i, x)| libm::atan2(*x, i as f64))
+            .collect();
+        let got = result("arctan2", vec![own(view.clone()), own(other.clone())]);
+        assert_near(&got, &angles);
+
+        let limit = own(shaped(&[100.0], &[]));
+        let small = build("less", vec![own(view.clone()), limit]).expect("a comparison");
+        let chosen: Vec<f64> = elements
+            .iter()
+            .enumerate()
+            .map(|(i, x)| if *x < 100.0 { *x } else { i as f64 })
+            .collect();
+        assert_eq!(
+            result("where", vec![own(small), own(view), own(other)]),
+            chosen
+        );
+    }
+}
+
+#[test]
+fn a_choice_of_every_type() {
+    for kind in [Dtype::U8, Dtype::S16, Dtype::U32, Dtype::S64] {
+        let chosen = ints(&[1, 0, 0, 1, 1], &[5], Dtype::Bool);
+        let (x, y) = (
+            ints(&[1, 2, 3, 4, 5], &[5], kind),
+            ints(&[9, 8, 7, 6, 5], &[5], kind),
+        );
+        assert_eq!(
+            result("where", vec![own(chosen), own(x), own(y)]),
+            [1.0, 8.0, 7.0, 4.0, 5.0]
+        );
+    }
+}
+
+/// The memory of what nobody else needs is taken for the result, and only of that.
+#[test]
+fn shared_inputs_stay() {
+    let x = vector(&[1.0, 4.0, 9.0]);
+    let once = build("sqrt", vec![own(x.clone())]).expect("a root");
+    let twice = build("sqrt", vec![own(once.clone())]).expect("a root");
+    let thrice = build("sqrt", vec![own(twice)]).expect("a root");
+    assert_near(
+        &numbers(thrice),
+        &[1.0, 4.0f64.powf(0.125), 9.0f64.powf(0.125)],
+    );
+    assert_eq!(numbers(once), [1.0, 2.0, 3.0]);
+    assert_eq!(numbers(x), [1.0, 4.0, 9.0]);
+}
+
+#[test]
+fn norms_of_rows_of_every_length() {
+    for length in [1, 3, 16, 17, 64, 100] {
+        let x: Vec<f32> = (0..2 * length)
+            .map(|i| ((i * 37) % 11) as f32 - 4.0)
+            .collect();
+        let weight: Vec<f32> = (0..length).map(|i| 0.5 + i as f32 * 0.1).collect();
+        let bias: Vec<f32> = (0..length).map(|i| i as f32 * 0.01 - 0.3).collect();
+        let (mut rms, mut layer) = (Vec::new(), Vec::new());
+        for row in x.chunks(length) {
+            let row: Vec<f64> = row.iter().map(|x| f64::from(*x)).collect();
+            let mean = row.iter().sum::<f64>() / length as f64;
+            let square = row.iter().map(|x| x * x).sum::<f64>() / length as f64;
+            let variance = row.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / length as f64;
+            for (i, x) in row.iter().enumerate() {
+                let (w, b) = (f64::from(weight[i]), f64::from(bias[i]));
+                rms.push(x / (square + 1e-5).sqrt() * w);
+                layer.push((x - mean) / (variance + 1e-5).sqrt() * w + b);
+            }
+        }
+        let shape = [2, length as i64];
+        let eps = || float(1e-5);
+        let (w, b) = (|| own(vector(&weight)), || own(vector(&bias)));
+        assert_near(
+            &result("rms_norm", vec![own(shaped(&x, &shape)), w(), eps()]),
+            &rms,
+        );
+        let got = result("layer_norm", vec![own(shaped(&x, &shape)), w(), b(), eps()]);
+        assert_near(&got, &layer);
+    }
+}
