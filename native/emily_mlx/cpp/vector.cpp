@@ -12,30 +12,26 @@
 // What the C library has in vectors; its header says so under -ffast-math only, which would lose NaN.
 #define VECTOR __attribute__((simd("notinbranch")))
 extern "C" {
-VECTOR float expf(float) noexcept;
-VECTOR float expm1f(float) noexcept;
-VECTOR float logf(float) noexcept;
-VECTOR float log1pf(float) noexcept;
-VECTOR float log2f(float) noexcept;
-VECTOR float log10f(float) noexcept;
-VECTOR float sinf(float) noexcept;
-VECTOR float cosf(float) noexcept;
-VECTOR float tanf(float) noexcept;
-VECTOR float asinf(float) noexcept;
-VECTOR float acosf(float) noexcept;
-VECTOR float atanf(float) noexcept;
-VECTOR float sinhf(float) noexcept;
-VECTOR float coshf(float) noexcept;
-VECTOR float tanhf(float) noexcept;
-VECTOR float asinhf(float) noexcept;
-VECTOR float acoshf(float) noexcept;
-VECTOR float atanhf(float) noexcept;
-VECTOR float erff(float) noexcept;
-VECTOR float powf(float, float) noexcept;
-VECTOR float atan2f(float, float) noexcept;
-VECTOR double erf(double) noexcept;
-VECTOR double exp(double) noexcept;
+VECTOR double expm1(double) noexcept;
 VECTOR double log(double) noexcept;
+VECTOR double log1p(double) noexcept;
+VECTOR double log2(double) noexcept;
+VECTOR double log10(double) noexcept;
+VECTOR double sin(double) noexcept;
+VECTOR double cos(double) noexcept;
+VECTOR double tan(double) noexcept;
+VECTOR double asin(double) noexcept;
+VECTOR double acos(double) noexcept;
+VECTOR double atan(double) noexcept;
+VECTOR double sinh(double) noexcept;
+VECTOR double cosh(double) noexcept;
+VECTOR double tanh(double) noexcept;
+VECTOR double asinh(double) noexcept;
+VECTOR double acosh(double) noexcept;
+VECTOR double atanh(double) noexcept;
+VECTOR double erf(double) noexcept;
+VECTOR double pow(double, double) noexcept;
+VECTOR double atan2(double, double) noexcept;
 }
 
 namespace emily {
@@ -76,67 +72,85 @@ inline void map(const void* const* inputs, void* output, size_t n, F f) {
   }
 }
 
-#define UNARY(NAME, EXPRESSION)                                                         \
-  void NAME(const void* const* inputs, void* output, size_t n) {                        \
-    map<float, 1>(inputs, output, n, [](float x) -> float { return EXPRESSION; });      \
+// Functions of f32 are computed in doubles and rounded once, as Nx.BinaryBackend does.
+#define UNARY(NAME, EXPRESSION)                                                                         \
+  void NAME(const void* const* inputs, void* output, size_t n) {                                        \
+    map<float, 1>(inputs, output, n, [](float f) { [[maybe_unused]] double x = f; return static_cast<float>(EXPRESSION); }); \
   }
-#define BINARY(NAME, EXPRESSION)                                                        \
-  void NAME(const void* const* inputs, void* output, size_t n) {                        \
-    map<float, 2>(inputs, output, n, [](float x, float y) -> float { return EXPRESSION; }); \
+#define BINARY(NAME, EXPRESSION)                                       \
+  void NAME(const void* const* inputs, void* output, size_t n) {       \
+    map<float, 2>(inputs, output, n, [](float f, float g) {            \
+      double x = f, y = g;                                             \
+      return static_cast<float>(EXPRESSION);                           \
+    });                                                                \
   }
 
-UNARY(map_exp, expf(x))
-UNARY(map_expm1, expm1f(x))
-UNARY(map_log, logf(x))
-UNARY(map_log1p, log1pf(x))
-UNARY(map_log2, log2f(x))
-UNARY(map_log10, log10f(x))
-UNARY(map_sqrt, sqrtf(x))
-UNARY(map_rsqrt, 1.0f / sqrtf(x))
-UNARY(map_sin, sinf(x))
-UNARY(map_cos, cosf(x))
-UNARY(map_tan, tanf(x))
-UNARY(map_arcsin, asinf(x))
-UNARY(map_arccos, acosf(x))
-UNARY(map_arctan, atanf(x))
-UNARY(map_sinh, sinhf(x))
-UNARY(map_cosh, coshf(x))
-UNARY(map_tanh, tanhf(x))
-UNARY(map_arcsinh, asinhf(x))
-UNARY(map_arccosh, acoshf(x))
-UNARY(map_arctanh, atanhf(x))
-UNARY(map_erf, erff(x))
-// The exponential of what is below zero neither overflows nor loses digits.
-inline float sigmoid(float x) {
-  float e = expf(x < 0 ? x : -x);
-  float upper = 1.0f / (1.0f + e);
-  return x < 0 ? e * upper : upper;
+// The exponential as exactly as a float can tell, in a third of the time of the C library's for doubles:
+// 2^n e^r with r within half a unit of ln 2, by Taylor's series, whose rest is below 1e-9.
+inline double exponential(double x) {
+  // Beyond these a float is infinite or zero. NaN is neither less nor greater.
+  x = x > 90 ? 90 : x;
+  x = x < -110 ? -110 : x;
+  // Adding this rounds to a whole number and leaves it in the lowest bits.
+  constexpr double whole = 0x1.8p52;
+  double shifted = x * 1.4426950408889634 + whole;
+  double r = x - (shifted - whole) * 0.6931471805599453;
+  double sum = 1.0 / 40320;
+  for (double factor : {1.0 / 5040, 1.0 / 720, 1.0 / 120, 1.0 / 24, 1.0 / 6, 0.5, 1.0, 1.0}) sum = sum * r + factor;
+  int64_t bits = (__builtin_bit_cast(int64_t, shifted) + 1023) << 52;
+  return sum * __builtin_bit_cast(double, bits);
 }
-UNARY(map_sigmoid, sigmoid(x))
-UNARY(map_floor, __builtin_floorf(x))
-UNARY(map_ceil, __builtin_ceilf(x))
-BINARY(map_power, powf(x, y))
-BINARY(map_arctan2, atan2f(x, y))
 
-// Winitzki's estimate, two steps of Newton's method in doubles, and one rounding.
-inline float erfinv(float y) {
-  double v = y;
-  double w = log((1 - v) * (1 + v));
+// The exponential of what is below zero neither overflows nor loses digits.
+inline double sigmoid(double x) {
+  double e = exponential(x < 0 ? x : -x);
+  return (x < 0 ? e : 1) / (1 + e);
+}
+
+// Winitzki's estimate and two steps of Newton's method.
+inline double erfinv(double y) {
+  constexpr double slope = 0.886226925452758;
+  double w = log((1 - y) * (1 + y));
   double t = 4.330746750799873 + 0.5 * w;
   double estimate = sqrt(sqrt(t * t - w / 0.147) - t);
-  double x = v < 0 ? -estimate : estimate;
-  for (int step = 0; step < 2; step++) {
-    x -= (erf(x) - v) * 0.886226925452758 * exp(x * x);
-  }
+  double x = y < 0 ? -estimate : estimate;
+  for (int step = 0; step < 2; step++) x -= (erf(x) - y) * slope * exponential(x * x);
   // Near zero erf is a straight line, of which the estimate loses the digits.
-  double line = v * 0.886226925452758;
+  double line = y * slope;
   double near = line + line * line * line / 3;
-  double size = v < 0 ? -v : v;
-  double result = size < 1e-3 ? near : x;
-  double infinite = v < 0 ? -std::numeric_limits<double>::infinity() : std::numeric_limits<double>::infinity();
-  return static_cast<float>(size == 1 ? infinite : result);
+  double size = y < 0 ? -y : y;
+  double infinite = y * std::numeric_limits<double>::infinity();
+  double inner = size < 1e-3 ? near : x;
+  return size == 1 ? infinite : inner;
 }
+
+UNARY(map_exp, exponential(x))
+UNARY(map_expm1, expm1(x))
+UNARY(map_log, log(x))
+UNARY(map_log1p, log1p(x))
+UNARY(map_log2, log2(x))
+UNARY(map_log10, log10(x))
+UNARY(map_rsqrt, 1 / sqrt(x))
+UNARY(map_sin, sin(x))
+UNARY(map_cos, cos(x))
+UNARY(map_tan, tan(x))
+UNARY(map_arcsin, asin(x))
+UNARY(map_arccos, acos(x))
+UNARY(map_arctan, atan(x))
+UNARY(map_sinh, sinh(x))
+UNARY(map_cosh, cosh(x))
+UNARY(map_tanh, tanh(x))
+UNARY(map_arcsinh, asinh(x))
+UNARY(map_arccosh, acosh(x))
+UNARY(map_arctanh, atanh(x))
+UNARY(map_erf, erf(x))
 UNARY(map_erfinv, erfinv(x))
+UNARY(map_sigmoid, sigmoid(x))
+UNARY(map_sqrt, __builtin_sqrtf(f))
+UNARY(map_floor, __builtin_floorf(f))
+UNARY(map_ceil, __builtin_ceilf(f))
+BINARY(map_power, pow(x, y))
+BINARY(map_arctan2, atan2(x, y))
 
 template <class T>
 void map_where(const void* const* inputs, void* output, size_t n) {
@@ -189,7 +203,7 @@ void softmax(const float* const* inputs, float* output, size_t rows, size_t colu
     if (seen == 0) continue;
     float most = greatest(x, seen);
     const void* in = x;
-    map<float, 1>(&in, out, seen, [most](float x) { return expf(x - most); });
+    map<float, 1>(&in, out, seen, [most](float x) { return static_cast<float>(exponential(x - most)); });
     float inverse = 1.0f / sum(out, seen, [](float x) { return x; });
     for (size_t i = 0; i < seen; i++) out[i] *= inverse;
   }

@@ -4,41 +4,40 @@ use emily_mlx::Dtype;
 
 use crate::support::*;
 
-/// A name, the function in f64, and the most units in the last place that the result may be off: four are
-/// what the C library promises for its vector functions.
-type Case = (&'static str, fn(f64) -> f64, u64);
+/// A name and the function in f64.
+type Case = (&'static str, fn(f64) -> f64);
 
 const UNARY: [Case; 25] = [
-    ("exp", libm::exp, 4),
-    ("expm1", libm::expm1, 4),
-    ("log", libm::log, 4),
-    ("log1p", libm::log1p, 4),
-    ("log2", libm::log2, 4),
-    ("log10", libm::log10, 4),
-    ("sqrt", f64::sqrt, 0),
-    ("rsqrt", |x| 1.0 / x.sqrt(), 1),
-    ("sin", libm::sin, 4),
-    ("cos", libm::cos, 4),
-    ("tan", libm::tan, 4),
-    ("arcsin", libm::asin, 4),
-    ("arccos", libm::acos, 4),
-    ("arctan", libm::atan, 4),
-    ("sinh", libm::sinh, 4),
-    ("cosh", libm::cosh, 4),
-    ("tanh", libm::tanh, 4),
-    ("arcsinh", libm::asinh, 4),
-    ("arccosh", f64::acosh, 4),
-    ("arctanh", libm::atanh, 4),
-    ("erf", libm::erf, 4),
-    ("sigmoid", |x| 1.0 / (1.0 + libm::exp(-x)), 4),
-    ("floor", f64::floor, 0),
-    ("ceil", f64::ceil, 0),
-    ("erfinv", erfinv, 1),
+    ("exp", libm::exp),
+    ("expm1", libm::expm1),
+    ("log", libm::log),
+    ("log1p", libm::log1p),
+    ("log2", libm::log2),
+    ("log10", libm::log10),
+    ("sqrt", f64::sqrt),
+    ("rsqrt", |x| 1.0 / x.sqrt()),
+    ("sin", libm::sin),
+    ("cos", libm::cos),
+    ("tan", libm::tan),
+    ("arcsin", libm::asin),
+    ("arccos", libm::acos),
+    ("arctan", libm::atan),
+    ("sinh", libm::sinh),
+    ("cosh", libm::cosh),
+    ("tanh", libm::tanh),
+    ("arcsinh", libm::asinh),
+    ("arccosh", f64::acosh),
+    ("arctanh", libm::atanh),
+    ("erf", libm::erf),
+    ("sigmoid", |x| 1.0 / (1.0 + libm::exp(-x))),
+    ("floor", f64::floor),
+    ("ceil", f64::ceil),
+    ("erfinv", erfinv),
 ];
 
 /// By bisection, since libm has none.
 fn erfinv(y: f64) -> f64 {
-    if !(y.abs() < 1.0) {
+    if y.is_nan() || y.abs() >= 1.0 {
         return if y.abs() == 1.0 {
             y * f64::INFINITY
         } else {
@@ -124,7 +123,7 @@ fn off(got: f32, wanted: f64) -> u64 {
 fn functions_of_one_number() {
     let inputs = inputs();
     let mut wrong = Vec::new();
-    for (name, function, most) in UNARY {
+    for (name, function) in UNARY {
         let got = result(name, vec![own(vector(&inputs))]);
         let furthest = inputs
             .iter()
@@ -132,8 +131,9 @@ fn functions_of_one_number() {
             .map(|(x, got)| (off(*got as f32, function(f64::from(*x))), *x, *got))
             .max_by_key(|(off, _, _)| *off);
         let (off, x, got) = furthest.expect("there are inputs");
-        if off > most {
-            wrong.push(format!("{name}({x:e}) = {got:e}, off by {off}, not {most}"));
+        // Two f64 near the middle of two f32 may round to either.
+        if off > 1 {
+            wrong.push(format!("{name}({x:e}) = {got:e}, off by {off}"));
         }
     }
     assert!(wrong.is_empty(), "{wrong:#?}");
@@ -151,7 +151,7 @@ fn functions_of_two_numbers() {
         for ((x, y), got) in x.iter().zip(&y).zip(got) {
             let wanted = function(f64::from(*x), f64::from(*y));
             let off = off(got as f32, wanted);
-            assert!(off <= 4, "{name}({x:e}, {y:e}) = {got:e}, not {wanted:e}");
+            assert!(off <= 1, "{name}({x:e}, {y:e}) = {got:e}, not {wanted:e}");
         }
     }
 }
