@@ -107,21 +107,21 @@ inline double sigmoid(double x) {
   return (x < 0 ? e : 1) / (1 + e);
 }
 
-// Winitzki's estimate and two steps of Newton's method.
+// Giles, "Approximating the erfinv function": a polynomial for most, another for the tails.
 inline double erfinv(double y) {
-  constexpr double slope = 0.886226925452758;
-  double w = log((1 - y) * (1 + y));
-  double t = 4.330746750799873 + 0.5 * w;
-  double estimate = sqrt(sqrt(t * t - w / 0.147) - t);
-  double x = y < 0 ? -estimate : estimate;
-  for (int step = 0; step < 2; step++) x -= (erf(x) - y) * slope * exponential(x * x);
-  // Near zero erf is a straight line, of which the estimate loses the digits.
-  double line = y * slope;
-  double near = line + line * line * line / 3;
+  double w = -log((1 - y) * (1 + y));
+  double inner = 2.81022636e-08;
+  for (double factor : {3.43273939e-07, -3.5233877e-06, -4.39150654e-06, 0.00021858087, -0.00125372503, -0.00417768164,
+                        0.246640727, 1.50140941})
+    inner = inner * (w - 2.5) + factor;
+  double tail = -0.000200214257;
+  for (double factor : {0.000100950558, 0.00134934322, -0.00367342844, 0.00573950773, -0.0076224613, 0.00943887047,
+                        1.00167406, 2.83297682})
+    tail = tail * (sqrt(w) - 3) + factor;
   double size = y < 0 ? -y : y;
   double infinite = y * std::numeric_limits<double>::infinity();
-  double inner = size < 1e-3 ? near : x;
-  return size == 1 ? infinite : inner;
+  double finite = (w < 5 ? inner : tail) * y;
+  return size == 1 ? infinite : finite;
 }
 
 UNARY(map_exp, exponential(x))
