@@ -1,6 +1,7 @@
 //! The worker of a stream: its answers, its failures and its bounded queue.
 
 use std::sync::mpsc::{channel, Sender};
+use std::time::Duration;
 
 use emily_mlx::{Device, Error, Job, QueueFull, SharedArray, StreamHandle};
 use mlx_rs::Array;
@@ -15,10 +16,11 @@ fn push(stream: &StreamHandle, job: Job) {
     assert!(stream.worker().push(job).is_ok(), "the queue is full");
 }
 
+/// A job for the worker, as those are that may fail; others may be short.
 fn evaluation(arrays: Vec<Array>, answer: Sender<emily_mlx::Result<Vec<Array>>>) -> Job {
     Job::Evaluate {
         arrays,
-        may_fail: false,
+        may_fail: true,
         wanted: Box::new(|| true),
         done: Box::new(move |result| drop(answer.send(result))),
     }
@@ -89,7 +91,7 @@ fn what_nobody_wants_is_not_computed() {
     let (answer, answered) = channel();
     let job = Job::Evaluate {
         arrays: vec![vector(&[1.0])],
-        may_fail: false,
+        may_fail: true,
         wanted: Box::new(|| false),
         done: Box::new(move |_| answer.send(()).unwrap_or_default()),
     };
@@ -105,7 +107,7 @@ fn a_panic_in_a_job_is_an_error_for_its_caller() {
     let (answer, answered) = channel();
     let job = Job::Evaluate {
         arrays: vec![vector(&[1.0])],
-        may_fail: false,
+        may_fail: true,
         wanted: Box::new(|| panic!("a panic that the test wants")),
         done: Box::new(move |result| drop(answer.send(result))),
     };
@@ -143,7 +145,7 @@ fn a_full_queue_gives_the_job_back() {
     let (reached, is_held) = channel();
     let job = Job::Evaluate {
         arrays: vec![vector(&[1.0])],
-        may_fail: false,
+        may_fail: true,
         wanted: Box::new(|| true),
         done: Box::new(move |_| {
             reached.send(()).unwrap();
@@ -175,6 +177,60 @@ fn a_full_queue_gives_the_job_back() {
     push(&stream, refused);
     let arrays = answered.recv().unwrap().unwrap();
     assert_eq!(numbers(arrays[0].clone()), [f64::from(queued)]);
+}
+
+/// Short work needs no worker, where the processor has kernels of Emily's own; what is long waits for it.
+#[cfg(target_arch = "x86_64")]
+#[test]
+fn short_work_passes_the_worker_by() {
+    let stream = new_stream();
+    let (let_go, held) = channel::<()>();
+    let (reached, is_held) = channel();
+    push(
+        &stream,
+        Job::Evaluate {
+            arrays: vec![vector(&[1.0])],
+            may_fail: true,
+            wanted: Box::new(|| true),
+            done: Box::new(move |_| {
+                reached.send(()).unwrap();
+                held.recv().unwrap();
+            }),
+        },
+    );
+    is_held.recv().unwrap();
+
+    let sum = |count: usize| {
+        (1..count).fold(vector(&[1.0]), |sum, _| {
+            let args = vec![own(sum), own(vector(&[1.0]))];
+            build_on(&stream, "add", args).unwrap().remove(0)
+        })
+    };
+    let (answer, answered) = channel();
+    let ask = |count: usize| {
+        let answer = answer.clone();
+        push(
+            &stream,
+            Job::Evaluate {
+                arrays: vec![sum(count)],
+                may_fail: false,
+                wanted: Box::new(|| true),
+                done: Box::new(move |result| drop(answer.send((count, result)))),
+            },
+        );
+    };
+    ask(100);
+    // It does not while other tests schedule.
+    let answer = (0..1000).find_map(|_| {
+        ask(3);
+        answered.recv_timeout(Duration::from_millis(20)).ok()
+    });
+    let (count, arrays) = answer.expect("no short work has passed the worker by");
+    assert_eq!((count, numbers(arrays.unwrap().remove(0))), (3, vec![3.0]));
+    let_go.send(()).unwrap();
+    let long = answered.iter().find(|(count, _)| *count == 100);
+    let (_, arrays) = long.expect("the worker goes on");
+    assert_eq!(numbers(arrays.unwrap().remove(0)), [100.0]);
 }
 
 #[test]
