@@ -44,13 +44,14 @@ if Code.ensure_loaded?(Axon) and Code.ensure_loaded?(Bumblebee) do
 
       * where nothing is hidden;
       * for causal attention alone, without padding or a cache: the kernel hides the future itself;
-      * with a cache that is known to be empty before (its offset is a constant 0 of the traced
-        function): the keys and values are cut to the tokens that were given, then likewise.
+      * with a cache of which is known how much is filled, and that no padding is in it (a prompt
+        into a new cache, or pieces of one): the keys and values are cut to that, then likewise.
 
-    "Known" means known when traced: a mask that is not given, or is a constant of ones in the
-    function that calls the model. A mask that comes as data is looked at by nobody and is applied.
+    "Known" means known when traced: the cache's offset is a constant in the function that calls the
+    model, and a mask is not given, or is a constant of ones there. A mask that comes as data is
+    looked at by nobody and is applied.
 
-    A step of a loop that decodes keeps its mask, of one row for each sequence. It has one query and
+    A step of the loop of `Bumblebee.Text.generation/4` keeps its mask, one row for each sequence. It has one query and
     the whole cache: how much of it is filled is a number in the loop's state, and which of that is
     padding is data too, while the shapes of a `defn` are fixed when it is traced. So the cache cannot be
     cut to what is filled, and the rest must be hidden, since a key of zeros has its share in a softmax
