@@ -1,6 +1,6 @@
 # The driver of bench/run: rounds in which Emily and Python's mlx take turns, and the tables.
 for file <-
-      ~w(timing peer report ticks einsum figures operations sweep smollm2 models generation),
+      ~w(timing peer report ticks einsum figures operations sweep smollm2 models generation fused),
     do: Code.require_file("#{file}.exs", __DIR__)
 
 {options, rest, invalid} =
@@ -47,7 +47,8 @@ rounds = fn default -> max(options[:rounds] || default, 1) end
 
     options[:models] ->
       reports =
-        for part <- [Bench.Models, Bench.Generation], do: part.report(device, rounds.(3), only)
+        for part <- [Bench.Models, Bench.Generation, Bench.Fused],
+            do: part.report(device, rounds.(3), only)
 
       {" --models", reports |> Enum.reject(&is_nil/1) |> Enum.join("\n\n")}
 

@@ -303,11 +303,13 @@ defmodule Bench.Models do
 
   ## What these share
 
-  defp compile(fun, arguments) do
+  @doc "A function compiled for arguments like these."
+  def compile(fun, arguments) do
     Nx.Defn.compile(fun, Enum.map(arguments, &Nx.to_template/1), compiler: Emily.Compiler)
   end
 
-  defp eval(container) do
+  @doc "Computes the tensors of a container."
+  def eval(container) do
     Native.eval(for tensor <- Nx.Defn.Composite.flatten_list([container]), do: tensor.data.ref)
   end
 

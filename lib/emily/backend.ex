@@ -23,6 +23,12 @@ defmodule Emily.Backend do
   that MLX computes with f32's precision are composed. The other types of Nx are
   refused with an `ArgumentError`.
 
+  ## Other nodes
+
+  A tensor stays with its node of distributed Erlang, and is refused on another one, with the remedy:
+  send `Nx.backend_copy(tensor, Nx.BinaryBackend)`. Nodes with an `Nx.Serving` of the same name do that in
+  the last argument of `Nx.Serving.batched_run/3` and in `Nx.Serving.distributed_postprocessing/2`.
+
   ## Inspection
 
   Inspecting a tensor shows the backend and its device. `config :emily, add_backend_on_inspect:
@@ -112,14 +118,17 @@ defmodule Emily.Backend do
     if limit >= size do
       read(ref, tensor)
     else
-      part = {:slice, {:reshape, ref, [size]}, [0], [limit], [1]}
-      [ref] = Native.run([part], device)
-      binary_part(read(ref, tensor), 0, limit * div(bits, 8))
+      part = execute({:slice, {:reshape, ref, [size]}, [0], [limit], [1]}, device)
+      binary_part(read(part, tensor), 0, limit * div(bits, 8))
     end
   end
 
   # An array that is computed already is read in a fraction of the time that an event takes.
-  defp read(ref, tensor), do: Native.to_binary(ref, &Telemetry.evaluation(&1, tensor))
+  defp read(ref, tensor) do
+    Native.to_binary(ref, &Telemetry.evaluation(&1, tensor))
+  rescue
+    error in ArgumentError -> reraise explain(error, ref), __STACKTRACE__
+  end
 
   defp size(%T{shape: shape, vectorized_axes: []}), do: Tuple.product(shape)
 
@@ -396,7 +405,7 @@ defmodule Emily.Backend do
     if device == :gpu, do: Enum.each(outs, &refuse_f64(&1.type, device))
 
     outs
-    |> Enum.zip_with(Native.run([expr], device), fn out, ref ->
+    |> Enum.zip_with(execute_all(expr, device), fn out, ref ->
       %{out | data: %B{ref: ref, device: device}}
     end)
     |> List.to_tuple()
@@ -405,19 +414,44 @@ defmodule Emily.Backend do
   defp execute(ref, _device) when is_reference(ref), do: ref
 
   defp execute(expr, device) do
-    [ref] = Native.run([expr], device)
+    [ref] = execute_all(expr, device)
     ref
+  end
+
+  defp execute_all(expr, device) do
+    Native.run([expr], device)
   rescue
-    error in Emily.Error -> reraise singular(error), __STACKTRACE__
+    error in [Emily.Error, ArgumentError] -> reraise explain(error, expr), __STACKTRACE__
   end
 
   @doc false
-  # What LAPACK says of a system without a solution, in Nx's words.
-  def singular(%{message: "[Inverse::eval_cpu]" <> _}) do
+  # What the binding says of arrays and expressions, in Nx's words where it means something to Nx.
+  def explain(%Emily.Error{message: "[Inverse::eval_cpu]" <> _}, _expr) do
     ArgumentError.exception("can't solve for singular matrix")
   end
 
-  def singular(error), do: error
+  def explain(%ArgumentError{} = error, expr) do
+    case foreign(expr) do
+      nil ->
+        error
+
+      ref ->
+        ArgumentError.exception(
+          "Emily.Backend: a tensor is in the memory of the node #{node(ref)}, and cannot be used on " <>
+            "#{node()}. Send Nx.backend_copy(tensor, Nx.BinaryBackend) to other nodes; a serving " <>
+            "does so by Nx.Serving.distributed_postprocessing/2, its callers by the last argument " <>
+            "of Nx.Serving.batched_run/3"
+        )
+    end
+  end
+
+  def explain(error, _expr), do: error
+
+  # A reference to an array means something on its own node only.
+  defp foreign(ref) when is_reference(ref), do: if(node(ref) != node(), do: ref)
+  defp foreign(tuple) when is_tuple(tuple), do: tuple |> Tuple.to_list() |> foreign()
+  defp foreign(list) when is_list(list), do: Enum.find_value(list, &foreign/1)
+  defp foreign(_other), do: nil
 
   @doc false
   def refuse_f64({:f, 64}, :gpu) do

@@ -59,8 +59,8 @@ if Code.ensure_loaded?(Bumblebee) do
       {tensors, rand} =
         Enum.map_reduce(Enum.sort(tensors), rand, fn {name, tensor}, rand ->
           {tensor, rand} = random(tensor, rand)
-          # Norms multiply by numbers about one.
-          about_one? = name in ["gamma", "weight"]
+          # Norms multiply by numbers about one, and have seen variances above zero.
+          about_one? = name in ["gamma", "weight", "var"]
           {{name, if(about_one?, do: Nx.add(tensor, 1), else: tensor)}, rand}
         end)
 
@@ -168,6 +168,27 @@ if Code.ensure_loaded?(Bumblebee) do
     defp kind(%Attention{mask: true}), do: :masked
     defp kind(%Attention{}), do: :attention
     defp kind(_block_of_nx), do: nil
+
+    @doc "Numbers of that shape, no two alike."
+    def pixels(shape) do
+      shape |> Nx.iota(type: :f32) |> Nx.multiply(0.37) |> Nx.sin()
+    end
+
+    @doc """
+    Asserts that every layer that the report counts is a kernel in what is computed, for `except`
+    so many.
+    """
+    def assert_kernels(info, inputs, except \\ []) do
+      traced = kernels(info, inputs)
+      counts = Map.merge(report(info).rewritten, Map.new(except))
+
+      attention = for kind <- [:attention, :causal, :masked], do: traced[kind] || 0
+      assert Enum.sum(attention) == (counts[:attention] || 0)
+      assert traced[:layer_norm] == counts[:layer_norm]
+      assert traced[:rms_norm] == counts[:rms_norm]
+      # One for the query, one for the key.
+      assert (traced[:rope] || 0) == 2 * (counts[:rope] || 0)
+    end
 
     @doc "What the report says about a model."
     def report(%{model: model}) do

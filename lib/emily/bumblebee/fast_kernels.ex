@@ -16,7 +16,8 @@ if Code.ensure_loaded?(Axon) and Code.ensure_loaded?(Bumblebee) do
     | `:rope` | `Bumblebee.Layers.rotary_embedding` | `Emily.Fast.rope_with_freqs/4` |
     | `:attention` | `Bumblebee.Layers.attention` | `Emily.Fast.scaled_dot_product_attention/4` and `..._with_mask/5` |
 
-    It suits every model of Bumblebee 0.7 that is built of these layers. A layer that is not
+    It suits every model of Bumblebee 0.7: each is tested against itself as it was. Convolutions, the
+    norms of batches and of groups have no kernel here, so ResNet stays as it is. A layer that is not
     recognised, by the very function that it calls, stays as it was. So does a recognised one that
     its kernel cannot express: `report/1` says which and why.
 
@@ -43,14 +44,19 @@ if Code.ensure_loaded?(Axon) and Code.ensure_loaded?(Bumblebee) do
 
       * where nothing is hidden;
       * for causal attention alone, without padding or a cache: the kernel hides the future itself;
-      * with a cache that is known to be empty before (its offset is a constant 0 of the traced
-        function): the keys and values are cut to the tokens that were given, then likewise.
+      * with a cache of which is known how much is filled, and that no padding is in it (a prompt
+        into a new cache, or pieces of one): the keys and values are cut to that, then likewise.
 
-    "Known" means known when traced: a mask that is not given, or is a constant of ones in the
-    function that calls the model. A mask that comes as data is looked at by nobody and is applied.
-    So it is in a loop that decodes: how much of the cache is filled is data there, the shapes are
-    not, and a query sees all slots of the cache through the mask. On CUDA, MLX has a fused kernel
-    with a mask for f16 and bf16 and two queries or more; the single query of a step it composes.
+    "Known" means known when traced: the cache's offset is a constant in the function that calls the
+    model, and a mask is not given, or is a constant of ones there. A mask that comes as data is
+    looked at by nobody and is applied.
+
+    A step of the loop of `Bumblebee.Text.generation/4` keeps its mask, one row for each sequence. It has one query and
+    the whole cache: how much of it is filled is a number in the loop's state, and which of that is
+    padding is data too, while the shapes of a `defn` are fixed when it is traced. So the cache cannot be
+    cut to what is filled, and the rest must be hidden, since a key of zeros has its share in a softmax
+    like any other. On CUDA, MLX has a fused kernel with a mask for f16 and bf16 and two queries or more;
+    the single query of a step it composes.
 
     Bumblebee repeats grouped keys and values before it caches them, and so they stay.
 

@@ -47,10 +47,15 @@ defmodule Emily.Compiler.Executable do
     arrays = arrays(executable.inputs, 0, args, device)
 
     call = fn index, arrays -> elem(executable.calls, index).(arrays, device, hooks) end
-    results = Program.run(executable.program, arrays, stream, call)
-    Calls.fill(executable.output, results, device)
-  rescue
-    error in Emily.Error -> reraise Backend.singular(error), __STACKTRACE__
+
+    try do
+      Program.run(executable.program, arrays, stream, call)
+    rescue
+      error in [Emily.Error, ArgumentError] ->
+        reraise Backend.explain(error, arrays), __STACKTRACE__
+    else
+      results -> Calls.fill(executable.output, results, device)
+    end
   end
 
   # Arguments that the program does not read are not loaded.

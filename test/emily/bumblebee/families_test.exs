@@ -3,7 +3,7 @@ if Code.ensure_loaded?(Bumblebee) do
   defmodule Emily.Bumblebee.FamiliesTest do
     use Emily.FastKernelsCase, async: true
 
-    alias Bumblebee.{Audio, Multimodal, Text, Vision}
+    alias Bumblebee.{Audio, Diffusion, Multimodal, Text, Vision}
 
     @tiny [vocab_size: 24, hidden_size: 16, intermediate_size: 20]
     @blocks [num_blocks: 2, num_attention_heads: 2]
@@ -85,6 +85,26 @@ if Code.ensure_loaded?(Bumblebee) do
       {"CLIP's vision", Vision.ClipVision, @vision, [layer_norm: 6, attention: 2]},
       {"BLIP's vision", Vision.BlipVision, @vision, [layer_norm: 6, attention: 2]}
     ]
+
+    # Those with a test of their own, here or in DiffusionTest; BlipText is a part of BLIP.
+    @alone [Audio.Whisper, Multimodal.Blip, Multimodal.Clip, Text.BlipText, Vision.ConvNext] ++
+             [Vision.ResNet, Vision.Swin, Diffusion.ControlNet, Diffusion.UNet2DConditional] ++
+             [Diffusion.VaeKl, Diffusion.StableDiffusion.SafetyChecker]
+
+    test "every model of Bumblebee is here" do
+      {:ok, modules} = :application.get_key(:bumblebee, :modules)
+
+      models =
+        for module <- modules,
+            {:module, _} = Code.ensure_loaded(module),
+            Bumblebee.ModelSpec in List.wrap(module.module_info(:attributes)[:behaviour]),
+            do: module
+
+      rows = @encoders ++ @decoders ++ @seq2seqs ++ @visions
+      here = for({_, module, _, _} <- rows, do: module) ++ @alone
+      assert models -- here == []
+      assert Enum.uniq(here) -- models == []
+    end
 
     @ids Nx.tensor([[3, 7, 9, 11, 5], [8, 4, 6, 5, 2]])
     @sides Nx.tensor([[1, 1, 1, 0, 0], [0, 1, 1, 1, 1]])
@@ -169,6 +189,21 @@ if Code.ensure_loaded?(Bumblebee) do
       assert_same(info, inputs)
     end
 
+    test "ResNet, which has nothing to fuse and stays as it is" do
+      info =
+        model(Vision.ResNet,
+          num_channels: 1,
+          embedding_size: 2,
+          hidden_sizes: [4, 4],
+          depths: [1, 1],
+          downsample_in_first_stage: true
+        )
+
+      assert report(info) == %{rewritten: %{}, left: %{}}
+      assert Emily.Bumblebee.FastKernels.apply(info) == info
+      assert_same(info, %{"pixel_values" => pixels({1, 224, 224, 1})})
+    end
+
     test "Whisper, and decoding with a cache" do
       info =
         model(Audio.Whisper, Keyword.merge(@seq2seq, encoder_max_positions: 4, feature_size: 4))
@@ -222,23 +257,6 @@ if Code.ensure_loaded?(Bumblebee) do
       # The norm of the image as a whole is part of no output.
       assert_kernels(info, inputs, layer_norm: 13)
       assert_same(info, inputs)
-    end
-
-    defp pixels(shape) do
-      shape |> Nx.iota(type: :f32) |> Nx.multiply(0.37) |> Nx.sin()
-    end
-
-    # Every layer that the report counts is a kernel in what is computed.
-    defp assert_kernels(info, inputs, except \\ []) do
-      traced = kernels(info, inputs)
-      counts = Map.merge(report(info).rewritten, Map.new(except))
-
-      attention = for kind <- [:attention, :causal, :masked], do: traced[kind] || 0
-      assert Enum.sum(attention) == counts.attention
-      assert traced[:layer_norm] == counts[:layer_norm]
-      assert traced[:rms_norm] == counts[:rms_norm]
-      # One for the query, one for the key.
-      assert (traced[:rope] || 0) == 2 * (counts[:rope] || 0)
     end
 
     # The prompt into an empty cache, then two tokens one by one, as Bumblebee.Text.generation does.

@@ -103,6 +103,59 @@ if Code.ensure_loaded?(Bumblebee) do
         assert_near(got, right)
       end
 
+      test "none for pieces of a prompt, one behind the other, in a cache whose filling is known" do
+        %{model: model, params: params, spec: spec} = model(Llama, @decoder)
+
+        # `pieces` are where they start and how long they are, `padding` is a row of the first mask.
+        run = fn model, pieces, padding ->
+          {_, predict} = Axon.build(model)
+
+          fn params, ids ->
+            {batch, length} = Nx.shape(ids)
+            cache = Generation.init_cache(spec, batch, length + 2, %{})
+
+            {logits, _} =
+              Enum.map_reduce(pieces, cache, fn {start, count}, cache ->
+                mask =
+                  if start == 0 and padding,
+                    do: Nx.stack(List.duplicate(Nx.tensor(padding), batch)),
+                    else: Nx.broadcast(1, {batch, count})
+
+                inputs = %{
+                  "input_ids" => Nx.slice_along_axis(ids, start, count, axis: 1),
+                  "attention_mask" => mask,
+                  "position_ids" => Nx.add(Nx.iota({batch, count}, axis: 1), start),
+                  "cache" => %{cache | offset: Nx.tensor(start)}
+                }
+
+                out = predict.(params, inputs)
+                {out.logits, out.cache}
+              end)
+
+            List.to_tuple(logits)
+          end
+        end
+
+        rewritten = FastKernels.apply(model)
+
+        # One behind the other, with padding, with a gap, and one over another's end.
+        for {pieces, padding, kinds} <- [
+              {[{0, 2}, {2, 2}, {4, 1}], nil, %{causal: 6}},
+              {[{0, 2}, {2, 2}, {4, 1}], [0, 1], %{masked: 6}},
+              {[{0, 2}, {3, 2}], nil, %{causal: 2, masked: 2}},
+              {[{0, 3}, {1, 1}, {2, 1}], nil, %{causal: 6}}
+            ] do
+          found = traced(run.(rewritten, pieces, padding), [params, @ids])
+          assert Map.take(found, [:causal, :masked]) == kinds
+
+          [right, got] =
+            for {model, compiler} <- [{model, Nx.Defn.Evaluator}, {rewritten, Emily.Compiler}],
+                do: Nx.Defn.jit(run.(model, pieces, padding), compiler: compiler).(params, @ids)
+
+          assert_near(got, right)
+        end
+      end
+
       test "of heads" do
         inputs = Map.put(@inputs, "attention_head_mask", Nx.tensor([[1.0, 0.0], [0.5, 1.0]]))
         info = model(Bert, @bert)

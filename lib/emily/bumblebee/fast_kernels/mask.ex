@@ -15,13 +15,14 @@ if Code.ensure_loaded?(Axon) and Code.ensure_loaded?(Bumblebee) do
       {q_len, k_len} = {Nx.axis_size(q, 2), Nx.axis_size(k, 2)}
       causal? = attention[:causal] == true
       plain? = attention[:window_size] == nil and none?(bias)
+      filled = if plain? and causal?, do: filled(key_mask, offset, q_len, k_len)
 
       cond do
         plain? and not causal? and seen?(key_mask, k_len) ->
           nil
 
-        plain? and causal? and at_start?(offset) and q_len <= k_len and seen?(key_mask, q_len) ->
-          {:causal, q_len}
+        filled ->
+          {:causal, filled}
 
         true ->
           seen = seen(key_mask, positions(q_len, k_len, offset, causal?, attention[:window_size]))
@@ -29,13 +30,27 @@ if Code.ensure_loaded?(Axon) and Code.ensure_loaded?(Bumblebee) do
       end
     end
 
-    # Whether the first keys are known to be no padding: as many as the queries, in a new cache.
+    # How many keys the last query sees, where that is known and none of them is padding.
+    defp filled(key_mask, offset, q_len, k_len) do
+      start = number(offset)
+      filled = start && start + q_len
+      if filled && filled <= k_len && seen?(key_mask, filled), do: filled
+    end
+
+    # Whether so many keys from the first on are known to be no padding: a cache has what was put
+    # into it, one piece behind the other.
     defp seen?(%Axon.None{}, _length), do: true
+    defp seen?(_mask, 0), do: true
 
     defp seen?(mask, length) do
       case without_metadata(mask) do
-        %{shape: {_, _}, data: %{op: :put_slice, args: [_cache, [_, start], new]}} ->
-          Nx.axis_size(new, 1) >= length and zero?(start) and ones?(new)
+        %{shape: {batch, size}, data: %{op: :put_slice, args: [before, [_, start], new]}} ->
+          {rows, piece} = Nx.shape(new)
+          start = number(start)
+
+          # One that would reach beyond the end is put elsewhere.
+          start && rows == batch && start + piece <= size &&
+            length in (start + 1)..(start + piece)//1 && ones?(new) && seen?(before, start)
 
         mask ->
           ones?(mask)
@@ -48,10 +63,11 @@ if Code.ensure_loaded?(Axon) and Code.ensure_loaded?(Bumblebee) do
     defp without_metadata(tensor), do: tensor
 
     defp ones?(mask), do: constant(mask) not in [nil, 0]
-    defp zero?(number), do: number == 0 or constant(number) == 0
 
-    defp at_start?(%Axon.None{}), do: true
-    defp at_start?(offset), do: zero?(offset)
+    # Without a cache, queries start where keys do.
+    defp number(%Axon.None{}), do: 0
+    defp number(number) when is_integer(number), do: number
+    defp number(tensor), do: constant(tensor)
 
     # Which keys a query sees by where they stand: {1, 1, q_len, k_len}, nil for all.
     defp positions(_q_len, _k_len, _offset, false, nil), do: nil
