@@ -129,9 +129,11 @@ defmodule Emily.Lower.MathTest do
     test "acos, asin, atanh and pow are NaN as on Nx.BinaryBackend" do
       x = Nx.tensor(@numbers)
 
+      # Off the cuts, on which a zero's sign decides.
+      y = Nx.select(finite(x), Complex.new(0.5, 0.5), x)
+
       for fun <- [&Nx.acos/1, &Nx.asin/1, &Nx.atanh/1],
-          do:
-            assert_same([Nx.select(finite(x), 1.5, x)], fn [x] -> fun.(x) end, tolerance: 1.0e-5)
+          do: assert_same([y], fn [y] -> fun.(y) end, tolerance: 1.0e-5)
 
       base = Nx.new_axis(x, 1)
       # What is finite is compared elsewhere, but for a base of zero.
