@@ -9,8 +9,7 @@ defmodule Emily.Conformance.Exclusions do
     sign: "a free sign of an eigenvector or a factor",
     binary:
       "tied to Nx.BinaryBackend: terms compared as terms, its rounding errors, its errors on data, " <>
-        "formulas that miss a limit at an infinity",
-    type: "a type that MLX lacks"
+        "formulas that miss a limit at an infinity"
   ]
 
   # Doctests that run, whose floats may differ in the last digit of a type: the function, and a piece of
@@ -45,20 +44,7 @@ defmodule Emily.Conformance.Exclusions do
     {:binary, "Nx.LinAlg.least_squares", "Nx.tensor([[1, 2], [2, 3]]), Nx.tensor([1, 2]))"},
     {:binary, "Nx.LinAlg.pinv", "Nx.LinAlg.pinv(Nx.tensor([[1, 1], [3, 4]]))"},
     # Two of its eigenvalues are equal: their vectors are any two of a plane.
-    {:sign, "Nx.LinAlg.eigh", "[[0, 1, 2], [1, 0, 2], [2, 2, 3]]"},
-    {:type, "Nx.Constants.e", "{:f, 8}"},
-    {:type, "Nx.Constants.epsilon", ":f8"},
-    {:type, "Nx.Constants.euler_gamma", "{:f, 8}"},
-    {:type, "Nx.Constants.i", ":c128"},
-    {:type, "Nx.Constants.infinity", "{:f, 8}"},
-    {:type, "Nx.Constants.nan", "{:f, 8}"},
-    {:type, "Nx.Constants.neg_infinity", "{:f, 8}"},
-    {:type, "Nx.Constants.pi", "{:f, 8}"},
-    {:type, "Nx.Constants.smallest_positive_normal", ":f8"},
-    {:type, "Nx.bit_size", "type: :u2"},
-    {:type, "Nx.tensor", "type: :f8)"},
-    {:type, "Nx.tensor", "[1, 2, 3], type: :f8_e4m3fn"},
-    {:type, "Nx.tensor", "[:infinity], type: :f8_e4m3fn"}
+    {:sign, "Nx.LinAlg.eigh", "[[0, 1, 2], [1, 0, 2], [2, 2, 3]]"}
   ]
 
   # On Nx 0.11 only, whose singular values have larger errors.
@@ -120,54 +106,7 @@ defmodule Emily.Conformance.Exclusions do
     {:binary, Nx.Defn.EvaluatorTest, "test decompositions qr"},
     {:sign, Nx.LinAlgTest, "test qr factors a square matrix"},
     {:sign, Nx.LinAlgTest, "test qr factors tall matrix"},
-    {:sign, Nx.LinAlgTest, "test svd finds the singular values of tall matrices"},
-    {:type, Nx.Defn.GradTest, "test addition rule computes gradient of compound rules"},
-    {:type, Nx.Defn.GradTest, "test cbrt computes gradient"},
-    {:type, Nx.Defn.GradTest, "test conjugate computes gradient"},
-    {:type, Nx.Defn.GradTest, "test cos computes gradient"},
-    {:type, Nx.Defn.GradTest, "test division rule computes gradient"},
-    {:type, Nx.Defn.GradTest, "test exp computes gradient"},
-    {:type, Nx.Defn.GradTest, "test expm1 computes gradient"},
-    {:type, Nx.Defn.GradTest, "test exponential rule computes gradient"},
-    {:type, Nx.Defn.GradTest, "test hyperbolics computes gradient"},
-    {:type, Nx.Defn.GradTest, "test imag computes gradient"},
-    {:type, Nx.Defn.GradTest,
-     "test inverse hyperbolic functions computes gradient of inverse hyperbolic functions"},
-    {:type, Nx.Defn.GradTest, "test inverse trig family computes gradient for acos"},
-    {:type, Nx.Defn.GradTest,
-     "test inverse trig family computes gradient of inverse trig functions"},
-    {:type, Nx.Defn.GradTest, "test log computes gradient"},
-    {:type, Nx.Defn.GradTest, "test log1p computes gradient"},
-    {:type, Nx.Defn.GradTest, "test mean computes gradient"},
-    {:type, Nx.Defn.GradTest, "test negate computes gradient"},
-    {:type, Nx.Defn.GradTest, "test power rule computes gradient"},
-    {:type, Nx.Defn.GradTest, "test product rule computes gradient for scalars"},
-    {:type, Nx.Defn.GradTest, "test real computes gradient"},
-    {:type, Nx.Defn.GradTest, "test rsqrt computes gradient"},
-    {:type, Nx.Defn.GradTest, "test sigmoid computes gradient"},
-    {:type, Nx.Defn.GradTest, "test sin computes gradient"},
-    {:type, Nx.Defn.GradTest, "test sqrt computes gradient"},
-    {:type, Nx.Defn.GradTest, "test sum computes gradient"},
-    {:type, Nx.Defn.GradTest, "test tan computes gradient"},
-    {:type, Nx.Defn.GradTest, "test tanh computes gradient"},
-    {:type, Nx.DefnTest, "test cond upcasts float literals based on the accumulated clause type"},
-    {:type, Nx.DefnTest,
-     "test constants Defines imaginary constant as Complex.new(0, 1) when used with arity 0 inside defn"},
-    {:type, Nx.DefnTest,
-     "test constants Defines real constants as numerical when used with arity 0 inside defn"},
-    {:type, Nx.RandomTest, "test types f8_e4m3fn"},
-    {:type, NxTest,
-     "test as_type/2 preserves the imaginary part when casting between :c68 and :c128"},
-    {:type, NxTest, "test complex/2 preserves precision of real and imaginary parts"},
-    {:type, NxTest, "test complex/2 returns a tensor with type :c128 for 64 bit inputs"},
-    {:type, NxTest,
-     "test complex/2 returns a tensor with type :c128 for mixed 32 and 64 bit inputs"},
-    {:type, NxTest, "test indexed_add/3 fails for all non-integer types in indices"},
-    {:type, NxTest, "test indexed_add/3 works with all integer types in indices"},
-    {:type, NxTest, "test quantized types s2"},
-    {:type, NxTest, "test quantized types s4"},
-    {:type, NxTest, "test quantized types u2"},
-    {:type, NxTest, "test quantized types u4"}
+    {:sign, Nx.LinAlgTest, "test svd finds the singular values of tall matrices"}
   ]
 
   def reasons, do: @reasons

@@ -44,10 +44,10 @@ defmodule Emily.Backend do
   @enforce_keys [:ref, :device]
   defstruct [:ref, :device]
 
-  @type t :: %__MODULE__{ref: reference, device: :cpu | :gpu}
+  @type t :: %__MODULE__{ref: reference | struct, device: :cpu | :gpu | :host}
 
   alias Emily.Backend, as: B
-  alias Emily.{Bounds, Fallback, Lower, Native, Telemetry}
+  alias Emily.{Bounds, Fallback, Host, Lower, Native, Telemetry}
   alias Nx.Tensor, as: T
 
   ## Options
@@ -91,21 +91,34 @@ defmodule Emily.Backend do
   @impl true
   def eye(out, opts), do: create(:eye, out, [], opts)
 
-  defp create(name, out, args, opts), do: evaluate(Lower.op(name, out, args), out, device(opts))
+  defp create(name, out, args, opts) do
+    if Host.held?(out),
+      do: Host.create(name, out, args, device(opts)),
+      else: evaluate(Lower.op(name, out, args), out, device(opts))
+  end
 
   @impl true
-  def from_binary(%{shape: shape, type: type} = out, binary, opts) do
+  def from_binary(%{type: type} = out, binary, opts) do
     device = device(opts)
+    binary = if is_bitstring(binary), do: binary, else: IO.iodata_to_binary(binary)
+
+    if Lower.type?(type),
+      do: array_of(out, binary, device),
+      else: Host.create(:from_binary, out, [binary], device)
+  end
+
+  defp array_of(%{shape: shape, type: type} = out, binary, device) do
     refuse_f64(type, device)
-    dtype = Lower.dtype(type)
-    binary = if is_binary(binary), do: binary, else: IO.iodata_to_binary(binary)
-    ref = Native.from_binary(binary, shape, dtype, device)
+    ref = Native.from_binary(binary, shape, Lower.dtype(type), device)
     %{out | data: %B{ref: ref, device: device}}
   end
 
   ## Moving
 
   @impl true
+  def to_binary(%T{data: %B{device: :host}} = tensor, limit),
+    do: Nx.BinaryBackend.to_binary(Host.plain(tensor), limit)
+
   def to_binary(%T{type: {_, bits}, data: %B{ref: ref, device: device}} = tensor, limit) do
     size = size(tensor)
 
@@ -134,6 +147,12 @@ defmodule Emily.Backend do
   def backend_transfer(tensor, Nx.Tensor, opts) do
     backend_transfer(tensor, Nx.BinaryBackend, opts)
   end
+
+  def backend_transfer(%T{data: %B{device: :host}} = tensor, Emily.Backend, opts),
+    do: Host.hold(tensor, Host.plain(tensor), device(opts))
+
+  def backend_transfer(%T{data: %B{device: :host}} = tensor, backend, opts),
+    do: backend.from_binary(tensor, to_binary(tensor, size(tensor)), opts)
 
   # The memory is shared by the devices, and arrays never change.
   def backend_transfer(%T{data: data, type: type} = tensor, Emily.Backend, opts) do
@@ -179,6 +198,11 @@ defmodule Emily.Backend do
   ## Pointers
 
   @impl true
+  def to_pointer(%T{type: type, data: %B{device: :host}}, _opts) do
+    raise ArgumentError,
+          "Nx.to_pointer: no array of MLX's holds a tensor of type #{Nx.Type.to_string(type)}"
+  end
+
   def to_pointer(%T{data: %B{ref: ref}}, opts) do
     opts = Keyword.validate!(opts, mode: :local)
     check_kind(:to_pointer, opts[:mode])
@@ -335,6 +359,7 @@ defmodule Emily.Backend do
       def unquote(name)(out, unquote_splicing(args), opts) do
         args = unquote(args)
         device = device_of(args)
+        if device == :host, do: Enum.each(args, &Lower.dtype(&1.type))
         kernel = Emily.Fast.Node.kernel(unquote(name), opts)
         evaluate(Lower.block(kernel, out, own(args, device)), out, device)
       end
@@ -345,10 +370,19 @@ defmodule Emily.Backend do
     @impl true
     def block(struct, out, args, fun) do
       device = device_of(args)
-      owned = own(args, device)
       check_block(struct, args)
 
-      case Lower.block(struct, out, owned) do
+      if device == :host or Host.held?(out) do
+        struct
+        |> Host.run(args, out, fn args -> apply(fun, [struct | args]) end)
+        |> return(out, Host.device(args))
+      else
+        block_on(device, struct, out, args, fun)
+      end
+    end
+
+    defp block_on(device, struct, out, args, fun) do
+      case Lower.block(struct, out, own(args, device)) do
         :default ->
           composed(device, fn -> apply(fun, [struct | args]) end)
 
@@ -373,6 +407,16 @@ defmodule Emily.Backend do
   defp run(name, out, args, owned, device) do
     Bounds.check(name, args)
 
+    if device == :host or Host.held?(out) do
+      name
+      |> Host.run(args, out, fn args -> Host.apply(name, out, args) end)
+      |> return(out, Host.device(args))
+    else
+      run_on(device, name, out, args, owned)
+    end
+  end
+
+  defp run_on(device, name, out, args, owned) do
     case Lower.op(name, out, owned) do
       {:fallback, reason} -> fallback(name, out, args, reason)
       :default -> composed(device, fn -> default(name, out, args) end)
@@ -382,8 +426,10 @@ defmodule Emily.Backend do
 
   # Some tensors are of another backend or device, or stand in lists.
   defp mixed(name, out, args) do
-    device = device_of(args)
-    run(name, out, args, own(args, device), device)
+    case device_of(args) do
+      :host -> run(name, out, args, args, :host)
+      device -> run(name, out, args, own(args, device), device)
+    end
   end
 
   defp evaluate(expr, %T{} = out, device) do
@@ -430,14 +476,19 @@ defmodule Emily.Backend do
 
   ## Other backends' tensors
 
-  # The GPU wins; tensors of other backends follow Emily's.
+  # The GPU wins; tensors of other backends follow Emily's. One of a type that MLX lacks takes all to
+  # the host.
   defp device_of(args), do: device_of(args, nil) || Native.default_device()
 
-  defp device_of([%T{data: %B{device: :gpu}} | _], _found), do: :gpu
+  defp device_of([%T{data: %B{device: :host}} | _], _found), do: :host
+  defp device_of([%T{data: %B{device: :cpu}} | rest], :gpu), do: device_of(rest, :gpu)
   defp device_of([%T{data: %B{device: device}} | rest], _found), do: device_of(rest, device)
 
+  defp device_of([%T{type: type} | rest], found),
+    do: if(Lower.type?(type), do: device_of(rest, found), else: :host)
+
   defp device_of([list | rest], found) when is_list(list) do
-    device_of(rest, device_of(list, found))
+    with device when device != :host <- device_of(list, found), do: device_of(rest, device)
   end
 
   defp device_of([_ | rest], found), do: device_of(rest, found)
@@ -450,6 +501,7 @@ defmodule Emily.Backend do
   @doc false
   # The array of a tensor of any backend, whose vectorised axes lead.
   def array(%T{data: %B{device: device, ref: ref}}, device), do: ref
+  def array(%T{type: type, data: %B{device: :host}}, _device), do: Lower.dtype(type)
 
   def array(%T{data: %B{}} = tensor, device),
     do: operand(backend_copy(tensor, B, device: device), device)
@@ -515,7 +567,9 @@ defmodule Emily.Backend do
   end
 
   defp return(%T{} = result, out, device) do
-    from_binary(out, Nx.to_binary(result), device: device)
+    if Host.held?(out),
+      do: Host.hold(out, result, device),
+      else: array_of(out, Nx.to_binary(result), device)
   end
 
   defp return(results, outs, device) do
