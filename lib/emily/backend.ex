@@ -20,8 +20,23 @@ defmodule Emily.Backend do
   ## Types
 
   u8 to u64, s8 to s64, f16, bf16, f32, f64 and c64. f64 exists on the CPU only, where functions
-  that MLX computes with f32's precision are composed. The other types of Nx are
-  refused with an `ArgumentError`.
+  that MLX computes with f32's precision are composed.
+
+  MLX has no c128, f8, f8_e4m3fn, s2, s4, u2 and u4. Tensors of these types are held by
+  `Nx.BinaryBackend`, within a tensor of this backend whose device is `:host`, and so is computed what has
+  one for an operand or a result: each operation is counted, reported or refused by `Emily.Fallback`.
+  Results of other types are MLX's again.
+
+      iex> x = Nx.tensor([1.0, 2.0], type: :f64, backend: {Emily.Backend, device: :cpu})
+      iex> spectrum = Emily.Fallback.with_mode(:silent, fn -> Nx.fft(x) end)
+      iex> {spectrum.type, spectrum.data.device}
+      {{:c, 128}, :host}
+      iex> Emily.Fallback.with_mode(:silent, fn -> Nx.real(spectrum) end)
+      #Nx.Tensor<
+        f64[2]
+        Emily.Backend<cpu>
+        [3.0, -1.0]
+      >
 
   ## Inspection
 
@@ -248,7 +263,7 @@ defmodule Emily.Backend do
   def inspect(%T{data: %B{device: device}} = tensor, inspect_opts) do
     size = size(tensor)
     limit = if inspect_opts.limit == :infinity, do: size, else: min(inspect_opts.limit + 1, size)
-    doc = Nx.Backend.inspect(tensor, to_binary(tensor, limit), inspect_opts)
+    doc = shown(tensor, limit, inspect_opts)
 
     if Application.get_env(:emily, :add_backend_on_inspect, true) do
       Inspect.Algebra.concat(["Emily.Backend<#{device}>", Inspect.Algebra.line(), doc])
@@ -256,6 +271,15 @@ defmodule Emily.Backend do
       doc
     end
   end
+
+  # Nx shows no numbers of less than a byte.
+  defp shown(%T{type: {kind, bits}} = tensor, limit, inspect_opts) when bits < 8 do
+    bytes = Nx.as_type(Host.plain(tensor), {kind, 8})
+    Nx.Backend.inspect(bytes, Nx.BinaryBackend.to_binary(bytes, limit), inspect_opts)
+  end
+
+  defp shown(tensor, limit, inspect_opts),
+    do: Nx.Backend.inspect(tensor, to_binary(tensor, limit), inspect_opts)
 
   ## Operations
   #

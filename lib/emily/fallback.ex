@@ -2,8 +2,8 @@ defmodule Emily.Fallback do
   @moduledoc """
   The one way by which an operation leaves MLX.
 
-  What MLX cannot do is computed by `Nx.BinaryBackend`, counted (`count/0`), and reported through
-  telemetry (see `Emily.Telemetry`). The config says what else happens:
+  What MLX cannot do, and what is done with a type that it lacks, is computed by `Nx.BinaryBackend`,
+  counted (`count/0`), and reported through telemetry (see `Emily.Telemetry`). The config says what else happens:
 
       config :emily, fallback: :silent
 

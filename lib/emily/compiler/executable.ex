@@ -50,8 +50,11 @@ defmodule Emily.Compiler.Executable do
     end
   end
 
-  defp refuse(%T{data: %Nx.Defn.Expr{op: op}} = node),
-    do: Fallback.refuse(op, [Nx.to_template(node)], Host.reason([node]))
+  defp refuse(%T{data: %Nx.Defn.Expr{op: op, args: args}} = node) do
+    operands = for %T{} = operand <- args, do: Nx.to_template(operand)
+    seen = if operands == [], do: [Nx.to_template(node)], else: operands
+    Fallback.refuse(op, seen, Host.reason([node]))
+  end
 
   @doc "Runs the function on arguments, which are functions that give tensors."
   def run(%__MODULE__{program: nil, device: device, expr: expr}, args, _stream, hooks) do

@@ -207,7 +207,8 @@ defmodule Emily.Lower.LinAlgTest do
 
   property "eigh and svd of two rows have the signs of Nx's own algorithm" do
     check all(
-            a <- StreamData.integer(1..9),
+            # Far from singular.
+            a <- StreamData.integer(4..9),
             # Two eigenvalues of one size may stand in either order.
             b <- StreamData.integer((a + 1)..(a + 9)),
             off <- StreamData.member_of([-3, -2, -1, 1, 2, 3]),
