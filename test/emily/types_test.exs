@@ -237,11 +237,13 @@ defmodule Emily.TypesTest do
       x = Nx.tensor([1.0, 2.0], type: :f64)
 
       for {mode, options} <- [silent: [native_fallback: :raise], raise: []] do
-        assert_raise RuntimeError, ~r/fft of \{2\} f64 is not done in MLX: MLX has no type c128; cast/, fn ->
-          Fallback.with_mode(mode, fn ->
-            Nx.Defn.compile(&spectrum/1, [x], [compiler: Emily.Compiler] ++ options)
-          end)
-        end
+        assert_raise RuntimeError,
+                     ~r/fft of \{2\} f64 is not done in MLX: MLX has no type c128; cast/,
+                     fn ->
+                       Fallback.with_mode(mode, fn ->
+                         Nx.Defn.compile(&spectrum/1, [x], [compiler: Emily.Compiler] ++ options)
+                       end)
+                     end
       end
     end
   end
