@@ -5,7 +5,7 @@ defmodule Emily.Conformance.Exclusions do
   # here without need.
 
   @reasons [
-    digits: "the last printed digit of a transcendental function or of what LAPACK computes",
+    digits: "the last printed digit of a transcendental function",
     sign: "a free sign of an eigenvector or a factor",
     binary:
       "tied to Nx.BinaryBackend: terms compared as terms, its rounding errors, its errors on data, " <>

@@ -1,13 +1,13 @@
 defmodule Emily.Lower.Factor do
   @moduledoc false
   # Factors of matrices of a few rows, written out: the steps by which Nx.LinAlg finds them, each rounded
-  # to f32 as there, so that a small example gives the numbers of Nx.BinaryBackend. They take as long as
-  # a call of LAPACK, and stay in the graph and on its device.
+  # to f32 as there, so that a small example gives the numbers of Nx.BinaryBackend. They stay lazy and on
+  # the tensor's device, where a call of LAPACK is computed at once.
 
   import Emily.Lower.Types
   import Emily.Expr, only: [share: 2, scalar: 2]
 
-  # The number of operations grows with the rows, and beyond these LAPACK is faster.
+  # A row takes about fifteen operations; these are the largest examples of Nx's documentation.
   @most 5
 
   @doc "Whether a matrix is written out."

@@ -244,6 +244,35 @@ defmodule Emily.Lower.LinAlgTest do
     end
   end
 
+  test "no f64 comes to a GPU, where it cannot be" do
+    f32 = &Nx.template(&1, :f32)
+    square = f32.({8, 8})
+
+    for {name, out, shapes, opts} <- [
+          {:cholesky, square, [{8, 8}], []},
+          {:cholesky, f32.({2, 2}), [{2, 2}], []},
+          {:qr, {square, square}, [{8, 8}], [[mode: :reduced]]},
+          {:svd, {square, f32.({8}), square}, [{8, 8}], [[full_matrices?: true]]},
+          {:eigh, {f32.({8}), square}, [{8, 8}], [[]]},
+          {:lu, {square, square, square}, [{8, 8}], [[]]},
+          {:solve, square, [{8, 8}, {8, 8}], []},
+          {:solve, f32.({2}), [{2, 2}, {2}], []},
+          {:solve, Nx.template({8, 8}, :c64), [{8, 8}, {8, 8}], []},
+          {:determinant, f32.({}), [{8, 8}], []},
+          {:triangular_solve, square, [{8, 8}, {8, 8}], [[lower: true]]},
+          {:triangular_solve, Nx.template({8, 8}, :c64), [{8, 8}, {8, 8}], [[lower: true]]}
+        ] do
+      wide? = fn device ->
+        data = %Emily.Backend{ref: make_ref(), device: device}
+        type = if is_tuple(out), do: :f32, else: out.type
+        tensors = for shape <- shapes, do: %{Nx.template(shape, type) | data: data}
+        inspect(Emily.Lower.op(name, out, tensors ++ opts), limit: :infinity) =~ ":f64"
+      end
+
+      assert {name, wide?.(:cpu), wide?.(:gpu)} == {name, true, false}
+    end
+  end
+
   test "a singular system raises, as on Nx.BinaryBackend" do
     a = Nx.tensor([[1.0, 0.0], [2.0, 0.0]])
 
