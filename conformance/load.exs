@@ -2,6 +2,8 @@ defmodule Emily.Conformance.Load do
   @moduledoc false
   # Nx's doctests and test files as modules.
 
+  alias Emily.Conformance.Equality
+
   @doctested [
     Nx,
     Nx.LinAlg,
@@ -46,13 +48,41 @@ defmodule Emily.Conformance.Load do
   defp doctests(module) do
     name = Module.concat(__MODULE__, module)
 
-    defmodule name do
-      use ExUnit.Case, async: true
-      # The text around the functions is no example: it defines modules that are not there.
-      doctest module, except: [:moduledoc]
-    end
+    source = to_string(module.__info__(:compile)[:source])
 
+    # What `doctest` does, whose comparisons of text cannot be replaced. The text around the functions
+    # is no example: it defines modules that are not there.
+    tests =
+      for {title, test, tags} <- ExUnit.DocTest.__doctests__(module, except: [:moduledoc]) do
+        function = :"doctest #{title}"
+        of_test = [source, tags[:doctest_line], :doctest, title, Macro.escape(tags)]
+
+        quote do
+          ExUnit.Case.register_test(__MODULE__, unquote_splicing(of_test))
+          def unquote(function)(_), do: unquote(by_text(test, function))
+        end
+      end
+
+    contents = [quote(do: use(ExUnit.Case, async: true)) | tests]
+    Module.create(name, contents, Macro.Env.location(__ENV__))
     name
+  end
+
+  # A doctest whose texts `inspected/2` compares.
+  defp by_text(test, function) do
+    Macro.prewalk(test, fn
+      {{:., _, [{:__aliases__, _, [:ExUnit, :DocTest]}, :__inspect__]}, _, arguments} ->
+        quote(do: unquote(__MODULE__).inspected(unquote(function), unquote(arguments)))
+
+      other ->
+        other
+    end)
+  end
+
+  @doc false
+  def inspected(function, [value, text | _] = arguments) do
+    if not Equality.same_text?(function, inspect(value), text),
+      do: apply(ExUnit.DocTest, :__inspect__, arguments)
   end
 
   @doc """

@@ -22,13 +22,13 @@ defmodule Emily.Conformance.Report do
   end
 
   @doc "Writes the table into the guide."
-  def write(modules, excluded) do
+  def write(modules, excluded, near) do
     [before, _, rest] = parts()
-    File.write!(@guide, before <> @first <> table(modules, excluded) <> @last <> rest)
+    File.write!(@guide, before <> @first <> table(modules, excluded, near) <> @last <> rest)
   end
 
   @doc "Whether the guide holds the table."
-  def written?(modules, excluded), do: Enum.at(parts(), 1) == table(modules, excluded)
+  def written?(modules, excluded, near), do: Enum.at(parts(), 1) == table(modules, excluded, near)
 
   defp parts do
     [before, rest] = String.split(File.read!(@guide), @first)
@@ -36,12 +36,14 @@ defmodule Emily.Conformance.Report do
     [before, table, rest]
   end
 
-  defp table(modules, excluded) do
+  defp table(modules, excluded, near) do
     names = for {reason, _} <- Exclusions.reasons(), do: reason
-    heads = ["", "tests", "run" | Enum.map(names, &to_string/1)]
+    heads = ["", "tests", "run", "to the last digit" | Enum.map(names, &to_string/1)]
 
     rows =
-      for module <- modules, module.__ex_unit__().tests != [], do: row(module, excluded, names)
+      for module <- modules,
+          module.__ex_unit__().tests != [],
+          do: row(module, excluded, near, names)
 
     "\n" <>
       Enum.map_join([heads, Enum.map(heads, fn _ -> "---" end) | rows], "\n", &line/1) <>
@@ -50,11 +52,12 @@ defmodule Emily.Conformance.Report do
       "\n\n"
   end
 
-  defp row(module, excluded, names) do
+  defp row(module, excluded, near, names) do
     tests = module.__ex_unit__().tests
     reasons = for {%{module: ^module}, reason} <- excluded, do: reason
     counts = for name <- names, do: Enum.count(reasons, &(&1 == name))
-    [title(module, tests), length(tests), length(tests) - length(reasons) | counts]
+    near = Enum.count(near, &match?({%{module: ^module}, _type}, &1))
+    [title(module, tests), length(tests), length(tests) - length(reasons), near | counts]
   end
 
   defp title(_module, [%{tags: %{test_type: :doctest, doctest: doctested}} | _]),

@@ -20,8 +20,23 @@ defmodule Emily.Backend do
   ## Types
 
   u8 to u64, s8 to s64, f16, bf16, f32, f64 and c64. f64 exists on the CPU only, where functions
-  that MLX computes with f32's precision are composed. The other types of Nx are
-  refused with an `ArgumentError`.
+  that MLX computes with f32's precision are composed.
+
+  MLX has no c128, f8, f8_e4m3fn, s2, s4, u2 and u4. Tensors of these types are held by
+  `Nx.BinaryBackend`, within a tensor of this backend whose device is `:host`, and so is computed what has
+  one for an operand or a result: each operation is counted, reported or refused by `Emily.Fallback`.
+  Results of other types are MLX's again.
+
+      iex> x = Nx.tensor([1.0, 2.0], type: :f64, backend: {Emily.Backend, device: :cpu})
+      iex> spectrum = Emily.Fallback.with_mode(:silent, fn -> Nx.fft(x) end)
+      iex> {spectrum.type, spectrum.data.device}
+      {{:c, 128}, :host}
+      iex> Emily.Fallback.with_mode(:silent, fn -> Nx.real(spectrum) end)
+      #Nx.Tensor<
+        f64[2]
+        Emily.Backend<cpu>
+        [3.0, -1.0]
+      >
 
   ## Other nodes
 
@@ -50,10 +65,10 @@ defmodule Emily.Backend do
   @enforce_keys [:ref, :device]
   defstruct [:ref, :device]
 
-  @type t :: %__MODULE__{ref: reference, device: :cpu | :gpu}
+  @type t :: %__MODULE__{ref: reference | struct, device: :cpu | :gpu | :host}
 
   alias Emily.Backend, as: B
-  alias Emily.{Bounds, Fallback, Lower, Native, Telemetry}
+  alias Emily.{Bounds, Fallback, Host, Lower, Native, Telemetry}
   alias Nx.Tensor, as: T
 
   ## Options
@@ -97,21 +112,34 @@ defmodule Emily.Backend do
   @impl true
   def eye(out, opts), do: create(:eye, out, [], opts)
 
-  defp create(name, out, args, opts), do: evaluate(Lower.op(name, out, args), out, device(opts))
+  defp create(name, out, args, opts) do
+    if Host.held?(out),
+      do: Host.create(name, out, args, device(opts)),
+      else: evaluate(Lower.op(name, out, args), out, device(opts))
+  end
 
   @impl true
-  def from_binary(%{shape: shape, type: type} = out, binary, opts) do
+  def from_binary(%{type: type} = out, binary, opts) do
     device = device(opts)
+    binary = if is_bitstring(binary), do: binary, else: IO.iodata_to_binary(binary)
+
+    if Lower.type?(type),
+      do: array_of(out, binary, device),
+      else: Host.create(:from_binary, out, [binary], device)
+  end
+
+  defp array_of(%{shape: shape, type: type} = out, binary, device) do
     refuse_f64(type, device)
-    dtype = Lower.dtype(type)
-    binary = if is_binary(binary), do: binary, else: IO.iodata_to_binary(binary)
-    ref = Native.from_binary(binary, shape, dtype, device)
+    ref = Native.from_binary(binary, shape, Lower.dtype(type), device)
     %{out | data: %B{ref: ref, device: device}}
   end
 
   ## Moving
 
   @impl true
+  def to_binary(%T{data: %B{device: :host}} = tensor, limit),
+    do: Nx.BinaryBackend.to_binary(Host.plain(tensor), limit)
+
   def to_binary(%T{type: {_, bits}, data: %B{ref: ref, device: device}} = tensor, limit) do
     size = size(tensor)
 
@@ -143,6 +171,12 @@ defmodule Emily.Backend do
   def backend_transfer(tensor, Nx.Tensor, opts) do
     backend_transfer(tensor, Nx.BinaryBackend, opts)
   end
+
+  def backend_transfer(%T{data: %B{device: :host}} = tensor, Emily.Backend, opts),
+    do: Host.hold(tensor, Host.plain(tensor), device(opts))
+
+  def backend_transfer(%T{data: %B{device: :host}} = tensor, backend, opts),
+    do: backend.from_binary(tensor, to_binary(tensor, size(tensor)), opts)
 
   # The memory is shared by the devices, and arrays never change.
   def backend_transfer(%T{data: data, type: type} = tensor, Emily.Backend, opts) do
@@ -188,6 +222,11 @@ defmodule Emily.Backend do
   ## Pointers
 
   @impl true
+  def to_pointer(%T{type: type, data: %B{device: :host}}, _opts) do
+    raise ArgumentError,
+          "Nx.to_pointer: no array of MLX's holds a tensor of type #{Nx.Type.to_string(type)}"
+  end
+
   def to_pointer(%T{data: %B{ref: ref}}, opts) do
     opts = Keyword.validate!(opts, mode: :local)
     check_kind(:to_pointer, opts[:mode])
@@ -233,7 +272,7 @@ defmodule Emily.Backend do
   def inspect(%T{data: %B{device: device}} = tensor, inspect_opts) do
     size = size(tensor)
     limit = if inspect_opts.limit == :infinity, do: size, else: min(inspect_opts.limit + 1, size)
-    doc = Nx.Backend.inspect(tensor, to_binary(tensor, limit), inspect_opts)
+    doc = shown(tensor, limit, inspect_opts)
 
     if Application.get_env(:emily, :add_backend_on_inspect, true) do
       Inspect.Algebra.concat(["Emily.Backend<#{device}>", Inspect.Algebra.line(), doc])
@@ -241,6 +280,15 @@ defmodule Emily.Backend do
       doc
     end
   end
+
+  # Nx shows no numbers of less than a byte.
+  defp shown(%T{type: {kind, bits}} = tensor, limit, inspect_opts) when bits < 8 do
+    bytes = Nx.as_type(Host.plain(tensor), {kind, 8})
+    Nx.Backend.inspect(bytes, Nx.BinaryBackend.to_binary(bytes, limit), inspect_opts)
+  end
+
+  defp shown(tensor, limit, inspect_opts),
+    do: Nx.Backend.inspect(tensor, to_binary(tensor, limit), inspect_opts)
 
   ## Operations
   #
@@ -344,6 +392,7 @@ defmodule Emily.Backend do
       def unquote(name)(out, unquote_splicing(args), opts) do
         args = unquote(args)
         device = device_of(args)
+        if device == :host, do: Enum.each(args, &Lower.dtype(&1.type))
         kernel = Emily.Fast.Node.kernel(unquote(name), opts)
         evaluate(Lower.block(kernel, out, own(args, device)), out, device)
       end
@@ -354,10 +403,19 @@ defmodule Emily.Backend do
     @impl true
     def block(struct, out, args, fun) do
       device = device_of(args)
-      owned = own(args, device)
       check_block(struct, args)
 
-      case Lower.block(struct, out, owned) do
+      if device == :host or Host.held?(out) do
+        struct
+        |> Host.run(args, out, fn args -> apply(fun, [struct | args]) end)
+        |> return(out, Host.device(args))
+      else
+        block_on(device, struct, out, args, fun)
+      end
+    end
+
+    defp block_on(device, struct, out, args, fun) do
+      case Lower.block(struct, out, own(args, device)) do
         :default ->
           composed(device, fn -> apply(fun, [struct | args]) end)
 
@@ -382,6 +440,16 @@ defmodule Emily.Backend do
   defp run(name, out, args, owned, device) do
     Bounds.check(name, args)
 
+    if device == :host or Host.held?(out) do
+      name
+      |> Host.run(args, out, fn args -> Host.apply(name, out, args) end)
+      |> return(out, Host.device(args))
+    else
+      run_on(device, name, out, args, owned)
+    end
+  end
+
+  defp run_on(device, name, out, args, owned) do
     case Lower.op(name, out, owned) do
       {:fallback, reason} -> fallback(name, out, args, reason)
       :default -> composed(device, fn -> default(name, out, args) end)
@@ -391,8 +459,10 @@ defmodule Emily.Backend do
 
   # Some tensors are of another backend or device, or stand in lists.
   defp mixed(name, out, args) do
-    device = device_of(args)
-    run(name, out, args, own(args, device), device)
+    case device_of(args) do
+      :host -> run(name, out, args, args, :host)
+      device -> run(name, out, args, own(args, device), device)
+    end
   end
 
   defp evaluate(expr, %T{} = out, device) do
@@ -464,14 +534,19 @@ defmodule Emily.Backend do
 
   ## Other backends' tensors
 
-  # The GPU wins; tensors of other backends follow Emily's.
+  # The GPU wins; tensors of other backends follow Emily's. One of a type that MLX lacks takes all to
+  # the host.
   defp device_of(args), do: device_of(args, nil) || Native.default_device()
 
-  defp device_of([%T{data: %B{device: :gpu}} | _], _found), do: :gpu
+  defp device_of([%T{data: %B{device: :host}} | _], _found), do: :host
+  defp device_of([%T{data: %B{device: :cpu}} | rest], :gpu), do: device_of(rest, :gpu)
   defp device_of([%T{data: %B{device: device}} | rest], _found), do: device_of(rest, device)
 
+  defp device_of([%T{type: type} | rest], found),
+    do: if(Lower.type?(type), do: device_of(rest, found), else: :host)
+
   defp device_of([list | rest], found) when is_list(list) do
-    device_of(rest, device_of(list, found))
+    with device when device != :host <- device_of(list, found), do: device_of(rest, device)
   end
 
   defp device_of([_ | rest], found), do: device_of(rest, found)
@@ -484,6 +559,7 @@ defmodule Emily.Backend do
   @doc false
   # The array of a tensor of any backend, whose vectorised axes lead.
   def array(%T{data: %B{device: device, ref: ref}}, device), do: ref
+  def array(%T{type: type, data: %B{device: :host}}, _device), do: Lower.dtype(type)
 
   def array(%T{data: %B{}} = tensor, device),
     do: operand(backend_copy(tensor, B, device: device), device)
@@ -549,7 +625,9 @@ defmodule Emily.Backend do
   end
 
   defp return(%T{} = result, out, device) do
-    from_binary(out, Nx.to_binary(result), device: device)
+    if Host.held?(out),
+      do: Host.hold(out, result, device),
+      else: array_of(out, Nx.to_binary(result), device)
   end
 
   defp return(results, outs, device) do

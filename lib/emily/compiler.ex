@@ -24,7 +24,8 @@ defmodule Emily.Compiler do
     * `:cache` - whether a compiled function is kept for the next call with the same function, shapes and
       types, as `Emily.Compiler.Cache` describes. Defaults to `true`. What `Nx.Defn.compile/3` gives
       keeps its program without it
-    * `:native_fallback` - `:evaluate` or `:raise`: what to do where MLX cannot do an operation.
+    * `:native_fallback` - `:evaluate` or `:raise`: what to do where MLX cannot do an operation, or the
+      function has a type that MLX lacks and is evaluated as a whole, each operation by `Emily.Backend`.
       Defaults to `:raise` where `Emily.Fallback` is set to raise, and else to `:evaluate`
     * `:max_concurrency` - how many partitions an `Nx.Serving` with `partitions: true` has, each with a
       stream of its own. Defaults to 1
@@ -44,8 +45,8 @@ defmodule Emily.Compiler do
 
   ## Errors
 
-  An operation of shapes or types that MLX lacks is refused when the function is compiled, with an
-  `ArgumentError` that names it.
+  An operation that MLX would refuse is refused when the function is compiled, with an `ArgumentError`
+  that names it.
 
   ## Example
 

@@ -2,8 +2,8 @@ defmodule Emily.Fallback do
   @moduledoc """
   The one way by which an operation leaves MLX.
 
-  What MLX cannot do is computed by `Nx.BinaryBackend`, counted (`count/0`), and reported through
-  telemetry (see `Emily.Telemetry`). The config says what else happens:
+  What MLX cannot do, and what is done with a type that it lacks, is computed by `Nx.BinaryBackend`,
+  counted (`count/0`), and reported through telemetry (see `Emily.Telemetry`). The config says what else happens:
 
       config :emily, fallback: :silent
 
@@ -74,9 +74,10 @@ defmodule Emily.Fallback do
 
   @doc false
   # Runs `fun` on `args` with every tensor in them on Nx.BinaryBackend, which is the default
-  # backend meanwhile. `fun` answers tensors of that backend.
-  def run(op, args, reason, fun) do
-    tensors = tensors(args)
+  # backend meanwhile. `fun` answers tensors of that backend. `seen` are the tensors that are reported.
+  def run(op, args, reason, fun, seen \\ nil) do
+    seen = seen || args
+    tensors = tensors(seen)
 
     metadata = %{
       op: op,
@@ -88,8 +89,8 @@ defmodule Emily.Fallback do
 
     case mode() do
       :silent -> :ok
-      :warn -> Logger.warning(message(op, args, reason) <> "; it falls back to Nx.BinaryBackend")
-      :raise -> refuse(op, args, reason)
+      :warn -> Logger.warning(message(op, seen, reason) <> "; it falls back to Nx.BinaryBackend")
+      :raise -> refuse(op, seen, reason)
     end
 
     :counters.add(:persistent_term.get(@counter), 1, 1)

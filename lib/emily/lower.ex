@@ -61,6 +61,15 @@ defmodule Emily.Lower do
   defdelegate dtype(type), to: Emily.Lower.Types
 
   @doc """
+  Whether MLX has an Nx type.
+
+      iex> {Emily.Lower.type?({:bf, 16}), Emily.Lower.type?({:c, 128})}
+      {true, false}
+  """
+  @spec type?(Nx.Type.t()) :: boolean
+  defdelegate type?(type), to: Emily.Lower.Types
+
+  @doc """
   The meaning of a block of Nx 0.12 and later: `struct` says which, as `Nx.block/4` does.
 
   The names are those of the callbacks of Nx 0.11.

@@ -4,8 +4,6 @@ defmodule Emily.BackendTest do
   doctest Emily.Backend
   doctest Emily.Lower
 
-  @unsupported [{:c, 128}, {:f, 8}, {:s, 2}, {:s, 4}, {:u, 2}, {:u, 4}]
-
   describe "options" do
     test "a device that is there is honoured" do
       assert Emily.Backend.init(device: :cpu) == [device: :cpu]
@@ -120,22 +118,6 @@ defmodule Emily.BackendTest do
   end
 
   describe "types" do
-    test "those that MLX lacks are refused with a remedy" do
-      for type <- @unsupported do
-        assert_raise ArgumentError, ~r/Emily has no type .*Nx.as_type/s, fn ->
-          Nx.iota({2}, type: type, backend: Emily.Backend)
-        end
-
-        assert_raise ArgumentError, ~r/Emily has no type/, fn ->
-          Nx.as_type(Nx.tensor([1, 2], backend: Emily.Backend), type)
-        end
-
-        assert_raise ArgumentError, ~r/Emily has no type/, fn ->
-          Nx.backend_transfer(Nx.tensor([1, 2], type: type), Emily.Backend)
-        end
-      end
-    end
-
     test "f64 on a GPU is refused with a remedy" do
       data = %Emily.Backend{ref: make_ref(), device: :gpu}
       x = %{Nx.template({2}, :f32) | data: data}

@@ -15,7 +15,8 @@ defmodule Emily.Compiler.Builder do
 
   @typedoc """
   The function of the program, the numbers of the parameters that it takes, in their order, and its
-  calls by their index.
+  calls by their index; or, for want of a program, the first node of a type that MLX lacks, whose tensors
+  no register can hold.
   """
   @type built :: {Emily.Native.Program.fun_term(), [non_neg_integer], [Calls.t()]}
 
@@ -28,30 +29,38 @@ defmodule Emily.Compiler.Builder do
     * `:hooks` - the names of the hooks that have functions of the caller's
     * `:fallback` - `:raise` or `:evaluate`: what to do about an operation that MLX cannot do
   """
-  @spec build(Nx.Container.t(), keyword) :: built
+  @spec build(Nx.Container.t(), keyword) :: built | {:held, Nx.Tensor.t()}
   def build(expr, opts) do
     state = push(struct!(__MODULE__, opts), Scopes.ids(expr))
     {results, state} = operands(expr, state)
     {steps, state} = pop(state)
     {inputs, variables} = state.used |> Enum.sort() |> Enum.unzip()
     {{variables, steps, results}, inputs, Enum.reverse(state.calls)}
+  catch
+    {__MODULE__, node} -> {:held, node}
   end
 
   ## Operands
 
   # A node's value is an operand, or `{:many, operands}`.
-  defp value(%T{data: %Expr{op: :metadata, args: [expr, _metadata]}}, state),
+  defp value(%T{type: {kind, _} = type} = node, state) when kind != :tuple do
+    if Lower.type?(type), do: value_of(node, state), else: throw({__MODULE__, node})
+  end
+
+  defp value(node, state), do: value_of(node, state)
+
+  defp value_of(%T{data: %Expr{op: :metadata, args: [expr, _metadata]}}, state),
     do: many(expr, state)
 
-  defp value(%T{data: %Expr{op: :constant, args: [number]}, shape: {}, type: type}, state) do
+  defp value_of(%T{data: %Expr{op: :constant, args: [number]}, shape: {}, type: type}, state) do
     {Emily.Expr.scalar(number, Lower.dtype(type)), state}
   end
 
-  defp value(%T{data: %Expr{op: :tensor, args: [tensor]}}, state) do
+  defp value_of(%T{data: %Expr{op: :tensor, args: [tensor]}}, state) do
     {Emily.Backend.operand(tensor, state.device), state}
   end
 
-  defp value(%T{data: %Expr{id: id}} = node, state) do
+  defp value_of(%T{data: %Expr{id: id}} = node, state) do
     case Scopes.fetch(state.scopes, id) do
       {:ok, value} ->
         {value, state}

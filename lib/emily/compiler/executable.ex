@@ -2,14 +2,14 @@ defmodule Emily.Compiler.Executable do
   @moduledoc false
   # A compiled function: its program, and what its arguments and results are to Nx.
 
-  alias Emily.Backend
+  alias Emily.{Backend, Fallback, Host}
   alias Emily.Compiler.{Builder, Calls}
   alias Emily.Native.Program
-  alias Nx.Defn.Composite
+  alias Nx.Defn.{Composite, Evaluator}
   alias Nx.Tensor, as: T
 
-  @enforce_keys [:program, :inputs, :output, :calls, :device]
-  defstruct [:program, :inputs, :output, :calls, :device]
+  @enforce_keys [:program, :output, :device]
+  defstruct [:program, :output, :device, :expr, inputs: [], calls: {}]
 
   @doc "Compiles a composite of expressions; `name` is the function, for telemetry."
   def compile(name, expr, options) do
@@ -17,14 +17,14 @@ defmodule Emily.Compiler.Executable do
 
     :telemetry.span([:emily, :compile], metadata, fn ->
       executable = build(expr, options)
-      program = executable.program
-      counts = %{operations: program.operations, calls: tuple_size(executable.calls)}
+      operations = if program = executable.program, do: program.operations, else: 0
+      counts = %{operations: operations, calls: tuple_size(executable.calls)}
       {executable, counts, metadata}
     end)
   end
 
   defp build(expr, options) do
-    {function, inputs, calls} =
+    built =
       expr
       |> Composite.traverse(&Nx.devectorize/1)
       |> Builder.build(
@@ -33,16 +33,41 @@ defmodule Emily.Compiler.Executable do
         fallback: options.fallback
       )
 
-    %__MODULE__{
-      program: Program.compile(function, fuse: options.fuse),
-      inputs: inputs,
-      output: Nx.to_template(expr),
-      calls: List.to_tuple(calls),
-      device: options.device
-    }
+    case built do
+      {:held, node} ->
+        if options.fallback == :raise, do: refuse(node)
+        template = Nx.to_template(expr)
+        %__MODULE__{program: nil, expr: expr, output: template, device: options.device}
+
+      {function, inputs, calls} ->
+        %__MODULE__{
+          program: Program.compile(function, fuse: options.fuse),
+          inputs: inputs,
+          output: Nx.to_template(expr),
+          calls: List.to_tuple(calls),
+          device: options.device
+        }
+    end
+  end
+
+  defp refuse(%T{data: %Nx.Defn.Expr{op: op, args: args}} = node) do
+    operands = for %T{} = operand <- args, do: Nx.to_template(operand)
+    seen = if operands == [], do: [Nx.to_template(node)], else: operands
+    Fallback.refuse(op, seen, Host.reason([node]))
   end
 
   @doc "Runs the function on arguments, which are functions that give tensors."
+  def run(%__MODULE__{program: nil, device: device, expr: expr}, args, _stream, hooks) do
+    backend = {Backend, device: device}
+    args = for arg <- args, do: fn -> owned(arg.(), backend) end
+
+    # Operation by operation, each of which Emily.Backend runs in MLX or counts as one that left it.
+    Nx.with_default_backend(backend, fn ->
+      [result] = Evaluator.__compile__(nil, [], fn [] -> expr end, hooks: hooks).([args])
+      Composite.traverse(result, &owned(&1, backend))
+    end)
+  end
+
   def run(%__MODULE__{device: device} = executable, args, stream, hooks) do
     arrays = arrays(executable.inputs, 0, args, device)
 
@@ -57,6 +82,9 @@ defmodule Emily.Compiler.Executable do
       results -> Calls.fill(executable.output, results, device)
     end
   end
+
+  defp owned(%T{data: %Backend{}} = tensor, _backend), do: tensor
+  defp owned(%T{} = tensor, backend), do: Nx.backend_copy(tensor, backend)
 
   # Arguments that the program does not read are not loaded.
   defp arrays([at | inputs], at, [arg | args], device),

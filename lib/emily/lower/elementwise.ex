@@ -105,12 +105,8 @@ defmodule Emily.Lower.Elementwise do
     end
   end
 
-  def lower(:pow, %{type: {:c, _} = type}, [base, exponent]) do
-    share(cast(exponent, type), fn exponent ->
-      is_zero = {:equal, exponent, scalar(0, :c64)}
-      {:where, is_zero, scalar(1, :c64), {:power, cast(base, type), exponent}}
-    end)
-  end
+  def lower(:pow, %{type: {:c, _}} = out, args),
+    do: Emily.Lower.ComplexMath.lower(:pow, out, args)
 
   def lower(:pow, %{type: type}, [base, exponent]) do
     {:power, cast(base, type), cast(exponent, type)}

@@ -73,19 +73,8 @@ defmodule Emily.Lower.Math do
     reciprocal({:sqrt, cast(tensor, type)}, :c64)
   end
 
-  # A third of the angle.
-  def lower(:cbrt, %{type: {:c, 64} = type}, [tensor]) do
-    share(cast(tensor, type), fn x ->
-      angle = {:multiply, {:arctan2, {:imag, x}, {:real, x}}, scalar(1 / 3, :f32)}
-
-      share(share({:abs, x}, &cbrt(&1, :f32)), fn size ->
-        share(angle, fn angle ->
-          im = {:multiply, {:multiply, size, {:sin, angle}}, scalar(Complex.new(0.0, 1.0), :c64)}
-          {:add, {:multiply, size, {:cos, angle}}, im}
-        end)
-      end)
-    end)
-  end
+  def lower(name, %{type: {:c, 64}} = out, args) when name in [:acos, :asin, :atanh, :cbrt],
+    do: Emily.Lower.ComplexMath.lower(name, out, args)
 
   def lower(:cbrt, %{type: type}, [tensor]), do: in_f32(tensor, type, &cbrt/2)
   def lower(:erfc, %{type: type}, [tensor]), do: in_f32(tensor, type, &erfc/2)

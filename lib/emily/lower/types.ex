@@ -28,9 +28,15 @@ defmodule Emily.Lower.Types do
   def dtype(type) do
     raise ArgumentError,
           "Emily has no type #{Nx.Type.to_string(type)}: MLX holds u8 to u64, s8 to s64, f16, " <>
-            "bf16, f32, f64 (on the CPU) and c64. Cast the tensor with Nx.as_type/2 on " <>
-            "Nx.BinaryBackend first, or keep it there"
+            "bf16, f32, f64 (on the CPU) and c64. Cast the tensor with Nx.as_type/2"
   end
+
+  @doc "Whether MLX has a type."
+  for type <- Map.keys(@dtypes) do
+    def type?(unquote(type)), do: true
+  end
+
+  def type?(_type), do: false
 
   @doc "The operand of a tensor: an array's reference or an expression."
   def value(%{data: %{ref: ref}}), do: ref

@@ -173,6 +173,106 @@ defmodule Emily.Lower.LinAlgTest do
     assert_equal(x, identity, tolerance: if(match?({_, 16}, x.type), do: 5.0e-2, else: 1.0e-4))
   end
 
+  property "qr has the signs of Nx's own algorithm" do
+    check all(
+            type <- type([{:f, 32}, {:f, 64}, {:s, 32}]),
+            shape <- StreamData.member_of([{1, 1}, {2, 2}, {3, 3}, {2, 4}, {4, 2}, {2, 3, 3}]),
+            a <- tensor(type, shape),
+            max_runs: 40
+          ) do
+      # A zero may decide whether there is a reflection, and rounding errors whether it is one. A dominant
+      # diagonal keeps what is below it from vanishing on the way.
+      a = Nx.select(Nx.less(Nx.abs(a), 0.01), Nx.tensor(1, type: type), a)
+      a = Nx.add(a, Nx.multiply(Nx.eye(shape, type: type), Nx.tensor(-64, type: type)))
+      assert_same([a], fn [a] -> Nx.LinAlg.qr(a) end, tolerance: 1.0e-4)
+
+      if shape == {4, 2} or tuple_size(shape) == 3,
+        do: assert_same([a], &qr_complete/1, tolerance: 1.0e-4)
+    end
+  end
+
+  defp qr_complete([a]) do
+    {q, r} = Nx.LinAlg.qr(a, mode: :complete)
+    {q[[.., 0..1]], r}
+  end
+
+  test "qr of what is triangular already reflects nothing, as on Nx.BinaryBackend" do
+    for a <- [[[-2.0, 1.0], [0.0, 3.0]], [[-2.0, 1.0], [0.0, -3.0]], [[2.0, 1.0], [4.0, -3.0]]],
+        opts <- [[], [mode: :complete]] do
+      assert_same([Nx.tensor(a)], fn [a] -> Nx.LinAlg.qr(a, opts) end, tolerance: 1.0e-5)
+      wide = Nx.concatenate([Nx.tensor(a), Nx.tensor([[1.0], [2.0]])], axis: 1)
+      assert_same([wide], fn [a] -> Nx.LinAlg.qr(a, opts) end, tolerance: 1.0e-5)
+    end
+  end
+
+  property "eigh and svd of two rows have the signs of Nx's own algorithm" do
+    check all(
+            # Far from singular.
+            a <- StreamData.integer(4..9),
+            # Two eigenvalues of one size may stand in either order.
+            b <- StreamData.integer((a + 1)..(a + 9)),
+            off <- StreamData.member_of([-3, -2, -1, 1, 2, 3]),
+            batch? <- StreamData.boolean(),
+            max_runs: 40
+          ) do
+      x = Nx.tensor([[a, off], [off, b + 0.5]])
+      x = if batch?, do: Nx.stack([x, Nx.multiply(x, 2)]), else: x
+      assert_same([x], fn [x] -> Nx.LinAlg.eigh(x) end, tolerance: 1.0e-4)
+      y = Nx.add(x, Nx.tensor([[0.0, 0.25], [0.0, 0.0]]))
+
+      for y <- [y, Nx.concatenate([y, y], axis: -2), Nx.concatenate([y, y], axis: -1)],
+          do: assert_same([y], &svd_thin/1, tolerance: 2.0e-2)
+    end
+  end
+
+  defp svd_thin([x]), do: Nx.LinAlg.svd(x, full_matrices?: false)
+
+  # LAPACK in f32 gives a determinant of the wrong size, and a solution of which no digit is right.
+  test "a small f32 system is computed in f64" do
+    hilbert = for i <- 1..7, do: for(j <- 1..7, do: 1 / (i + j - 1))
+    a = Nx.tensor(hilbert)
+    b = Nx.iota({7})
+    wide = Nx.as_type(a, :f64)
+    emilys = Nx.backend_copy(a, {Emily.Backend, device: :cpu})
+
+    for {expected, actual} <- [
+          {Nx.LinAlg.determinant(wide), Nx.LinAlg.determinant(emilys)},
+          {Nx.LinAlg.solve(wide, b), Nx.LinAlg.solve(emilys, b)}
+        ] do
+      pairs = Enum.zip(Nx.to_flat_list(actual), Nx.to_flat_list(expected))
+      for {actual, expected} <- pairs, do: assert_in_delta(actual / expected, 1.0, 1.0e-5)
+    end
+  end
+
+  test "no f64 comes to a GPU, where it cannot be" do
+    f32 = &Nx.template(&1, :f32)
+    square = f32.({8, 8})
+
+    for {name, out, shapes, opts} <- [
+          {:cholesky, square, [{8, 8}], []},
+          {:cholesky, f32.({2, 2}), [{2, 2}], []},
+          {:qr, {square, square}, [{8, 8}], [[mode: :reduced]]},
+          {:svd, {square, f32.({8}), square}, [{8, 8}], [[full_matrices?: true]]},
+          {:eigh, {f32.({8}), square}, [{8, 8}], [[]]},
+          {:lu, {square, square, square}, [{8, 8}], [[]]},
+          {:solve, square, [{8, 8}, {8, 8}], []},
+          {:solve, f32.({2}), [{2, 2}, {2}], []},
+          {:solve, Nx.template({8, 8}, :c64), [{8, 8}, {8, 8}], []},
+          {:determinant, f32.({}), [{8, 8}], []},
+          {:triangular_solve, square, [{8, 8}, {8, 8}], [[lower: true]]},
+          {:triangular_solve, Nx.template({8, 8}, :c64), [{8, 8}, {8, 8}], [[lower: true]]}
+        ] do
+      wide? = fn device ->
+        data = %Emily.Backend{ref: make_ref(), device: device}
+        type = if is_tuple(out), do: :f32, else: out.type
+        tensors = for shape <- shapes, do: %{Nx.template(shape, type) | data: data}
+        inspect(Emily.Lower.op(name, out, tensors ++ opts), limit: :infinity) =~ ":f64"
+      end
+
+      assert {name, wide?.(:cpu), wide?.(:gpu)} == {name, true, false}
+    end
+  end
+
   test "a singular system raises, as on Nx.BinaryBackend" do
     a = Nx.tensor([[1.0, 0.0], [2.0, 0.0]])
 

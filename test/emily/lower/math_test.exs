@@ -121,4 +121,60 @@ defmodule Emily.Lower.MathTest do
     assert Nx.to_flat_list(Nx.erfc(wide)) == [:nan, 0.0, 2.0]
     assert Nx.to_flat_list(Nx.erf_inv(wide)) == [:nan, :nan, :nan]
   end
+
+  describe "complex numbers that are not finite" do
+    @parts [:infinity, :neg_infinity, :nan, 0.0, 1.5, -2.0]
+    @numbers for re <- @parts, im <- @parts, do: Complex.new(re, im)
+
+    test "acos, asin, atanh and pow are NaN as on Nx.BinaryBackend" do
+      x = Nx.tensor(@numbers)
+
+      # Off the cuts, on which a zero's sign decides.
+      y = Nx.select(finite(x), Complex.new(0.5, 0.5), x)
+
+      for fun <- [&Nx.acos/1, &Nx.asin/1, &Nx.atanh/1],
+          do: assert_same([y], fn [y] -> fun.(y) end, tolerance: 1.0e-5)
+
+      # Powers of what is finite are compared elsewhere.
+      base = Nx.new_axis(Nx.select(finite(x), :infinity, x), 1)
+      # A number as an exponent is a complex one to MLX.
+      for exponent <- [x, Nx.real(x)] do
+        assert_same([base, exponent], fn [x, y] -> Nx.pow(x, y) end, tolerance: 1.0e-5)
+      end
+
+      exponent = Nx.select(finite(x), :infinity, x)
+
+      for base <- [Complex.new(0.0, 0.0), Complex.new(0.5, 0.5)] do
+        assert_same([Nx.tensor(base), exponent], fn [x, y] -> Nx.pow(x, y) end)
+      end
+    end
+
+    test "cbrt has a third of the angle" do
+      third = :math.pi() / 3
+
+      for {z, expected} <- [
+            {Complex.new(:infinity, 3.0), {:infinity, 0.0}},
+            {Complex.new(:infinity, 0.0), {:infinity, 0.0}},
+            {Complex.new(:infinity, -2.0), {:infinity, 0.0}},
+            {Complex.new(:neg_infinity, 3.0), {:infinity, :infinity}},
+            {Complex.new(2.0, :neg_infinity), {:infinity, :neg_infinity}},
+            {Complex.new(-8.0, 0.0), {2 * :math.cos(third), 2 * :math.sin(third)}}
+          ] do
+        [actual] = Nx.tensor(z, backend: Emily.Backend) |> Nx.cbrt() |> Nx.to_flat_list()
+        assert_near(actual.re, elem(expected, 0))
+        assert_near(actual.im, elem(expected, 1))
+      end
+    end
+
+    defp assert_near(actual, expected) when is_float(expected),
+      do: assert_in_delta(actual, expected, 1.0e-6)
+
+    defp assert_near(actual, expected), do: assert(actual == expected)
+
+    defp finite(x) do
+      [Nx.real(x), Nx.imag(x)]
+      |> Enum.map(&Nx.logical_not(Nx.logical_or(Nx.is_nan(&1), Nx.is_infinity(&1))))
+      |> Enum.reduce(&Nx.logical_and/2)
+    end
+  end
 end
