@@ -12,7 +12,7 @@ defmodule Emily.Compiler.Builder do
 
   @enforce_keys [:device, :hooks, :fallback]
   defstruct [:device, :hooks, :fallback, parameters: :inputs, scopes: []] ++
-              [needs: %Needs{}, used: %{}, calls: []]
+              [needs: %Needs{}, emitted: 0, used: %{}, calls: []]
 
   @typedoc """
   The function of the program, the numbers of the parameters that it takes, in their order, and its
@@ -31,7 +31,21 @@ defmodule Emily.Compiler.Builder do
   """
   @spec build(Nx.Container.t(), keyword) :: built
   def build(expr, opts) do
-    state = push(struct!(__MODULE__, opts), expr)
+    state = struct!(__MODULE__, opts)
+
+    # In graphs of many conditions that share much of each other, the branches would hold all of it again and
+    # again. There what waits comes before the conditions that share it, though none may need it.
+    catch_many(fn -> built(expr, state) end) || built(expr, put_in(state.needs.once, true))
+  end
+
+  defp catch_many(fun) do
+    fun.()
+  catch
+    :too_many -> nil
+  end
+
+  defp built(expr, state) do
+    state = push(state, expr)
     {results, state} = operands(expr, state)
     {%{steps: steps}, state} = pop(state)
     {inputs, variables} = state.used |> Enum.sort() |> Enum.unzip()
@@ -63,13 +77,20 @@ defmodule Emily.Compiler.Builder do
         {value, state}
 
       :error ->
-        leaves = if Needs.waits?(state.needs, id), do: Needs.leaves(node)
+        waits? = Needs.waits?(state.needs, id) and not state.needs.once
+        leaves = if waits?, do: Needs.leaves(node)
         {inner, outer} = Scopes.split(state.scopes, id, leaves != nil)
+        state = if waits?, do: counted(state), else: state
         {value, state} = first(node, %{state | scopes: outer})
         scopes = Scopes.remember(state.scopes, id, value, leaves)
         {value, %{state | scopes: inner ++ scopes}}
     end
   end
+
+  defp counted(%{emitted: emitted, needs: %{count: count}}) when emitted > 8 * count + 500,
+    do: throw(:too_many)
+
+  defp counted(state), do: %{state | emitted: state.emitted + 1}
 
   # A node that a condition before may have computed.
   defp first(%T{data: %Expr{id: id}} = node, state) do
@@ -276,6 +297,8 @@ defmodule Emily.Compiler.Builder do
   defp remaining(clauses, last, node), do: Tree.put_args(node, [clauses, last])
 
   # What the scopes around need in any case comes before the branches, which would compute it again.
+  defp before_branches(_branches, %{needs: %{once: true}} = state), do: state
+
   defp before_branches(branches, state) do
     sought = &Scopes.certain?(state.scopes, &1)
     state.needs |> Needs.within(branches, sought) |> Enum.reduce(state, &elem(value(&1, &2), 1))

@@ -13,8 +13,9 @@ defmodule Emily.Compiler.Needs do
   # The last two call the caller's function.
   @waiting [:while, :cond, :token, :hook, :runtime_call, :reduce, :window_reduce]
 
-  # `waits` by the ids of nodes; `chosen` what all branches of a condition need, from a clause on.
-  defstruct waits: %{}, chosen: %{}
+  # `waits` by the ids of nodes, and how many do; `chosen` what all branches of a condition need, from a
+  # clause on, or, where each node is to stand once, what several need.
+  defstruct waits: %{}, count: 0, chosen: %{}, once: false
 
   @doc "Notes which nodes of a function's scope wait, themselves or for what they depend on."
   def note(needs, composite), do: elem(any(composite, {false, needs}), 1)
@@ -36,7 +37,8 @@ defmodule Emily.Compiler.Needs do
           {waits, needs} = own(expr, needs)
           noted = fn arg, acc -> {arg, any_of(arg, acc)} end
           {_, {waits, needs}} = Tree.apply_args(node, :scope, {waits, needs}, noted)
-          {waits, put_in(needs.waits[id], waits)}
+          count = if waits, do: needs.count + 1, else: needs.count
+          {waits, %{needs | waits: Map.put(needs.waits, id, waits), count: count}}
       end
 
     {before or waits, needs}
@@ -69,13 +71,19 @@ defmodule Emily.Compiler.Needs do
   defp asked(needs, predicate, [{_, body} | clauses], last, id) do
     {ids, needs} = certain(needs, predicate)
 
-    # What a later predicate runs comes before what the branches run, where they come after it.
-    if Enum.any?(clauses, fn {%T{data: %Expr{id: id}}, _} -> waits?(needs, id) end) do
-      {ids, needs}
-    else
-      {yes, needs} = certain(needs, body)
-      {no, needs} = certain(needs, clauses, last, id)
-      {Map.merge(ids, Map.take(yes, Map.keys(no))), needs}
+    cond do
+      needs.once ->
+        yes = all(needs, {body, [], {}})
+        {Map.merge(ids, Map.take(yes, Map.keys(all(needs, {{}, clauses, last})))), needs}
+
+      # What a later predicate runs comes before what the branches run, where they come after it.
+      Enum.any?(clauses, fn {%T{data: %Expr{id: id}}, _} -> waits?(needs, id) end) ->
+        {ids, needs}
+
+      true ->
+        {yes, needs} = certain(needs, body)
+        {no, needs} = certain(needs, clauses, last, id)
+        {Map.merge(ids, Map.take(yes, Map.keys(no))), needs}
     end
   end
 
@@ -103,17 +111,25 @@ defmodule Emily.Compiler.Needs do
   The first waiting nodes on each way into the branches of a condition that are `sought`, a function of
   ids.
   """
-  def within(needs, {body, clauses, last}, sought) do
-    acc = {[], %{}}
-    acc = Composite.reduce(body, acc, &seek(&1, &2, needs, sought))
+  def within(needs, branches, sought) do
+    {found, _seen} = search(branches, {[], %{}}, &seek(&1, &2, needs, sought))
+    Enum.reverse(found)
+  end
+
+  defp all(needs, branches) do
+    {_found, seen} = search(branches, {[], %{}}, &seek(&1, &2, needs, fn _id -> false end))
+    seen
+  end
+
+  defp search({body, clauses, last}, acc, fun) do
+    acc = Composite.reduce(body, acc, fun)
 
     acc =
       for {predicate, body} <- clauses, composite <- [predicate, body], reduce: acc do
-        acc -> Composite.reduce(composite, acc, &seek(&1, &2, needs, sought))
+        acc -> Composite.reduce(composite, acc, fun)
       end
 
-    {found, _seen} = Composite.reduce(last, acc, &seek(&1, &2, needs, sought))
-    Enum.reverse(found)
+    Composite.reduce(last, acc, fun)
   end
 
   defp seek(%T{data: %Expr{id: id}} = node, {found, seen}, needs, sought) do
@@ -122,11 +138,11 @@ defmodule Emily.Compiler.Needs do
         {found, seen}
 
       sought.(id) ->
-        {[node | found], Map.put(seen, id, true)}
+        {[node | found], Map.put(seen, id, node)}
 
       true ->
         further = fn arg, acc -> {arg, seek(arg, acc, needs, sought)} end
-        {_, acc} = Tree.apply_args(node, :scope, {found, Map.put(seen, id, true)}, further)
+        {_, acc} = Tree.apply_args(node, :scope, {found, Map.put(seen, id, node)}, further)
         acc
     end
   end

@@ -10,32 +10,33 @@ defmodule Emily.Compiler.Scopes do
 
   alias Nx.Defn.Tree
 
-  defstruct [
-    :ids,
-    :certain,
-    :under,
-    barrier: false,
-    values: %{},
-    maybe: %{},
-    lent: %{},
-    steps: []
-  ]
+  defstruct [:ids, :certain, :pending, :under, barrier: false] ++
+              [values: %{}, maybe: %{}, lent: %{}, steps: []]
 
   @doc "A function's scope."
   def push(scopes, composite, certain),
-    do: [%__MODULE__{ids: ids(composite, certain, %{}), certain: certain} | scopes]
+    do: [scope(ids(composite, certain, %{}), certain, %{}, nil) | scopes]
 
   @doc "A branch's scope inside of `scopes`, where `under`, a predicate and its value, holds."
-  def push_branch([%{ids: ids} | _] = scopes, composite, certain, under),
-    do: [%__MODULE__{ids: ids(composite, certain, ids), certain: certain, under: under} | scopes]
+  def push_branch([%{ids: ids, pending: pending} | _] = scopes, composite, certain, under),
+    do: [scope(ids(composite, certain, ids), certain, pending, under) | scopes]
+
+  @doc "A branch's scope for a node that one around it owns, with what it depends on."
+  def push_again([%{ids: ids} | _] = scopes, certain, under),
+    do: [%{scope(ids, certain, %{}, under) | barrier: true} | scopes]
+
+  # `pending` are what this scope and those around certainly need, and may have by now.
+  defp scope(ids, certain, pending, under),
+    do: %__MODULE__{
+      ids: ids,
+      certain: certain,
+      pending: Map.merge(pending, certain),
+      under: under
+    }
 
   # What is certain does not belong to the one condition that reads it.
   defp ids(composite, certain, ids),
     do: Tree.scope_ids(List.to_tuple([composite | Map.values(certain)]), ids)
-
-  @doc "A branch's scope for a node that one around it owns, with what it depends on."
-  def push_again([%{ids: ids} | _] = scopes, certain, under),
-    do: [%__MODULE__{ids: ids, certain: certain, under: under, barrier: true} | scopes]
 
   @doc "The innermost scope, and the scopes around it."
   def pop([%{steps: steps} = scope | scopes]),
@@ -80,12 +81,8 @@ defmodule Emily.Compiler.Scopes do
   end
 
   @doc "Whether a scope around certainly needs a node that has no value yet."
-  def certain?(scopes, id), do: fetch(scopes, id) == :error and asked_for?(scopes, id)
-
-  defp asked_for?([%{certain: certain}], id), do: is_map_key(certain, id)
-
-  defp asked_for?([scope | scopes], id),
-    do: is_map_key(scope.certain, id) or (not scope.barrier and asked_for?(scopes, id))
+  def certain?([%{pending: pending} | _] = scopes, id),
+    do: is_map_key(pending, id) and fetch(scopes, id) == :error
 
   # The outermost of the scopes up to the owner that certainly needs the node.
   defp needed([scope | scopes], id, at, found, owner) do
@@ -95,7 +92,8 @@ defmodule Emily.Compiler.Scopes do
 
   @doc "Notes the value of a node in the innermost scope; `leaves` are what its operands are."
   def remember([scope | scopes], id, value, leaves) do
-    scope = %{scope | values: Map.put(scope.values, id, value)}
+    pending = Map.delete(scope.pending, id)
+    scope = %{scope | values: Map.put(scope.values, id, value), pending: pending}
     [lend(scope, scopes, id, leaves) | scopes]
   end
 

@@ -167,18 +167,50 @@ defmodule Emily.Compiler.BranchesTest do
         do: assert(assert_as_evaluated(&calling/1, [x]) == found)
   end
 
-  # What one branch needs of a long chain of conditions, each of which reads the one before in both
-  # branches.
-  test "chains of conditions are compiled once each" do
-    chain = fn x ->
-      Enum.reduce(1..200, x, fn n, y ->
-        either(Nx.greater(x, n), yes: fn -> Nx.add(y, 1) end, no: fn -> Nx.subtract(y, 1) end)
-      end)
+  describe "many conditions" do
+    # Nx's evaluator takes twice as long with each: expected values by Elixir's own arithmetic.
+    test "each read by both branches of the next" do
+      chain = fn x ->
+        Enum.reduce(1..200, x, fn n, y ->
+          either(Nx.greater(x, n), yes: fn -> Nx.add(y, 1) end, no: fn -> Nx.subtract(y, 1) end)
+        end)
+      end
+
+      for x <- [0, 7, 500] do
+        expected = Enum.reduce(1..200, x, fn n, y -> if x > n, do: y + 1, else: y - 1 end)
+        assert_equal(compiled(chain, [x]), Nx.tensor(expected))
+      end
     end
 
-    # The evaluator's time grows by a factor of two with each: the sum by hand.
-    for x <- [0, 7, 500],
-        do: assert_equal(compiled(chain, [x]), Nx.tensor(x + 2 * min(max(x - 1, 0), 200) - 200))
+    test "each read by a branch of the next two" do
+      pairs = fn x, greater, add, either ->
+        Enum.reduce(1..40, {x, x}, fn n, {a, b} ->
+          {either.(greater.(x, n), fn -> add.(a, b) end, fn -> x end), a}
+        end)
+      end
+
+      graph = fn x ->
+        either = fn p, yes, no -> either(p, yes: yes, no: no) end
+        x |> pairs.(&Nx.greater/2, &Nx.add/2, either) |> elem(0)
+      end
+
+      for x <- [-3, 20, 41] do
+        either = fn p, yes, no -> if p, do: yes.(), else: no.() end
+        {expected, _} = pairs.(x, &Kernel.>/2, &Kernel.+/2, either)
+        assert_equal(compiled(graph, [Nx.s64(x)]), Nx.s64(expected))
+      end
+    end
+
+    defp nested(x, 0), do: Nx.multiply(x, 3)
+
+    defp nested(x, n) do
+      either(Nx.greater(x, n), yes: fn -> Nx.add(nested(x, n - 1), 1) end, no: fn -> x end)
+    end
+
+    test "in each other" do
+      for {x, expected} <- [{500, 1700}, {100, 100}],
+          do: assert_equal(compiled(&nested(&1, 200), [x], cache: false), Nx.tensor(expected))
+    end
   end
 
   defn either(p, opts \\ []), do: if(p, do: branch(opts, :yes), else: branch(opts, :no))
