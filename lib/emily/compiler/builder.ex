@@ -222,9 +222,9 @@ defmodule Emily.Compiler.Builder do
   end
 
   defp lower(name, node, arguments, default, state, lowering) do
-    refuse_f64(node, state.device)
+    refusing = fn -> refuse_f64(node, state.device) && lowering.() end
 
-    case described(name, arguments, lowering) do
+    case described(name, arguments, refusing) do
       :default ->
         inline(default, arguments, state)
 
