@@ -6,7 +6,9 @@ defmodule Emily.Compiler do
 
   The traced expression becomes a program once; each call is one call into MLX, which builds and
   schedules the whole graph. Operations mean what they mean on `Emily.Backend`, which the results
-  live on. Of a `cond` only the taken branch runs, and a `while` runs without coming back to Elixir.
+  live on. Of a `cond` only the taken branch runs: a loop, a hook or a call that several branches share runs
+  once, in the first that is taken. (In a graph that would grow many times over by that, it runs before them,
+  though none may be taken.) A `while` runs without coming back to Elixir. Both nest up to 1000 deep.
 
   Tensors on `Emily.Backend` are passed by reference. Those of other backends are copied in each call:
   put parameters on `Emily.Backend` once.

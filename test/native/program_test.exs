@@ -66,6 +66,46 @@ defmodule Emily.Native.ProgramTest do
     end
   end
 
+  describe "branches in branches" do
+    # `depth` conditions, each in a branch of the one around it.
+    defp nested(depth) do
+      one = {:full, [], 1, :s32}
+
+      inner =
+        Enum.reduce(1..depth, {[], [], [v(0)]}, fn n, branch ->
+          {[], [{n, {:cond, {:greater, v(0), int(n)}, branch, {[], [], [v(0)]}}}],
+           [{:add, {:elem, 0, v(n)}, one}]}
+        end)
+
+      {_, steps, results} = inner
+      {[0], steps, results}
+    end
+
+    # On the small stacks of schedulers, where they are decoded, run and dropped, this ended the VM.
+    test "run as deep as a thousand" do
+      for depth <- [40, 999] do
+        assert run(nested(depth), [scalar(5000)]) |> items() == [5000 + depth]
+        assert run(nested(depth), [scalar(0)]) |> items() == [1]
+        :erlang.garbage_collect()
+      end
+    end
+
+    test "are refused beyond" do
+      {[], [], eager} =
+        Enum.reduce(1..900, {[], [], [int(1)]}, fn _, branch ->
+          {[], [], [{:elem, 0, {:cond, {:full, [], 1, :bool}, branch, branch}}]}
+        end)
+
+      assert_raise ArgumentError, ~r/are for compile/, fn -> Native.run(eager) end
+
+      for depth <- [1001, 5000],
+          do:
+            assert_raise(ArgumentError, ~r/nest more than 1000/, fn ->
+              run(nested(depth), [scalar(1)])
+            end)
+    end
+  end
+
   describe "while" do
     test "counts, with the state of several iterations ahead" do
       body = [{:add, v(4), int(1)}, {:add, v(5), v(4)}]

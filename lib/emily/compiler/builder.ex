@@ -5,13 +5,14 @@ defmodule Emily.Compiler.Builder do
   # Each node becomes a step whose meaning is `Emily.Lower`'s. What needs Elixir, a hook or a function
   # of the caller's, becomes a call; `calls` are what answers them.
 
-  alias Emily.Compiler.{Calls, Scopes}
+  alias Emily.Compiler.{Calls, Needs, Scopes}
   alias Emily.{Bounds, Fallback, Lower}
   alias Nx.Defn.{Composite, Expr, Tree}
   alias Nx.Tensor, as: T
 
   @enforce_keys [:device, :hooks, :fallback]
-  defstruct [:device, :hooks, :fallback, parameters: :inputs, scopes: [], used: %{}, calls: []]
+  defstruct [:device, :hooks, :fallback, parameters: :inputs, scopes: []] ++
+              [needs: %Needs{}, emitted: 0, used: %{}, calls: []]
 
   @typedoc """
   The function of the program, the numbers of the parameters that it takes, in their order, and its
@@ -31,9 +32,23 @@ defmodule Emily.Compiler.Builder do
   """
   @spec build(Nx.Container.t(), keyword) :: built | {:held, Nx.Tensor.t()}
   def build(expr, opts) do
-    state = push(struct!(__MODULE__, opts), Scopes.ids(expr))
+    state = struct!(__MODULE__, opts)
+
+    # In graphs of many conditions that share much of each other, the branches would hold all of it again and
+    # again. There what waits comes before the conditions that share it, though none may need it.
+    catch_many(fn -> built(expr, state) end) || built(expr, put_in(state.needs.once, true))
+  end
+
+  defp catch_many(fun) do
+    fun.()
+  catch
+    :too_many -> nil
+  end
+
+  defp built(expr, state) do
+    state = push(state, expr)
     {results, state} = operands(expr, state)
-    {steps, state} = pop(state)
+    {%{steps: steps}, state} = pop(state)
     {inputs, variables} = state.used |> Enum.sort() |> Enum.unzip()
     {{variables, steps, results}, inputs, Enum.reverse(state.calls)}
   catch
@@ -60,15 +75,37 @@ defmodule Emily.Compiler.Builder do
     {Emily.Backend.operand(tensor, state.device), state}
   end
 
+  defp value_of(%T{data: %Expr{op: :elem, args: [tuple, index]}}, state) do
+    {{:many, operands}, state} = value(tuple, state)
+    {Enum.fetch!(operands, index), state}
+  end
+
   defp value_of(%T{data: %Expr{id: id}} = node, state) do
     case Scopes.fetch(state.scopes, id) do
       {:ok, value} ->
         {value, state}
 
       :error ->
-        {inner, outer} = Scopes.split(state.scopes, id)
-        {value, state} = emit(node, %{state | scopes: outer})
-        {value, %{state | scopes: inner ++ Scopes.remember(state.scopes, id, value)}}
+        waits? = Needs.waits?(state.needs, id) and not state.needs.once
+        leaves = if waits?, do: Needs.leaves(node)
+        {inner, outer} = Scopes.split(state.scopes, id, leaves != nil)
+        state = if waits?, do: counted(state), else: state
+        {value, state} = first(node, %{state | scopes: outer})
+        scopes = Scopes.remember(state.scopes, id, value, leaves)
+        {value, %{state | scopes: inner ++ scopes}}
+    end
+  end
+
+  defp counted(%{emitted: emitted, needs: %{count: count}}) when emitted > 8 * count + 500,
+    do: throw(:too_many)
+
+  defp counted(state), do: %{state | emitted: state.emitted + 1}
+
+  # A node that a condition before may have computed.
+  defp first(%T{data: %Expr{id: id}} = node, state) do
+    case Scopes.maybe(state.scopes, id) do
+      nil -> emit(node, state)
+      maybe -> unless_known(maybe, node, state)
     end
   end
 
@@ -115,11 +152,6 @@ defmodule Emily.Compiler.Builder do
 
   defp emit(%T{data: %Expr{op: :parameter, args: [index]}}, state) do
     {Enum.fetch!(state.parameters, index), state}
-  end
-
-  defp emit(%T{data: %Expr{op: :elem, args: [tuple, index]}}, state) do
-    {{:many, operands}, state} = value(tuple, state)
-    {Enum.fetch!(operands, index), state}
   end
 
   defp emit(%T{data: %Expr{op: :cond, args: [clauses, last]}} = node, state) do
@@ -199,9 +231,9 @@ defmodule Emily.Compiler.Builder do
   end
 
   defp lower(name, node, arguments, default, state, lowering) do
-    refuse_f64(node, state.device)
+    refusing = fn -> refuse_f64(node, state.device) && lowering.() end
 
-    case described(name, arguments, lowering) do
+    case described(name, arguments, refusing) do
       :default ->
         inline(default, arguments, state)
 
@@ -230,9 +262,9 @@ defmodule Emily.Compiler.Builder do
   defp inline(default, arguments, state) do
     outer = state.parameters
     tensors = Enum.filter(arguments, &is_struct(&1, T))
-    state = push(%{state | parameters: Enum.map(tensors, &Lower.value/1)}, Scopes.ids(default))
+    state = push(%{state | parameters: Enum.map(tensors, &Lower.value/1)}, default)
     {value, state} = many(default, state)
-    {steps, state} = pop(%{state | parameters: outer})
+    {%{steps: steps}, state} = pop(%{state | parameters: outer})
     {value, add(state, steps)}
   end
 
@@ -240,41 +272,143 @@ defmodule Emily.Compiler.Builder do
 
   defp choose([{condition, body} | clauses], last, node, state) do
     {condition, state} = predicate(condition, state)
-    {yes, state} = branch(body, state, &operands(body, &1))
+    state = before_branches({body, clauses, last}, state)
+    {certain, state} = needs(state, &Needs.certain(&1, body))
+    yes = Scopes.push_branch(state.scopes, body, certain, {condition, true})
+    {yes, state} = block(yes, state, &operands(body, &1))
+
+    {certain, state} = needs(state, &Needs.certain(&1, clauses, last, node.data.id))
+
+    no =
+      Scopes.push_branch(
+        state.scopes,
+        remaining(clauses, last, node),
+        certain,
+        {condition, false}
+      )
 
     {no, state} =
-      case clauses do
-        [] ->
-          branch(last, state, &operands(last, &1))
+      block(no, state, fn state ->
+        if clauses == [] do
+          operands(last, state)
+        else
+          {value, state} = choose(clauses, last, node, state)
+          {listed(value), state}
+        end
+      end)
 
-        [{next, _} | _] ->
-          branch(next, state, fn state ->
-            {value, state} = choose(clauses, last, node, state)
-            {List.wrap(with({:many, operands} <- value, do: operands)), state}
-          end)
-      end
-
-    several({:cond, condition, yes, no}, node, state)
+    {operands, state} = fork(condition, yes, no, state)
+    {formed(operands, match?({:tuple, _}, node.type)), state}
   end
 
-  # A branch sees the values around it.
-  defp branch(composite, state, results) do
-    block([], Scopes.ids(composite, state.scopes), state, results)
+  # What the branch of a false predicate holds: the condition of the clauses after it.
+  defp remaining([], last, _node), do: last
+  defp remaining(clauses, last, node), do: Tree.put_args(node, [clauses, last])
+
+  # What the scopes around need in any case comes before the branches, which would compute it again.
+  defp before_branches(_branches, %{needs: %{once: true}} = state), do: state
+
+  defp before_branches(branches, state) do
+    sought = &Scopes.certain?(state.scopes, &1)
+    state.needs |> Needs.within(branches, sought) |> Enum.reduce(state, &elem(value(&1, &2), 1))
   end
+
+  # The value of a node where a flag says that there is one, else the node.
+  defp unless_known(%{value: value, flag: flag}, node, state) do
+    known = Scopes.push_again(state.scopes, %{}, {flag, true})
+    {known, state} = block(known, state, &{listed(value), &1})
+
+    {certain, state} = needs(state, &Needs.certain(&1, node))
+    unknown = Scopes.push_again(state.scopes, certain, {flag, false})
+
+    {unknown, state} =
+      block(unknown, state, fn state ->
+        {value, state} = emit(node, state)
+        {listed(value), state}
+      end)
+
+    {operands, state} = fork(flag, known, unknown, state)
+    {formed(operands, match?({:many, _}, value)), state}
+  end
+
+  # The results of one of two branches. What each hands out beside them, the scopes around know.
+  defp fork(condition, {yes, yes_scope}, {no, no_scope}, state) do
+    handed_out = Scopes.handed_out(state.scopes, yes_scope, no_scope)
+    variable = unique()
+    branch = fn scope, results, more -> {[], scope.steps, results ++ List.flatten(more)} end
+    yes_more = for {_, leaves, yes, no} <- handed_out, do: given(yes, no, leaves)
+    no_more = for {_, leaves, yes, no} <- handed_out, do: given(no, yes, leaves)
+    yes_block = branch.(yes_scope, yes, yes_more)
+    cond = {:cond, condition, yes_block, branch.(no_scope, no, no_more)}
+    state = add(state, [{variable, cond}])
+
+    {:many, operands} = elements(variable, yes_block |> elem(2) |> length())
+    {results, more} = Enum.split(operands, length(yes))
+    {results, known(handed_out, more, condition, state)}
+  end
+
+  # A value with its flag, which is left out where both branches have one.
+  defp given(standing, other, leaves) do
+    operands = if standing.value, do: listed(standing.value), else: Enum.map(leaves, &nothing/1)
+
+    if standing.flag == true and other.flag == true,
+      do: operands,
+      else: operands ++ [flag(standing.flag)]
+  end
+
+  defp flag(flag) when is_boolean(flag), do: Emily.Expr.scalar(if(flag, do: 1, else: 0), :bool)
+  defp flag(operand), do: operand
+
+  # Nobody reads it, so MLX does not compute it.
+  defp nothing(%T{shape: shape, type: type}),
+    do: {:broadcast_to, Emily.Expr.scalar(0, Lower.dtype(type)), Tuple.to_list(shape)}
+
+  defp known([], [], _condition, state), do: state
+
+  defp known([{id, leaves, yes, no} | handed_out], operands, condition, state) do
+    {operands, rest} = Enum.split(operands, length(leaves))
+    value = formed(operands, match?({:many, _}, yes.value || no.value))
+
+    if yes.flag == true and no.flag == true do
+      scopes = Scopes.remember(state.scopes, id, value, leaves)
+      known(handed_out, rest, condition, %{state | scopes: scopes})
+    else
+      [flag | rest] = rest
+      maybe = %{value: value, flag: flag, under: under(yes, no, condition)}
+      scopes = Scopes.remember_maybe(state.scopes, id, maybe, leaves)
+      known(handed_out, rest, condition, %{state | scopes: scopes})
+    end
+  end
+
+  defp under(%{under: under}, %{flag: false}, condition) when is_list(under),
+    do: [{condition, true} | under]
+
+  defp under(%{flag: false}, %{under: under}, condition) when is_list(under),
+    do: [{condition, false} | under]
+
+  defp under(_yes, _no, _condition), do: nil
+
+  defp listed({:many, operands}), do: operands
+  defp listed(operand), do: [operand]
+
+  defp formed(operands, true), do: {:many, operands}
+  defp formed([operand], false), do: operand
 
   # A function sees its parameters alone.
   defp function(arity, composite, state, results) do
     variables = for _ <- 1..arity//1, do: unique()
     outer = state.parameters
-    state = %{state | parameters: Enum.map(variables, &{:var, &1})}
-    {function, state} = block(variables, Scopes.ids(composite), state, results)
-    {function, %{state | parameters: outer}}
+    state = push(%{state | parameters: Enum.map(variables, &{:var, &1})}, composite)
+    {results, state} = results.(state)
+    {%{steps: steps}, state} = pop(%{state | parameters: outer})
+    {{variables, steps, results}, state}
   end
 
-  defp block(variables, ids, state, results) do
-    {results, state} = results.(push(state, ids))
-    {steps, state} = pop(state)
-    {{variables, steps, results}, state}
+  # The results of a branch, and its scope.
+  defp block(scopes, state, results) do
+    {results, state} = results.(%{state | scopes: scopes})
+    {scope, state} = pop(state)
+    {{results, scope}, state}
   end
 
   ## Calls
@@ -364,12 +498,22 @@ defmodule Emily.Compiler.Builder do
   defp template(%T{type: {:tuple, _}}, composite), do: Nx.to_template(composite)
   defp template(node, _composite), do: Nx.to_template(node)
 
-  defp push(state, ids), do: %{state | scopes: Scopes.push(state.scopes, ids)}
+  defp push(state, composite) do
+    state = %{state | needs: Needs.note(state.needs, composite)}
+    {certain, state} = needs(state, &Needs.certain(&1, composite))
+    %{state | scopes: Scopes.push(state.scopes, composite, certain)}
+  end
+
+  defp needs(state, fun) do
+    {ids, needs} = fun.(state.needs)
+    {ids, %{state | needs: needs}}
+  end
+
   defp add(state, steps), do: %{state | scopes: Scopes.add(state.scopes, steps)}
 
   defp pop(state) do
-    {steps, scopes} = Scopes.pop(state.scopes)
-    {steps, %{state | scopes: scopes}}
+    {scope, scopes} = Scopes.pop(state.scopes)
+    {scope, %{state | scopes: scopes}}
   end
 
   defp unique, do: :erlang.unique_integer()

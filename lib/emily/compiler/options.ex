@@ -24,7 +24,13 @@ defmodule Emily.Compiler.Options do
     %__MODULE__{
       device: device(opts),
       partition: check(opts, :partition, nil, &(is_nil(&1) or (is_integer(&1) and &1 >= 0))),
-      hooks: opts |> check(:hooks, %{}, &(is_map(&1) or Keyword.keyword?(&1))) |> Map.new(),
+      hooks:
+        for(
+          {name, hook} <- check(opts, :hooks, %{}, &hooks?/1),
+          hook,
+          into: %{},
+          do: {name, hook}
+        ),
       cache: check(opts, :cache, true, &is_boolean/1),
       fallback: fallback(check(opts, :native_fallback, nil, &(&1 in [nil, :raise, :evaluate]))),
       max_concurrency: check(opts, :max_concurrency, 1, &(is_integer(&1) and &1 > 0)),
@@ -56,6 +62,12 @@ defmodule Emily.Compiler.Options do
 
   defp fallback(nil), do: if(Emily.Fallback.mode() == :raise, do: :raise, else: :evaluate)
   defp fallback(chosen), do: chosen
+
+  # As for Nx's evaluator, nil is no function.
+  defp hooks?(hooks) when is_map(hooks),
+    do: Enum.all?(hooks, fn {_name, hook} -> is_nil(hook) or is_function(hook, 1) end)
+
+  defp hooks?(hooks), do: Keyword.keyword?(hooks) and hooks?(Map.new(hooks))
 
   defp debug?([]), do: true
   defp debug?(log: level), do: level in @levels

@@ -2,40 +2,130 @@ defmodule Emily.Compiler.Scopes do
   @moduledoc false
   # Where the steps of a program go. The innermost scope comes first; a branch of a condition sees the
   # scopes around it, and what two branches share belongs to the scope around both.
+  #
+  # What waits (`Emily.Compiler.Needs`) goes where a run certainly needs it. Where only branches of several
+  # conditions do, the first that is taken computes it and hands it out of its condition, with a flag that
+  # says whether it was: `maybe`. `under` are the predicates and their values that make the flag true, where
+  # that is known.
 
   alias Nx.Defn.Tree
 
-  defstruct [:ids, values: %{}, steps: []]
+  defstruct [:ids, :certain, :pending, :under, barrier: false] ++
+              [values: %{}, maybe: %{}, lent: %{}, steps: []]
 
-  @doc "The ids of the nodes that a function's scope owns."
-  def ids(composite), do: Tree.scope_ids(composite)
+  @doc "A function's scope."
+  def push(scopes, composite, certain),
+    do: [scope(ids(composite, certain, %{}), certain, %{}, nil) | scopes]
 
-  @doc "The same for a branch inside of `scopes`, with the ids of the scopes around it."
-  def ids(composite, [%{ids: ids} | _scopes]), do: Tree.scope_ids(composite, ids)
+  @doc "A branch's scope inside of `scopes`, where `under`, a predicate and its value, holds."
+  def push_branch([%{ids: ids, pending: pending} | _] = scopes, composite, certain, under),
+    do: [scope(ids(composite, certain, ids), certain, pending, under) | scopes]
 
-  def push(scopes, ids), do: [%__MODULE__{ids: ids} | scopes]
+  @doc "A branch's scope for a node that one around it owns, with what it depends on."
+  def push_again([%{ids: ids} | _] = scopes, certain, under),
+    do: [%{scope(ids, certain, %{}, under) | barrier: true} | scopes]
 
-  @doc "The steps of the innermost scope, in order, and the scopes around it."
-  def pop([%{steps: steps} | scopes]), do: {Enum.reverse(steps), scopes}
+  # `pending` are what this scope and those around certainly need, and may have by now.
+  defp scope(ids, certain, pending, under),
+    do: %__MODULE__{
+      ids: ids,
+      certain: certain,
+      pending: Map.merge(pending, certain),
+      under: under
+    }
+
+  # What is certain does not belong to the one condition that reads it.
+  defp ids(composite, certain, ids),
+    do: Tree.scope_ids(List.to_tuple([composite | Map.values(certain)]), ids)
+
+  @doc "The innermost scope, and the scopes around it."
+  def pop([%{steps: steps} = scope | scopes]),
+    do: {%{scope | steps: Enum.reverse(steps)}, scopes}
 
   def add([%{steps: before} = scope | scopes], steps),
     do: [%{scope | steps: Enum.reverse(steps, before)} | scopes]
 
   @doc "The value of a node that has one already."
-  def fetch([], _id), do: :error
+  def fetch(scopes, id) do
+    Enum.find_value(scopes, :error, fn scope ->
+      case scope do
+        %{values: %{^id => value}} ->
+          {:ok, value}
 
-  def fetch([%{values: values} | scopes], id) do
-    with :error <- Map.fetch(values, id), do: fetch(scopes, id)
+        %{maybe: %{^id => %{under: [_ | _] = under, value: value}}} ->
+          if holds?(scopes, under), do: {:ok, value}
+
+        _ ->
+          nil
+      end
+    end)
   end
 
-  def remember([%{values: values} = scope | scopes], id, value),
-    do: [%{scope | values: Map.put(values, id, value)} | scopes]
+  defp holds?(scopes, under),
+    do: Enum.all?(under, fn one -> Enum.any?(scopes, &(&1.under == one)) end)
 
-  @doc "The scopes inside of the one that owns a node, and the rest."
-  def split(scopes, id) do
-    inside = scopes |> Enum.reverse() |> Enum.drop_while(&(not is_map_key(&1.ids, id)))
+  @doc "The value that a node may have, with the flag that tells."
+  def maybe(scopes, id), do: Enum.find_value(scopes, & &1.maybe[id])
+
+  @doc "The scopes inside of the one where a node goes, and the rest."
+  def split(scopes, id, waits?) do
+    owner =
+      Enum.find_index(
+        Enum.reverse(scopes),
+        &is_map_key(&1.ids, id)
+      )
 
     # A node that no scope owns, a constant of several elements, goes where it is needed.
-    Enum.split(scopes, max(length(inside) - 1, 0))
+    inside = if owner, do: length(scopes) - 1 - owner, else: 0
+    Enum.split(scopes, if(waits?, do: needed(scopes, id, 0, 0, inside), else: inside))
+  end
+
+  @doc "Whether a scope around certainly needs a node that has no value yet."
+  def certain?([%{pending: pending} | _] = scopes, id),
+    do: is_map_key(pending, id) and fetch(scopes, id) == :error
+
+  # The outermost of the scopes up to the owner that certainly needs the node.
+  defp needed([scope | scopes], id, at, found, owner) do
+    found = if is_map_key(scope.certain, id), do: at, else: found
+    if scope.barrier or at == owner, do: found, else: needed(scopes, id, at + 1, found, owner)
+  end
+
+  @doc "Notes the value of a node in the innermost scope; `leaves` are what its operands are."
+  def remember([scope | scopes], id, value, leaves) do
+    pending = Map.delete(scope.pending, id)
+    scope = %{scope | values: Map.put(scope.values, id, value), pending: pending}
+    [lend(scope, scopes, id, leaves) | scopes]
+  end
+
+  @doc "The same for a value that a node may have."
+  def remember_maybe([scope | scopes], id, maybe, leaves) do
+    scope = %{scope | maybe: Map.put(scope.maybe, id, maybe)}
+    [lend(scope, scopes, id, leaves) | scopes]
+  end
+
+  # What a scope further out owns.
+  defp lend(scope, [%{ids: %{} = ids} | _], id, leaves)
+       when is_map_key(ids, id) and leaves != nil,
+       do: put_in(scope.lent[id], leaves)
+
+  defp lend(scope, _scopes, _id, _leaves), do: scope
+
+  @doc """
+  What two branches, whose scopes lay inside of `scopes`, hand out: the id of each node, what its
+  operands are, and in each branch the value, the flag and what it is known under.
+  """
+  def handed_out(scopes, yes, no) do
+    lent = Map.merge(yes.lent, no.lent)
+
+    for {id, leaves} <- Enum.sort(lent) do
+      {id, leaves, standing([yes | scopes], id), standing([no | scopes], id)}
+    end
+  end
+
+  defp standing(scopes, id) do
+    case fetch(scopes, id) do
+      {:ok, value} -> %{value: value, flag: true, under: []}
+      :error -> maybe(scopes, id) || %{value: nil, flag: false, under: nil}
+    end
   end
 end

@@ -13,6 +13,12 @@ use crate::resources::{items, ArrayResource};
 /// How deep expressions may nest: decoding recurses on the scheduler's small stack.
 const MOST_NESTED: u32 = 200;
 
+/// How deep the branches and bodies of a function may nest, which is decoded on `DEEP_STACK`.
+const MOST_BLOCKS: u32 = 1000;
+
+/// The stack for what recurses into the branches of a function. What is not touched takes no memory.
+pub const DEEP_STACK: usize = 1 << 29;
+
 /// How many tuples a step, or an eager call, may hold. Terms share their parts where a graph would repeat them, so a
 /// small term can stand for more tuples than any memory holds; `:let` shares in the graph too.
 const MOST_TUPLES: u32 = 1 << 18;
@@ -35,6 +41,8 @@ pub struct Decoder<'a> {
     /// What is kept of functions, by its operation and operands.
     constants: Option<HashMap<String, Register>>,
     nested: u32,
+    blocks: u32,
+    deepest: u32,
     tuples: u32,
 }
 
@@ -56,6 +64,8 @@ enum Argument {
 pub struct Decoded<'a> {
     pub program: Program,
     pub captured: Captured<'a>,
+    /// How deep its branches nest.
+    pub blocks: u32,
 }
 
 impl<'a> Decoder<'a> {
@@ -73,7 +83,7 @@ impl<'a> Decoder<'a> {
         Ok(decoder.finish(smallvec![result]))
     }
 
-    /// A program from a function: `{parameters, steps, results}`.
+    /// A program from a function: `{parameters, steps, results}`. Wants `DEEP_STACK`.
     pub fn function(function: Term<'a>) -> Result<Decoded<'a>> {
         let mut decoder = Decoder {
             constants: Some(HashMap::new()),
@@ -97,6 +107,7 @@ impl<'a> Decoder<'a> {
         Decoded {
             program: self.program,
             captured: self.captured,
+            blocks: self.deepest,
         }
     }
 
@@ -121,6 +132,25 @@ impl<'a> Decoder<'a> {
 
     /// `{parameters, [{id, expression}], results}`; the ids are known to what follows only.
     fn block(&mut self, function: Term<'a>) -> Result<(Vec<Register>, Block)> {
+        // Calls that run at once are decoded on the stack of a scheduler.
+        if self.constants.is_none() {
+            return refuse("run: conditions and loops are for compile/1".to_owned());
+        }
+        if self.blocks > MOST_BLOCKS {
+            return refuse(format!(
+                "conditions and loops nest more than {MOST_BLOCKS} deep"
+            ));
+        }
+        let nested = std::mem::take(&mut self.nested);
+        self.blocks += 1;
+        self.deepest = self.deepest.max(self.blocks);
+        let block = self.inner_block(function);
+        self.blocks -= 1;
+        self.nested = nested;
+        block
+    }
+
+    fn inner_block(&mut self, function: Term<'a>) -> Result<(Vec<Register>, Block)> {
         let elements = get_tuple(function).unwrap_or_default();
         let [parameters, steps, results] = elements[..] else {
             return refuse(format!("{function:?} is no {{parameters, steps, results}}"));

@@ -10,6 +10,7 @@ use parking_lot::{Condvar, Mutex};
 use rustler::{Atom, Encoder, NifResult, Resource, ResourceArc, Term};
 
 use crate::evaluation::{is_alive, Caller};
+use crate::programs::Idle;
 use crate::resources::{array_refs, ArrayRef, ArrayResource};
 
 rustler::atoms! { ok, call }
@@ -60,6 +61,7 @@ impl<'a> Process<'a> {
     /// The answer to the oldest call that has none.
     fn answer(&self) -> Result<Vec<Array>> {
         let mut answers = self.run.answers.lock();
+        let mut idle = None;
         loop {
             if answers.aborted {
                 return gone();
@@ -67,6 +69,8 @@ impl<'a> Process<'a> {
             if let Some(given) = answers.given.pop_front() {
                 return Ok(given);
             }
+            // The process may run programs of its own to answer, and they must find room.
+            idle.get_or_insert_with(Idle::begin);
             let waited = self.run.changed.wait_for(&mut answers, LOOK_EVERY);
             if waited.timed_out() && !is_alive(self.caller.pid) {
                 return gone();

@@ -17,7 +17,9 @@ fn run<'a>(expressions: Term<'a>, on: Term<'a>) -> NifResult<Built> {
 }
 
 fn build(decoded: Decoded, stream: &StreamHandle) -> NifResult<Built> {
-    let Decoded { program, captured } = decoded;
+    let Decoded {
+        program, captured, ..
+    } = decoded;
     if program.waits {
         return Err(refuse(
             "run: conditions and loops are for compile/1".to_owned(),

@@ -11,21 +11,39 @@ use emily_mlx::fusion::Fusion;
 use emily_mlx::program::{Host, Program};
 use emily_mlx::{Error, Result, SharedArray, StreamHandle};
 use mlx_rs::Array;
-use rustler::{Encoder, Env, NifResult, NifTaggedEnum, Reference, Resource, ResourceArc, Term};
+use rustler::{
+    Encoder, Env, NifResult, NifTaggedEnum, OwnedEnv, Reference, Resource, ResourceArc, Term,
+};
 use smallvec::SmallVec;
 
 use crate::error::{raise, refuse};
 use crate::evaluation::{error_term, Caller};
-use crate::expression::{Decoded, Decoder};
+use crate::expression::{Decoded, Decoder, DEEP_STACK};
 use crate::host::Process;
 use crate::resources::{array, array_ref, array_refs, items, stream, ArrayRef, ArrayResource};
 
 rustler::atoms! { ok, queued, full }
 
-/// How many programs may wait at once, each on its thread; the next has to try again.
+/// How many programs may wait for arrays at once, each on its thread; the next has to try again.
 const MOST_WAITING: usize = 256;
 
 static WAITING: AtomicUsize = AtomicUsize::new(0);
+
+/// A program that waits for its process, and does not count meanwhile.
+pub struct Idle;
+
+impl Idle {
+    pub fn begin() -> Self {
+        WAITING.fetch_sub(1, Ordering::Relaxed);
+        Idle
+    }
+}
+
+impl Drop for Idle {
+    fn drop(&mut self) {
+        WAITING.fetch_add(1, Ordering::Relaxed);
+    }
+}
 
 /// A compiled function with the arrays that it closes over.
 pub struct ProgramResource {
@@ -34,6 +52,23 @@ pub struct ProgramResource {
     fusion: Option<Fusion>,
     parameters: usize,
     captured: Vec<ArrayRef>,
+    /// Whether it nests so deep that what recurses into it wants `DEEP_STACK`.
+    deep: bool,
+}
+
+/// How many branches within branches a scheduler's stack takes without a thought.
+const SHALLOW: u32 = 32;
+
+impl Drop for ProgramResource {
+    fn drop(&mut self) {
+        if self.deep {
+            // Where no thread can be had the program is dropped here, as a shallow one.
+            let program = std::mem::take(&mut self.program);
+            let _ = thread::Builder::new()
+                .stack_size(DEEP_STACK)
+                .spawn(move || drop(program));
+        }
+    }
 }
 
 #[rustler::resource_impl]
@@ -72,15 +107,37 @@ fn wrap(arrays: impl Iterator<Item = SharedArray>) -> Vec<ArrayRef> {
     arrays.map(wrap).collect()
 }
 
+/// Decodes a copy of the function on a thread whose stack is large enough for what nests in it.
+fn decode(function: Term) -> Result<(Program, Vec<ArrayRef>, u32)> {
+    let own = OwnedEnv::new();
+    let saved = own.save(function);
+    let decode = move || {
+        own.run(|env| {
+            let Decoded {
+                program,
+                captured,
+                blocks,
+            } = Decoder::function(saved.load(env))?;
+            let lost = |_| Error::Argument("compile: an array is none any more".to_owned());
+            let captured = captured.iter().map(|(term, _)| array_ref(*term));
+            let captured = captured.collect::<NifResult<_>>().map_err(lost)?;
+            Ok((program, captured, blocks))
+        })
+    };
+    let failed = |what: &str| Err(Error::Mlx(format!("compile: {what}")));
+    match thread::Builder::new().stack_size(DEEP_STACK).spawn(decode) {
+        Ok(thread) => thread
+            .join()
+            .unwrap_or_else(|_| failed("decoding panicked")),
+        Err(error) => failed(&format!("there is no thread to decode on: {error}")),
+    }
+}
+
 /// A program of a function `{parameters, steps, results}`, with the number of its operations and
 /// whether it waits.
 #[rustler::nif(schedule = "DirtyCpu")]
 fn compile<'a>(env: Env<'a>, function: Term<'a>, fuse: bool) -> NifResult<Term<'a>> {
-    let Decoded { program, captured } = Decoder::function(function).map_err(raise)?;
-    let captured: Vec<ArrayRef> = captured
-        .into_iter()
-        .map(|(term, _)| array_ref(term))
-        .collect::<NifResult<_>>()?;
+    let (program, captured, blocks) = decode(function).map_err(raise)?;
     if fuse && (program.waits || program.has_linalg) {
         return Err(refuse(
             "compile: functions with conditions, loops, calls or linear algebra cannot be fused"
@@ -93,6 +150,7 @@ fn compile<'a>(env: Env<'a>, function: Term<'a>, fuse: bool) -> NifResult<Term<'
         program: Arc::new(program),
         fusion: fuse.then(Fusion::default),
         captured,
+        deep: blocks > SHALLOW,
     });
     Ok((resource, operations, waits).encode(env))
 }
@@ -171,18 +229,20 @@ fn run_waiting_program<'a>(
         return Ok(full());
     }
     let caller = Caller::new(env, tag);
-    let started = thread::Builder::new()
-        .name("emily program".to_owned())
-        .spawn(move || {
-            let run = || run_waiting(&program, inputs, &stream, &Process::new(&caller, &stream));
-            let panicked = |_| Err(Error::Mlx("the program panicked".to_owned()));
-            let result = catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(panicked);
-            WAITING.fetch_sub(1, Ordering::Relaxed);
-            caller.answer(|env| match result {
-                Ok(arrays) => (ok(), arrays).encode(env),
-                Err(failure) => error_term(env, failure),
-            });
+    let mut thread = thread::Builder::new().name("emily program".to_owned());
+    if program.deep {
+        thread = thread.stack_size(DEEP_STACK);
+    }
+    let started = thread.spawn(move || {
+        let run = || run_waiting(&program, inputs, &stream, &Process::new(&caller, &stream));
+        let panicked = |_| Err(Error::Mlx("the program panicked".to_owned()));
+        let result = catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(panicked);
+        WAITING.fetch_sub(1, Ordering::Relaxed);
+        caller.answer(|env| match result {
+            Ok(arrays) => (ok(), arrays).encode(env),
+            Err(failure) => error_term(env, failure),
         });
+    });
     match started {
         Ok(_) => Ok(queued()),
         Err(_) => {

@@ -219,6 +219,13 @@ defmodule Emily.Compiler.CallsTest do
         end
 
       assert error.message =~ "as_type of {1} f32"
+
+      # A GPU's program can be built where there is none.
+      double = Nx.Defn.debug_expr(&Nx.multiply(&1, 2)).(Nx.template({3}, :f64))
+
+      assert_raise ArgumentError, ~r/multiply of .*\{3\} f64.*no f64 on a GPU/, fn ->
+        Emily.Compiler.Builder.build(double, device: :gpu, hooks: [], fallback: :raise)
+      end
     end
   end
 end

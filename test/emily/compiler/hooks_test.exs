@@ -91,6 +91,12 @@ defmodule Emily.Compiler.HooksTest do
     assert_equal(four, Nx.tensor(4))
   end
 
+  test "nil in the place of a function is none" do
+    hooks = %{plain: nil, own: nil}
+    assert_equal(compiled(&named/1, [1], hooks: hooks), Nx.tensor(4))
+    assert marks() == [:own]
+  end
+
   test "the same program takes other functions for the same names" do
     for mark <- [:a, :b] do
       hooks = %{plain: fn t -> send(self(), {mark, t}) end}
@@ -260,5 +266,62 @@ defmodule Emily.Compiler.HooksTest do
     end
 
     assert_equal(compiled(&streaming/1, [Nx.tensor([0, 1])]), Nx.tensor([20, 21]))
+  end
+
+  # More than may run at once. Each waits in its first hook for all others to be in theirs, and then runs a
+  # program of its own there.
+  test "that run programs find room, however many programs wait for them" do
+    test = self()
+
+    hook = fn {x, i} ->
+      if Nx.to_number(i) == 1 do
+        send(test, {:in_hook, self()})
+        receive do: (:go_on -> :ok)
+        [number] = Nx.to_flat_list(x)
+        assert_equal(compiled(&doubled/1, [x]), Nx.tensor([number * 8]))
+      end
+    end
+
+    tasks =
+      for n <- 1..300 do
+        Task.async(fn ->
+          compiled(&asking/1, [Nx.tensor([n])], hooks: %{step: hook}) |> Nx.to_flat_list()
+        end)
+      end
+
+    for _ <- tasks, do: assert_receive({:in_hook, _pid})
+    for task <- tasks, do: send(task.pid, :go_on)
+
+    for {[sum], n} <- Enum.with_index(Task.await_many(tasks, :infinity), 1),
+        do: assert(sum == n + 6)
+  end
+
+  defn doubled(x) do
+    {x, _} =
+      while {x, i = 0}, i < 3 do
+        {x * 2, i + 1}
+      end
+
+    x
+  end
+
+  # The step after each hook waits for what a function of the caller's gives.
+  defn asking(x) do
+    {x, _} =
+      while {x, i = 0}, i < 3 do
+        {x, i} = hook({x + 1, i + 1}, :step)
+        {answered(x), i}
+      end
+
+    x
+  end
+
+  deftransformp answered(x) do
+    out = Nx.template({1}, :s32)
+    add = &Nx.add(&1, 1)
+
+    if function_exported?(Nx, :runtime_call, 4),
+      do: apply(Nx, :runtime_call, [out, x, [], fn x, [] -> add.(x) end]),
+      else: apply(Nx, :runtime_call, [out, x, add])
   end
 end

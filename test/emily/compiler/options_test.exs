@@ -20,6 +20,8 @@ defmodule Emily.Compiler.OptionsTest do
             device: :tpu,
             hooks: [:a],
             hooks: self(),
+            hooks: %{seen: :function},
+            hooks: [seen: fn -> :ok end],
             cache: nil,
             cache: "file",
             native_fallback: :silent,
