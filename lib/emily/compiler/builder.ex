@@ -14,6 +14,11 @@ defmodule Emily.Compiler.Builder do
   defstruct [:device, :hooks, :fallback, parameters: :inputs, scopes: []] ++
               [needs: %Needs{}, emitted: 0, used: %{}, calls: []]
 
+  # Operations whose lowering is a condition, seen as a number.
+  @conditions [:equal, :not_equal, :greater, :less, :greater_equal, :less_equal] ++
+                [:logical_and, :logical_or, :logical_xor, :logical_not, :is_nan, :is_infinity] ++
+                [:all, :any]
+
   @typedoc """
   The function of the program, the numbers of the parameters that it takes, in their order, and its
   calls by their index; or, for want of a program, the first node of a type that MLX lacks, whose tensors
@@ -468,6 +473,12 @@ defmodule Emily.Compiler.Builder do
 
   defp step(operand, _node, state) when is_reference(operand), do: {operand, state}
   defp step({:var, _} = operand, _node, state), do: {operand, state}
+
+  # The condition itself is the step, for those who need one; as a number it takes no memory.
+  defp step({:view, condition, :u8}, %T{data: %Expr{op: op}}, state) when op in @conditions do
+    variable = unique()
+    {{:view, {:var, variable}, :u8}, add(state, [{variable, condition}])}
+  end
 
   defp step(expr, node, state) do
     variable = unique()

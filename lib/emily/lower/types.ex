@@ -53,6 +53,17 @@ defmodule Emily.Lower.Types do
   all of that undefined: NaN is replaced before the cast, what an infinity gave after it.
   """
   def convert(expr, type, type), do: expr
+
+  # A number of the caller's code is made in the type that it is needed in.
+  def convert({:full, shape, number, _} = expr, {kind, bits}, {to, _} = type)
+      when is_integer(number) and kind in [:s, :u] and to in [:f, :bf, :c] do
+    {low, high} = integer_range(kind, bits)
+
+    if number in low..high,
+      do: Expr.full(shape, number, dtype(type)),
+      else: {:astype, expr, dtype(type)}
+  end
+
   def convert(expr, {:c, 64}, to), do: convert({:real, expr}, {:f, 32}, to)
 
   def convert(expr, {from, _} = type, {to, _} = target)
@@ -97,6 +108,8 @@ defmodule Emily.Lower.Types do
   def integer_range(:s, bits), do: {-Bitwise.bsl(1, bits - 1), Bitwise.bsl(1, bits - 1) - 1}
 
   @doc "An expression as a condition: what is not zero. NaN is true."
+  # The compiler hands on what `from_bool/2` gave.
+  def truthy({:view, {:var, _} = condition, :u8}, {:u, 8}), do: condition
   def truthy(expr, {:c, 64}), do: {:not_equal, expr, Expr.scalar(0, :c64)}
   def truthy(expr, _type), do: {:astype, expr, :bool}
 
