@@ -85,15 +85,4 @@ int emily_schedule_short(const mlx_array* inputs, size_t count, mlx_stream on, v
     return 1;
   }
 }
-
-// Queues a call of `task(data)` for the stream's thread.
-int emily_enqueue(mlx_stream on, void (*task)(void*), void* data) {
-  try {
-    mx::scheduler::enqueue(*static_cast<mx::Stream*>(on.ctx), [task, data] { task(data); });
-    return 0;
-  } catch (const std::exception& error) {
-    _mlx_error(__FILE__, __LINE__, "%s", error.what());
-    return 1;
-  }
-}
 }

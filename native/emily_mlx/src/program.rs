@@ -14,7 +14,6 @@ use crate::dtype::Dtype;
 use crate::error::{refuse, Error, Result};
 use crate::liveness;
 use crate::op::{apply, Op, Value};
-use crate::short::Door;
 use crate::stream::StreamHandle;
 use crate::worker::{compute, schedule};
 
@@ -379,14 +378,10 @@ impl Run<'_> {
     fn steps(&mut self, repeat: &While, state: &mut Vec<Array>, ahead: usize) -> Result<bool> {
         let mut conditions = Vec::with_capacity(ahead + state.len());
         let mut states = Vec::with_capacity(ahead);
-        for i in 1..=ahead {
+        for _ in 0..ahead {
             conditions.push(self.condition(repeat, state)?);
             let next = self.next_state(repeat, state.clone())?;
             states.push(std::mem::replace(state, next));
-            if i % TOGETHER == 0 {
-                let _door = Door::close(self.stream);
-                schedule(&[&conditions[i - TOGETHER..], state].concat())?;
-            }
         }
         conditions.extend(state.iter().cloned());
         self.compute(&conditions)?;
@@ -456,8 +451,6 @@ const SHORT: Duration = Duration::from_micros(200);
 /// The memory that the states of iterations built ahead may take.
 const SMALL: usize = 1 << 20;
 const MOST_AHEAD: usize = 64;
-/// How many of them are scheduled at a time: few, since MLX waits once it has queued a hundred tasks.
-const TOGETHER: usize = 8;
 /// How long what is built ahead may take, since the last of it may be in vain.
 const MOST_IN_VAIN: Duration = Duration::from_millis(2);
 
