@@ -41,11 +41,23 @@ pub fn set_cache_limit(bytes: usize) -> Result<usize> {
     wrapped(|| memory::set_cache_limit(bytes))
 }
 
-/// Gives the kept bytes back. Waits for the streams of the CPU.
+/// Gives the kept bytes back, MLX's and the C library's. Waits for the streams of the CPU.
 pub fn clear_cache() -> Result<()> {
-    let _graph = graph();
-    wrapped(memory::clear_cache)
+    let graph = graph();
+    wrapped(memory::clear_cache)?;
+    drop(graph);
+    trim();
+    Ok(())
 }
+
+#[cfg(target_env = "gnu")]
+fn trim() {
+    // SAFETY: any thread may call it at any time.
+    unsafe { libc::malloc_trim(0) };
+}
+
+#[cfg(not(target_env = "gnu"))]
+fn trim() {}
 
 pub fn reset_peak() -> Result<()> {
     wrapped(memory::reset_peak_memory)
