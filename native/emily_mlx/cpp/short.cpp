@@ -70,7 +70,8 @@ int emily_schedule_short(const mlx_array* inputs, size_t count, mlx_stream on, v
   try {
     auto stream = *static_cast<mx::Stream*>(on.ctx);
     Shortness is_short(stream);
-    if (!has_room()) return 0;
+    // A GPU has no thread that could tell.
+    if (stream.device != mx::Device::cpu || !has_room()) return 0;
     std::vector<mx::array> arrays;
     for (size_t i = 0; i < count; i++) {
       arrays.push_back(*static_cast<mx::array*>(inputs[i].ctx));
