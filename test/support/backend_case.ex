@@ -148,7 +148,7 @@ defmodule Emily.BackendCase do
 
   def on_emily(list) when is_list(list), do: Enum.map(list, &on_emily/1)
 
-  defp move(tensor), do: Nx.backend_copy(tensor, {Emily.Backend, device: :cpu})
+  defp move(tensor), do: Nx.backend_copy(tensor, Emily.Backend)
   defp named(tensor, %T{names: names}), do: Nx.rename(tensor, names)
 
   @doc """
