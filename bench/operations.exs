@@ -205,6 +205,7 @@ defmodule Bench.Operations do
   @nan "the last NaN decides in Nx, and MLX passes over it: to look for one takes 26 and 95 us beside 75"
   @shift "a shift by the width or more is defined in Nx: 85 us to make it so, beside 75"
   @view "a view: neither side computes anything"
+  @rounded "what is no larger than :eps becomes zero after each of the two transforms: three passes, twice"
   @chosen "the last of equals decides, or a NaN; mlx's row takes the first, and knows no NaN"
   @reasons %{
     "Nx.as_type(x, :s32)" =>
@@ -237,6 +238,11 @@ defmodule Bench.Operations do
     "Nx.reverse(x)" => @view,
     "Nx.bitcast(x, :s32)" => @view,
     "Nx.to_batched(m, div(r, 2)) |> Enum.to_list() |> List.to_tuple()" => @view,
+    "Nx.fft2(zm)" => @rounded,
+    "Nx.ifft2(zm)" => @rounded,
+    "Nx.LinAlg.cholesky(spd)" =>
+      "of what is not positive definite it is NaN, MLX's some numbers: the pivots are looked at, and all is chosen",
+    "Nx.LinAlg.qr(a)" => "signs are those of Nx: both factors are multiplied by them",
     "Nx.window_scatter_max(m, f, 0.0, {2, 2}, strides: [2, 2])" => @chosen,
     "Nx.window_scatter_min(m, f, 0.0, {2, 2}, strides: [2, 2])" => @chosen
   }

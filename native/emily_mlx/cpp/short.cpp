@@ -16,8 +16,8 @@ namespace {
 // MLX lets whoever schedules wait once about a hundred tasks are queued; each operation queues one for each
 // input that has to be copied first, itself, and the freeing of its inputs.
 constexpr size_t MOST_TASKS = 60;
-// Memory for more than this might not be there.
-constexpr size_t MOST_BYTES = 64 << 20;
+// More takes longer than the wakes that are spared, and its memory might not be there.
+constexpr size_t MOST_BYTES = 1 << 20;
 
 // Whether all that the arrays need is on this stream and so little that scheduling it neither takes long nor
 // waits.

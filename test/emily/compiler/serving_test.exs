@@ -97,6 +97,8 @@ defmodule Emily.Compiler.ServingTest do
       compiled(&looped/1, [Nx.tensor([1, 2])], options)
     end
 
+    # A pattern finds nothing in a module that is not loaded yet.
+    Code.ensure_loaded!(Emily.Native.Program)
     :erlang.trace_pattern({Emily.Native.Program, :run, 4}, true, [])
 
     for partition <- [0, 1, nil] do
