@@ -240,6 +240,13 @@ defmodule Bench.Operations do
     "Nx.to_batched(m, div(r, 2)) |> Enum.to_list() |> List.to_tuple()" => @view,
     "Nx.fft2(zm)" => @rounded,
     "Nx.ifft2(zm)" => @rounded,
+    "Nx.fft(z)" => "what is no larger than :eps becomes zero: three passes more",
+    "Nx.cbrt(x)" =>
+      "a step of Newton's method behind mlx's power, which is off in the last digits",
+    "Nx.iota({r, 100}, axis: 0)" => "a view of r numbers, whose call is all wakes",
+    "Nx.dot(m, v)" => "the same product, with two views around it that take as long",
+    "Nx.dot(ai, ai)" =>
+      "mlx's row is inexact beyond 53 bits: integers are cut in parts, several products in f64",
     "Nx.LinAlg.cholesky(spd)" =>
       "of what is not positive definite it is NaN, MLX's some numbers: the pivots are looked at, and all is chosen",
     "Nx.LinAlg.qr(a)" => "signs are those of Nx: both factors are multiplied by them",
