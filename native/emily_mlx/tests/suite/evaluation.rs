@@ -1,7 +1,6 @@
 //! The worker of a stream: its answers, its failures and its bounded queue.
 
 use std::sync::mpsc::{channel, Sender};
-use std::time::Duration;
 
 use emily_mlx::{Device, Error, Job, QueueFull, SharedArray, StreamHandle};
 use mlx_rs::Array;
@@ -179,8 +178,8 @@ fn a_full_queue_gives_the_job_back() {
     assert_eq!(numbers(arrays[0].clone()), [f64::from(queued)]);
 }
 
-/// Short work needs no worker, where the processor has kernels of Emily's own; what is long waits for it.
-#[cfg(target_arch = "x86_64")]
+/// Short work needs no worker; what is long waits for it.
+#[cfg(own_kernels)]
 #[test]
 fn short_work_passes_the_worker_by() {
     let stream = new_stream();
@@ -223,7 +222,9 @@ fn short_work_passes_the_worker_by() {
     // It does not while other tests schedule.
     let answer = (0..1000).find_map(|_| {
         ask(3);
-        answered.recv_timeout(Duration::from_millis(20)).ok()
+        answered
+            .recv_timeout(std::time::Duration::from_millis(20))
+            .ok()
     });
     let (count, arrays) = answer.expect("no short work has passed the worker by");
     assert_eq!((count, numbers(arrays.unwrap().remove(0))), (3, vec![3.0]));

@@ -4,6 +4,7 @@ mod convolution;
 mod evaluation;
 mod indices;
 mod integers;
+#[cfg(own_kernels)]
 mod kernels;
 mod operations;
 mod pointers;
