@@ -26,7 +26,6 @@ mod op;
 mod pointer;
 pub mod program;
 mod shape;
-mod short;
 mod stream;
 mod worker;
 
