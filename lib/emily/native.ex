@@ -655,7 +655,7 @@ defmodule Emily.Native do
   def set_cache_limit(bytes), do: Nif.set_cache_limit(bytes)
 
   @doc """
-  Gives the freed bytes that MLX keeps back to the system.
+  Gives the freed bytes that MLX and the C library keep back to the system.
 
       iex> Emily.Native.clear_cache()
       :ok
