@@ -45,6 +45,7 @@ fn compile_kernels(include: &str) {
         // MLX puts the names of its files into error messages.
         .flag(format!("-ffile-prefix-map={include}=mlx"))
         .file("cpp/kernels.cpp")
+        .file("cpp/short.cpp")
         .compile("emily_kernels");
     println!("cargo::rustc-link-lib=dylib=mvec");
 }

@@ -74,6 +74,21 @@ defmodule Emily.Native.EvaluationTest do
       assert_raise Emily.Error, fn -> Native.run([{:eye, 2, 2, 0, :f32}, failing()]) end
     end
 
+    test "that MLX finds only when it schedules is raised too, each time, and what came before it stays" do
+      before = run({:add, scalar(1.0), scalar(1.0)})
+
+      image = {:full, [2, 2, 6], 1, :f64}
+      # MLX has no dilated kernels of f64.
+      refused =
+        run({:conv, image, {:full, [6, 1, 6], 1, :f64}, [1], [0], [0], [2], [1], 1, false})
+
+      for _ <- 1..3, read <- [&Native.eval/1, &Native.to_binary/1] do
+        assert_raise Emily.Error, ~r/unsupported data type/, fn -> read.(refused) end
+      end
+
+      assert Native.item(before) == 2.0
+    end
+
     test "of any decomposition that can fail" do
       for expression <- [
             {:solve, {:full, [2, 2], 0, :f32}, vector([1.0, 1.0])},

@@ -26,6 +26,7 @@ mod op;
 mod pointer;
 pub mod program;
 mod shape;
+mod short;
 mod stream;
 mod worker;
 

@@ -12,6 +12,7 @@ use parking_lot::{Mutex, MutexGuard};
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::ffi::{self, Arrays};
+use crate::short;
 use crate::stream::{adopt_thread, SendStream, StreamHandle};
 
 /// How many jobs may wait. Every caller waits for its own, so this is the number of processes that
@@ -56,23 +57,56 @@ pub struct QueueFull(pub Job);
 
 pub struct Worker {
     queue: SyncSender<Job>,
+    stream: SendStream,
 }
 
 impl Worker {
     pub(crate) fn start(stream: SendStream) -> Result<Worker> {
         let (queue, jobs) = sync_channel(QUEUE_BOUND);
+        let own = SendStream(stream.0.clone());
         thread::Builder::new()
             .name("emily".to_owned())
             .spawn(move || work(stream, jobs))
             .map_err(|error| Error::Mlx(format!("no thread for a stream: {error}")))?;
-        Ok(Worker { queue })
+        Ok(Worker { queue, stream: own })
     }
 
-    /// Queues a job without waiting.
+    /// Schedules a job that is short, or queues it, without waiting.
     pub fn push(&self, job: Job) -> std::result::Result<(), QueueFull> {
+        let job = match job {
+            Job::Evaluate {
+                arrays,
+                may_fail: false,
+                wanted,
+                done,
+            } => match self.schedule_short(arrays, done) {
+                Ok(()) => return Ok(()),
+                Err((arrays, done)) => Job::Evaluate {
+                    arrays,
+                    may_fail: false,
+                    wanted,
+                    done,
+                },
+            },
+            job => job,
+        };
         self.queue.try_send(job).map_err(|error| match error {
             TrySendError::Full(job) | TrySendError::Disconnected(job) => QueueFull(job),
         })
+    }
+}
+
+impl Worker {
+    /// Schedules short work on a CPU on the calling thread; what is not short comes back.
+    fn schedule_short(
+        &self,
+        arrays: Vec<Array>,
+        done: Done,
+    ) -> std::result::Result<(), (Vec<Array>, Done)> {
+        let Some(graph) = GRAPH.try_lock() else {
+            return Err((arrays, done));
+        };
+        short::schedule(arrays, done, &self.stream.0, &graph)
     }
 }
 
@@ -166,7 +200,7 @@ fn finish(running: Running) {
 }
 
 /// A panic while an answer is given is its caller's loss only.
-fn answer(done: Done, result: Result<Vec<Array>>) {
+pub(crate) fn answer(done: Done, result: Result<Vec<Array>>) {
     let _ = catch_unwind(AssertUnwindSafe(|| done(result)));
 }
 

@@ -15,10 +15,11 @@ fn push(stream: &StreamHandle, job: Job) {
     assert!(stream.worker().push(job).is_ok(), "the queue is full");
 }
 
+/// A job for the worker, as those are that may fail; others may be short.
 fn evaluation(arrays: Vec<Array>, answer: Sender<emily_mlx::Result<Vec<Array>>>) -> Job {
     Job::Evaluate {
         arrays,
-        may_fail: false,
+        may_fail: true,
         wanted: Box::new(|| true),
         done: Box::new(move |result| drop(answer.send(result))),
     }
@@ -89,7 +90,7 @@ fn what_nobody_wants_is_not_computed() {
     let (answer, answered) = channel();
     let job = Job::Evaluate {
         arrays: vec![vector(&[1.0])],
-        may_fail: false,
+        may_fail: true,
         wanted: Box::new(|| false),
         done: Box::new(move |_| answer.send(()).unwrap_or_default()),
     };
@@ -105,7 +106,7 @@ fn a_panic_in_a_job_is_an_error_for_its_caller() {
     let (answer, answered) = channel();
     let job = Job::Evaluate {
         arrays: vec![vector(&[1.0])],
-        may_fail: false,
+        may_fail: true,
         wanted: Box::new(|| panic!("a panic that the test wants")),
         done: Box::new(move |result| drop(answer.send(result))),
     };
@@ -143,7 +144,7 @@ fn a_full_queue_gives_the_job_back() {
     let (reached, is_held) = channel();
     let job = Job::Evaluate {
         arrays: vec![vector(&[1.0])],
-        may_fail: false,
+        may_fail: true,
         wanted: Box::new(|| true),
         done: Box::new(move |_| {
             reached.send(()).unwrap();
@@ -175,6 +176,62 @@ fn a_full_queue_gives_the_job_back() {
     push(&stream, refused);
     let arrays = answered.recv().unwrap().unwrap();
     assert_eq!(numbers(arrays[0].clone()), [f64::from(queued)]);
+}
+
+/// Short work needs no worker; what is long waits for it.
+#[cfg(own_kernels)]
+#[test]
+fn short_work_passes_the_worker_by() {
+    let stream = new_stream();
+    let (let_go, held) = channel::<()>();
+    let (reached, is_held) = channel();
+    push(
+        &stream,
+        Job::Evaluate {
+            arrays: vec![vector(&[1.0])],
+            may_fail: true,
+            wanted: Box::new(|| true),
+            done: Box::new(move |_| {
+                reached.send(()).unwrap();
+                held.recv().unwrap();
+            }),
+        },
+    );
+    is_held.recv().unwrap();
+
+    let sum = |count: usize| {
+        (1..count).fold(vector(&[1.0]), |sum, _| {
+            let args = vec![own(sum), own(vector(&[1.0]))];
+            build_on(&stream, "add", args).unwrap().remove(0)
+        })
+    };
+    let (answer, answered) = channel();
+    let ask = |count: usize| {
+        let answer = answer.clone();
+        push(
+            &stream,
+            Job::Evaluate {
+                arrays: vec![sum(count)],
+                may_fail: false,
+                wanted: Box::new(|| true),
+                done: Box::new(move |result| drop(answer.send((count, result)))),
+            },
+        );
+    };
+    ask(100);
+    // It does not while other tests schedule.
+    let answer = (0..1000).find_map(|_| {
+        ask(3);
+        answered
+            .recv_timeout(std::time::Duration::from_millis(20))
+            .ok()
+    });
+    let (count, arrays) = answer.expect("no short work has passed the worker by");
+    assert_eq!((count, numbers(arrays.unwrap().remove(0))), (3, vec![3.0]));
+    let_go.send(()).unwrap();
+    let long = answered.iter().find(|(count, _)| *count == 100);
+    let (_, arrays) = long.expect("the worker goes on");
+    assert_eq!(numbers(arrays.unwrap().remove(0)), [100.0]);
 }
 
 #[test]
