@@ -7,7 +7,8 @@ use mlx_rs::Array;
 
 use crate::dtype::Dtype;
 use crate::error::{refuse, Result};
-use crate::ffi::{self, mlx};
+use crate::ffi;
+use crate::shape;
 use crate::stream::StreamHandle;
 use crate::worker::{Job, QueueFull};
 
@@ -116,8 +117,7 @@ impl SharedArray {
 
     /// The same elements in row-major order: the array itself where they are.
     pub fn row_major(&self) -> Result<Array> {
-        let array = self.array();
-        mlx!(mlx_contiguous, array.as_ptr(), false, self.stream.raw())
+        shape::contiguous(self.array(), &self.stream)
     }
 
     /// Keeps the computed `row_major` of this array as long as the array, for its bytes' address to

@@ -1,5 +1,7 @@
 //! The table of operations: one arm each, reading its arguments in order.
 
+use std::borrow::Cow;
+
 use mlx_rs::Array;
 use mlx_sys::{mlx_array, mlx_stream};
 use strum::{EnumIter, IntoStaticStr};
@@ -163,7 +165,7 @@ fn build(op: Op, args: &Args, stream: &StreamHandle) -> Result<Value> {
         Op::Real => unary(op, mlx_sys::mlx_real, args, stream),
         Op::Imag => unary(op, mlx_sys::mlx_imag, args, stream),
         Op::Conjugate => unary(op, mlx_sys::mlx_conjugate, args, stream),
-        Op::Contiguous => { let x = args.array()?; mlx!(mlx_contiguous, x.as_ptr(), false, s) }
+        Op::Contiguous => shape::contiguous(args.array()?, stream),
 
         Op::Add => binary(op, mlx_sys::mlx_add, args, stream),
         Op::Subtract => binary(op, mlx_sys::mlx_subtract, args, stream),
@@ -242,8 +244,8 @@ fn build(op: Op, args: &Args, stream: &StreamHandle) -> Result<Value> {
         Op::Cummax => cumulate(mlx_sys::mlx_cummax_axis, args, s),
         Op::Cummin => cumulate(mlx_sys::mlx_cummin_axis, args, s),
         Op::Logcumsumexp => cumulate(mlx_sys::mlx_logcumsumexp_axis, args, s),
-        Op::Sort => sort(mlx_sys::mlx_sort_axis, args, s),
-        Op::Argsort => sort(mlx_sys::mlx_argsort_axis, args, s),
+        Op::Sort => sort(mlx_sys::mlx_sort_axis, args, stream),
+        Op::Argsort => sort(mlx_sys::mlx_argsort_axis, args, stream),
 
         Op::Take => index::take(args, s),
         Op::TakeAlongAxis => index::take_along_axis(args, s),
@@ -418,11 +420,16 @@ fn reduce_axis(function: AxisReduction, args: &Args, s: Stream) -> Result<Array>
     ffi::array(|result| unsafe { function(result, x.as_ptr(), axis, keep, s) })
 }
 
-fn sort(function: Sort, args: &Args, s: Stream) -> Result<Array> {
+fn sort(function: Sort, args: &Args, stream: &StreamHandle) -> Result<Array> {
     let x = args.array()?;
     let axis = args.axis(x)?;
+    // MLX's kernels for a GPU mistake the order of what is not row-major.
+    let x = match stream.device() {
+        Device::Cpu => Cow::Borrowed(x),
+        Device::Gpu => Cow::Owned(shape::contiguous(x, stream)?),
+    };
     // SAFETY: as in `reduce`.
-    ffi::array(|result| unsafe { function(result, x.as_ptr(), axis, s) })
+    ffi::array(|result| unsafe { function(result, x.as_ptr(), axis, stream.raw()) })
 }
 
 fn cumulate(function: Cumulative, args: &Args, s: Stream) -> Result<Array> {

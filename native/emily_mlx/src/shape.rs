@@ -5,10 +5,12 @@ use mlx_sys::{mlx_array, mlx_stream};
 
 use crate::args::Args;
 use crate::checks;
+use crate::device::Device;
 use crate::dtype::Dtype;
 use crate::error::{refuse, Result};
 use crate::ffi::{self, mlx, Arrays};
 use crate::op::Stream;
+use crate::stream::StreamHandle;
 
 type OverAxes =
     unsafe extern "C" fn(*mut mlx_array, mlx_array, *const i32, usize, mlx_stream) -> i32;
@@ -249,6 +251,19 @@ pub(crate) fn as_strided(args: &Args, s: Stream) -> Result<Array> {
         s
     )?;
     mlx!(mlx_contiguous, view.as_ptr(), false, s)
+}
+
+/// The same elements in row-major order: the array itself where they are. MLX's copy on CUDA writes nothing
+/// for a scalar that is a part of a larger array, so that goes as a vector of one.
+pub(crate) fn contiguous(x: &Array, stream: &StreamHandle) -> Result<Array> {
+    let s = stream.raw();
+    if x.ndim() > 0 || stream.device() == Device::Cpu {
+        return mlx!(mlx_contiguous, x.as_ptr(), false, s);
+    }
+    let one = [1];
+    let vector = mlx!(mlx_reshape, x.as_ptr(), one.as_ptr(), one.len(), s)?;
+    let copy = mlx!(mlx_contiguous, vector.as_ptr(), false, s)?;
+    mlx!(mlx_reshape, copy.as_ptr(), std::ptr::null(), 0, s)
 }
 
 /// An array of at least two axes.
