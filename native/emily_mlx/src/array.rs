@@ -5,6 +5,7 @@ use std::sync::OnceLock;
 
 use mlx_rs::Array;
 
+use crate::device::Device;
 use crate::dtype::Dtype;
 use crate::error::{refuse, Result};
 use crate::ffi;
@@ -26,6 +27,8 @@ pub struct SharedArray {
     /// while it is computed.
     linalg: AtomicBool,
     evaluated: AtomicBool,
+    /// Whether the processor can read the data where they are. What a GPU computed lies in its own memory.
+    on_host: bool,
     /// A copy in row-major order whose address was given out.
     pinned: OnceLock<Array>,
 }
@@ -36,7 +39,7 @@ pub struct SharedArray {
 unsafe impl Sync for SharedArray {}
 
 impl SharedArray {
-    /// An array that is already computed.
+    /// An array that is already computed, in memory that the processor can read, or of `readable`.
     pub fn computed(array: Array, stream: &StreamHandle) -> Self {
         SharedArray {
             array: Some(array),
@@ -44,6 +47,7 @@ impl SharedArray {
             depth: AtomicU32::new(0),
             linalg: AtomicBool::new(false),
             evaluated: AtomicBool::new(true),
+            on_host: true,
             pinned: OnceLock::new(),
         }
     }
@@ -56,6 +60,7 @@ impl SharedArray {
             depth: AtomicU32::new(depth),
             linalg: AtomicBool::new(linalg),
             evaluated: AtomicBool::new(false),
+            on_host: stream.device() == Device::Cpu,
             pinned: OnceLock::new(),
         }
     }
@@ -115,23 +120,28 @@ impl SharedArray {
         }
     }
 
-    /// The same elements in row-major order: the array itself where they are.
-    pub fn row_major(&self) -> Result<Array> {
-        shape::contiguous(self.array(), &self.stream)
+    /// The same elements in row-major order, for the processor to read once they are computed.
+    pub fn readable(&self) -> Result<Array> {
+        shape::readable(self.array(), &self.stream)
     }
 
-    /// Keeps the computed `row_major` of this array as long as the array, for its bytes' address to
+    /// Keeps the computed `readable` of this array as long as the array, for its bytes' address to
     /// stay; the first that is given stays.
-    pub fn pin(&self, row_major: Array) {
-        self.pinned.get_or_init(|| row_major);
+    pub fn pin(&self, readable: Array) {
+        self.pinned.get_or_init(|| readable);
     }
 
-    /// The bytes of a computed array; `None` where they are not in row-major order.
+    /// The bytes of a computed array; `None` where they are not in row-major order, or where the processor
+    /// cannot read them.
     pub fn bytes(&self) -> Result<Option<&[u8]>> {
         if !self.is_evaluated() {
             refuse!("the array is not computed yet")
         }
-        let array = self.pinned.get().unwrap_or(self.array());
+        let array = match self.pinned.get() {
+            Some(pinned) => pinned,
+            None if self.on_host => self.array(),
+            None => return Ok(None),
+        };
         let bytes = array.nbytes();
         let mut row_major = false;
         // SAFETY: the handle is live, and no worker changes a computed array.

@@ -5,6 +5,7 @@ use mlx_sys::{mlx_array, mlx_stream};
 
 use crate::args::Args;
 use crate::checks;
+use crate::create::{self, Number};
 use crate::device::Device;
 use crate::dtype::Dtype;
 use crate::error::{refuse, Result};
@@ -264,6 +265,24 @@ pub(crate) fn contiguous(x: &Array, stream: &StreamHandle) -> Result<Array> {
     let vector = mlx!(mlx_reshape, x.as_ptr(), one.as_ptr(), one.len(), s)?;
     let copy = mlx!(mlx_contiguous, vector.as_ptr(), false, s)?;
     mlx!(mlx_reshape, copy.as_ptr(), std::ptr::null(), 0, s)
+}
+
+/// The same elements in row-major order, in memory that the processor may read once they are computed. On a
+/// CPU that is the array itself where it is row-major. Of a GPU MLX moves the memory that is read, and
+/// frees it under whatever computes with it meanwhile: so it is always a copy, which nobody else has.
+pub(crate) fn readable(x: &Array, stream: &StreamHandle) -> Result<Array> {
+    if stream.device() == Device::Cpu {
+        return contiguous(x, stream);
+    }
+    let always = create::scalar("readable", Number::Int(1), Dtype::Bool)?;
+    // A choice has memory of its own, which a copy need not.
+    mlx!(
+        mlx_where,
+        always.as_ptr(),
+        x.as_ptr(),
+        x.as_ptr(),
+        stream.raw()
+    )
 }
 
 /// An array of at least two axes.

@@ -138,7 +138,7 @@ fn schedule<'a>(env: Env<'a>, arrays: Term<'a>, tag: Reference<'a>) -> NifResult
     Ok(push(&first.0, job))
 }
 
-/// The bytes of an array that is computed and in row-major order, else `:queued`, and the message
+/// The bytes of an array that is computed and can be read in row-major order, else `:queued`, and the message
 /// `{tag, {:ok, binary}}` follows.
 #[rustler::nif]
 fn to_binary<'a>(env: Env<'a>, array: Term<'a>, tag: Reference<'a>) -> NifResult<Term<'a>> {
@@ -148,14 +148,14 @@ fn to_binary<'a>(env: Env<'a>, array: Term<'a>, tag: Reference<'a>) -> NifResult
             return Ok(binary.to_term(env));
         }
     }
-    queue_row_major(env, array, tag, |env, copy, source| {
+    queue_readable(env, array, tag, |env, copy, source| {
         let shared = SharedArray::computed(copy, source.0.stream());
         let resource = ResourceArc::new(ArrayResource(shared));
         Ok(binary(env, &resource)?.ok_or_else(missing)?.to_term(env))
     })
 }
 
-/// The address of the bytes of an array that is computed and in row-major order, else `:queued`, and
+/// The address of the bytes of an array that is computed and can be read in row-major order, else `:queued`, and
 /// the message `{tag, {:ok, address}}` follows. It stays as long as the array.
 #[rustler::nif]
 fn address<'a>(env: Env<'a>, array: Term<'a>, tag: Reference<'a>) -> NifResult<Term<'a>> {
@@ -165,8 +165,8 @@ fn address<'a>(env: Env<'a>, array: Term<'a>, tag: Reference<'a>) -> NifResult<T
             return Ok((bytes.as_ptr() as u64).encode(env));
         }
     }
-    queue_row_major(env, array, tag, |env, copy, source| {
-        // A row-major array needs no copy, which would only be its own memory again.
+    queue_readable(env, array, tag, |env, copy, source| {
+        // Where its own bytes can be read, the copy would only be its own memory again.
         if source.0.bytes()?.is_none() {
             source.0.pin(copy);
         }
@@ -181,7 +181,7 @@ fn missing() -> Error {
 
 /// Queues the computation of an array and of its elements in row-major order, of which `answer`
 /// makes what the caller gets.
-fn queue_row_major<'a>(
+fn queue_readable<'a>(
     env: Env<'a>,
     array: ArrayRef,
     tag: Reference<'a>,
@@ -189,13 +189,13 @@ fn queue_row_major<'a>(
         + Send
         + 'static,
 ) -> NifResult<Term<'a>> {
-    let row_major = array.0.row_major().map_err(raise)?;
+    let readable = array.0.readable().map_err(raise)?;
     let caller = Caller::new(env, tag);
     let pid = caller.pid;
     let source = array.clone();
     let job = Job::Evaluate {
         // Both are computed: the array itself, so that the next reading finds it, and its copy.
-        arrays: vec![array.0.array().clone(), row_major],
+        arrays: vec![array.0.array().clone(), readable],
         may_fail: array.0.has_linalg(),
         wanted: Box::new(move || is_alive(pid)),
         done: Box::new(move |result| {
