@@ -9,11 +9,12 @@ use smallvec::SmallVec;
 
 use crate::args::{Arg, Args, Literal};
 use crate::array::SharedArray;
+use crate::cached::{CachedAttention, Seen};
 use crate::device::Device;
 use crate::dtype::Dtype;
 use crate::error::{refuse, Error, Result};
 use crate::liveness;
-use crate::op::{apply, Op, Value};
+use crate::op::{apply, checked, Op, Value};
 use crate::stream::StreamHandle;
 use crate::worker::{compute, schedule};
 
@@ -211,6 +212,8 @@ impl Program {
             registers,
             stream,
             has_linalg: self.has_linalg,
+            waits: self.waits,
+            seen: None,
             host,
         };
         run.block(&self.body)?;
@@ -228,15 +231,23 @@ struct Run<'a> {
     registers: SmallVec<[Slot<'a>; 8]>,
     stream: &'a StreamHandle,
     has_linalg: bool,
+    waits: bool,
+    seen: Option<(CacheKey, Seen)>,
     host: &'a dyn Host,
 }
+
+/// The operands that say what is seen of a cache, which the layers of a model share.
+type CacheKey = ([Option<Place>; 2], (i32, Dtype));
 
 impl Run<'_> {
     fn block(&mut self, block: &Block) -> Result<()> {
         for step in &block.steps {
             match step {
                 Step::Operation { op, operands, to } => {
-                    let value = self.operation(*op, operands)?;
+                    let value = match op {
+                        Op::CachedAttention => self.cached_attention(operands)?,
+                        _ => apply(*op, &self.args(*op, operands)?, self.stream)?,
+                    };
                     self.registers[*to] = Slot::Value(value);
                 }
                 Step::Cond(cond) => self.cond(cond)?,
@@ -247,7 +258,7 @@ impl Run<'_> {
         Ok(())
     }
 
-    fn operation(&self, op: Op, operands: &[Operand]) -> Result<Value> {
+    fn args<'b>(&'b self, op: Op, operands: &'b [Operand]) -> Result<Args<'b>> {
         let mut items = SmallVec::with_capacity(operands.len());
         for operand in operands {
             items.push(match operand {
@@ -256,7 +267,29 @@ impl Run<'_> {
                 Operand::Literal(literal) => Arg::Literal(Cow::Borrowed(literal)),
             });
         }
-        apply(op, &Args::new(op.name(), items), self.stream)
+        Ok(Args::new(op.name(), items))
+    }
+
+    /// What is seen of the cache is looked at once for all layers of a model.
+    fn cached_attention(&mut self, operands: &[Operand]) -> Result<Value> {
+        let (op, seen) = (Op::CachedAttention, self.seen.take());
+        let place = |at: usize| match operands.get(at) {
+            Some(Operand::Place(place)) => Some(*place),
+            _ => None,
+        };
+        let args = self.args(op, operands)?;
+        let attention = CachedAttention::read(&args)?;
+        let key = ([place(4), place(5)], attention.queries());
+        let seen = match seen {
+            Some((known, seen)) if known == key => seen,
+            _ if self.waits => attention.look(self.has_linalg, self.stream)?,
+            _ => attention.unseen(self.stream)?,
+        };
+        let value = attention.attend(&seen, self.stream)?;
+        let value = checked(op, &args, value.into())?;
+        drop(args);
+        self.seen = Some((key, seen));
+        Ok(value)
     }
 
     fn array(&self, place: Place) -> Result<&Array> {
@@ -395,6 +428,9 @@ impl Run<'_> {
     }
 
     fn set(&mut self, registers: &[Register], arrays: impl IntoIterator<Item = Array>) {
+        if !registers.is_empty() {
+            self.seen = None;
+        }
         for (register, array) in registers.iter().zip(arrays) {
             self.registers[*register] = Slot::Value(Value::One(array));
         }
