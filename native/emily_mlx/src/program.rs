@@ -141,6 +141,8 @@ pub struct Program {
     pub has_linalg: bool,
     /// Whether it has conditions, loops or calls, which wait for what they depend on.
     pub waits: bool,
+    /// Whether it looks at arrays where it may wait for them.
+    pub looks: bool,
     pub calls: usize,
 }
 
@@ -177,9 +179,10 @@ impl Program {
         liveness::mark(&mut self.body, &[], &mut HashSet::new());
     }
 
-    /// The results on `inputs`, uncomputed. For programs without conditions and loops.
+    /// The results on `inputs`, uncomputed, without a look at any array. For programs without conditions
+    /// and loops.
     pub fn run(&self, inputs: &[&Array], stream: &StreamHandle) -> Result<Results> {
-        self.run_on(inputs, stream, &NoHost)
+        self.run_on(inputs, stream, false, &NoHost)
     }
 
     /// The results on `inputs`, on their way to being computed. The calling thread waits for what
@@ -190,7 +193,7 @@ impl Program {
         stream: &StreamHandle,
         host: &dyn Host,
     ) -> Result<Results> {
-        let results = self.run_on(inputs, stream, host)?;
+        let results = self.run_on(inputs, stream, true, host)?;
         if self.has_linalg {
             compute(&results, true, stream)?;
         } else {
@@ -199,7 +202,13 @@ impl Program {
         Ok(results)
     }
 
-    fn run_on(&self, inputs: &[&Array], stream: &StreamHandle, host: &dyn Host) -> Result<Results> {
+    fn run_on(
+        &self,
+        inputs: &[&Array],
+        stream: &StreamHandle,
+        may_wait: bool,
+        host: &dyn Host,
+    ) -> Result<Results> {
         let mut registers = SmallVec::new();
         registers.resize_with(self.registers, || Slot::Empty);
         for (register, array) in self.inputs.iter().zip(inputs) {
@@ -212,7 +221,7 @@ impl Program {
             registers,
             stream,
             has_linalg: self.has_linalg,
-            waits: self.waits,
+            may_wait,
             seen: None,
             host,
         };
@@ -231,7 +240,7 @@ struct Run<'a> {
     registers: SmallVec<[Slot<'a>; 8]>,
     stream: &'a StreamHandle,
     has_linalg: bool,
-    waits: bool,
+    may_wait: bool,
     seen: Option<(CacheKey, Seen)>,
     host: &'a dyn Host,
 }
@@ -282,7 +291,7 @@ impl Run<'_> {
         let key = ([place(4), place(5)], attention.queries());
         let seen = match seen {
             Some((known, seen)) if known == key => seen,
-            _ if self.waits => attention.look(self.has_linalg, self.stream)?,
+            _ if self.may_wait => attention.look(self.has_linalg, self.stream)?,
             _ => attention.unseen(self.stream)?,
         };
         let value = attention.attend(&seen, self.stream)?;
