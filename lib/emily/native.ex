@@ -67,6 +67,9 @@ defmodule Emily.Native do
       `{:attention, q, k, v, scale, mask, sinks}`,
       `{:cached_attention, q, k, v, scale, key_mask, offset}`, `{:einsum, subscripts, xs}`
 
+  In `:cached_attention`, query `i` sees the keys up to `offset + i` where `key_mask`, integers of shape
+  `{batch, keys}`, is not 0.
+
   `{:let, id, value, body}` names a value that `{:var, id}` uses in `body`, and
   `{:elem, i, expression}` picks one result of several; `{:tuple, expressions}` makes several of
   one expression each.

@@ -76,8 +76,7 @@ defmodule Emily.Native.CachedAttentionTest do
   test "each iteration of a loop sees its own part" do
     values = cache([[1, 2, 3, 4, :nan]])
     q = {:full, [1, 1, 1, 1], 0.0, :f32}
-    mask = key_mask([[1, 1, 1, 1, 1]])
-    attention = {:cached_attention, q, values, values, 1.0, mask, v(4)}
+    attention = {:cached_attention, q, values, values, 1.0, v(1), v(4)}
 
     # Twice in each, as two layers would.
     sum =
@@ -86,7 +85,10 @@ defmodule Emily.Native.CachedAttentionTest do
     body = {[4, 5], [{6, attention}, {7, attention}], [{:add, v(4), offset(1)}, sum]}
     condition = {[2, 3], [], [{:less, v(2), offset(4)}]}
     initial = [offset(0), {:full, [], 0.0, :f32}]
-    loop = {[], [], [{:elem, 1, {:while, initial, condition, body}}]}
+
+    loop =
+      {[], [{1, key_mask([[1, 1, 1, 1, 1]])}], [{:elem, 1, {:while, initial, condition, body}}]}
+
     assert loop |> Program.compile() |> Program.run([]) |> hd() |> numbers() == [14]
   end
 

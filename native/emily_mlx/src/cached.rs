@@ -232,7 +232,11 @@ fn integer(array: &Array) -> Result<i64> {
 
 #[cfg(test)]
 mod tests {
-    use super::range;
+    use smallvec::smallvec;
+
+    use super::*;
+    use crate::args::{Arg, Literal};
+    use crate::device::Device;
 
     fn rows<const N: usize>(masks: [&str; N]) -> Vec<Vec<bool>> {
         let row = |mask: &str| mask.chars().map(|key| key == '1').collect();
@@ -257,6 +261,42 @@ mod tests {
         assert_eq!(range(&rows(["1100"]), 2, 1), Some((0..3, true)));
         assert_eq!(range(&rows(["0011", "0111"]), 3, 1), Some((1..4, true)));
         assert_eq!(range(&rows(["1110"]), 1, 3), Some((0..4, true)));
+    }
+
+    #[test]
+    fn the_mask_is_for_gaps_alone() {
+        let stream = StreamHandle::default_on(Device::Cpu).expect("there is a CPU");
+        let ints = |values: &[i64]| create::vector("test", values, Dtype::S32).expect("integers");
+        let looked_at = |key_mask: &[i64], queries: usize| {
+            let array = |shape: [i32; 4]| {
+                let values = ints(&vec![0; shape.iter().product::<i32>() as usize]);
+                let values = values.as_dtype(mlx_rs::Dtype::Float32).expect("floats");
+                Arg::Owned(reshape(&values, &shape, stream.raw()).expect("as many"))
+            };
+            let keys = key_mask.len() as i32;
+            let key_mask = reshape(&ints(key_mask), &[1, keys], stream.raw());
+            let offset = cut(&ints(&[2]), 0, &(0..1), stream.raw());
+            let offset = reshape(&offset.expect("one"), &[], stream.raw());
+            let args = Args::new(
+                "test",
+                smallvec![
+                    array([1, 1, queries as i32, 1]),
+                    array([1, 1, keys, 1]),
+                    array([1, 1, keys, 1]),
+                    Literal::Number(Number::Float(1.0)).into(),
+                    Arg::Owned(key_mask.expect("a row")),
+                    Arg::Owned(offset.expect("a number")),
+                ],
+            );
+            let attention = CachedAttention::read(&args).expect("they fit");
+            let seen = attention.look(false, stream).expect("they are computed");
+            (seen.keys, seen.mask.is_some())
+        };
+        assert_eq!(looked_at(&[1, 1, 1, 0, 0, 0], 1), (0..3, false));
+        assert_eq!(looked_at(&[1, 1, 1, 1, 1, 0], 3), (0..5, false));
+        assert_eq!(looked_at(&[0, 1, 1, 0, 0, 0], 1), (1..3, false));
+        assert_eq!(looked_at(&[1, 0, 1, 0, 0, 0], 1), (0..3, true));
+        assert_eq!(looked_at(&[0, 0, 0, 1, 1, 0], 3), (0..6, true));
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Compiled programs. One without conditions and loops is built where it is called; one with them
 //! waits for what they depend on, so it runs on a thread of its own and answers by message, as does
-//! one with calls.
+//! one with calls, or that looks at data.
 
 use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::sync::atomic::{AtomicUsize, Ordering};
