@@ -10,6 +10,7 @@ use half::bf16;
 use mlx_rs::Array;
 
 use crate::args::{Args, Mask};
+use crate::checks;
 use crate::create::{self, Number};
 use crate::dtype::Dtype;
 use crate::error::{refuse, Result};
@@ -146,6 +147,7 @@ impl<'a> CachedAttention<'a> {
         let number = |number| create::scalar(self.op, Number::Float(number), dtype);
         let (zero, least) = (number(0.0)?, number(least(dtype))?);
         let mask = mlx!(mlx_where, seen.as_ptr(), zero.as_ptr(), least.as_ptr(), s)?;
+        checks::fits_memory(self.op, &mask)?;
         let mask = Some(mask);
         Ok(Seen { keys, mask })
     }
