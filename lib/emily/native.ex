@@ -64,7 +64,11 @@ defmodule Emily.Native do
     * `{:conv, x, kernel, strides, low, high, kernel_dilation, input_dilation, groups, flip}`
     * fused kernels: `{:rms_norm, x, weight, eps}`, `{:layer_norm, x, weight, bias, eps}`,
       `{:rope, x, dims, traditional, base, scale, offset, freqs}`,
-      `{:attention, q, k, v, scale, mask, sinks}`, `{:einsum, subscripts, xs}`
+      `{:attention, q, k, v, scale, mask, sinks}`,
+      `{:cached_attention, q, k, v, scale, key_mask, offset}`, `{:einsum, subscripts, xs}`
+
+  In `:cached_attention`, query `i` sees the keys up to `offset + i` where `key_mask`, integers of shape
+  `{batch, keys}`, is not 0.
 
   `{:let, id, value, body}` names a value that `{:var, id}` uses in `body`, and
   `{:elem, i, expression}` picks one result of several; `{:tuple, expressions}` makes several of

@@ -204,6 +204,8 @@ defmodule Emily.Native.FuzzTest do
        maybe(pool)},
       {:attention, x, pick(pool), pick(pool), number(), mask, maybe(pool)},
       {:attention, q, q, q, number(), mask, pick([nil, {:full, [2], 0, :f32}])},
+      {:cached_attention, q, q, q, number(), pick([x, {:full, [1, pick([1, 2, 3])], 1, :u8}]),
+       offset},
       {:einsum, pick(@texts), several(pool)}
     ])
   end

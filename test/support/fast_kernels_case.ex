@@ -7,7 +7,7 @@ if Code.ensure_loaded?(Bumblebee) do
     use ExUnit.CaseTemplate
 
     alias Emily.Bumblebee.FastKernels
-    alias Emily.Fast.{Attention, LayerNorm, RMSNorm, RoPE}
+    alias Emily.Fast.{Attention, CachedAttention, LayerNorm, RMSNorm, RoPE}
 
     using do
       quote do
@@ -124,7 +124,7 @@ if Code.ensure_loaded?(Bumblebee) do
 
     @doc """
     How many calls of each kernel the traced function of the rewritten model has, and of attention
-    by its mask: `:attention`, `:causal` and `:masked`.
+    by its mask: `:attention`, `:causal`, `:cached` and `:masked`.
     """
     def kernels(%{model: model, params: params}, inputs, options \\ []) do
       {_, predict} =
@@ -167,6 +167,7 @@ if Code.ensure_loaded?(Bumblebee) do
     defp kind(%Attention{causal: true}), do: :causal
     defp kind(%Attention{mask: true}), do: :masked
     defp kind(%Attention{}), do: :attention
+    defp kind(%CachedAttention{}), do: :cached
     defp kind(_block_of_nx), do: nil
 
     @doc "Numbers of that shape, no two alike."
@@ -182,7 +183,7 @@ if Code.ensure_loaded?(Bumblebee) do
       traced = kernels(info, inputs)
       counts = Map.merge(report(info).rewritten, Map.new(except))
 
-      attention = for kind <- [:attention, :causal, :masked], do: traced[kind] || 0
+      attention = for kind <- [:attention, :causal, :cached, :masked], do: traced[kind] || 0
       assert Enum.sum(attention) == (counts[:attention] || 0)
       assert traced[:layer_norm] == counts[:layer_norm]
       assert traced[:rms_norm] == counts[:rms_norm]

@@ -14,7 +14,7 @@ if Code.ensure_loaded?(Axon) and Code.ensure_loaded?(Bumblebee) do
     | `:rms_norm` | `Bumblebee.Layers.rms_norm`, `Axon.rms_norm/2` | `Emily.Fast.rms_norm/3` |
     | `:layer_norm` | `Axon.layer_norm/2`, ModernBERT's without a bias | `Emily.Fast.layer_norm/4` |
     | `:rope` | `Bumblebee.Layers.rotary_embedding` | `Emily.Fast.rope_with_freqs/4` |
-    | `:attention` | `Bumblebee.Layers.attention` | `Emily.Fast.scaled_dot_product_attention/4` and `..._with_mask/5` |
+    | `:attention` | `Bumblebee.Layers.attention` | `Emily.Fast.scaled_dot_product_attention/4` and `..._with_mask/5`, and one over a cache |
 
     It suits every model of Bumblebee 0.7: each is tested against itself as it was. Convolutions, the
     norms of batches and of groups have no kernel here, so ResNet stays as it is. A layer that is not
@@ -48,15 +48,22 @@ if Code.ensure_loaded?(Axon) and Code.ensure_loaded?(Bumblebee) do
         into a new cache, or pieces of one): the keys and values are cut to that, then likewise.
 
     "Known" means known when traced: the cache's offset is a constant in the function that calls the
-    model, and a mask is not given, or is a constant of ones there. A mask that comes as data is
-    looked at by nobody and is applied.
+    model, and a mask is not given, or is a constant of ones there.
 
-    A step of the loop of `Bumblebee.Text.generation/4` keeps its mask, one row for each sequence. It has one query and
-    the whole cache: how much of it is filled is a number in the loop's state, and which of that is
-    padding is data too, while the shapes of a `defn` are fixed when it is traced. So the cache cannot be
-    cut to what is filled, and the rest must be hidden, since a key of zeros has its share in a softmax
-    like any other. On CUDA, MLX has a fused kernel with a mask for f16 and bf16 and two queries or more;
-    the single query of a step it composes.
+    In the loop of `Bumblebee.Text.generation/4` both are data: how much of the cache is filled is a number
+    in the loop's state, and which of that is padding a mask. There, and wherever causal attention has a
+    cache, the compiled program looks at the two once for all layers: once a token, while nothing else is
+    to be computed, since the loop has waited for its condition just before. The keys and values are cut
+    to those that a query sees, from the first token behind the padding on. What is left is plain and
+    causal, and has no mask, unless the sequences of a batch are padded differently, or there is padding
+    amid them; then the rest is masked. All of the cache with a mask is taken
+
+      * where a query sees no key, as those of the padding of a prompt do;
+      * without a look: eagerly, in `Nx.Defn.Evaluator`, in other compilers, and with `:fuse`;
+      * with a sliding window or a relative bias.
+
+    So a long cache costs what is in it. On CUDA, MLX has a fused kernel with a mask only for f16 and
+    bf16 and two queries or more.
 
     Bumblebee repeats grouped keys and values before it caches them, and so they stay.
 

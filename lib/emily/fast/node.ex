@@ -9,7 +9,7 @@ defmodule Emily.Fast.Node do
   # A kernel is a struct whose module implements this behaviour. Both contracts run `composed/2`
   # where the backend has no kernel of its own, and differentiate through it.
 
-  alias Emily.Fast.{Attention, Einsum, LayerNorm, RMSNorm, RoPE}
+  alias Emily.Fast.{Attention, CachedAttention, Einsum, LayerNorm, RMSNorm, RoPE}
 
   # Both contracts want functions of a fixed number of arguments.
   @most_tensors 32
@@ -35,7 +35,8 @@ defmodule Emily.Fast.Node do
       fast_scaled_dot_product_attention: 3,
       fast_scaled_dot_product_attention_with_sinks: 4,
       fast_scaled_dot_product_attention_with_mask: 4,
-      fast_scaled_dot_product_attention_with_mask_and_sinks: 5
+      fast_scaled_dot_product_attention_with_mask_and_sinks: 5,
+      fast_cached_attention: 5
     ] ++ for(tensors <- 1..@most_tensors, do: {:fast_einsum, tensors})
   end
 
@@ -50,6 +51,7 @@ defmodule Emily.Fast.Node do
       :fast_scaled_dot_product_attention_with_sinks -> struct!(Attention, opts)
       :fast_scaled_dot_product_attention_with_mask -> struct!(Attention, opts)
       :fast_scaled_dot_product_attention_with_mask_and_sinks -> struct!(Attention, opts)
+      :fast_cached_attention -> struct!(CachedAttention, opts)
       :fast_einsum -> struct!(Einsum, opts)
     end
   end

@@ -3,7 +3,7 @@ defmodule Emily.Lower.Fast do
   # The fused kernels of Emily.Fast as expressions. Shapes and types have been checked by
   # Emily.Fast; what is left is what MLX wants otherwise than Nx.
 
-  alias Emily.Fast.{Attention, Einsum, LayerNorm, RMSNorm, RoPE}
+  alias Emily.Fast.{Attention, CachedAttention, Einsum, LayerNorm, RMSNorm, RoPE}
 
   import Emily.Lower, only: [cast: 2, dtype: 1, value: 1]
 
@@ -24,6 +24,11 @@ defmodule Emily.Lower.Fast do
 
     {:attention, value(q), cast(k, q.type), cast(v, q.type), kernel.scale,
      mask(kernel, mask, q.type), sinks && cast(sinks, q.type)}
+  end
+
+  def block(%CachedAttention{scale: scale}, _out, [q, k, v, key_mask, offset]) do
+    {:cached_attention, value(q), cast(k, q.type), cast(v, q.type), scale, value(key_mask),
+     value(offset)}
   end
 
   def block(%Einsum{} = kernel, out, operands),

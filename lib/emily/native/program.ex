@@ -37,6 +37,9 @@ defmodule Emily.Native.Program do
       iex> Emily.Native.item(ten)
       10
 
+  `:cached_attention` waits too, for its `key_mask` and `offset`: it computes over the keys that are
+  seen, without a mask where they have no gaps. A program that is fused has the mask.
+
   ## Calls
 
   `{:call, index, operands, count}` hands arrays to the function that `run/4` was given, together

@@ -7,6 +7,7 @@
 mod args;
 mod array;
 mod attention;
+mod cached;
 mod checks;
 mod conv;
 mod create;

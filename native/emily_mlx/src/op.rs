@@ -12,7 +12,7 @@ use crate::dtype::Dtype;
 use crate::error::Result;
 use crate::ffi::{self, mlx};
 use crate::stream::StreamHandle;
-use crate::{checks, conv, create, fused, index, kernels, linalg, shape};
+use crate::{cached, checks, conv, create, fused, index, kernels, linalg, shape};
 
 /// What mlx-c takes as a stream.
 pub(crate) type Stream = mlx_stream;
@@ -64,7 +64,7 @@ pub enum Op {
     Take, TakeAlongAxis, Gather, Scatter, ScatterAdd, ScatterProd, ScatterMax, ScatterMin,
     Cholesky, Qr, Svd, Eigh, Lu, LuFactor, Solve, SolveTriangular, Inv, Det,
     Fft, Ifft, Rfft, Irfft, Conv,
-    RmsNorm, LayerNorm, Rope, Attention, Einsum,
+    RmsNorm, LayerNorm, Rope, Attention, CachedAttention, Einsum,
 }
 
 impl Op {
@@ -105,6 +105,11 @@ impl From<Vec<Array>> for Value {
 /// Adds one operation to the lazy graph. Nothing is computed.
 pub fn apply(op: Op, args: &Args, stream: &StreamHandle) -> Result<Value> {
     let value = build(op, args, stream)?;
+    checked(op, args, value)
+}
+
+/// What an operation gave, unless it left arguments or no memory could hold it.
+pub(crate) fn checked(op: Op, args: &Args, value: Value) -> Result<Value> {
     args.finish()?;
     let results = match &value {
         Value::One(array) => std::slice::from_ref(array),
@@ -277,6 +282,7 @@ fn build(op: Op, args: &Args, stream: &StreamHandle) -> Result<Value> {
         Op::LayerNorm => fused::layer_norm_op(args, stream),
         Op::Rope => fused::rope_op(args, stream),
         Op::Attention => fused::attention_op(args, stream),
+        Op::CachedAttention => cached::cached_attention_op(args, stream),
         Op::Einsum => fused::einsum(args.text()?, args.arrays()?, stream),
     }?;
     Ok(value.into())

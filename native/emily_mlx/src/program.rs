@@ -9,11 +9,12 @@ use smallvec::SmallVec;
 
 use crate::args::{Arg, Args, Literal};
 use crate::array::SharedArray;
+use crate::cached::{CachedAttention, Seen};
 use crate::device::Device;
 use crate::dtype::Dtype;
 use crate::error::{refuse, Error, Result};
 use crate::liveness;
-use crate::op::{apply, Op, Value};
+use crate::op::{apply, checked, Op, Value};
 use crate::stream::StreamHandle;
 use crate::worker::{compute, schedule};
 
@@ -140,6 +141,8 @@ pub struct Program {
     pub has_linalg: bool,
     /// Whether it has conditions, loops or calls, which wait for what they depend on.
     pub waits: bool,
+    /// Whether it looks at arrays where it may wait for them.
+    pub looks: bool,
     pub calls: usize,
 }
 
@@ -176,9 +179,10 @@ impl Program {
         liveness::mark(&mut self.body, &[], &mut HashSet::new());
     }
 
-    /// The results on `inputs`, uncomputed. For programs without conditions and loops.
+    /// The results on `inputs`, uncomputed, without a look at any array. For programs without conditions
+    /// and loops.
     pub fn run(&self, inputs: &[&Array], stream: &StreamHandle) -> Result<Results> {
-        self.run_on(inputs, stream, &NoHost)
+        self.run_on(inputs, stream, false, &NoHost)
     }
 
     /// The results on `inputs`, on their way to being computed. The calling thread waits for what
@@ -189,7 +193,7 @@ impl Program {
         stream: &StreamHandle,
         host: &dyn Host,
     ) -> Result<Results> {
-        let results = self.run_on(inputs, stream, host)?;
+        let results = self.run_on(inputs, stream, true, host)?;
         if self.has_linalg {
             compute(&results, true, stream)?;
         } else {
@@ -198,7 +202,13 @@ impl Program {
         Ok(results)
     }
 
-    fn run_on(&self, inputs: &[&Array], stream: &StreamHandle, host: &dyn Host) -> Result<Results> {
+    fn run_on(
+        &self,
+        inputs: &[&Array],
+        stream: &StreamHandle,
+        may_wait: bool,
+        host: &dyn Host,
+    ) -> Result<Results> {
         let mut registers = SmallVec::new();
         registers.resize_with(self.registers, || Slot::Empty);
         for (register, array) in self.inputs.iter().zip(inputs) {
@@ -211,6 +221,8 @@ impl Program {
             registers,
             stream,
             has_linalg: self.has_linalg,
+            may_wait,
+            seen: None,
             host,
         };
         run.block(&self.body)?;
@@ -228,15 +240,23 @@ struct Run<'a> {
     registers: SmallVec<[Slot<'a>; 8]>,
     stream: &'a StreamHandle,
     has_linalg: bool,
+    may_wait: bool,
+    seen: Option<(CacheKey, Seen)>,
     host: &'a dyn Host,
 }
+
+/// The operands that say what is seen of a cache, which the layers of a model share.
+type CacheKey = ([Option<Place>; 2], (i32, Dtype));
 
 impl Run<'_> {
     fn block(&mut self, block: &Block) -> Result<()> {
         for step in &block.steps {
             match step {
                 Step::Operation { op, operands, to } => {
-                    let value = self.operation(*op, operands)?;
+                    let value = match op {
+                        Op::CachedAttention => self.cached_attention(operands)?,
+                        _ => apply(*op, &self.args(*op, operands)?, self.stream)?,
+                    };
                     self.registers[*to] = Slot::Value(value);
                 }
                 Step::Cond(cond) => self.cond(cond)?,
@@ -247,7 +267,7 @@ impl Run<'_> {
         Ok(())
     }
 
-    fn operation(&self, op: Op, operands: &[Operand]) -> Result<Value> {
+    fn args<'b>(&'b self, op: Op, operands: &'b [Operand]) -> Result<Args<'b>> {
         let mut items = SmallVec::with_capacity(operands.len());
         for operand in operands {
             items.push(match operand {
@@ -256,7 +276,29 @@ impl Run<'_> {
                 Operand::Literal(literal) => Arg::Literal(Cow::Borrowed(literal)),
             });
         }
-        apply(op, &Args::new(op.name(), items), self.stream)
+        Ok(Args::new(op.name(), items))
+    }
+
+    /// What is seen of the cache is looked at once for all layers of a model.
+    fn cached_attention(&mut self, operands: &[Operand]) -> Result<Value> {
+        let (op, seen) = (Op::CachedAttention, self.seen.take());
+        let place = |at: usize| match operands.get(at) {
+            Some(Operand::Place(place)) => Some(*place),
+            _ => None,
+        };
+        let args = self.args(op, operands)?;
+        let attention = CachedAttention::read(&args)?;
+        let key = ([place(4), place(5)], attention.queries());
+        let seen = match seen {
+            Some((known, seen)) if known == key => seen,
+            _ if self.may_wait => attention.look(self.has_linalg, self.stream)?,
+            _ => attention.unseen(self.stream)?,
+        };
+        let value = attention.attend(&seen, self.stream)?;
+        let value = checked(op, &args, value.into())?;
+        drop(args);
+        self.seen = Some((key, seen));
+        Ok(value)
     }
 
     fn array(&self, place: Place) -> Result<&Array> {
@@ -395,6 +437,9 @@ impl Run<'_> {
     }
 
     fn set(&mut self, registers: &[Register], arrays: impl IntoIterator<Item = Array>) {
+        if !registers.is_empty() {
+            self.seen = None;
+        }
         for (register, array) in registers.iter().zip(arrays) {
             self.registers[*register] = Slot::Value(Value::One(array));
         }

@@ -229,6 +229,7 @@ impl<'a> Decoder<'a> {
         }
         self.program.operations = self.program.operations.saturating_add(1);
         self.program.has_linalg |= op.is_linalg();
+        self.program.looks |= op == Op::CachedAttention;
         let to = self.register();
         self.steps.push(Step::Operation { op, operands, to });
         Ok(whole(to))

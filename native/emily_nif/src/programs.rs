@@ -1,6 +1,6 @@
 //! Compiled programs. One without conditions and loops is built where it is called; one with them
 //! waits for what they depend on, so it runs on a thread of its own and answers by message, as does
-//! one with calls.
+//! one with calls, or that looks at data.
 
 use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -144,7 +144,8 @@ fn compile<'a>(env: Env<'a>, function: Term<'a>, fuse: bool) -> NifResult<Term<'
                 .to_owned(),
         ));
     }
-    let (operations, waits) = (program.operations, program.waits || fuse);
+    let waits = program.waits || program.looks || fuse;
+    let operations = program.operations;
     let resource = ResourceArc::new(ProgramResource {
         parameters: program.inputs.len() - captured.len(),
         program: Arc::new(program),
@@ -170,7 +171,7 @@ fn build_program<'a>(
     inputs: Term<'a>,
     on: Term<'a>,
 ) -> NifResult<Built> {
-    if program.program.waits || program.fusion.is_some() {
+    if program.program.waits || program.program.looks || program.fusion.is_some() {
         return Err(refuse("run_program: the program waits".to_owned()));
     }
     let Some(list) = items(inputs) else {

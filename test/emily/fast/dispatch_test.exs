@@ -41,6 +41,7 @@ defmodule Emily.Fast.DispatchTest do
     f = Nx.tensor([1.0, 0.1], backend: backend)
     s = Nx.tensor([1.0, 2.0], backend: backend)
     m = Nx.iota({3, 3}, type: :f32, backend: backend)
+    c = Nx.tensor([[1, 1, 0]], backend: backend)
 
     [
       {Fast.RMSNorm, &Fast.rms_norm/2, [x, w]},
@@ -52,7 +53,8 @@ defmodule Emily.Fast.DispatchTest do
       {Fast.Attention, &Fast.scaled_dot_product_attention(&1, &1, &1, sinks: &2), [x, s]},
       {Fast.Attention, &Fast.scaled_dot_product_attention_with_mask(&1, &1, &1, &2), [x, m]},
       {Fast.Attention, &Fast.scaled_dot_product_attention_with_mask(&1, &1, &1, &2, sinks: &3),
-       [x, m, s]}
+       [x, m, s]},
+      {Fast.CachedAttention, &Fast.CachedAttention.run(&1, &1, &1, &2, &3, []), [x, c, o]}
     ]
   end
 

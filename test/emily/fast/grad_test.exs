@@ -16,6 +16,7 @@ defmodule Emily.Fast.GradTest do
     {"attention, causal, grouped", [{1, 4, 2, 4}, {1, 2, 3, 4}, {1, 2, 3, 2}], :attention,
      [causal: true]},
     {"attention, sinks", [{1, 2, 2, 4}, {1, 2, 3, 4}, {1, 2, 3, 4}, {2}], :sinks, []},
+    {"attention, cached", [{1, 4, 2, 4}, {1, 2, 4, 4}, {1, 2, 4, 2}], :cached, [scale: 0.5]},
     {"attention, mask", [{1, 2, 2, 4}, {1, 2, 3, 4}, {1, 2, 3, 4}, {2, 3}], :mask, []}
   ]
 
@@ -50,6 +51,9 @@ defmodule Emily.Fast.GradTest do
 
   defp run(:mask, [q, k, v, mask], opts),
     do: Fast.scaled_dot_product_attention_with_mask(q, k, v, mask, opts)
+
+  defp run(:cached, [q, k, v], opts),
+    do: Fast.CachedAttention.run(q, k, v, Nx.tensor([[0, 1, 1, 0]]), Nx.tensor(1), opts)
 
   defp run(:einsum, tensors, equation), do: Fast.einsum(equation, tensors)
 

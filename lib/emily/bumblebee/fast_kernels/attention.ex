@@ -10,6 +10,7 @@ if Code.ensure_loaded?(Axon) and Code.ensure_loaded?(Bumblebee) do
 
     alias Bumblebee.Layers
     alias Emily.Bumblebee.FastKernels.Mask
+    alias Emily.Fast.CachedAttention
 
     def rewrite(%{parent: [before, _value]} = node, nodes) do
       if operation(node) == {Layers, :attention_output_impl},
@@ -87,6 +88,9 @@ if Code.ensure_loaded?(Axon) and Code.ensure_loaded?(Bumblebee) do
         {:causal, length} ->
           [k, v] = for t <- [k, v], do: Nx.slice_along_axis(t, 0, length, axis: 2)
           Emily.Fast.scaled_dot_product_attention(q, k, v, [causal: true] ++ opts)
+
+        {:cached, key_mask, offset} ->
+          CachedAttention.run(q, k, v, key_mask, offset, opts)
 
         mask ->
           Emily.Fast.scaled_dot_product_attention_with_mask(q, k, v, mask, opts)

@@ -7,7 +7,8 @@ if Code.ensure_loaded?(Axon) and Code.ensure_loaded?(Bumblebee) do
 
     @doc """
     nil where every key is seen; `{:causal, length}` where query `i` sees the keys up to `i`, of
-    which there are `length`; else an additive mask.
+    which there are `length`; `{:cached, key_mask, offset}` where it sees those up to `offset + i` that
+    are no padding, both of which are data; else an additive mask.
 
     `q` and `k` are `{batch, heads, length, size}`, the others are the inputs of the layer.
     """
@@ -24,11 +25,19 @@ if Code.ensure_loaded?(Axon) and Code.ensure_loaded?(Bumblebee) do
         filled ->
           {:causal, filled}
 
+        plain? and causal? and cache?(key_mask, offset, {Nx.axis_size(q, 0), k_len}) ->
+          {:cached, key_mask, offset}
+
         true ->
           seen = seen(key_mask, positions(q_len, k_len, offset, causal?, attention[:window_size]))
           additive(seen, bias, q.type)
       end
     end
+
+    defp cache?(%Nx.Tensor{type: {kind, _}} = key_mask, %Nx.Tensor{shape: {}}, shape),
+      do: kind in [:s, :u] and key_mask.shape == shape
+
+    defp cache?(_key_mask, _offset, _shape), do: false
 
     # How many keys the last query sees, where that is known and none of them is padding.
     defp filled(key_mask, offset, q_len, k_len) do
