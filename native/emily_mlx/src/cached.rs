@@ -17,6 +17,7 @@ use crate::error::{refuse, Result};
 use crate::ffi::mlx;
 use crate::fused;
 use crate::op::Stream;
+use crate::shape;
 use crate::stream::StreamHandle;
 use crate::worker::compute;
 
@@ -105,8 +106,9 @@ impl<'a> CachedAttention<'a> {
 
     /// Computes the mask and the offset and looks at them.
     pub(crate) fn look(&self, may_fail: bool, stream: &StreamHandle) -> Result<Seen> {
-        let row = |x: &Array| mlx!(mlx_contiguous, x.as_ptr(), false, stream.raw());
-        let arrays = [row(self.key_mask)?, row(self.offset)?];
+        let arrays = [self.key_mask, self.offset].map(|x| shape::readable(x, stream));
+        let [key_mask, offset] = arrays;
+        let arrays = [key_mask?, offset?];
         compute(&arrays, may_fail, stream)?;
         let [key_mask, offset] = &arrays;
         let (first, size) = (integer(offset)?, Dtype::of(key_mask).size());
