@@ -35,7 +35,9 @@ fn compile_kernels(include: &str) {
             .flag("-fno-trapping-math")
             .flags(options)
             .define("KERNELS", format!("kernels_{kind}").as_str())
-            .file("cpp/vector.cpp")
+            .define("REDUCTIONS", format!("reductions_{kind}").as_str())
+            .define("DOT", format!("dot_{kind}").as_str())
+            .files(["cpp/vector.cpp", "cpp/totals.cpp", "cpp/products.cpp"])
             .compile(&format!("emily_{kind}"));
     }
     compiler()
@@ -44,7 +46,7 @@ fn compile_kernels(include: &str) {
         .flag(include)
         // MLX puts the names of its files into error messages.
         .flag(format!("-ffile-prefix-map={include}=mlx"))
-        .file("cpp/kernels.cpp")
+        .files(["cpp/kernels.cpp", "cpp/reduce.cpp", "cpp/dot.cpp"])
         .compile("emily_kernels");
     println!("cargo::rustc-link-lib=dylib=mvec");
 }

@@ -189,7 +189,7 @@ fn build(op: Op, args: &Args, stream: &StreamHandle) -> Result<Value> {
         Op::BitwiseXor => binary(op, mlx_sys::mlx_bitwise_xor, args, stream),
         Op::LeftShift => binary(op, mlx_sys::mlx_left_shift, args, stream),
         Op::RightShift => binary(op, mlx_sys::mlx_right_shift, args, stream),
-        Op::Matmul => binary(op, mlx_sys::mlx_matmul, args, stream),
+        Op::Matmul => matmul(args, stream),
 
         Op::Astype => { let (x, dtype) = (args.array()?, args.dtype()?); mlx!(mlx_astype, x.as_ptr(), dtype.raw(), s) }
         Op::View => shape::view(args, s),
@@ -226,15 +226,15 @@ fn build(op: Op, args: &Args, stream: &StreamHandle) -> Result<Value> {
         Op::Repeat => shape::repeat(args, s),
         Op::Tile => shape::tile(args, s),
 
-        Op::Sum => reduce(mlx_sys::mlx_sum_axes, args, s),
-        Op::Prod => reduce(mlx_sys::mlx_prod_axes, args, s),
-        Op::Max => reduce(mlx_sys::mlx_max_axes, args, s),
-        Op::Min => reduce(mlx_sys::mlx_min_axes, args, s),
-        Op::Mean => reduce(mlx_sys::mlx_mean_axes, args, s),
-        Op::All => reduce(mlx_sys::mlx_all_axes, args, s),
-        Op::Any => reduce(mlx_sys::mlx_any_axes, args, s),
-        Op::Logsumexp => reduce(mlx_sys::mlx_logsumexp_axes, args, s),
-        Op::Softmax => reduce(mlx_sys::mlx_softmax_axes, args, s),
+        Op::Sum => reduce(op, mlx_sys::mlx_sum_axes, args, stream),
+        Op::Prod => reduce(op, mlx_sys::mlx_prod_axes, args, stream),
+        Op::Max => reduce(op, mlx_sys::mlx_max_axes, args, stream),
+        Op::Min => reduce(op, mlx_sys::mlx_min_axes, args, stream),
+        Op::Mean => reduce(op, mlx_sys::mlx_mean_axes, args, stream),
+        Op::All => reduce(op, mlx_sys::mlx_all_axes, args, stream),
+        Op::Any => reduce(op, mlx_sys::mlx_any_axes, args, stream),
+        Op::Logsumexp => reduce(op, mlx_sys::mlx_logsumexp_axes, args, stream),
+        Op::Softmax => reduce(op, mlx_sys::mlx_softmax_axes, args, stream),
         Op::Argmax => reduce_axis(mlx_sys::mlx_argmax_axis, args, s),
         Op::Argmin => reduce_axis(mlx_sys::mlx_argmin_axis, args, s),
         Op::Cumsum => cumulate_typed(mlx_sys::mlx_cumsum_axis, args, s),
@@ -404,9 +404,21 @@ fn remainder_whole(op: &str, x: &Array, y: &Array, dtype: Dtype, s: Stream) -> R
     mlx!(mlx_where, is_zero.as_ptr(), x.as_ptr(), result.as_ptr(), s)
 }
 
-fn reduce(function: Reduction, args: &Args, s: Stream) -> Result<Array> {
+fn matmul(args: &Args, stream: &StreamHandle) -> Result<Array> {
+    let (x, y) = (args.array()?, args.array()?);
+    match kernels::dot(x, y, stream) {
+        Some(kernel) => kernel.apply(x, y, stream),
+        None => call(mlx_sys::mlx_matmul, x, y, stream.raw()),
+    }
+}
+
+fn reduce(op: Op, function: Reduction, args: &Args, stream: &StreamHandle) -> Result<Array> {
     let x = args.array()?;
     let (axes, flag) = (args.axes(x.ndim())?, args.bool()?);
+    if let (Some(kernel), false) = (kernels::reduction(op, x, stream), axes.is_empty()) {
+        return kernel.apply(x, &axes, flag, stream);
+    }
+    let s = stream.raw();
     // SAFETY: as in `unary`; the axes are within the rank and outlive the call.
     ffi::array(|result| unsafe { function(result, x.as_ptr(), axes.as_ptr(), axes.len(), flag, s) })
 }
