@@ -3,8 +3,13 @@
 
 #include <algorithm>
 #include <cstring>
+#include <exception>
 
-#include "bridge.h"
+#include "mlx/backend/cpu/encoder.h"
+#include "mlx/mlx.h"
+#include "mlx/primitives.h"
+
+namespace mx = mlx::core;
 
 namespace emily {
 namespace {
@@ -228,12 +233,30 @@ class RowsPrimitive : public mx::UnaryPrimitive {
   double option_;
 };
 
-const Kernels* kernels() { return for_processor(&kernels_v3, &kernels_v4); }
+const Kernels* kernels() {
+  __builtin_cpu_init();
+  if (__builtin_cpu_supports("x86-64-v4")) return &kernels_v4;
+  if (__builtin_cpu_supports("x86-64-v3")) return &kernels_v3;
+  return nullptr;
+}
+
+template <class F>
+const void* find(const F* list, const char* name) {
+  for (; list->name; list++)
+    if (std::strcmp(list->name, name) == 0) return list;
+  return nullptr;
+}
 
 } // namespace
 } // namespace emily
 
 extern "C" {
+
+// As mlx-c has them: a pointer to MLX's own.
+struct mlx_array { void* ctx; };
+struct mlx_stream { void* ctx; };
+
+void _mlx_error(const char* file, const int line, const char* format, ...);
 
 // A kernel by name, or null where there is none or the processor is too old for it.
 const void* emily_find_map(const char* name) {
@@ -249,7 +272,7 @@ const void* emily_find_rows(const char* name) {
 // Adds a kernel to the graph; its inputs are broadcast to one shape. The output has the type of the last
 // input.
 int emily_map(mlx_array* result, const void* kernel, const mlx_array* inputs, size_t count, mlx_stream on) {
-  return emily::guarded([&] {
+  try {
     const auto* map = static_cast<const emily::NamedMap*>(kernel);
     auto stream = *static_cast<mx::Stream*>(on.ctx);
     std::vector<mx::array> arrays;
@@ -259,12 +282,16 @@ int emily_map(mlx_array* result, const void* kernel, const mlx_array* inputs, si
     auto shape = arrays[0].shape();
     auto type = arrays.back().dtype();
     result->ctx = new mx::array(std::move(shape), type, std::move(primitive), std::move(arrays));
-  });
+    return 0;
+  } catch (const std::exception& error) {
+    _mlx_error(__FILE__, __LINE__, "%s", error.what());
+    return 1;
+  }
 }
 
 // Adds a kernel over the last axis; inputs of f32 without a handle are left out.
 int emily_rows(mlx_array* result, const void* kernel, const mlx_array* inputs, size_t count, double option, mlx_stream on) {
-  return emily::guarded([&] {
+  try {
     const auto* rows = static_cast<const emily::NamedRows*>(kernel);
     auto stream = *static_cast<mx::Stream*>(on.ctx);
     std::vector<mx::array> arrays;
@@ -277,6 +304,10 @@ int emily_rows(mlx_array* result, const void* kernel, const mlx_array* inputs, s
     auto primitive = std::make_shared<emily::RowsPrimitive>(stream, rows->name, rows->function, at, option);
     auto shape = arrays[0].shape();
     result->ctx = new mx::array(std::move(shape), mx::float32, std::move(primitive), std::move(arrays));
-  });
+    return 0;
+  } catch (const std::exception& error) {
+    _mlx_error(__FILE__, __LINE__, "%s", error.what());
+    return 1;
+  }
 }
 }

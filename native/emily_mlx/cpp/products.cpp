@@ -1,6 +1,6 @@
 // Products of small matrices of f32, whose terms are added up in doubles, as in Nx.BinaryBackend: there a
-// product of two f32 is exact. Compiled as vector.cpp is, with DOT as the name of the result.
-#include "dot.h"
+// product of two f32 is exact. Compiled as vector.cpp is, with KERNELS as the name of the result.
+#include "products.h"
 
 #include "wide.h"
 
@@ -55,7 +55,7 @@ int64_t in_rows(Matrix a, Matrix b, float* output, Sizes sizes, int64_t row) {
   return row;
 }
 
-void product(Matrix a, Matrix b, float* output, Sizes sizes) {
+void multiply(Matrix a, Matrix b, float* output, Sizes sizes) {
   int64_t row = in_rows<4>(a, b, output, sizes, 0);
   row = in_rows<2>(a, b, output, sizes, row);
   in_rows<1>(a, b, output, sizes, row);
@@ -79,7 +79,7 @@ double dot_of(const float* x, const float* y, int64_t n) {
 
 } // namespace
 
-void DOT(Matrix a, Matrix b, float* output, Sizes sizes, float* scratch) {
+void KERNELS(Matrix a, Matrix b, float* output, Sizes sizes, float* scratch) {
   // Few dot products take less time than the copy of `b`.
   bool few = sizes.rows < WIDTH || sizes.columns < WIDTH;
   if (few && a.column == 1 && b.row == 1) {
@@ -88,10 +88,10 @@ void DOT(Matrix a, Matrix b, float* output, Sizes sizes, float* scratch) {
         *output++ = static_cast<float>(dot_of(a.data + i * a.row, b.data + j * b.column, sizes.inner));
     return;
   }
-  if (b.column == 1) return product(a, b, output, sizes);
+  if (b.column == 1) return multiply(a, b, output, sizes);
   for (int64_t k = 0; k < sizes.inner; k++)
     for (int64_t j = 0; j < sizes.columns; j++) scratch[k * sizes.columns + j] = b.data[k * b.row + j * b.column];
-  product(a, {scratch, sizes.columns, 1}, output, sizes);
+  multiply(a, {scratch, sizes.columns, 1}, output, sizes);
 }
 
 } // namespace emily

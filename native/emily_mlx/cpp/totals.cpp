@@ -1,5 +1,5 @@
 // Sums and products of f32, taken in doubles as Nx.BinaryBackend does: f32 alone loses digits with every
-// addend, doubles lose none that the rounded result would show. Compiled as vector.cpp is, with REDUCTIONS as the
+// addend, doubles lose none that the rounded result would show. Compiled as vector.cpp is, with KERNELS as the
 // name of the result.
 #include "reduce.h"
 #include "wide.h"
@@ -141,7 +141,7 @@ void round(const double* totals, float* output, int64_t n) {
 
 } // namespace
 
-extern const Reduction REDUCTIONS[] = {
+extern const Reduction KERNELS[] = {
     {"sum", take<Sum>, round}, {"prod", take<Product>, round}, {nullptr, nullptr, nullptr}};
 
 } // namespace emily

@@ -27,6 +27,7 @@ mod pointer;
 pub mod program;
 mod shape;
 mod stream;
+mod totals;
 mod worker;
 
 pub use args::{Arg, Args, Literal};

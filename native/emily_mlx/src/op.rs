@@ -10,7 +10,7 @@ use crate::dtype::Dtype;
 use crate::error::Result;
 use crate::ffi::{self, mlx};
 use crate::stream::StreamHandle;
-use crate::{checks, conv, create, fused, index, kernels, linalg, shape};
+use crate::{checks, conv, create, fused, index, kernels, linalg, shape, totals};
 
 /// What mlx-c takes as a stream.
 pub(crate) type Stream = mlx_stream;
@@ -226,15 +226,15 @@ fn build(op: Op, args: &Args, stream: &StreamHandle) -> Result<Value> {
         Op::Repeat => shape::repeat(args, s),
         Op::Tile => shape::tile(args, s),
 
-        Op::Sum => reduce(op, mlx_sys::mlx_sum_axes, args, stream),
-        Op::Prod => reduce(op, mlx_sys::mlx_prod_axes, args, stream),
-        Op::Max => reduce(op, mlx_sys::mlx_max_axes, args, stream),
-        Op::Min => reduce(op, mlx_sys::mlx_min_axes, args, stream),
-        Op::Mean => reduce(op, mlx_sys::mlx_mean_axes, args, stream),
-        Op::All => reduce(op, mlx_sys::mlx_all_axes, args, stream),
-        Op::Any => reduce(op, mlx_sys::mlx_any_axes, args, stream),
-        Op::Logsumexp => reduce(op, mlx_sys::mlx_logsumexp_axes, args, stream),
-        Op::Softmax => reduce(op, mlx_sys::mlx_softmax_axes, args, stream),
+        Op::Sum => total(op, mlx_sys::mlx_sum_axes, args, stream),
+        Op::Prod => total(op, mlx_sys::mlx_prod_axes, args, stream),
+        Op::Max => reduce(mlx_sys::mlx_max_axes, args, s),
+        Op::Min => reduce(mlx_sys::mlx_min_axes, args, s),
+        Op::Mean => reduce(mlx_sys::mlx_mean_axes, args, s),
+        Op::All => reduce(mlx_sys::mlx_all_axes, args, s),
+        Op::Any => reduce(mlx_sys::mlx_any_axes, args, s),
+        Op::Logsumexp => reduce(mlx_sys::mlx_logsumexp_axes, args, s),
+        Op::Softmax => reduce(mlx_sys::mlx_softmax_axes, args, s),
         Op::Argmax => reduce_axis(mlx_sys::mlx_argmax_axis, args, s),
         Op::Argmin => reduce_axis(mlx_sys::mlx_argmin_axis, args, s),
         Op::Cumsum => cumulate_typed(mlx_sys::mlx_cumsum_axis, args, s),
@@ -406,19 +406,23 @@ fn remainder_whole(op: &str, x: &Array, y: &Array, dtype: Dtype, s: Stream) -> R
 
 fn matmul(args: &Args, stream: &StreamHandle) -> Result<Array> {
     let (x, y) = (args.array()?, args.array()?);
-    match kernels::dot(x, y, stream) {
-        Some(kernel) => kernel.apply(x, y, stream),
-        None => call(mlx_sys::mlx_matmul, x, y, stream.raw()),
-    }
+    totals::matmul(x, y, stream).unwrap_or_else(|| call(mlx_sys::mlx_matmul, x, y, stream.raw()))
 }
 
-fn reduce(op: Op, function: Reduction, args: &Args, stream: &StreamHandle) -> Result<Array> {
+fn total(op: Op, function: Reduction, args: &Args, stream: &StreamHandle) -> Result<Array> {
+    let x = args.array()?;
+    let (axes, keep) = (args.axes(x.ndim())?, args.bool()?);
+    totals::reduce(op, x, &axes, keep, stream)
+        .unwrap_or_else(|| reduced(function, x, &axes, keep, stream.raw()))
+}
+
+fn reduce(function: Reduction, args: &Args, s: Stream) -> Result<Array> {
     let x = args.array()?;
     let (axes, flag) = (args.axes(x.ndim())?, args.bool()?);
-    if let (Some(kernel), false) = (kernels::reduction(op, x, stream), axes.is_empty()) {
-        return kernel.apply(x, &axes, flag, stream);
-    }
-    let s = stream.raw();
+    reduced(function, x, &axes, flag, s)
+}
+
+fn reduced(function: Reduction, x: &Array, axes: &[i32], flag: bool, s: Stream) -> Result<Array> {
     // SAFETY: as in `unary`; the axes are within the rank and outlive the call.
     ffi::array(|result| unsafe { function(result, x.as_ptr(), axes.as_ptr(), axes.len(), flag, s) })
 }

@@ -22,14 +22,6 @@ pub(crate) struct Map(*const c_void);
 #[derive(Clone, Copy)]
 pub(crate) struct Rows(*const c_void);
 
-/// A reduction over any axes.
-#[derive(Clone, Copy)]
-pub(crate) struct Reduction(*const c_void);
-
-/// The product of small matrices.
-#[derive(Clone, Copy)]
-pub(crate) struct Dot(());
-
 // SAFETY: the pointers are to constants of the library.
 unsafe impl Send for Map {}
 // SAFETY: as above.
@@ -38,16 +30,10 @@ unsafe impl Sync for Map {}
 unsafe impl Send for Rows {}
 // SAFETY: as above.
 unsafe impl Sync for Rows {}
-// SAFETY: as above.
-unsafe impl Send for Reduction {}
-// SAFETY: as above.
-unsafe impl Sync for Reduction {}
 
 extern "C" {
     fn emily_find_map(name: *const c_char) -> *const c_void;
     fn emily_find_rows(name: *const c_char) -> *const c_void;
-    fn emily_find_reduction(name: *const c_char) -> *const c_void;
-    fn emily_has_dot() -> bool;
     fn emily_map(
         result: *mut mlx_array,
         kernel: *const c_void,
@@ -63,16 +49,6 @@ extern "C" {
         option: f64,
         on: mlx_stream,
     ) -> c_int;
-    fn emily_reduce(
-        result: *mut mlx_array,
-        kernel: *const c_void,
-        input: mlx_array,
-        axes: *const c_int,
-        count: usize,
-        keep: bool,
-        on: mlx_stream,
-    ) -> c_int;
-    fn emily_dot(result: *mut mlx_array, a: mlx_array, b: mlx_array, on: mlx_stream) -> c_int;
 }
 
 fn find(
@@ -98,12 +74,6 @@ static ROWS: Lazy<Vec<Option<Rows>>> = Lazy::new(|| {
         .collect()
 });
 
-static REDUCTIONS: Lazy<Vec<Option<Reduction>>> = Lazy::new(|| {
-    Op::iter()
-        .map(|op| find(op.name(), emily_find_reduction).map(Reduction))
-        .collect()
-});
-
 /// By the width of the elements: 1, 2, 4 and 8 bytes.
 static CHOICES: Lazy<[Option<Map>; 4]> = Lazy::new(|| {
     [8, 16, 32, 64].map(|bits| find(&format!("where{bits}"), emily_find_map).map(Map))
@@ -119,15 +89,6 @@ pub(super) fn choice(bytes: usize, stream: &StreamHandle) -> Option<Map> {
 
 pub(super) fn rows(op: Op, stream: &StreamHandle) -> Option<Rows> {
     on_cpu(stream).and_then(|()| ROWS[op as usize])
-}
-
-pub(super) fn reduction(op: Op, stream: &StreamHandle) -> Option<Reduction> {
-    on_cpu(stream).and_then(|()| REDUCTIONS[op as usize])
-}
-
-pub(super) fn dot(stream: &StreamHandle) -> Option<Dot> {
-    // SAFETY: it only looks at the processor.
-    on_cpu(stream).and_then(|()| unsafe { emily_has_dot() }.then_some(Dot(())))
 }
 
 fn on_cpu(stream: &StreamHandle) -> Option<()> {
@@ -170,30 +131,5 @@ impl Rows {
                 stream.raw(),
             )
         })
-    }
-}
-
-impl Reduction {
-    /// The reduction over `axes`, each named once and within the array's rank.
-    pub(crate) fn apply(
-        self,
-        x: &Array,
-        axes: &[i32],
-        keep: bool,
-        stream: &StreamHandle,
-    ) -> Result<Array> {
-        let (x, s) = (x.as_ptr(), stream.raw());
-        // SAFETY: as in `Map::apply`; the axes outlive the call.
-        ffi::array(|result| unsafe {
-            emily_reduce(result, self.0, x, axes.as_ptr(), axes.len(), keep, s)
-        })
-    }
-}
-
-impl Dot {
-    /// The product of matrices of f32 with the same batch, which fit each other.
-    pub(crate) fn apply(self, a: &Array, b: &Array, stream: &StreamHandle) -> Result<Array> {
-        // SAFETY: as in `Map::apply`.
-        ffi::array(|result| unsafe { emily_dot(result, a.as_ptr(), b.as_ptr(), stream.raw()) })
     }
 }

@@ -1,4 +1,4 @@
-// What dot.cpp, which knows MLX, and products.cpp, which knows the processor, share.
+// What matmul.cpp, which knows MLX, and products.cpp, which knows the processor, share.
 #pragma once
 
 #include <cstdint>
@@ -19,9 +19,9 @@ struct Sizes {
 };
 
 // The row-major product of `rows` by `inner` and `inner` by `columns`. `scratch` has room for `b`.
-using Dot = void (*)(Matrix a, Matrix b, float* output, Sizes sizes, float* scratch);
+using Product = void (*)(Matrix a, Matrix b, float* output, Sizes sizes, float* scratch);
 
-void dot_v3(Matrix a, Matrix b, float* output, Sizes sizes, float* scratch);
-void dot_v4(Matrix a, Matrix b, float* output, Sizes sizes, float* scratch);
+void product_v3(Matrix a, Matrix b, float* output, Sizes sizes, float* scratch);
+void product_v4(Matrix a, Matrix b, float* output, Sizes sizes, float* scratch);
 
 } // namespace emily
