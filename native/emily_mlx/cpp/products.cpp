@@ -61,19 +61,25 @@ void multiply(Matrix a, Matrix b, float* output, Sizes sizes) {
   in_rows<1>(a, b, output, sizes, row);
 }
 
-double dot_of(const float* x, const float* y, int64_t n) {
-  double total = 0;
+// COUNT vectors at a time hide how long an addition takes.
+template <int64_t COUNT>
+inline double dot_in_vectors(const float* x, const float* y, int64_t n) {
+  Doubles lanes[COUNT] = {};
   int64_t at = 0;
-  if (n >= 4 * WIDTH) {
-    Doubles even{}, odd{};
-    for (; at + 2 * WIDTH <= n; at += 2 * WIDTH) {
-      even += load(x + at) * load(y + at);
-      odd += load(x + at + WIDTH) * load(y + at + WIDTH);
-    }
-    even += odd;
-    for (int64_t lane = 0; lane < WIDTH; lane++) total += even[lane];
-  }
+  for (; at + COUNT * WIDTH <= n; at += COUNT * WIDTH)
+    for (int64_t v = 0; v < COUNT; v++) lanes[v] += load(x + at + v * WIDTH) * load(y + at + v * WIDTH);
+  for (int64_t half = COUNT / 2; half > 0; half /= 2)
+    for (int64_t v = 0; v < half; v++) lanes[v] += lanes[v + half];
+  double total = (lanes[0][0] + lanes[0][1]) + (lanes[0][2] + lanes[0][3]);
   for (; at < n; at++) total += static_cast<double>(x[at]) * static_cast<double>(y[at]);
+  return total;
+}
+
+double dot_of(const float* x, const float* y, int64_t n) {
+  if (n >= 32 * WIDTH) return dot_in_vectors<8>(x, y, n);
+  if (n >= 4 * WIDTH) return dot_in_vectors<2>(x, y, n);
+  double total = 0;
+  for (int64_t at = 0; at < n; at++) total += static_cast<double>(x[at]) * static_cast<double>(y[at]);
   return total;
 }
 

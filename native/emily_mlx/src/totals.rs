@@ -9,7 +9,8 @@ use crate::error::Result;
 use crate::op::Op;
 use crate::stream::StreamHandle;
 
-/// Up to so many products of numbers a matrix product takes no longer here than in BLAS, in batches too.
+/// Up to so many products of numbers a matrix product takes no longer here than in BLAS, in batches too. That of
+/// two vectors never does.
 const FEW_PRODUCTS: i64 = 8 * 8 * 8;
 
 /// The reduction over `axes`, each named once and within the rank, if there is a kernel for it.
@@ -38,7 +39,8 @@ pub(crate) fn matmul(a: &Array, b: &Array, stream: &StreamHandle) -> Option<Resu
         .saturating_mul(inner.into())
         .saturating_mul(columns.into());
     let same_batch = a.shape()[..rank - 2] == b.shape()[..rank - 2];
-    if same_batch && inner == b.dim(-2) && products <= FEW_PRODUCTS {
+    let vectors = rows == 1 && columns == 1;
+    if same_batch && inner == b.dim(-2) && (vectors || products <= FEW_PRODUCTS) {
         own::matmul(a, b, stream)
     } else {
         None

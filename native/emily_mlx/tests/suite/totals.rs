@@ -230,6 +230,7 @@ fn matrices_of_every_size() {
     }
     for (rows, inner, columns) in [
         (1, 500, 1),
+        (1, 5003, 1),
         (2, 100, 2),
         (1, 20, 25),
         (40, 1, 12),
@@ -275,6 +276,14 @@ fn products_of_matrices_lose_no_digits() {
     let a = || shaped(&[1.0e8, 1.0, 1.0e8, 3.0, 4.0, 5.0], &[2, 3]);
     let b = shaped(&[1.0, 1.0, -1.0], &[3, 1]);
     assert_eq!(result("matmul", vec![own(a()), own(b)]), [1.0, 2.0]);
+    for length in [40, 3000] {
+        let mut x = vec![1.0f32; length];
+        (x[0], x[length - 1]) = (1.0e8, -1.0e8);
+        let row = shaped(&x, &[1, length as i64]);
+        let column = shaped(&vec![1.0; length], &[length as i64, 1]);
+        let got = result("matmul", vec![own(row), own(column)]);
+        assert_eq!(got, [length as f64 - 2.0]);
+    }
     let b = shaped(&[1.0, 0.0, 1.0, 0.0, -1.0, 1.0], &[3, 2]);
     assert_eq!(
         result("matmul", vec![own(a()), own(b)]),
