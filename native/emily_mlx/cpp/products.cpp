@@ -61,25 +61,40 @@ void multiply(Matrix a, Matrix b, float* output, Sizes sizes) {
   in_rows<1>(a, b, output, sizes, row);
 }
 
+// Elements along a line, `stride` apart. In a row they are loaded as such.
+struct Line {
+  const float* data;
+  int64_t stride;
+};
+
+template <bool IN_ROWS>
+inline Doubles load(Line line, int64_t at) {
+  return IN_ROWS ? load(line.data + at) : load(line.data + at * line.stride, line.stride);
+}
+
 // COUNT vectors at a time hide how long an addition takes.
-template <int64_t COUNT>
-inline double dot_in_vectors(const float* x, const float* y, int64_t n) {
+template <int64_t COUNT, bool IN_ROWS>
+inline double dot_in_vectors(Line x, Line y, int64_t n) {
   Doubles lanes[COUNT] = {};
   int64_t at = 0;
   for (; at + COUNT * WIDTH <= n; at += COUNT * WIDTH)
-    for (int64_t v = 0; v < COUNT; v++) lanes[v] += load(x + at + v * WIDTH) * load(y + at + v * WIDTH);
+    for (int64_t v = 0; v < COUNT; v++) lanes[v] += load<IN_ROWS>(x, at + v * WIDTH) * load<IN_ROWS>(y, at + v * WIDTH);
   for (int64_t half = COUNT / 2; half > 0; half /= 2)
     for (int64_t v = 0; v < half; v++) lanes[v] += lanes[v + half];
   double total = (lanes[0][0] + lanes[0][1]) + (lanes[0][2] + lanes[0][3]);
-  for (; at < n; at++) total += static_cast<double>(x[at]) * static_cast<double>(y[at]);
+  for (; at < n; at++) total += static_cast<double>(x.data[at * x.stride]) * static_cast<double>(y.data[at * y.stride]);
   return total;
 }
 
-double dot_of(const float* x, const float* y, int64_t n) {
-  if (n >= 32 * WIDTH) return dot_in_vectors<8>(x, y, n);
-  if (n >= 4 * WIDTH) return dot_in_vectors<2>(x, y, n);
+// Few products are added up in their order.
+double dot(Line x, Line y, int64_t n) {
+  bool in_rows = x.stride == 1 && y.stride == 1;
+  if (in_rows && n >= 32 * WIDTH) return dot_in_vectors<8, true>(x, y, n);
+  if (in_rows && n >= 4 * WIDTH) return dot_in_vectors<2, true>(x, y, n);
+  if (n >= 4 * WIDTH) return dot_in_vectors<2, false>(x, y, n);
   double total = 0;
-  for (int64_t at = 0; at < n; at++) total += static_cast<double>(x[at]) * static_cast<double>(y[at]);
+  for (int64_t at = 0; at < n; at++)
+    total += static_cast<double>(x.data[at * x.stride]) * static_cast<double>(y.data[at * y.stride]);
   return total;
 }
 
@@ -87,11 +102,11 @@ double dot_of(const float* x, const float* y, int64_t n) {
 
 void KERNELS(Matrix a, Matrix b, float* output, Sizes sizes, float* scratch) {
   // Few dot products take less time than the copy of `b`.
-  bool few = sizes.rows < WIDTH || sizes.columns < WIDTH;
-  if (few && a.column == 1 && b.row == 1) {
+  bool few = (sizes.rows < WIDTH || sizes.columns < WIDTH) && a.column == 1 && b.row == 1;
+  if (few || (sizes.rows == 1 && sizes.columns == 1)) {
     for (int64_t i = 0; i < sizes.rows; i++)
       for (int64_t j = 0; j < sizes.columns; j++)
-        *output++ = static_cast<float>(dot_of(a.data + i * a.row, b.data + j * b.column, sizes.inner));
+        *output++ = static_cast<float>(dot({a.data + i * a.row, a.column}, {b.data + j * b.column, b.row}, sizes.inner));
     return;
   }
   if (b.column == 1) return multiply(a, b, output, sizes);

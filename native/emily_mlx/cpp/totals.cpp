@@ -23,27 +23,32 @@ struct Product {
   static T of(T a, T b) { return a * b; }
 };
 
-// The total of elements that follow each other: COUNT vectors at a time, and those left over one by one.
-template <class F, int64_t COUNT>
-inline double in_vectors(const float* x, int64_t n, double total) {
+// The total of elements along a line: COUNT vectors at a time, and those left over one by one.
+template <class F, int64_t COUNT, bool IN_ROW>
+inline double in_vectors(const float* x, int64_t n, int64_t stride, double total) {
   Doubles lanes[COUNT];
   for (auto& lane : lanes) lane = _mm256_set1_pd(F::identity);
   int64_t at = 0;
-  for (; at + COUNT * WIDTH <= n; at += COUNT * WIDTH)
-    for (int64_t v = 0; v < COUNT; v++) lanes[v] = F::of(lanes[v], load(x + at + v * WIDTH));
+  for (; at + COUNT * WIDTH <= n; at += COUNT * WIDTH) {
+    for (int64_t v = 0; v < COUNT; v++) {
+      const float* from = x + (at + v * WIDTH) * stride;
+      lanes[v] = F::of(lanes[v], IN_ROW ? load(from) : load(from, stride));
+    }
+  }
   for (int64_t half = COUNT / 2; half > 0; half /= 2)
     for (int64_t v = 0; v < half; v++) lanes[v] = F::of(lanes[v], lanes[v + half]);
   double pairs = F::of(F::of(lanes[0][0], lanes[0][1]), F::of(lanes[0][2], lanes[0][3]));
   total = F::of(total, pairs);
-  for (; at < n; at++) total = F::of(total, static_cast<double>(x[at]));
+  for (; at < n; at++) total = F::of(total, static_cast<double>(x[at * stride]));
   return total;
 }
 
 // Few elements are taken in their order.
 template <class F>
 inline double row(const float* x, int64_t n, int64_t stride, double total) {
-  if (stride == 1 && n >= 2 * LANES) return in_vectors<F, VECTORS>(x, n, total);
-  if (stride == 1 && n >= 2 * WIDTH) return in_vectors<F, 1>(x, n, total);
+  if (stride == 1 && n >= 2 * LANES) return in_vectors<F, VECTORS, true>(x, n, 1, total);
+  if (stride == 1 && n >= 2 * WIDTH) return in_vectors<F, 1, true>(x, n, 1, total);
+  if (n >= 2 * LANES) return in_vectors<F, 2, false>(x, n, stride, total);
   for (int64_t i = 0; i < n; i++) total = F::of(total, static_cast<double>(x[i * stride]));
   return total;
 }
@@ -58,7 +63,7 @@ void rows(const float* input, double* totals, Axis kept, Axis reduced, bool firs
     const float* x = input + i * kept.stride;
     Doubles total = first ? _mm256_set1_pd(F::identity) : load(totals + i);
     for (int64_t at = 0; at < reduced.size; at++, x += reduced.stride)
-      total = F::of(total, _mm256_cvtps_pd(_mm_setr_ps(x[0], x[kept.stride], x[2 * kept.stride], x[3 * kept.stride])));
+      total = F::of(total, load(x, kept.stride));
     store(total, totals + i);
   }
   for (; i < kept.size; i++)

@@ -13,6 +13,10 @@ constexpr int64_t WIDTH = 4;
 
 // From f32, exactly, and to f32, rounded.
 inline Doubles load(const float* from) { return _mm256_cvtps_pd(_mm_loadu_ps(from)); }
+// Those that lie `stride` apart.
+inline Doubles load(const float* from, int64_t stride) {
+  return _mm256_cvtps_pd(_mm_setr_ps(from[0], from[stride], from[2 * stride], from[3 * stride]));
+}
 // The first `count` of them, and zeros.
 inline Doubles load_first(const float* from, int64_t count) {
   __m128i places = _mm_setr_epi32(0, 1, 2, 3);

@@ -243,7 +243,7 @@ fn matrices_of_every_size() {
 #[test]
 fn matrices_of_any_layout() {
     let turned = |x, axes: &[i64]| view("transpose", x, &[axes]);
-    for (rows, inner, columns) in [(3, 4, 5), (1, 20, 7), (5, 20, 1), (6, 9, 8)] {
+    for (rows, inner, columns) in [(3, 4, 5), (1, 20, 7), (5, 20, 1), (6, 9, 8), (1, 203, 1)] {
         let a = || whole(&[rows, inner]);
         let b = || whole(&[inner, columns]);
         let a_turned = || turned(whole(&[inner, rows]), &[1, 0]);
