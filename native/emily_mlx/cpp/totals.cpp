@@ -10,6 +10,8 @@ namespace {
 // So many vectors at a time hide how long an addition takes.
 constexpr int64_t VECTORS = 8;
 constexpr int64_t LANES = VECTORS * WIDTH;
+// Fewer elements in a row are taken in their order.
+constexpr int64_t FEW = 4 * WIDTH;
 
 struct Sum {
   static constexpr double identity = 0;
@@ -43,11 +45,10 @@ inline double in_vectors(const float* x, int64_t n, int64_t stride, double total
   return total;
 }
 
-// Few elements are taken in their order.
 template <class F>
 inline double row(const float* x, int64_t n, int64_t stride, double total) {
   if (stride == 1 && n >= 2 * LANES) return in_vectors<F, VECTORS, true>(x, n, 1, total);
-  if (stride == 1 && n >= 2 * WIDTH) return in_vectors<F, 1, true>(x, n, 1, total);
+  if (stride == 1 && n >= FEW) return in_vectors<F, 1, true>(x, n, 1, total);
   if (n >= 2 * LANES) return in_vectors<F, 2, false>(x, n, stride, total);
   for (int64_t i = 0; i < n; i++) total = F::of(total, static_cast<double>(x[i * stride]));
   return total;
@@ -57,7 +58,7 @@ inline double row(const float* x, int64_t n, int64_t stride, double total) {
 template <class F>
 void rows(const float* input, double* totals, Axis kept, Axis reduced, bool first) {
   int64_t i = 0;
-  bool in_order = reduced.stride != 1 || reduced.size < 2 * WIDTH;
+  bool in_order = reduced.stride != 1 || reduced.size < FEW;
   // As many rows as a vector has totals.
   for (; in_order && i + WIDTH <= kept.size; i += WIDTH) {
     const float* x = input + i * kept.stride;
