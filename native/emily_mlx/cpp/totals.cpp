@@ -12,6 +12,10 @@ constexpr int64_t VECTORS = 8;
 constexpr int64_t LANES = VECTORS * WIDTH;
 // Fewer elements in a row are taken in their order.
 constexpr int64_t FEW = 4 * WIDTH;
+// What memory gives faster one row after the other than several at a time: rows of less than a page that no
+// cache near the processor holds.
+constexpr int64_t PAGE = 1024;
+constexpr int64_t CACHED = 128 * 1024;
 
 struct Sum {
   static constexpr double identity = 0;
@@ -94,9 +98,10 @@ void columns(const float* input, double* totals, Axis kept, Axis reduced, bool f
     for (; done + COUNT <= reduced.size; done += COUNT)
       add_rows<F, COUNT>(input + done * reduced.stride, reduced.stride, totals, kept.size, first && done == 0);
   };
+  bool in_turn = kept.size < PAGE && kept.size * reduced.size > CACHED;
   if (kept.stride == 1) {
-    add.template operator()<8>();
-    add.template operator()<2>();
+    if (!in_turn) add.template operator()<8>();
+    if (!in_turn) add.template operator()<2>();
     add.template operator()<1>();
     return;
   }

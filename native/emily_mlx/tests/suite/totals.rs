@@ -78,6 +78,8 @@ fn layouts() -> Vec<Array> {
         whole(&[3, 300]),
         whole(&[200, 16]),
         whole(&[4, 130, 2]),
+        // More than a cache holds.
+        whole(&[2000, 90]),
     ]
 }
 
