@@ -39,7 +39,7 @@ near = Exclusions.to_last_digit(modules)
 filters = for {test, _reason} <- excluded, do: Exclusions.filter(test)
 
 if options[:excluded] do
-  near_filters = for {test, _type} <- near, do: Exclusions.filter(test)
+  near_filters = for {test, _type, _reason} <- near, do: Exclusions.filter(test)
   ExUnit.configure(exclude: [:test], include: filters ++ near_filters)
 else
   Equality.allow(near)

@@ -54,10 +54,11 @@ defmodule Emily.Conformance.Report do
 
   defp row(module, excluded, near, names) do
     tests = module.__ex_unit__().tests
-    reasons = for {%{module: ^module}, reason} <- excluded, do: reason
-    counts = for name <- names, do: Enum.count(reasons, &(&1 == name))
-    near = Enum.count(near, &match?({%{module: ^module}, _type}, &1))
-    [title(module, tests), length(tests), length(tests) - length(reasons), near | counts]
+    excluded = for {%{module: ^module}, reason} <- excluded, do: reason
+    near = for {%{module: ^module}, _type, reason} <- near, do: reason
+    counts = for name <- names, do: Enum.count(excluded ++ near, &(&1 == name))
+    run = length(tests) - length(excluded)
+    [title(module, tests), length(tests), run, length(near) | counts]
   end
 
   defp title(_module, [%{tags: %{test_type: :doctest, doctest: doctested}} | _]),

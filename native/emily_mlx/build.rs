@@ -10,6 +10,13 @@ const KINDS: [(&str, &[&str]); 2] = [
     ("v4", &["-march=x86-64-v4", "-mprefer-vector-width=512"]),
 ];
 
+/// The files of loops, with the name of what each defines.
+const LOOPS: [(&str, &str); 3] = [
+    ("vector", "kernels"),
+    ("totals", "reductions"),
+    ("products", "product"),
+];
+
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");
     println!("cargo::rerun-if-changed=cpp");
@@ -29,14 +36,16 @@ fn main() {
 fn compile_kernels(include: &str) {
     // The library is linked where the crate is, so before the libraries that it needs.
     for (kind, options) in KINDS {
-        compiler()
-            .opt_level(3)
-            .flag("-fno-math-errno")
-            .flag("-fno-trapping-math")
-            .flags(options)
-            .define("KERNELS", format!("kernels_{kind}").as_str())
-            .file("cpp/vector.cpp")
-            .compile(&format!("emily_{kind}"));
+        for (file, name) in LOOPS {
+            compiler()
+                .opt_level(3)
+                .flag("-fno-math-errno")
+                .flag("-fno-trapping-math")
+                .flags(options)
+                .define("KERNELS", format!("{name}_{kind}").as_str())
+                .file(format!("cpp/{file}.cpp"))
+                .compile(&format!("emily_{file}_{kind}"));
+        }
     }
     compiler()
         .opt_level(2)
@@ -44,8 +53,7 @@ fn compile_kernels(include: &str) {
         .flag(include)
         // MLX puts the names of its files into error messages.
         .flag(format!("-ffile-prefix-map={include}=mlx"))
-        .file("cpp/kernels.cpp")
-        .file("cpp/short.cpp")
+        .files(["cpp/kernels.cpp", "cpp/reduce.cpp", "cpp/matmul.cpp", "cpp/short.cpp"])
         .compile("emily_kernels");
     println!("cargo::rustc-link-lib=dylib=mvec");
 }

@@ -29,6 +29,7 @@ pub mod program;
 mod shape;
 mod short;
 mod stream;
+mod totals;
 mod worker;
 
 pub use args::{Arg, Args, Literal};

@@ -12,7 +12,7 @@ use crate::dtype::Dtype;
 use crate::error::Result;
 use crate::ffi::{self, mlx};
 use crate::stream::StreamHandle;
-use crate::{cached, checks, conv, create, fused, index, kernels, linalg, shape};
+use crate::{cached, checks, conv, create, fused, index, kernels, linalg, shape, totals};
 
 /// What mlx-c takes as a stream.
 pub(crate) type Stream = mlx_stream;
@@ -196,7 +196,7 @@ fn build(op: Op, args: &Args, stream: &StreamHandle) -> Result<Value> {
         Op::BitwiseXor => binary(op, mlx_sys::mlx_bitwise_xor, args, stream),
         Op::LeftShift => binary(op, mlx_sys::mlx_left_shift, args, stream),
         Op::RightShift => binary(op, mlx_sys::mlx_right_shift, args, stream),
-        Op::Matmul => binary(op, mlx_sys::mlx_matmul, args, stream),
+        Op::Matmul => matmul(args, stream),
 
         Op::Astype => { let (x, dtype) = (args.array()?, args.dtype()?); mlx!(mlx_astype, x.as_ptr(), dtype.raw(), s) }
         Op::View => shape::view(args, s),
@@ -233,8 +233,8 @@ fn build(op: Op, args: &Args, stream: &StreamHandle) -> Result<Value> {
         Op::Repeat => shape::repeat(args, s),
         Op::Tile => shape::tile(args, s),
 
-        Op::Sum => reduce(mlx_sys::mlx_sum_axes, args, s),
-        Op::Prod => reduce(mlx_sys::mlx_prod_axes, args, s),
+        Op::Sum => total(op, mlx_sys::mlx_sum_axes, args, stream),
+        Op::Prod => total(op, mlx_sys::mlx_prod_axes, args, stream),
         Op::Max => reduce(mlx_sys::mlx_max_axes, args, s),
         Op::Min => reduce(mlx_sys::mlx_min_axes, args, s),
         Op::Mean => reduce(mlx_sys::mlx_mean_axes, args, s),
@@ -412,9 +412,25 @@ fn remainder_whole(op: &str, x: &Array, y: &Array, dtype: Dtype, s: Stream) -> R
     mlx!(mlx_where, is_zero.as_ptr(), x.as_ptr(), result.as_ptr(), s)
 }
 
+fn matmul(args: &Args, stream: &StreamHandle) -> Result<Array> {
+    let (x, y) = (args.array()?, args.array()?);
+    totals::matmul(x, y, stream).unwrap_or_else(|| call(mlx_sys::mlx_matmul, x, y, stream.raw()))
+}
+
+fn total(op: Op, function: Reduction, args: &Args, stream: &StreamHandle) -> Result<Array> {
+    let x = args.array()?;
+    let (axes, keep) = (args.axes(x.ndim())?, args.bool()?);
+    totals::reduce(op, x, &axes, keep, stream)
+        .unwrap_or_else(|| reduced(function, x, &axes, keep, stream.raw()))
+}
+
 fn reduce(function: Reduction, args: &Args, s: Stream) -> Result<Array> {
     let x = args.array()?;
     let (axes, flag) = (args.axes(x.ndim())?, args.bool()?);
+    reduced(function, x, &axes, flag, s)
+}
+
+fn reduced(function: Reduction, x: &Array, axes: &[i32], flag: bool, s: Stream) -> Result<Array> {
     // SAFETY: as in `unary`; the axes are within the rank and outlive the call.
     ffi::array(|result| unsafe { function(result, x.as_ptr(), axes.as_ptr(), axes.len(), flag, s) })
 }

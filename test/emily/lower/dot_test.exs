@@ -68,4 +68,18 @@ defmodule Emily.Lower.DotTest do
     y = Nx.iota({2, 3, 5, 6}, type: :f32) |> Nx.divide(50)
     assert_same([x, y], fn [x, y] -> Nx.dot(x, [3], [0, 1], y, [2], [0, 1]) end)
   end
+
+  # Among them those that are too large for a kernel of their own.
+  test "products of matrices of many sizes, and of views" do
+    for {rows, inner, columns} <- [{1, 1, 1}, {5, 7, 3}, {8, 8, 8}, {1, 300, 1}, {9, 40, 30}] do
+      matrix = fn shape -> Nx.iota(shape, type: :f32) |> Nx.remainder(23) |> Nx.subtract(11) end
+      x = matrix.({rows, inner})
+      y = matrix.({inner, columns})
+      z = matrix.({columns, inner})
+      assert_same([x, y], fn [x, y] -> Nx.dot(x, y) end, tolerance: 0.0)
+      assert_same([x, z], fn [x, z] -> Nx.dot(x, [1], z, [1]) end, tolerance: 0.0)
+      assert_same([x, z], fn [x, z] -> Nx.dot(x, Nx.transpose(z)) end, tolerance: 0.0)
+      assert_same([x, y], fn [x, y] -> Nx.dot(x[[0..0]], Nx.reverse(y)) end, tolerance: 0.0)
+    end
+  end
 end

@@ -52,6 +52,19 @@ defmodule Emily.Lower.ReduceTest do
     end
   end
 
+  test "sums of many numbers, over each of the axes, of tensors and views" do
+    for shape <- [{40, 300}, {300, 3}, {2, 5000}, {3, 70, 5}, {7, 1, 90}] do
+      x = shape |> Nx.iota(type: :f32) |> Nx.remainder(101) |> Nx.subtract(50)
+
+      for axes <- [nil, [0], [-1], [0, -1]] do
+        assert_same([x], fn [x] -> Nx.sum(x, axes: axes) end, tolerance: 0.0)
+        assert_same([x], fn [x] -> Nx.sum(Nx.transpose(x), axes: axes) end, tolerance: 0.0)
+        every_other = fn [x] -> Nx.sum(x[[.., 0..-1//2]], axes: axes, keep_axes: true) end
+        assert_same([x], every_other, tolerance: 0.0)
+      end
+    end
+  end
+
   for name <- [:reduce_max, :reduce_min] do
     property "#{name}" do
       check all({x, opts} <- reduction(real_types()), max_runs: 60) do

@@ -12,3 +12,5 @@ mod refusals;
 mod support;
 mod system;
 mod threads;
+#[cfg(own_kernels)]
+mod totals;

@@ -1,0 +1,52 @@
+// What reduce.cpp and matmul.cpp share: mlx-c's handles, errors, and the choice of a processor's kernels.
+#pragma once
+
+#include <cstring>
+#include <exception>
+
+#include "mlx/backend/cpu/encoder.h"
+#include "mlx/mlx.h"
+#include "mlx/primitives.h"
+
+namespace mx = mlx::core;
+
+extern "C" {
+
+// As mlx-c has them: a pointer to MLX's own.
+struct mlx_array { void* ctx; };
+struct mlx_stream { void* ctx; };
+
+void _mlx_error(const char* file, const int line, const char* format, ...);
+}
+
+namespace emily {
+
+// What is compiled for the processor that runs this, or null where it is too old.
+template <class T>
+const T* for_processor(const T* v3, const T* v4) {
+  __builtin_cpu_init();
+  if (__builtin_cpu_supports("x86-64-v4")) return v4;
+  if (__builtin_cpu_supports("x86-64-v3")) return v3;
+  return nullptr;
+}
+
+template <class F>
+const void* find(const F* list, const char* name) {
+  for (; list->name; list++)
+    if (std::strcmp(list->name, name) == 0) return list;
+  return nullptr;
+}
+
+// Calls `f`; what it throws becomes mlx-c's error and the status of a failure.
+template <class F>
+int guarded(const F& f) {
+  try {
+    f();
+    return 0;
+  } catch (const std::exception& error) {
+    _mlx_error(__FILE__, __LINE__, "%s", error.what());
+    return 1;
+  }
+}
+
+} // namespace emily
