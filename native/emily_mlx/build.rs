@@ -10,6 +10,9 @@ const KINDS: [(&str, &[&str]); 2] = [
     ("v4", &["-march=x86-64-v4", "-mprefer-vector-width=512"]),
 ];
 
+/// The files of loops.
+const LOOPS: [&str; 3] = ["vector", "integer", "fold"];
+
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");
     println!("cargo::rerun-if-changed=cpp");
@@ -29,14 +32,16 @@ fn main() {
 fn compile_kernels(include: &str) {
     // The library is linked where the crate is, so before the libraries that it needs.
     for (kind, options) in KINDS {
-        compiler()
-            .opt_level(3)
-            .flag("-fno-math-errno")
-            .flag("-fno-trapping-math")
-            .flags(options)
-            .define("KERNELS", format!("kernels_{kind}").as_str())
-            .file("cpp/vector.cpp")
-            .compile(&format!("emily_{kind}"));
+        for file in LOOPS {
+            compiler()
+                .opt_level(3)
+                .flag("-fno-math-errno")
+                .flag("-fno-trapping-math")
+                .flags(options)
+                .define("KERNELS", format!("{file}_{kind}").as_str())
+                .file(format!("cpp/{file}.cpp"))
+                .compile(&format!("emily_{file}_{kind}"));
+        }
     }
     compiler()
         .opt_level(2)

@@ -16,8 +16,8 @@ defmodule Emily.Lower.Window do
   def lower(:window_product, out, args), do: window(:prod, 1, out, args)
   def lower(:window_max, out, args), do: window(:max, least(out.type), out, args)
   def lower(:window_min, out, args), do: window(:min, greatest(out.type), out, args)
-  def lower(:window_scatter_max, out, args), do: scatter(:argmax, out, args)
-  def lower(:window_scatter_min, out, args), do: scatter(:argmin, out, args)
+  def lower(:window_scatter_max, out, args), do: scatter(:window_argmax, out, args)
+  def lower(:window_scatter_min, out, args), do: scatter(:window_argmin, out, args)
 
   defp window(op, start, %{type: type}, [tensor, window, opts]) do
     wide = if op in [:sum, :prod], do: accumulator(type), else: type
@@ -35,10 +35,9 @@ defmodule Emily.Lower.Window do
     {x, dims} = padded(tensor, tensor.type, cast(init, tensor.type), opts)
     size = Enum.product(dims)
     window = Tuple.to_list(window)
-    inner = Enum.product(window)
     wide = accumulator(type)
 
-    chosen = windows_flat(x, dims, window, opts, &choose(op, &1, tensor.type, inner))
+    chosen = windows_flat(x, dims, window, opts, &{op, &1, -1})
     positions = {:reshape, {:arange, 0, size, 1, :s32}, dims}
     indices = windows_flat(positions, dims, window, opts, &{:take_along_axis, &1, chosen, -1})
 
@@ -53,22 +52,6 @@ defmodule Emily.Lower.Window do
     end)
     |> convert(wide, type)
   end
-
-  # The last of equals. As in Nx a NaN is chosen where it comes first, and passed over elsewhere.
-  defp choose(op, windows, type, size) when is_integer_type(type), do: last(op, windows, size)
-
-  defp choose(op, windows, type, size) do
-    {reduce, worst} =
-      if op == :argmax, do: {:max, least(type)}, else: {:min, greatest(type)}
-
-    numbers = {:where, {:isnan, windows}, scalar(worst, dtype(type)), windows}
-    is_best = {:equal, windows, {reduce, numbers, [-1], true}}
-    found = share(is_best, &last(:argmax, &1, size))
-    {:where, {:isnan, {:take, windows, {:full, [1], 0, :u32}, -1}}, scalar(0, :u32), found}
-  end
-
-  defp last(op, x, size),
-    do: {:subtract, scalar(size - 1, :u32), {op, {:flip, x, [-1]}, -1, true}}
 
   @doc """
   The windows of `x`, whose axes have the sizes `dims`, and how many there are on each axis. The

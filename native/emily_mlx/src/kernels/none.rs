@@ -2,14 +2,28 @@
 
 use mlx_rs::Array;
 
+use crate::dtype::Dtype;
 use crate::error::Result;
 use crate::op::Op;
 use crate::stream::StreamHandle;
 
 pub(crate) enum Map {}
 pub(crate) enum Rows {}
+pub(crate) enum Fold {}
 
-pub(super) fn map(_op: Op, _stream: &StreamHandle) -> Option<Map> {
+pub(super) fn map(_op: Op, _dtype: Dtype, _stream: &StreamHandle) -> Option<Map> {
+    None
+}
+
+pub(super) fn cast(_from: Dtype, _to: Dtype, _stream: &StreamHandle) -> Option<Map> {
+    None
+}
+
+pub(super) fn clamp(_dtype: Dtype, _stream: &StreamHandle) -> Option<Map> {
+    None
+}
+
+pub(super) fn fold(_op: Op, _dtype: Dtype, _last: bool, _stream: &StreamHandle) -> Option<Fold> {
     None
 }
 
@@ -23,6 +37,29 @@ pub(super) fn rows(_op: Op, _stream: &StreamHandle) -> Option<Rows> {
 
 impl Map {
     pub(crate) fn apply(self, _arrays: &[&Array], _stream: &StreamHandle) -> Result<Array> {
+        match self {}
+    }
+
+    pub(crate) fn apply_with(
+        self,
+        _arrays: &[&Array],
+        _dtype: Dtype,
+        _option: f64,
+        _stream: &StreamHandle,
+    ) -> Result<Array> {
+        match self {}
+    }
+}
+
+impl Fold {
+    pub(crate) fn apply(
+        self,
+        _x: &Array,
+        _kept: usize,
+        _keep_axes: bool,
+        _dtype: Dtype,
+        _stream: &StreamHandle,
+    ) -> Result<Array> {
         match self {}
     }
 }

@@ -7,7 +7,7 @@ use crate::support::*;
 /// A name and the function in f64.
 type Case = (&'static str, fn(f64) -> f64);
 
-const UNARY: [Case; 25] = [
+const UNARY: [Case; 28] = [
     ("exp", libm::exp),
     ("expm1", libm::expm1),
     ("log", libm::log),
@@ -32,6 +32,15 @@ const UNARY: [Case; 25] = [
     ("sigmoid", |x| 1.0 / (1.0 + libm::exp(-x))),
     ("floor", f64::floor),
     ("ceil", f64::ceil),
+    ("cbrt", libm::cbrt),
+    ("sign", |x| {
+        if x == 0.0 || x.is_nan() {
+            x
+        } else {
+            x.signum()
+        }
+    }),
+    ("round_away", f64::round),
     ("erfinv", erfinv),
 ];
 
@@ -138,6 +147,25 @@ fn functions_of_one_number() {
         }
     }
     assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+#[test]
+fn small_numbers_are_chopped() {
+    let inputs = inputs();
+    let wanted = |x: &f32| if x.abs() <= 0.5 { 0.0 } else { f64::from(*x) };
+    let same = |(a, b): (&f64, f64)| *a == b || (a.is_nan() && b.is_nan());
+    let got = result("chop", vec![own(vector(&inputs)), float(0.5)]);
+    assert!(got.iter().zip(inputs.iter().map(wanted)).all(same));
+
+    let bytes: Vec<u8> = inputs.iter().flat_map(|x| x.to_le_bytes()).collect();
+    let pairs = [inputs.len() as i64 / 2];
+    let complex = emily_mlx::from_bytes(&bytes, &pairs, Dtype::C64).expect("pairs");
+    let chopped = build("chop", vec![own(complex), float(0.5)]).expect("a result");
+    let parts = build("view", vec![own(chopped), dtype(Dtype::F32)]).expect("a view");
+    assert!(numbers(parts)
+        .iter()
+        .zip(inputs.iter().map(wanted))
+        .all(same));
 }
 
 #[test]
