@@ -37,16 +37,24 @@ defmodule Emily.Lower.Window do
     window = Tuple.to_list(window)
     wide = accumulator(type)
 
-    chosen = windows_flat(x, dims, window, opts, &{op, &1, -1})
-    positions = {:reshape, {:arange, 0, size, 1, :s32}, dims}
-    indices = windows_flat(positions, dims, window, opts, &{:take_along_axis, &1, chosen, -1})
+    {outer, outer_steps, inner_steps} = places(dims, window, opts)
+    {count, inner} = {Enum.product(outer), Enum.product(window)}
+    {view, _} = all_windows(x, dims, window, opts)
+    chosen = {:reshape, {op, {:reshape, view, [count, inner]}, -1}, [count]}
 
-    count = Tuple.product(source.shape)
+    # Where a window begins, and how far from there its elements are.
+    at = fn sizes, steps ->
+      places = {:as_strided, {:arange, 0, size, 1, :s32}, sizes, steps, 0}
+      {:reshape, places, [Enum.product(sizes)]}
+    end
+
+    starts = at.(outer, outer_steps)
+    indices = {:add, starts, {:take, at.(window, inner_steps), chosen, 0}}
     updates = {:reshape, cast(source, wide), [count, 1]}
 
     share(cast(init, wide), fn init ->
       start = {:broadcast_to, {:reshape, init, [1]}, [size]}
-      added = {:scatter_add, start, [{:reshape, indices, [count]}], updates, [0]}
+      added = {:scatter_add, start, [indices], updates, [0]}
       back = Enum.map(opts[:padding], fn {low, high} -> {-low, -high, 0} end)
       Shape.pad({:reshape, added, dims}, dims, back, init)
     end)
@@ -58,20 +66,18 @@ defmodule Emily.Lower.Window do
   view has one axis for each axis of `x`, then one for each axis of the window.
   """
   def all_windows(x, dims, window, opts) do
+    {outer, outer_steps, inner_steps} = places(dims, window, opts)
+    {{:as_strided, x, outer ++ window, outer_steps ++ inner_steps, 0}, outer}
+  end
+
+  # How many windows there are on each axis, and how far apart windows, and the elements of a window, are.
+  defp places(dims, window, opts) do
     ones = Enum.map(dims, fn _ -> 1 end)
     strides = opts[:strides] || ones
     dilations = opts[:window_dilations] || ones
     steps = steps(dims)
-
     outer = Sliding.counts(dims, window, strides, dilations)
-    outer_steps = Enum.zip_with(steps, strides, &*/2)
-    inner_steps = Enum.zip_with(steps, dilations, &*/2)
-    {{:as_strided, x, outer ++ window, outer_steps ++ inner_steps, 0}, outer}
-  end
-
-  defp windows_flat(x, dims, window, opts, fun) do
-    {view, outer} = all_windows(x, dims, window, opts)
-    {:reshape, view, outer ++ [Enum.product(window)]} |> share(fun)
+    {outer, Enum.zip_with(steps, strides, &*/2), Enum.zip_with(steps, dilations, &*/2)}
   end
 
   defp padded(%{shape: shape} = tensor, type, value, opts) do

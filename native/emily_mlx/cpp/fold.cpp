@@ -8,15 +8,16 @@ namespace emily {
 namespace {
 
 // As many elements are looked at together: whether one of them is meant takes no branches, and so vectors.
-constexpr size_t BLOCK = 64;
+template <class T>
+constexpr size_t BLOCK = 128 / sizeof(T);
 
 // The place of the first element of which `f` is true, or `n`.
 template <class T, class F>
 inline size_t first(const T* x, size_t n, F f) {
   size_t at = 0;
-  for (; at + BLOCK <= n; at += BLOCK) {
+  for (; at + BLOCK<T> <= n; at += BLOCK<T>) {
     unsigned found = 0;
-    for (size_t i = 0; i < BLOCK; i++) found |= f(x[at + i]);
+    for (size_t i = 0; i < BLOCK<T>; i++) found |= f(x[at + i]);
     if (found) break;
   }
   while (at < n && !f(x[at])) at++;
@@ -27,13 +28,20 @@ inline size_t first(const T* x, size_t n, F f) {
 template <class T, class F>
 inline size_t last(const T* x, size_t n, F f) {
   size_t end = n;
-  for (; end >= BLOCK; end -= BLOCK) {
+  for (; end >= BLOCK<T>; end -= BLOCK<T>) {
     unsigned found = 0;
-    for (size_t i = 0; i < BLOCK; i++) found |= f(x[end - BLOCK + i]);
+    for (size_t i = 0; i < BLOCK<T>; i++) found |= f(x[end - BLOCK<T> + i]);
     if (found) break;
   }
   while (end > 0 && !f(x[end - 1])) end--;
   return end == 0 ? n : end - 1;
+}
+
+template <class T>
+inline bool has_nan(const T* x, size_t n) {
+  unsigned found = 0;
+  for (size_t i = 0; i < n; i++) found |= x[i] != x[i];
+  return found;
 }
 
 // The greatest number, or the least, where none is NaN.
@@ -60,9 +68,10 @@ void place(const void* input, void* output, size_t rows, size_t columns) {
   uint32_t* out = static_cast<uint32_t*>(output);
   for (size_t row = 0; row < rows; row++) {
     const T* x = static_cast<const T*>(input) + row * columns;
-    size_t at = columns;
-    if constexpr (std::is_floating_point_v<T>) at = last(x, columns, [](T x) { return x != x; });
-    if (at == columns) {
+    size_t at;
+    if (std::is_floating_point_v<T> && has_nan(x, columns)) {
+      at = last(x, columns, [](T x) { return x != x; });
+    } else {
       T best = extreme<GREATEST>(x, columns);
       auto is_best = [best](T x) { return x == best; };
       at = LAST ? last(x, columns, is_best) : first(x, columns, is_best);
