@@ -129,6 +129,6 @@ constexpr NamedFold folds[] = {
 
 } // namespace
 
-extern const Kernels KERNELS = {nullptr, nullptr, folds};
+extern const Kernels KERNELS = {nullptr, nullptr, folds, nullptr};
 
 } // namespace emily

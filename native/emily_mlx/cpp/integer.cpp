@@ -193,6 +193,6 @@ constexpr NamedMap maps[] = {
 
 } // namespace
 
-extern const Kernels KERNELS = {maps, nullptr, nullptr};
+extern const Kernels KERNELS = {maps, nullptr, nullptr, nullptr};
 
 } // namespace emily

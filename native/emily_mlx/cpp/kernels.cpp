@@ -278,11 +278,73 @@ class FoldPrimitive : public mx::UnaryPrimitive {
   mx::Shape shape_;
 };
 
+// Rows by their numbers: of the first input along `axis`, before which all sizes are 1, or updates of it by the third
+// input. All inputs but the first of two are row-major.
+class IndexedPrimitive : public mx::UnaryPrimitive {
+ public:
+  IndexedPrimitive(mx::Stream stream, const char* name, Indexed function, mx::Shape shape, size_t axis)
+      : UnaryPrimitive(stream), name_(name), function_(function), shape_(std::move(shape)), axis_(axis) {}
+
+  void eval_cpu(const std::vector<mx::array>& inputs, mx::array& out) override {
+    const auto& x = inputs[0];
+    bool updated = inputs.size() > 2;
+    if (updated && can_take(x, out)) {
+      out.copy_shared_buffer(x);
+    } else {
+      out.set_data(mx::allocator::malloc(out.nbytes()));
+    }
+    const void* updates = updated ? inputs[2].data<char>() : nullptr;
+    auto [table, fits] = this->table(x);
+    mx::cpu::get_command_encoder(stream()).dispatch(
+        [function = function_, from = source(x), shape = x.shape(), size = x.size(), indices = inputs[1].data<char>(),
+         updates, to = out.data<char>(), count = inputs[1].size(), table, fits] {
+          if (fits) return function(from.data, indices, updates, to, count, table);
+          std::vector<uint64_t> copy((size * from.width + 7) / 8);
+          Gather(from, shape).copy(reinterpret_cast<char*>(copy.data()), size);
+          function(copy.data(), indices, updates, to, count, table);
+        });
+  }
+
+  void eval_gpu(const std::vector<mx::array>&, mx::array&) override {
+    throw std::runtime_error(std::string("[") + name_ + "] is a kernel for the CPU.");
+  }
+
+  const char* name() const override { return name_; }
+
+  bool is_equivalent(const Primitive& other) const override {
+    const auto& same = static_cast<const IndexedPrimitive&>(other);
+    return function_ == same.function_ && shape_ == same.shape_ && axis_ == same.axis_;
+  }
+
+  std::vector<mx::Shape> output_shapes(const std::vector<mx::array>&) override { return {shape_}; }
+
+ private:
+  // The rows as they lie in memory, or as they will where their elements have no common step and are copied first.
+  std::pair<Table, bool> table(const mx::array& x) const {
+    size_t rows = x.shape(axis_), columns = 1;
+    int64_t step = 1;
+    bool fits = true;
+    for (size_t axis = x.ndim() - 1; axis > axis_; axis--) {
+      if (x.shape(axis) == 1) continue;
+      if (columns == 1) step = x.strides(axis);
+      fits &= x.strides(axis) == step * static_cast<int64_t>(columns);
+      columns *= x.shape(axis);
+    }
+    if (!fits) return {{rows, columns, static_cast<int64_t>(columns), 1}, false};
+    return {{rows, columns, x.strides(axis_), step}, true};
+  }
+
+  const char* name_;
+  Indexed function_;
+  mx::Shape shape_;
+  size_t axis_;
+};
+
 // The kernels of each file for this processor, or none.
 std::vector<const Kernels*> kernels() {
   __builtin_cpu_init();
-  if (__builtin_cpu_supports("x86-64-v4")) return {&vector_v4, &integer_v4, &fold_v4};
-  if (__builtin_cpu_supports("x86-64-v3")) return {&vector_v3, &integer_v3, &fold_v3};
+  if (__builtin_cpu_supports("x86-64-v4")) return {&vector_v4, &integer_v4, &fold_v4, &index_v4};
+  if (__builtin_cpu_supports("x86-64-v3")) return {&vector_v3, &integer_v3, &fold_v3, &index_v3};
   return {};
 }
 
@@ -312,6 +374,8 @@ const void* emily_find_map(const char* name) { return emily::find(&emily::Kernel
 const void* emily_find_rows(const char* name) { return emily::find(&emily::Kernels::rows, name); }
 
 const void* emily_find_fold(const char* name) { return emily::find(&emily::Kernels::folds, name); }
+
+const void* emily_find_indexed(const char* name) { return emily::find(&emily::Kernels::indexed, name); }
 
 // Adds a kernel to the graph; its inputs are broadcast to one shape.
 int emily_map(mlx_array* result, const void* kernel, const mlx_array* inputs, size_t count, unsigned type, double option,
@@ -366,6 +430,28 @@ int emily_fold(mlx_array* result, const void* kernel, mlx_array input, size_t ke
     if (keep_axes) shape.resize(x.ndim(), 1);
     auto primitive = std::make_shared<emily::FoldPrimitive>(stream, fold->name, fold->function, shape);
     result->ctx = new mx::array(std::move(shape), emily::TYPES[type], std::move(primitive), {std::move(x)});
+    return 0;
+  } catch (const std::exception& error) {
+    _mlx_error(__FILE__, __LINE__, "%s", error.what());
+    return 1;
+  }
+}
+
+// Adds a kernel to the graph for an array whose rows are along `axis`, indices and, but for what takes rows, updates.
+int emily_indexed(mlx_array* result, const void* kernel, const mlx_array* inputs, size_t count, size_t axis,
+                  const int* shape, size_t rank, mlx_stream on) {
+  try {
+    const auto* indexed = static_cast<const emily::NamedIndexed*>(kernel);
+    auto stream = *static_cast<mx::Stream*>(on.ctx);
+    std::vector<mx::array> arrays;
+    for (size_t i = 0; i < count; i++) {
+      const auto& array = *static_cast<mx::array*>(inputs[i].ctx);
+      arrays.push_back(i == 0 && count == 2 ? array : mx::contiguous(array, false, stream));
+    }
+    mx::Shape to(shape, shape + rank);
+    auto primitive = std::make_shared<emily::IndexedPrimitive>(stream, indexed->name, indexed->function, to, axis);
+    auto type = arrays[0].dtype();
+    result->ctx = new mx::array(std::move(to), type, std::move(primitive), std::move(arrays));
     return 0;
   } catch (const std::exception& error) {
     _mlx_error(__FILE__, __LINE__, "%s", error.what());

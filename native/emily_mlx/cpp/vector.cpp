@@ -287,6 +287,6 @@ constexpr NamedRows rows[] = {
 
 } // namespace
 
-extern const Kernels KERNELS = {maps, rows, nullptr};
+extern const Kernels KERNELS = {maps, rows, nullptr, nullptr};
 
 } // namespace emily

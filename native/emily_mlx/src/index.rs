@@ -11,6 +11,7 @@ use crate::dtype::Dtype;
 use crate::error::{refuse, Result};
 use crate::ffi::{self, mlx, Arrays};
 use crate::kernels;
+use crate::op::Op;
 use crate::stream::StreamHandle;
 
 type ScatterFn = unsafe extern "C" fn(
@@ -56,9 +57,20 @@ fn clamp_to_axis(
     clamp(op, indices, &[i64::from(x.dim(axis)) - 1], stream)
 }
 
+/// Whether the axis is the first that has several entries, so that its entries are rows.
+fn leads(x: &Array, axis: i32) -> bool {
+    x.shape()[..axis as usize].iter().all(|size| *size == 1)
+}
+
 pub(crate) fn take(args: &Args, stream: &StreamHandle) -> Result<Array> {
     let (x, indices) = (args.array()?, args.array()?);
     let axis = args.axis(x)?;
+    let kernel = kernels::indexed(Op::Take, x, indices, stream);
+    if let Some(kernel) = kernel.filter(|_| leads(x, axis)) {
+        let (before, from) = x.shape().split_at(axis as usize);
+        let shape = [before, indices.shape(), &from[1..]].concat();
+        return kernel.apply(&[x, indices], axis as usize, &shape, stream);
+    }
     let indices = clamp_to_axis(args.op, indices, x, axis, stream)?;
     mlx!(
         mlx_take_axis,
@@ -143,7 +155,12 @@ pub(crate) fn gather(args: &Args, stream: &StreamHandle) -> Result<Array> {
     )
 }
 
-pub(crate) fn scatter(function: ScatterFn, args: &Args, stream: &StreamHandle) -> Result<Array> {
+pub(crate) fn scatter(
+    op: Op,
+    function: ScatterFn,
+    args: &Args,
+    stream: &StreamHandle,
+) -> Result<Array> {
     let (x, indices, updates) = (args.array()?, args.arrays()?, args.array()?);
     let axes = args.axes(x.ndim())?;
     let index_rank = indices.iter().map(Array::ndim).max().unwrap_or(0);
@@ -155,6 +172,16 @@ pub(crate) fn scatter(function: ScatterFn, args: &Args, stream: &StreamHandle) -
         )
     };
     slices_fit(args.op, x, slices, &axes)?;
+    if let ([axis], [indices]) = (&axes[..], indices) {
+        let whole = |(at, size): (usize, &i32)| at as i32 == *axis || *size == x.dim(at as i32);
+        let rows = leads(x, *axis)
+            && slices.iter().enumerate().all(whole)
+            && Dtype::of(updates) == Dtype::of(x)
+            && updates.shape()[..index_rank] == *indices.shape();
+        if let Some(kernel) = kernels::indexed(op, x, indices, stream).filter(|_| rows) {
+            return kernel.apply(&[x, indices, updates], *axis as usize, x.shape(), stream);
+        }
+    }
     let indices = clamp_all(args.op, x, indices, &axes, stream)?;
     // SAFETY: the handles are live, the axes are within the rank and outlive the call, and no
     // index or slice leaves the array.

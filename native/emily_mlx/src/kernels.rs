@@ -13,7 +13,7 @@ mod own;
 #[path = "kernels/none.rs"]
 mod own;
 
-pub(crate) use own::{Fold, Map, Rows};
+pub(crate) use own::{Fold, Indexed, Map, Rows};
 
 /// The kernel that takes the place of MLX's operation on these arrays, if there is one.
 pub(crate) fn map(op: Op, arrays: &[&Array], stream: &StreamHandle) -> Option<Map> {
@@ -39,6 +39,16 @@ pub(crate) fn clamp(x: &Array, stream: &StreamHandle) -> Option<Map> {
 /// The kernel that makes one element of trailing axes; `last` means that it takes the last of equals.
 pub(crate) fn fold(op: Op, dtype: Dtype, last: bool, stream: &StreamHandle) -> Option<Fold> {
     own::fold(op, dtype, last, stream)
+}
+
+/// The kernel that takes rows of `x` by `indices`, which it clamps, or updates them.
+pub(crate) fn indexed(
+    op: Op,
+    x: &Array,
+    indices: &Array,
+    stream: &StreamHandle,
+) -> Option<Indexed> {
+    own::indexed(op, Dtype::of(x), Dtype::of(indices), stream)
 }
 
 /// The kernel that chooses between two arrays of one type.

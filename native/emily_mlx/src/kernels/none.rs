@@ -10,6 +10,7 @@ use crate::stream::StreamHandle;
 pub(crate) enum Map {}
 pub(crate) enum Rows {}
 pub(crate) enum Fold {}
+pub(crate) enum Indexed {}
 
 pub(super) fn map(_op: Op, _dtype: Dtype, _stream: &StreamHandle) -> Option<Map> {
     None
@@ -33,6 +34,27 @@ pub(super) fn choice(_bytes: usize, _stream: &StreamHandle) -> Option<Map> {
 
 pub(super) fn rows(_op: Op, _stream: &StreamHandle) -> Option<Rows> {
     None
+}
+
+pub(super) fn indexed(
+    _op: Op,
+    _dtype: Dtype,
+    _index: Dtype,
+    _stream: &StreamHandle,
+) -> Option<Indexed> {
+    None
+}
+
+impl Indexed {
+    pub(crate) fn apply(
+        self,
+        _arrays: &[&Array],
+        _axis: usize,
+        _shape: &[i32],
+        _stream: &StreamHandle,
+    ) -> Result<Array> {
+        match self {}
+    }
 }
 
 impl Map {

@@ -23,6 +23,10 @@ pub(crate) struct Map(*const c_void);
 #[derive(Clone, Copy)]
 pub(crate) struct Rows(*const c_void);
 
+/// A kernel that takes rows by their numbers, or updates them.
+#[derive(Clone, Copy)]
+pub(crate) struct Indexed(*const c_void);
+
 /// A kernel that makes one element of the trailing axes.
 #[derive(Clone, Copy)]
 pub(crate) struct Fold(*const c_void);
@@ -39,11 +43,16 @@ unsafe impl Sync for Rows {}
 unsafe impl Send for Fold {}
 // SAFETY: as above.
 unsafe impl Sync for Fold {}
+// SAFETY: as above.
+unsafe impl Send for Indexed {}
+// SAFETY: as above.
+unsafe impl Sync for Indexed {}
 
 extern "C" {
     fn emily_find_map(name: *const c_char) -> *const c_void;
     fn emily_find_rows(name: *const c_char) -> *const c_void;
     fn emily_find_fold(name: *const c_char) -> *const c_void;
+    fn emily_find_indexed(name: *const c_char) -> *const c_void;
     fn emily_map(
         result: *mut mlx_array,
         kernel: *const c_void,
@@ -68,6 +77,16 @@ extern "C" {
         kept: usize,
         keep_axes: bool,
         dtype: mlx_dtype,
+        on: mlx_stream,
+    ) -> c_int;
+    fn emily_indexed(
+        result: *mut mlx_array,
+        kernel: *const c_void,
+        inputs: *const mlx_array,
+        count: usize,
+        axis: usize,
+        shape: *const c_int,
+        rank: usize,
         on: mlx_stream,
     ) -> c_int;
 }
@@ -122,6 +141,26 @@ static FOLDS: Lazy<[Vec<Vec<Option<Fold>>>; 2]> = Lazy::new(|| {
     })
 });
 
+/// By the operation, the type of the elements and that of the indices.
+static INDEXED: Lazy<[Vec<Vec<Option<Indexed>>>; 3]> = Lazy::new(|| {
+    [Op::Take, Op::Scatter, Op::ScatterAdd].map(|op| {
+        each_type(|dtype| {
+            let elements = match (op, dtype) {
+                // Half-precision floats and complex numbers are not added here.
+                (Op::ScatterAdd, Dtype::F16 | Dtype::Bf16 | Dtype::C64 | Dtype::Bool) => {
+                    return Vec::new()
+                }
+                (Op::ScatterAdd, Dtype::F32 | Dtype::F64) => dtype.name().to_owned(),
+                _ => (8 * dtype.size()).to_string(),
+            };
+            each_type(|index| {
+                let name = format!("{}_{elements}_{}", op.name(), index.name());
+                find(&name, emily_find_indexed).map(Indexed)
+            })
+        })
+    })
+});
+
 fn each_type<T>(of: impl Fn(Dtype) -> T) -> Vec<T> {
     Dtype::iter().map(of).collect()
 }
@@ -159,6 +198,25 @@ pub(super) fn choice(bytes: usize, stream: &StreamHandle) -> Option<Map> {
 
 pub(super) fn rows(op: Op, stream: &StreamHandle) -> Option<Rows> {
     on_cpu(stream).and_then(|()| ROWS[op as usize])
+}
+
+pub(super) fn indexed(
+    op: Op,
+    dtype: Dtype,
+    index: Dtype,
+    stream: &StreamHandle,
+) -> Option<Indexed> {
+    on_cpu(stream)?;
+    let kernels = match op {
+        Op::Take => &INDEXED[0],
+        Op::Scatter => &INDEXED[1],
+        Op::ScatterAdd => &INDEXED[2],
+        _ => return None,
+    };
+    kernels[dtype as usize]
+        .get(index as usize)
+        .copied()
+        .flatten()
 }
 
 fn on_cpu(stream: &StreamHandle) -> Option<()> {
@@ -211,6 +269,33 @@ impl Fold {
         // SAFETY: as in `Map::apply_with`; the caller made sure that `kept` is within the rank.
         ffi::array(|result| unsafe {
             emily_fold(result, self.0, x, kept, keep_axes, dtype.raw(), s)
+        })
+    }
+}
+
+impl Indexed {
+    /// The kernel on an array whose rows are along `axis`, before which all sizes are 1, on indices and updates;
+    /// the result has `shape`.
+    pub(crate) fn apply(
+        self,
+        arrays: &[&Array],
+        axis: usize,
+        shape: &[i32],
+        stream: &StreamHandle,
+    ) -> Result<Array> {
+        let inputs: SmallVec<[mlx_array; 4]> = arrays.iter().map(|array| array.as_ptr()).collect();
+        // SAFETY: as in `Map::apply_with`; the caller made sure that the arrays' sizes and the shape fit together.
+        ffi::array(|result| unsafe {
+            emily_indexed(
+                result,
+                self.0,
+                inputs.as_ptr(),
+                inputs.len(),
+                axis,
+                shape.as_ptr(),
+                shape.len(),
+                stream.raw(),
+            )
         })
     }
 }
