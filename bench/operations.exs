@@ -201,12 +201,9 @@ defmodule Bench.Operations do
 
   # Why a row is above 1.5 x, where the wake of a thread is not the reason. Times are of MLX's own
   # operations on 1e5 elements, in microseconds, on the machine of RESULTS.md.
-  @clamped "indices are clamped first, which MLX does not check: 8 us for 1e5 of them"
   @view "a view: neither side computes anything"
   @rounded "what is no larger than :eps becomes zero after each of the two transforms: a pass, twice"
   @reasons %{
-    "Nx.take_along_axis(m, columns, axis: 1)" => @clamped,
-    "Nx.gather(m, rc)" => @clamped,
     "Nx.slice(m, [1, 1], [r - 2, 98])" => @view,
     "Nx.reshape(x, {r, 100})" => @view,
     "Nx.squeeze(Nx.new_axis(x, 0))" => @view,

@@ -294,15 +294,20 @@ class IndexedPrimitive : public mx::UnaryPrimitive {
       out.set_data(mx::allocator::malloc(out.nbytes()));
     }
     const void* updates = updated ? inputs[2].data<char>() : nullptr;
+    auto& encoder = mx::cpu::get_command_encoder(stream());
+    const char* from = x.data<char>();
     auto [table, fits] = this->table(x);
-    mx::cpu::get_command_encoder(stream()).dispatch(
-        [function = function_, from = source(x), shape = x.shape(), size = x.size(), indices = inputs[1].data<char>(),
-         updates, to = out.data<char>(), count = inputs[1].size(), table, fits] {
-          if (fits) return function(from.data, indices, updates, to, count, table);
-          std::vector<uint64_t> copy((size * from.width + 7) / 8);
-          Gather(from, shape).copy(reinterpret_cast<char*>(copy.data()), size);
-          function(copy.data(), indices, updates, to, count, table);
-        });
+    if (!fits) {
+      mx::array copy(x.shape(), x.dtype(), nullptr, {});
+      copy.set_data(mx::allocator::malloc(x.nbytes()));
+      encoder.add_temporary(copy);
+      encoder.dispatch([from = source(x), shape = x.shape(), to = copy.data<char>(), n = x.size()] {
+        Gather(from, shape).copy(to, n);
+      });
+      from = copy.data<char>();
+    }
+    encoder.dispatch([function = function_, from, indices = inputs[1].data<char>(), updates, to = out.data<char>(),
+                      count = inputs[1].size(), table = table] { function(from, indices, updates, to, count, table); });
   }
 
   void eval_gpu(const std::vector<mx::array>&, mx::array&) override {
@@ -338,6 +343,43 @@ class IndexedPrimitive : public mx::UnaryPrimitive {
   Indexed function_;
   mx::Shape shape_;
   size_t axis_;
+};
+
+// One element of each row for each of the row's own indices. Inputs are row-major.
+class AlongPrimitive : public mx::UnaryPrimitive {
+ public:
+  AlongPrimitive(mx::Stream stream, const char* name, Indexed function)
+      : UnaryPrimitive(stream), name_(name), function_(function) {}
+
+  void eval_cpu(const std::vector<mx::array>& inputs, mx::array& out) override {
+    const auto& x = inputs[0];
+    const auto& indices = inputs[1];
+    out.set_data(mx::allocator::malloc(out.nbytes()));
+    size_t columns = x.shape(-1), count = indices.shape(-1);
+    mx::cpu::get_command_encoder(stream()).dispatch(
+        [function = function_, from = x.data<char>(), at = indices.data<char>(), to = out.data<char>(),
+         rows = x.size() / columns, columns, count, width = x.itemsize(), index_width = indices.itemsize()] {
+          for (size_t row = 0; row < rows; row++)
+            function(from + row * columns * width, at + row * count * index_width, nullptr, to + row * count * width,
+                     count, {columns, 1, 1, 1});
+        });
+  }
+
+  void eval_gpu(const std::vector<mx::array>&, mx::array&) override {
+    throw std::runtime_error(std::string("[") + name_ + "] is a kernel for the CPU.");
+  }
+
+  const char* name() const override { return name_; }
+
+  bool is_equivalent(const Primitive& other) const override {
+    return function_ == static_cast<const AlongPrimitive&>(other).function_;
+  }
+
+  std::vector<mx::Shape> output_shapes(const std::vector<mx::array>& inputs) override { return {inputs[1].shape()}; }
+
+ private:
+  const char* name_;
+  Indexed function_;
 };
 
 // The kernels of each file for this processor, or none.
@@ -452,6 +494,24 @@ int emily_indexed(mlx_array* result, const void* kernel, const mlx_array* inputs
     auto primitive = std::make_shared<emily::IndexedPrimitive>(stream, indexed->name, indexed->function, to, axis);
     auto type = arrays[0].dtype();
     result->ctx = new mx::array(std::move(to), type, std::move(primitive), std::move(arrays));
+    return 0;
+  } catch (const std::exception& error) {
+    _mlx_error(__FILE__, __LINE__, "%s", error.what());
+    return 1;
+  }
+}
+
+// Adds a kernel to the graph that takes elements along the last axis; the sizes of the other axes are the same.
+int emily_along(mlx_array* result, const void* kernel, mlx_array input, mlx_array at, mlx_stream on) {
+  try {
+    const auto* indexed = static_cast<const emily::NamedIndexed*>(kernel);
+    auto stream = *static_cast<mx::Stream*>(on.ctx);
+    auto x = mx::contiguous(*static_cast<mx::array*>(input.ctx), false, stream);
+    auto indices = mx::contiguous(*static_cast<mx::array*>(at.ctx), false, stream);
+    auto primitive = std::make_shared<emily::AlongPrimitive>(stream, indexed->name, indexed->function);
+    auto shape = indices.shape();
+    auto type = x.dtype();
+    result->ctx = new mx::array(std::move(shape), type, std::move(primitive), {std::move(x), std::move(indices)});
     return 0;
   } catch (const std::exception& error) {
     _mlx_error(__FILE__, __LINE__, "%s", error.what());

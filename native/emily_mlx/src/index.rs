@@ -91,6 +91,11 @@ pub(crate) fn take_along_axis(args: &Args, stream: &StreamHandle) -> Result<Arra
             indices.shape()
         )
     }
+    let inner = axis as usize;
+    let rows = inner + 1 == x.ndim() && x.shape()[..inner] == indices.shape()[..inner];
+    if let Some(kernel) = kernels::indexed(Op::Take, x, indices, stream).filter(|_| rows) {
+        return kernel.along(x, indices, stream);
+    }
     let indices = clamp_to_axis(args.op, indices, x, axis, stream)?;
     mlx!(
         mlx_take_along_axis,

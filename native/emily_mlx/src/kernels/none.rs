@@ -55,6 +55,10 @@ impl Indexed {
     ) -> Result<Array> {
         match self {}
     }
+
+    pub(crate) fn along(self, _x: &Array, _at: &Array, _stream: &StreamHandle) -> Result<Array> {
+        match self {}
+    }
 }
 
 impl Map {

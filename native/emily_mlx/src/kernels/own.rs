@@ -89,6 +89,13 @@ extern "C" {
         rank: usize,
         on: mlx_stream,
     ) -> c_int;
+    fn emily_along(
+        result: *mut mlx_array,
+        kernel: *const c_void,
+        input: mlx_array,
+        at: mlx_array,
+        on: mlx_stream,
+    ) -> c_int;
 }
 
 fn find(
@@ -297,6 +304,13 @@ impl Indexed {
                 stream.raw(),
             )
         })
+    }
+
+    /// The kernel along the last axis, on indices whose other axes have the sizes of the array's.
+    pub(crate) fn along(self, x: &Array, at: &Array, stream: &StreamHandle) -> Result<Array> {
+        let (x, at, s) = (x.as_ptr(), at.as_ptr(), stream.raw());
+        // SAFETY: as in `apply`.
+        ffi::array(|result| unsafe { emily_along(result, self.0, x, at, s) })
     }
 }
 

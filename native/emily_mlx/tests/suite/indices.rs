@@ -185,6 +185,33 @@ fn rows_of_tables() {
 }
 
 #[test]
+fn elements_of_rows() {
+    for table in tables() {
+        let all = numbers(table.clone());
+        let shape: Vec<i64> = table.shape().iter().map(|size| i64::from(*size)).collect();
+        let (columns, outer) = shape.split_last().expect("a table has axes");
+        let rows = all.len() / *columns as usize;
+        // More of them than a row has elements, some far outside.
+        let indices: Vec<i64> = (0..rows as i64 * 9).map(|i| (i * 5) % 13 - 3).collect();
+        let wanted: Vec<f64> = indices
+            .iter()
+            .enumerate()
+            .map(|(at, index)| {
+                all[at / 9 * *columns as usize + *index.clamp(&0, &(columns - 1)) as usize]
+            })
+            .collect();
+        for kind in [Dtype::S8, Dtype::S32, Dtype::S64] {
+            let indices = own(ints(&indices, &[outer, &[9]].concat(), kind));
+            let got = result(
+                "take_along_axis",
+                vec![own(table.clone()), indices, int(-1)],
+            );
+            assert_eq!(got, wanted, "{shape:?} by {kind:?}");
+        }
+    }
+}
+
+#[test]
 fn shapes_of_indices() {
     let x = || own(counted(&[4, 3]));
     let indices = || own(ints(&[3, 0, 1, 2, 2, 9], &[2, 3], Dtype::U16));
