@@ -11,7 +11,7 @@ const KINDS: [(&str, &[&str]); 2] = [
 ];
 
 /// The files of loops.
-const LOOPS: [&str; 4] = ["vector", "integer", "fold", "index"];
+const LOOPS: [&str; 5] = ["vector", "integer", "compare", "fold", "index"];
 
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");

@@ -385,8 +385,8 @@ class AlongPrimitive : public mx::UnaryPrimitive {
 // The kernels of each file for this processor, or none.
 std::vector<const Kernels*> kernels() {
   __builtin_cpu_init();
-  if (__builtin_cpu_supports("x86-64-v4")) return {&vector_v4, &integer_v4, &fold_v4, &index_v4};
-  if (__builtin_cpu_supports("x86-64-v3")) return {&vector_v3, &integer_v3, &fold_v3, &index_v3};
+  if (__builtin_cpu_supports("x86-64-v4")) return {&vector_v4, &integer_v4, &fold_v4, &index_v4, &compare_v4};
+  if (__builtin_cpu_supports("x86-64-v3")) return {&vector_v3, &integer_v3, &fold_v3, &index_v3, &compare_v3};
   return {};
 }
 

@@ -163,6 +163,32 @@ void map_sign(const void* const* inputs, void* output, size_t n, double) {
   map<T, 1>(inputs, output, n, [](T x) { return x != x ? x : static_cast<T>((x > 0) - (x < 0)); });
 }
 
+// With the sign of the dividend. Numbers of 24 bits whose quotient stays below 2^28 have none that rounds up to an
+// integer, so that every step is exact; the rest, and what is not finite, is left to the C library.
+void map_fmod(const void* const* inputs, void* output, size_t n, double) {
+  constexpr size_t BLOCK = 64;
+  float* out = static_cast<float*>(output);
+  for (size_t at = 0; at < n; at += BLOCK) {
+    size_t count = std::min(BLOCK, n - at);
+    float x[BLOCK] = {}, y[BLOCK] = {}, result[BLOCK];
+    std::copy_n(static_cast<const float*>(inputs[0]) + at, count, x);
+    std::copy_n(static_cast<const float*>(inputs[1]) + at, count, y);
+    std::fill(y + count, y + BLOCK, 1.0f);
+    bool far[BLOCK];
+    unsigned others = 0;
+    for (size_t i = 0; i < BLOCK; i++) {
+      double dividend = __builtin_fabsf(x[i]), divisor = __builtin_fabsf(y[i]);
+      double quotient = __builtin_trunc(dividend / divisor);
+      result[i] = __builtin_copysignf(static_cast<float>(dividend - quotient * divisor), x[i]);
+      far[i] = !(quotient < 0x1p28) | !(divisor <= std::numeric_limits<float>::max());
+      others |= far[i];
+    }
+    for (size_t i = 0; others && i < count; i++)
+      if (far[i]) result[i] = __builtin_fmodf(x[i], y[i]);
+    std::copy_n(result, count, out + at);
+  }
+}
+
 // What is no larger than `option` becomes zero, in each of the `PARTS` of a number.
 template <size_t PARTS>
 void map_chop(const void* const* inputs, void* output, size_t n, double option) {
@@ -277,7 +303,7 @@ constexpr NamedMap maps[] = {
     {"floor", map_floor}, {"ceil", map_ceil}, {"cbrt", map_cbrt}, {"round_away", map_round_away},
     {"sign", map_sign<float>}, {"sign_f64", map_sign<double>},
     {"chop", map_chop<1>}, {"chop_c64", map_chop<2>},
-    {"power", map_power}, {"arctan2", map_arctan2},
+    {"power", map_power}, {"fmod", map_fmod}, {"arctan2", map_arctan2},
     {"where8", map_where<uint8_t>}, {"where16", map_where<uint16_t>},
     {"where32", map_where<uint32_t>}, {"where64", map_where<uint64_t>},
     {nullptr, nullptr}};

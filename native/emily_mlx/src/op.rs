@@ -183,12 +183,12 @@ fn build(op: Op, args: &Args, stream: &StreamHandle) -> Result<Value> {
         Op::Minimum => binary(op, mlx_sys::mlx_minimum, args, stream),
         Op::Arctan2 => binary(op, mlx_sys::mlx_arctan2, args, stream),
         Op::Logaddexp => binary(op, mlx_sys::mlx_logaddexp, args, stream),
-        Op::Equal => binary(op, mlx_sys::mlx_equal, args, stream),
-        Op::NotEqual => binary(op, mlx_sys::mlx_not_equal, args, stream),
-        Op::Greater => binary(op, mlx_sys::mlx_greater, args, stream),
-        Op::GreaterEqual => binary(op, mlx_sys::mlx_greater_equal, args, stream),
-        Op::Less => binary(op, mlx_sys::mlx_less, args, stream),
-        Op::LessEqual => binary(op, mlx_sys::mlx_less_equal, args, stream),
+        Op::Equal => compare(op, mlx_sys::mlx_equal, args, stream),
+        Op::NotEqual => compare(op, mlx_sys::mlx_not_equal, args, stream),
+        Op::Greater => compare(op, mlx_sys::mlx_greater, args, stream),
+        Op::GreaterEqual => compare(op, mlx_sys::mlx_greater_equal, args, stream),
+        Op::Less => compare(op, mlx_sys::mlx_less, args, stream),
+        Op::LessEqual => compare(op, mlx_sys::mlx_less_equal, args, stream),
         Op::LogicalAnd => binary(op, mlx_sys::mlx_logical_and, args, stream),
         Op::LogicalOr => binary(op, mlx_sys::mlx_logical_or, args, stream),
         Op::BitwiseAnd => binary(op, mlx_sys::mlx_bitwise_and, args, stream),
@@ -306,6 +306,14 @@ fn binary(op: Op, function: Binary, args: &Args, stream: &StreamHandle) -> Resul
     let (x, y) = (args.array()?, args.array()?);
     match kernels::map(op, &[x, y], stream) {
         Some(kernel) => kernel.apply(&[x, y], stream),
+        None => call(function, x, y, stream.raw()),
+    }
+}
+
+fn compare(op: Op, function: Binary, args: &Args, stream: &StreamHandle) -> Result<Array> {
+    let (x, y) = (args.array()?, args.array()?);
+    match kernels::map(op, &[x, y], stream) {
+        Some(kernel) => kernel.apply_with(&[x, y], Dtype::Bool, 0.0, stream),
         None => call(function, x, y, stream.raw()),
     }
 }
