@@ -201,35 +201,9 @@ defmodule Bench.Operations do
 
   # Why a row is above 1.5 x, where the wake of a thread is not the reason. Times are of MLX's own
   # operations on 1e5 elements, in microseconds, on the machine of RESULTS.md.
-  @clamped "indices are clamped first, which MLX does not check: 52 us for 1e5 of them"
-  @nan "the last NaN decides in Nx, and MLX passes over it: to look for one takes 26 and 95 us beside 75"
-  @shift "a shift by the width or more is defined in Nx: 85 us to make it so, beside 75"
   @view "a view: neither side computes anything"
-  @rounded "what is no larger than :eps becomes zero after each of the two transforms: three passes, twice"
-  @chosen "the last of equals decides, or a NaN; mlx's row takes the first, and knows no NaN"
+  @rounded "what is no larger than :eps becomes zero after each of the two transforms: a pass, twice"
   @reasons %{
-    "Nx.as_type(x, :s32)" =>
-      "NaN, infinities and what is beyond s32 are defined: casts by way of s64 take 102 us and three choices 95 each, beside 25",
-    "Nx.round(x)" =>
-      "halves go away from zero, MLX's to even: floor alone takes 141 us, beside 88",
-    "Nx.sign(x)" => "of NaN it is NaN, MLX's 0: a minimum and a maximum take 50 us, beside 26",
-    "Nx.argmax(x)" => @nan,
-    "Nx.argmin(x)" => @nan,
-    "Nx.argmax(m, axis: 1)" => @nan,
-    "Nx.argmax(x, tie_break: :high)" => @nan,
-    "Nx.quotient(i, j)" =>
-      "MLX ends the process on a divisor of 0, and of -1 under the least number: to prevent that takes 120 us, beside 200",
-    "Nx.remainder(i, j)" =>
-      "MLX ends the process on a divisor of 0, and of -1 under the least number; the sign is the dividend's",
-    "Nx.left_shift(i, k)" => @shift,
-    "Nx.right_shift(i, k)" => @shift,
-    "Nx.pow(i, k)" =>
-      "MLX does not return from a negative exponent: 330 us to prevent that, beside 670",
-    "Nx.take(m, rows)" => @clamped,
-    "Nx.take_along_axis(m, columns, axis: 1)" => @clamped,
-    "Nx.gather(x, Nx.new_axis(at, 1))" => @clamped,
-    "Nx.gather(m, rc)" => @clamped,
-    "Nx.slice(m, [o, o], [r - 2, 98])" => @clamped,
     "Nx.slice(m, [1, 1], [r - 2, 98])" => @view,
     "Nx.reshape(x, {r, 100})" => @view,
     "Nx.squeeze(Nx.new_axis(x, 0))" => @view,
@@ -240,18 +214,13 @@ defmodule Bench.Operations do
     "Nx.to_batched(m, div(r, 2)) |> Enum.to_list() |> List.to_tuple()" => @view,
     "Nx.fft2(zm)" => @rounded,
     "Nx.ifft2(zm)" => @rounded,
-    "Nx.fft(z)" => "what is no larger than :eps becomes zero: three passes more",
-    "Nx.cbrt(x)" =>
-      "a step of Newton's method behind mlx's power, which is off in the last digits",
     "Nx.iota({r, 100}, axis: 0)" => "a view of r numbers, whose call is all wakes",
     "Nx.dot(m, v)" => "the same product, with two views around it that take as long",
     "Nx.dot(ai, ai)" =>
       "mlx's row is inexact beyond 53 bits: integers are cut in parts, several products in f64",
     "Nx.LinAlg.cholesky(spd)" =>
       "of what is not positive definite it is NaN, MLX's some numbers: the pivots are looked at, and all is chosen",
-    "Nx.LinAlg.qr(a)" => "signs are those of Nx: both factors are multiplied by them",
-    "Nx.window_scatter_max(m, f, 0.0, {2, 2}, strides: [2, 2])" => @chosen,
-    "Nx.window_scatter_min(m, f, 0.0, {2, 2}, strides: [2, 2])" => @chosen
+    "Nx.LinAlg.qr(a)" => "signs are those of Nx: both factors are multiplied by them"
   }
 
   # Matrices of 1e7 elements take LAPACK seconds to minutes.

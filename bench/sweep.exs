@@ -25,7 +25,7 @@ defmodule Bench.Sweep do
     end
   end
 
-  @doc "Measures the rows whose call holds `only`, and answers the table in Markdown."
+  @doc "Measures the rows whose call holds `only`, or one of `a|b`, and answers the table in Markdown."
   def report(device, sizes, rounds, only) do
     {rows, facts} = measure(device, sizes, rounds, only)
 
@@ -42,7 +42,7 @@ defmodule Bench.Sweep do
   # The rows with their times, and the versions.
   defp measure(device, sizes, rounds, only) do
     peer = Peer.start("sweep.py", device, @limits)
-    rows = Enum.filter(Operations.all(), &String.contains?(&1.nx, only))
+    rows = Enum.filter(Operations.all(), &String.contains?(&1.nx, String.split(only, "|")))
 
     times =
       for size <- sizes, reduce: %{} do

@@ -28,14 +28,19 @@ defmodule Emily.Native do
 
     * one array: `{:exp, x}`, and likewise `abs negative expm1 log log1p log2 log10 sqrt rsqrt
       square sin cos tan arcsin arccos arctan sinh cosh tanh arcsinh arccosh arctanh erf erfinv
-      sigmoid sign floor ceil round trunc logical_not bitwise_invert isnan isinf isfinite isposinf
-      isneginf real imag conjugate contiguous`
+      sigmoid cbrt sign floor ceil round round_away trunc logical_not bitwise_invert isnan isinf
+      isfinite isposinf isneginf real imag conjugate contiguous`. The sign of NaN is NaN; `round_away`
+      takes halves away from zero.
+    * `{:chop, x, least}`: what is no larger than `least` becomes zero, of a complex number each part
     * two arrays, promoted and broadcast: `{:add, x, y}`, and likewise `subtract multiply divide
-      floor_divide remainder power maximum minimum arctan2 logaddexp equal not_equal greater
-      greater_equal less less_equal logical_and logical_or bitwise_and bitwise_or bitwise_xor
-      left_shift right_shift matmul`. An integer quotient by zero has all bits set, an integer
-      remainder by zero is the dividend.
-    * types: `{:astype, x, type}`, `{:view, x, type}`
+      floor_divide remainder fmod power integer_power maximum minimum arctan2 logaddexp equal
+      not_equal greater greater_equal less less_equal logical_and logical_or bitwise_and bitwise_or
+      bitwise_xor left_shift right_shift wide_left_shift wide_right_shift matmul`. An integer
+      quotient by zero has all bits set, an integer remainder by zero is the dividend. The sign of
+      `fmod` is the dividend's. A negative `integer_power` is the integer part of the reciprocal, and
+      a wide shift may be by the width or more.
+    * types: `{:astype, x, type}`, `{:view, x, type}`, and `{:to_integer, x, type}`, in which NaN is 0,
+      an infinity the end of the range, and what is beyond it loses the bits above the width
     * choosing: `{:where, condition, x, y}`, `{:clip, x, low, high}`
     * new arrays: `{:full, shape, number, type}`, `{:arange, start, stop, step, type}`,
       `{:eye, rows, columns, diagonal, type}`; a number may be `:nan`, `:infinity`,
@@ -51,6 +56,9 @@ defmodule Emily.Native do
       `{:diagonal, x, offset, axis1, axis2}`, `{:repeat, x, times, axis}`, `{:tile, x, times}`
     * reductions: `{:sum, x, axes, keepdims}`, and likewise `prod max min mean all any logsumexp`;
       `{:softmax, x, axes, precise}`, `{:argmax, x, axis, keepdims}`, `{:argmin, ...}`,
+      `{:argmax_nan, x, axis, last}`, which answers the last NaN, or else the first or the last of
+      equals, `{:window_argmax, x, axis}`, which answers the last of equals, but a NaN only where it
+      comes first, likewise `argmin_nan` and `window_argmin` (these four keep the axis),
       `{:cumsum, x, axis, reverse}`, and likewise `cumprod cummax cummin logcumsumexp`
     * sorting: `{:sort, x, axis}`, `{:argsort, x, axis}`
     * indices, clamped into their axis: `{:take, x, indices, axis}`,

@@ -10,11 +10,9 @@ const KINDS: [(&str, &[&str]); 2] = [
     ("v4", &["-march=x86-64-v4", "-mprefer-vector-width=512"]),
 ];
 
-/// The files of loops, with the name of what each defines.
-const LOOPS: [(&str, &str); 3] = [
-    ("vector", "kernels"),
-    ("totals", "reductions"),
-    ("products", "product"),
+/// The files of loops.
+const LOOPS: [&str; 7] = [
+    "vector", "integer", "compare", "fold", "index", "totals", "products",
 ];
 
 fn main() {
@@ -36,13 +34,13 @@ fn main() {
 fn compile_kernels(include: &str) {
     // The library is linked where the crate is, so before the libraries that it needs.
     for (kind, options) in KINDS {
-        for (file, name) in LOOPS {
+        for file in LOOPS {
             compiler()
                 .opt_level(3)
                 .flag("-fno-math-errno")
                 .flag("-fno-trapping-math")
                 .flags(options)
-                .define("KERNELS", format!("{name}_{kind}").as_str())
+                .define("KERNELS", format!("{file}_{kind}").as_str())
                 .file(format!("cpp/{file}.cpp"))
                 .compile(&format!("emily_{file}_{kind}"));
         }
@@ -53,7 +51,12 @@ fn compile_kernels(include: &str) {
         .flag(include)
         // MLX puts the names of its files into error messages.
         .flag(format!("-ffile-prefix-map={include}=mlx"))
-        .files(["cpp/kernels.cpp", "cpp/reduce.cpp", "cpp/matmul.cpp", "cpp/short.cpp"])
+        .files([
+            "cpp/kernels.cpp",
+            "cpp/reduce.cpp",
+            "cpp/matmul.cpp",
+            "cpp/short.cpp",
+        ])
         .compile("emily_kernels");
     println!("cargo::rustc-link-lib=dylib=mvec");
 }

@@ -7,12 +7,12 @@ defmodule Emily.Native.FuzzTest do
 
   @cases 10_000
 
-  @one ~w(abs negative exp expm1 log sqrt sign floor round logical_not bitwise_invert isnan real imag
+  @one ~w(abs negative exp expm1 log sqrt sign floor round cbrt round_away logical_not bitwise_invert isnan real imag
           conjugate contiguous erf sigmoid arctan)a
-  @two ~w(add subtract divide floor_divide remainder power maximum arctan2 logaddexp equal logical_and
-          bitwise_and left_shift right_shift matmul)a
+  @two ~w(add subtract divide floor_divide remainder fmod integer_power maximum arctan2 logaddexp equal logical_and
+          bitwise_and left_shift right_shift wide_left_shift wide_right_shift matmul)a
   @reductions ~w(sum prod max min mean all any logsumexp softmax)a
-  @along ~w(argmax argmin cumsum cumprod cummax cummin logcumsumexp)a
+  @along ~w(argmax argmin argmax_nan argmin_nan cumsum cumprod cummax cummin logcumsumexp)a
   @decompositions ~w(qr lu lu_factor inv det)a
   @texts ["", "->", "ij," | ~w(ij,jk->ik ii->i ...ij->...ji i,i ab,bc,cd->ad 1 ij-> i..j é iii
                         ij,jk->iz A,B->AB ij->ijk)]

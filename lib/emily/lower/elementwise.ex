@@ -84,25 +84,10 @@ defmodule Emily.Lower.Elementwise do
     def lower(unquote(name), %{type: type}, [tensor]), do: {unquote(op), cast(tensor, type)}
   end
 
-  # MLX repeats its squaring for ever on a negative exponent. As in XLA, a negative power of an
-  # integer is the integer part of the reciprocal: 1 and -1 keep their parity, the rest are 0.
+  # MLX repeats its squaring for ever on a negative exponent.
   def lower(:pow, %{type: {:s, _} = type}, [base, %{type: {:s, _}} = exponent]) do
-    dtype = dtype(type)
-    {zero, one} = {scalar(0, dtype), scalar(1, dtype)}
-
-    if known(exponent) in 0..0x7FFFFFFF do
-      {:power, cast(base, type), cast(exponent, type)}
-    else
-      share(cast(base, type), fn base ->
-        share(cast(exponent, type), fn exponent ->
-          share({:less, exponent, zero}, fn negative ->
-            finite = {:where, negative, {:bitwise_and, exponent, one}, exponent}
-            vanishes = {:logical_and, negative, {:not_equal, {:abs, base}, one}}
-            {:where, vanishes, zero, {:power, base, finite}}
-          end)
-        end)
-      end)
-    end
+    op = if known(exponent) in 0..0x7FFFFFFF, do: :power, else: :integer_power
+    {op, cast(base, type), cast(exponent, type)}
   end
 
   def lower(:pow, %{type: {:c, _}} = out, args),
@@ -113,65 +98,30 @@ defmodule Emily.Lower.Elementwise do
   end
 
   # Nx's remainder has the sign of the dividend, MLX's that of the divisor.
-  def lower(:remainder, %{type: {:u, _} = type}, [left, right]) do
-    {:remainder, cast(left, type), cast(right, type)}
-  end
-
   def lower(:remainder, %{type: {:s, 64}}, [left, right])
       when left.type == {:u, 64} or right.type == {:u, 64} do
     by_magnitude(:remainder, left, right, fn left_sign, _right_sign -> left_sign end)
   end
 
-  def lower(:remainder, %{type: {:s, _} = type}, [left, right]) do
-    share(cast(left, type), fn x ->
-      share(cast(right, type), fn y ->
-        {:subtract, x, {:multiply, y, {:floor_divide, x, y}}}
-      end)
-    end)
-  end
-
   def lower(:remainder, %{type: type}, [left, right]) do
-    share(cast(left, type), fn x ->
-      share({:remainder, {:abs, x}, {:abs, cast(right, type)}}, fn remainder ->
-        {:where, {:less, x, scalar(0, dtype(type))}, {:negative, remainder}, remainder}
-      end)
-    end)
+    {:fmod, cast(left, type), cast(right, type)}
   end
 
   # The processor takes a shift modulo the width; in Nx all bits are shifted out. A negative count is
   # a large one without its sign.
   def lower(:left_shift, %{type: {_, bits} = type}, [left, right]) do
-    unsigned = dtype({:u, bits})
-
-    if within?(right, bits) do
-      {:left_shift, cast(left, type), cast(right, type)}
-    else
-      share(cast(right, type), fn count ->
-        shifted = {:left_shift, cast(left, type), count}
-        within = {:less, {:view, count, unsigned}, scalar(bits, unsigned)}
-        {:where, within, shifted, scalar(0, dtype(type))}
-      end)
-    end
-  end
-
-  def lower(:right_shift, %{type: {:u, _} = type}, [left, right]) do
-    logical_shift(cast(left, type), cast(right, type), type)
+    op = if within?(right, bits), do: :left_shift, else: :wide_left_shift
+    {op, cast(left, type), cast(right, type)}
   end
 
   # The sign of a u64 is no sign.
-  def lower(:right_shift, %{type: type}, [%{type: {:u, 64}} = left, right]) do
-    shifted = logical_shift(value(left), cast(right, {:u, 64}), {:u, 64})
-    convert(shifted, {:u, 64}, type)
+  def lower(:right_shift, %{type: {:s, _} = type}, [%{type: {:u, 64}} = left, right]) do
+    convert({:wide_right_shift, value(left), cast(right, {:u, 64})}, {:u, 64}, type)
   end
 
-  def lower(:right_shift, %{type: {:s, bits} = type}, [left, right]) do
-    if within?(right, bits) do
-      {:right_shift, cast(left, type), cast(right, type)}
-    else
-      unsigned = dtype({:u, bits})
-      count = {:minimum, {:view, cast(right, type), unsigned}, scalar(bits - 1, unsigned)}
-      {:right_shift, cast(left, type), {:view, count, dtype(type)}}
-    end
+  def lower(:right_shift, %{type: {_, bits} = type}, [left, right]) do
+    op = if within?(right, bits), do: :right_shift, else: :wide_right_shift
+    {op, cast(left, type), cast(right, type)}
   end
 
   def lower(:logical_and, out, [left, right]) do
@@ -186,27 +136,15 @@ defmodule Emily.Lower.Elementwise do
     from_bool({:not_equal, condition(left), condition(right)}, out)
   end
 
-  def lower(:logical_not, out, [tensor]), do: from_bool({:logical_not, condition(tensor)}, out)
-
-  def lower(:sign, %{type: {kind, _}}, [tensor]) when kind in [:s, :u, :c],
-    do: {:sign, value(tensor)}
-
-  # MLX gives 0 for the sign of NaN, and NaN for the extremes of it. What is compared with here is at
-  # most -1, or NaN: that takes half the time of a choice.
-  def lower(:sign, %{type: type}, [tensor]) do
-    share(value(tensor), fn x ->
-      {:maximum, {:sign, x}, {:minimum, x, scalar(-1, dtype(type))}}
-    end)
+  # What is zero, which takes one pass where a condition and its opposite take two.
+  def lower(:logical_not, out, [%{type: type} = tensor]) do
+    from_bool({:equal, value(tensor), scalar(0, dtype(type))}, out)
   end
 
-  # MLX rounds halves to even, Nx away from zero. What is added is the greatest number below one
-  # half: one half itself would take that number up to 1.
-  def lower(:round, %{type: type}, [tensor]) do
-    share(value(tensor), fn x ->
-      whole = {:floor, {:add, {:abs, x}, scalar(below_half(type), dtype(type))}}
-      {:multiply, {:sign, x}, whole}
-    end)
-  end
+  def lower(:sign, _out, [tensor]), do: {:sign, value(tensor)}
+
+  # MLX rounds halves to even, Nx away from zero.
+  def lower(:round, _out, [tensor]), do: {:round_away, value(tensor)}
 
   def lower(:is_nan, out, [%{type: type}]) when is_integer_type(type), do: zeros(out)
   def lower(:is_nan, out, [tensor]), do: from_bool({:isnan, value(tensor)}, out)
@@ -262,15 +200,6 @@ defmodule Emily.Lower.Elementwise do
   # NaN passes through, as it does in XLA.
   def lower(:clip, %{type: type}, [tensor, low, high]) do
     {:clip, cast(tensor, type), cast(low, type), cast(high, type)}
-  end
-
-  defp logical_shift(x, count, {_, bits} = type) do
-    dtype = dtype(type)
-
-    share(count, fn count ->
-      shifted = {:right_shift, x, count}
-      {:where, {:less, count, scalar(bits, dtype)}, shifted, scalar(0, dtype)}
-    end)
   end
 
   defp by_magnitude(op, left, right, sign) do
@@ -369,11 +298,6 @@ defmodule Emily.Lower.Elementwise do
     count = if bits == 8, do: counts, else: above.({:multiply, counts, bytes.(0x01)}, bits - 8)
     convert(count, {:u, bits}, type)
   end
-
-  defp below_half({:f, 64}), do: 0.49999999999999994
-  defp below_half({:f, 32}), do: 0.5 - 2.0 ** -25
-  defp below_half({:f, 16}), do: 0.5 - 2.0 ** -12
-  defp below_half({:bf, 16}), do: 0.5 - 2.0 ** -9
 
   # Whether a shift's count is a number of the caller's code that leaves bits over.
   defp within?(count, bits), do: known(count) in 0..(bits - 1)

@@ -3,7 +3,6 @@ defmodule Emily.Lower.FFT do
   # Fourier transforms.
 
   import Emily.Lower.Types
-  import Emily.Expr, only: [share: 2, scalar: 2]
 
   def names, do: [:fft, :ifft, :fft2, :ifft2, :rfft, :irfft]
 
@@ -28,22 +27,12 @@ defmodule Emily.Lower.FFT do
   end
 
   def lower(:irfft, out, [tensor, opts]) do
-    {:irfft, cast(tensor, {:c, 64}), opts[:length], opts[:axis]}
-    |> without_rounding(opts[:eps])
+    transform(:irfft, cast(tensor, {:c, 64}), opts[:length], opts[:axis], opts[:eps])
     |> convert({:f, 32}, out.type)
   end
 
-  # The parts of complex numbers lie side by side.
-  defp transform(op, x, length, axis, eps) do
-    {:view, without_rounding({:view, {op, x, length, axis}, :f32}, eps), :c64}
-  end
-
   # As in Nx, a part that is no larger than `eps` is zero.
-  defp without_rounding(x, eps) do
-    share(x, fn x ->
-      {:where, {:less_equal, {:abs, x}, scalar(eps, :f32)}, scalar(0, :f32), x}
-    end)
-  end
+  defp transform(op, x, length, axis, eps), do: {:chop, {op, x, length, axis}, eps}
 
   defp complex(%{type: type}, tensor) do
     _ = dtype(type)

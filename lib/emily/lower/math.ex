@@ -76,8 +76,10 @@ defmodule Emily.Lower.Math do
   def lower(name, %{type: {:c, 64}} = out, args) when name in [:acos, :asin, :atanh, :cbrt],
     do: Emily.Lower.ComplexMath.lower(name, out, args)
 
-  def lower(:cbrt, %{type: type}, [tensor]), do: in_f32(tensor, type, &cbrt/2)
-  def lower(:erfc, %{type: type}, [tensor]), do: in_f32(tensor, type, &erfc/2)
+  def lower(:cbrt, %{type: type}, [tensor]), do: in_f32(tensor, type, &{:cbrt, &1})
+
+  def lower(:erfc, %{type: type}, [tensor]),
+    do: in_f32(tensor, type, &erfc(&1, dtype(accumulator(type))))
 
   for {name, op} <- @functions do
     def lower(unquote(name), %{type: type}, [tensor]), do: {unquote(op), cast(tensor, type)}
@@ -91,7 +93,7 @@ defmodule Emily.Lower.Math do
 
     tensor
     |> cast(wide)
-    |> share(fn x -> fun.(x, dtype(wide)) end)
+    |> share(fun)
     |> convert(wide, type)
   end
 
@@ -115,21 +117,6 @@ defmodule Emily.Lower.Math do
 
   defp half_tangent(x, fun) do
     share({:tan, {:multiply, x, scalar(0.5, :f64)}}, fn t -> fun.(t, {:square, t}) end)
-  end
-
-  # A power, then one step of Newton's method. The step divides 0 by 0 or infinity by infinity where
-  # the number is its own root, and gives NaN there.
-  defp cbrt(x, dtype) do
-    share({:abs, x}, fn size ->
-      share({:power, size, scalar(1 / 3, dtype)}, fn root ->
-        excess = {:subtract, root, {:divide, size, {:square, root}}}
-        refined = {:subtract, root, {:multiply, excess, scalar(1 / 3, dtype)}}
-
-        share({:multiply, {:sign, x}, refined}, fn refined ->
-          {:where, {:equal, refined, refined}, refined, x}
-        end)
-      end)
-    end)
   end
 
   # 1 - erf(x) loses every digit once erf(x) is near 1. The tail is Chebyshev's fit of

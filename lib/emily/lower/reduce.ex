@@ -3,7 +3,6 @@ defmodule Emily.Lower.Reduce do
   # Reductions and cumulative operations.
 
   import Emily.Lower.Types
-  import Emily.Expr, only: [share: 2, scalar: 2]
 
   @cumulative [
     cumulative_sum: :cumsum,
@@ -22,13 +21,12 @@ defmodule Emily.Lower.Reduce do
   def lower(:reduce_max, out, [tensor, opts]), do: extreme(:max, out, tensor, opts)
   def lower(:reduce_min, out, [tensor, opts]), do: extreme(:min, out, tensor, opts)
 
-  def lower(name, out, [%{type: type} = tensor, opts]) when name in [:all, :any] do
-    {name, truthy(value(tensor), type), axes(tensor, opts), keep(opts)}
-    |> from_bool(out)
+  def lower(name, out, [tensor, opts]) when name in [:all, :any] do
+    {name, value(tensor), axes(tensor, opts), keep(opts)} |> from_bool(out)
   end
 
-  def lower(:argmax, out, [tensor, opts]), do: argument(:argmax, out, tensor, opts)
-  def lower(:argmin, out, [tensor, opts]), do: argument(:argmin, out, tensor, opts)
+  def lower(:argmax, out, [tensor, opts]), do: argument(:argmax_nan, out, tensor, opts)
+  def lower(:argmin, out, [tensor, opts]), do: argument(:argmin_nan, out, tensor, opts)
 
   for {name, op} <- @cumulative do
     def lower(unquote(name), %{type: type}, [tensor, opts]) do
@@ -56,35 +54,15 @@ defmodule Emily.Lower.Reduce do
   defp extreme(op, _out, tensor, opts), do: {op, value(tensor), axes(tensor, opts), keep(opts)}
 
   # MLX passes over NaN, where Nx answers the last NaN, and takes the first of equals.
-  defp argument(op, out, %{type: type} = tensor, opts) do
-    axis = opts[:axis]
-    high = opts[:tie_break] == :high
+  defp argument(op, out, tensor, opts) do
+    {x, axis} =
+      case opts[:axis] do
+        nil -> {{:reshape, value(tensor), [Tuple.product(tensor.shape)]}, 0}
+        axis -> {value(tensor), axis}
+      end
 
-    size = if axis, do: elem(tensor.shape, axis), else: Tuple.product(tensor.shape)
-    x = if axis, do: value(tensor), else: {:reshape, value(tensor), [size]}
-    axis = axis || 0
-
-    found =
-      share(x, fn x ->
-        found = if high, do: last(op, x, axis, size), else: {op, x, axis, true}
-        if is_integer_type(type), do: found, else: last_nan(x, axis, size, found)
-      end)
-
+    found = {op, x, axis, opts[:tie_break] == :high}
     {:reshape, {:astype, found, dtype(out.type)}, Tuple.to_list(out.shape)}
-  end
-
-  # Whether there is a NaN is asked of the one that was found, which costs less than all of them.
-  defp last_nan(x, axis, size, otherwise) do
-    share({:isnan, x}, fn nan ->
-      share(last(:argmax, nan, axis, size), fn at ->
-        {:where, {:take_along_axis, nan, at, axis}, at, otherwise}
-      end)
-    end)
-  end
-
-  # Both keep the axis.
-  defp last(op, x, axis, size) do
-    {:subtract, scalar(size - 1, :u32), {op, {:flip, x, [axis]}, axis, true}}
   end
 
   defp axes(tensor, opts) do

@@ -49,8 +49,7 @@ defmodule Emily.Lower.Types do
   An expression of type `from` cast to `to`.
 
   As in Nx.BinaryBackend a float becomes an integer by truncation, with the bits above the type's
-  width lost; NaN becomes zero and the infinities the ends of the type's range. A C++ cast leaves
-  all of that undefined: NaN is replaced before the cast, what an infinity gave after it.
+  width lost; NaN becomes zero and the infinities the ends of the type's range.
   """
   def convert(expr, type, type), do: expr
 
@@ -66,42 +65,10 @@ defmodule Emily.Lower.Types do
 
   def convert(expr, {:c, 64}, to), do: convert({:real, expr}, {:f, 32}, to)
 
-  def convert(expr, {from, _} = type, {to, _} = target)
-      when from in [:f, :bf] and to in [:s, :u] do
-    Expr.share(expr, &float_to_integer(&1, type, target))
-  end
+  def convert(expr, {from, _}, {to, _} = target) when from in [:f, :bf] and to in [:s, :u],
+    do: {:to_integer, expr, dtype(target)}
 
   def convert(expr, _from, to), do: {:astype, expr, dtype(to)}
-
-  # MLX chooses between two arrays slowly where it cannot foresee which, so what is chosen here is
-  # rare: NaN and the infinities.
-  defp float_to_integer(x, type, {kind, bits} = target) do
-    dtype = dtype(target)
-    {low, high} = integer_range(kind, bits)
-
-    choose = fn rest, float, integer ->
-      {:where, {:equal, x, Expr.scalar(float, dtype(type))}, Expr.scalar(integer, dtype), rest}
-    end
-
-    number = {:where, {:equal, x, x}, x, Expr.scalar(0, dtype(type))}
-
-    number
-    |> Expr.share(&truncate(&1, type, target))
-    |> choose.(:infinity, high)
-    |> choose.(:neg_infinity, low)
-  end
-
-  defp truncate(x, _type, {:s, 64}), do: {:astype, x, :s64}
-
-  # Above 2^63 only the unsigned cast is defined, below zero only the signed one.
-  defp truncate(x, {:f, 16}, {:u, 64}), do: {:astype, {:astype, x, :s64}, :u64}
-
-  defp truncate(x, type, {:u, 64}) do
-    limit = Expr.scalar(9.223372036854775808e18, dtype(type))
-    {:where, {:less, x, limit}, truncate(x, {:f, 16}, {:u, 64}), {:astype, x, :u64}}
-  end
-
-  defp truncate(x, _type, target), do: {:astype, {:astype, x, :s64}, dtype(target)}
 
   @doc "The least and the greatest integer of a type."
   def integer_range(:u, bits), do: {0, Bitwise.bsl(1, bits) - 1}

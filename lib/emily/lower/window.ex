@@ -16,8 +16,8 @@ defmodule Emily.Lower.Window do
   def lower(:window_product, out, args), do: window(:prod, 1, out, args)
   def lower(:window_max, out, args), do: window(:max, least(out.type), out, args)
   def lower(:window_min, out, args), do: window(:min, greatest(out.type), out, args)
-  def lower(:window_scatter_max, out, args), do: scatter(:argmax, out, args)
-  def lower(:window_scatter_min, out, args), do: scatter(:argmin, out, args)
+  def lower(:window_scatter_max, out, args), do: scatter(:window_argmax, out, args)
+  def lower(:window_scatter_min, out, args), do: scatter(:window_argmin, out, args)
 
   defp window(op, start, %{type: type}, [tensor, window, opts]) do
     wide = if op in [:sum, :prod], do: accumulator(type), else: type
@@ -35,60 +35,49 @@ defmodule Emily.Lower.Window do
     {x, dims} = padded(tensor, tensor.type, cast(init, tensor.type), opts)
     size = Enum.product(dims)
     window = Tuple.to_list(window)
-    inner = Enum.product(window)
     wide = accumulator(type)
 
-    chosen = windows_flat(x, dims, window, opts, &choose(op, &1, tensor.type, inner))
-    positions = {:reshape, {:arange, 0, size, 1, :s32}, dims}
-    indices = windows_flat(positions, dims, window, opts, &{:take_along_axis, &1, chosen, -1})
+    {outer, outer_steps, inner_steps} = places(dims, window, opts)
+    {count, inner} = {Enum.product(outer), Enum.product(window)}
+    {view, _} = all_windows(x, dims, window, opts)
+    chosen = {:reshape, {op, {:reshape, view, [count, inner]}, -1}, [count]}
 
-    count = Tuple.product(source.shape)
+    # Where a window begins, and how far from there its elements are.
+    at = fn sizes, steps ->
+      places = {:as_strided, {:arange, 0, size, 1, :s32}, sizes, steps, 0}
+      {:reshape, places, [Enum.product(sizes)]}
+    end
+
+    starts = at.(outer, outer_steps)
+    indices = {:add, starts, {:take, at.(window, inner_steps), chosen, 0}}
     updates = {:reshape, cast(source, wide), [count, 1]}
 
     share(cast(init, wide), fn init ->
       start = {:broadcast_to, {:reshape, init, [1]}, [size]}
-      added = {:scatter_add, start, [{:reshape, indices, [count]}], updates, [0]}
+      added = {:scatter_add, start, [indices], updates, [0]}
       back = Enum.map(opts[:padding], fn {low, high} -> {-low, -high, 0} end)
       Shape.pad({:reshape, added, dims}, dims, back, init)
     end)
     |> convert(wide, type)
   end
 
-  # The last of equals. As in Nx a NaN is chosen where it comes first, and passed over elsewhere.
-  defp choose(op, windows, type, size) when is_integer_type(type), do: last(op, windows, size)
-
-  defp choose(op, windows, type, size) do
-    {reduce, worst} =
-      if op == :argmax, do: {:max, least(type)}, else: {:min, greatest(type)}
-
-    numbers = {:where, {:isnan, windows}, scalar(worst, dtype(type)), windows}
-    is_best = {:equal, windows, {reduce, numbers, [-1], true}}
-    found = share(is_best, &last(:argmax, &1, size))
-    {:where, {:isnan, {:take, windows, {:full, [1], 0, :u32}, -1}}, scalar(0, :u32), found}
-  end
-
-  defp last(op, x, size),
-    do: {:subtract, scalar(size - 1, :u32), {op, {:flip, x, [-1]}, -1, true}}
-
   @doc """
   The windows of `x`, whose axes have the sizes `dims`, and how many there are on each axis. The
   view has one axis for each axis of `x`, then one for each axis of the window.
   """
   def all_windows(x, dims, window, opts) do
+    {outer, outer_steps, inner_steps} = places(dims, window, opts)
+    {{:as_strided, x, outer ++ window, outer_steps ++ inner_steps, 0}, outer}
+  end
+
+  # How many windows there are on each axis, and how far apart windows, and the elements of a window, are.
+  defp places(dims, window, opts) do
     ones = Enum.map(dims, fn _ -> 1 end)
     strides = opts[:strides] || ones
     dilations = opts[:window_dilations] || ones
     steps = steps(dims)
-
     outer = Sliding.counts(dims, window, strides, dilations)
-    outer_steps = Enum.zip_with(steps, strides, &*/2)
-    inner_steps = Enum.zip_with(steps, dilations, &*/2)
-    {{:as_strided, x, outer ++ window, outer_steps ++ inner_steps, 0}, outer}
-  end
-
-  defp windows_flat(x, dims, window, opts, fun) do
-    {view, outer} = all_windows(x, dims, window, opts)
-    {:reshape, view, outer ++ [Enum.product(window)]} |> share(fun)
+    {outer, Enum.zip_with(steps, strides, &*/2), Enum.zip_with(steps, dilations, &*/2)}
   end
 
   defp padded(%{shape: shape} = tensor, type, value, opts) do

@@ -18,6 +18,10 @@ namespace {
 constexpr size_t BLOCK = 1024;
 constexpr size_t MOST_INPUTS = 3;
 
+// By the numbers that mlx-c gives them.
+const mx::Dtype TYPES[] = {mx::bool_, mx::uint8, mx::uint16, mx::uint32, mx::uint64, mx::int8, mx::int16,
+                           mx::int32, mx::int64, mx::float16, mx::float32, mx::float64, mx::bfloat16, mx::complex64};
+
 // An input as it lies in memory.
 struct Source {
   const char* data;
@@ -97,8 +101,8 @@ bool can_take(const mx::array& input, const mx::array& out) {
 // An element for an element: inputs of one shape, and an output of that shape.
 class MapPrimitive : public mx::UnaryPrimitive {
  public:
-  MapPrimitive(mx::Stream stream, const char* name, Map function)
-      : UnaryPrimitive(stream), name_(name), function_(function) {}
+  MapPrimitive(mx::Stream stream, const char* name, Map function, double option)
+      : UnaryPrimitive(stream), name_(name), function_(function), option_(option) {}
 
   void eval_cpu(const std::vector<mx::array>& inputs, mx::array& out) override {
     auto& encoder = mx::cpu::get_command_encoder(stream());
@@ -107,13 +111,17 @@ class MapPrimitive : public mx::UnaryPrimitive {
       size_t n = out.data_size();
       std::array<const void*, MOST_INPUTS> data{};
       for (size_t i = 0; i < inputs.size(); i++) data[i] = inputs[i].data<char>();
-      encoder.dispatch([function = function_, data, to = out.data<char>(), n] { function(data.data(), to, n); });
+      encoder.dispatch([function = function_, data, to = out.data<char>(), n, option = option_] {
+        function(data.data(), to, n, option);
+      });
     } else {
       allocate(inputs, out, false);
       std::vector<Source> sources;
       for (const auto& input : inputs) sources.push_back(source(input));
       encoder.dispatch([function = function_, sources = std::move(sources), shape = out.shape(), to = out.data<char>(),
-                        n = out.size(), width = out.itemsize()] { in_blocks(function, sources, shape, to, n, width); });
+                        n = out.size(), width = out.itemsize(), option = option_] {
+        in_blocks(function, sources, shape, to, n, width, option);
+      });
     }
   }
 
@@ -124,7 +132,8 @@ class MapPrimitive : public mx::UnaryPrimitive {
   const char* name() const override { return name_; }
 
   bool is_equivalent(const Primitive& other) const override {
-    return function_ == static_cast<const MapPrimitive&>(other).function_;
+    const auto& same = static_cast<const MapPrimitive&>(other);
+    return function_ == same.function_ && option_ == same.option_;
   }
 
   std::vector<mx::Shape> output_shapes(const std::vector<mx::array>& inputs) override { return {inputs[0].shape()}; }
@@ -159,7 +168,7 @@ class MapPrimitive : public mx::UnaryPrimitive {
   }
 
   static void in_blocks(Map function, const std::vector<Source>& sources, const mx::Shape& shape, char* to, size_t n,
-                        size_t width) {
+                        size_t width, double option) {
     alignas(64) uint64_t blocks[MOST_INPUTS][BLOCK];
     std::vector<Gather> walks;
     for (size_t i = 0; i < sources.size(); i++) {
@@ -181,12 +190,13 @@ class MapPrimitive : public mx::UnaryPrimitive {
           data[i] = blocks[i];
         }
       }
-      function(data, to + done * width, count);
+      function(data, to + done * width, count, option);
     }
   }
 
   const char* name_;
   Map function_;
+  double option_;
 };
 
 // The last axis as a whole. Inputs are row-major; after the first they are vectors.
@@ -233,17 +243,159 @@ class RowsPrimitive : public mx::UnaryPrimitive {
   double option_;
 };
 
-const Kernels* kernels() {
+// The trailing axes as one row, from which comes one element.
+class FoldPrimitive : public mx::UnaryPrimitive {
+ public:
+  FoldPrimitive(mx::Stream stream, const char* name, Fold function, mx::Shape shape)
+      : UnaryPrimitive(stream), name_(name), function_(function), shape_(std::move(shape)) {}
+
+  void eval_cpu(const std::vector<mx::array>& inputs, mx::array& out) override {
+    const auto& x = inputs[0];
+    out.set_data(mx::allocator::malloc(out.nbytes()));
+    size_t rows = out.size();
+    mx::cpu::get_command_encoder(stream()).dispatch(
+        [function = function_, data = x.data<char>(), to = out.data<char>(), rows, columns = x.size() / rows] {
+          function(data, to, rows, columns);
+        });
+  }
+
+  void eval_gpu(const std::vector<mx::array>&, mx::array&) override {
+    throw std::runtime_error(std::string("[") + name_ + "] is a kernel for the CPU.");
+  }
+
+  const char* name() const override { return name_; }
+
+  bool is_equivalent(const Primitive& other) const override {
+    const auto& same = static_cast<const FoldPrimitive&>(other);
+    return function_ == same.function_ && shape_ == same.shape_;
+  }
+
+  std::vector<mx::Shape> output_shapes(const std::vector<mx::array>&) override { return {shape_}; }
+
+ private:
+  const char* name_;
+  Fold function_;
+  mx::Shape shape_;
+};
+
+// Rows by their numbers: of the first input along `axis`, before which all sizes are 1, or updates of it by the third
+// input. All inputs but the first of two are row-major.
+class IndexedPrimitive : public mx::UnaryPrimitive {
+ public:
+  IndexedPrimitive(mx::Stream stream, const char* name, Indexed function, mx::Shape shape, size_t axis)
+      : UnaryPrimitive(stream), name_(name), function_(function), shape_(std::move(shape)), axis_(axis) {}
+
+  void eval_cpu(const std::vector<mx::array>& inputs, mx::array& out) override {
+    const auto& x = inputs[0];
+    bool updated = inputs.size() > 2;
+    if (updated && can_take(x, out)) {
+      out.copy_shared_buffer(x);
+    } else {
+      out.set_data(mx::allocator::malloc(out.nbytes()));
+    }
+    const void* updates = updated ? inputs[2].data<char>() : nullptr;
+    auto& encoder = mx::cpu::get_command_encoder(stream());
+    const char* from = x.data<char>();
+    auto [table, fits] = this->table(x);
+    if (!fits) {
+      mx::array copy(x.shape(), x.dtype(), nullptr, {});
+      copy.set_data(mx::allocator::malloc(x.nbytes()));
+      encoder.add_temporary(copy);
+      encoder.dispatch([from = source(x), shape = x.shape(), to = copy.data<char>(), n = x.size()] {
+        Gather(from, shape).copy(to, n);
+      });
+      from = copy.data<char>();
+    }
+    encoder.dispatch([function = function_, from, indices = inputs[1].data<char>(), updates, to = out.data<char>(),
+                      count = inputs[1].size(), table = table] { function(from, indices, updates, to, count, table); });
+  }
+
+  void eval_gpu(const std::vector<mx::array>&, mx::array&) override {
+    throw std::runtime_error(std::string("[") + name_ + "] is a kernel for the CPU.");
+  }
+
+  const char* name() const override { return name_; }
+
+  bool is_equivalent(const Primitive& other) const override {
+    const auto& same = static_cast<const IndexedPrimitive&>(other);
+    return function_ == same.function_ && shape_ == same.shape_ && axis_ == same.axis_;
+  }
+
+  std::vector<mx::Shape> output_shapes(const std::vector<mx::array>&) override { return {shape_}; }
+
+ private:
+  // The rows as they lie in memory, or as they will where their elements have no common step and are copied first.
+  std::pair<Table, bool> table(const mx::array& x) const {
+    size_t rows = x.shape(axis_), columns = 1;
+    int64_t step = 1;
+    bool fits = true;
+    for (size_t axis = x.ndim() - 1; axis > axis_; axis--) {
+      if (x.shape(axis) == 1) continue;
+      if (columns == 1) step = x.strides(axis);
+      fits &= x.strides(axis) == step * static_cast<int64_t>(columns);
+      columns *= x.shape(axis);
+    }
+    if (!fits) return {{rows, columns, static_cast<int64_t>(columns), 1}, false};
+    return {{rows, columns, x.strides(axis_), step}, true};
+  }
+
+  const char* name_;
+  Indexed function_;
+  mx::Shape shape_;
+  size_t axis_;
+};
+
+// One element of each row for each of the row's own indices. Inputs are row-major.
+class AlongPrimitive : public mx::UnaryPrimitive {
+ public:
+  AlongPrimitive(mx::Stream stream, const char* name, Indexed function)
+      : UnaryPrimitive(stream), name_(name), function_(function) {}
+
+  void eval_cpu(const std::vector<mx::array>& inputs, mx::array& out) override {
+    const auto& x = inputs[0];
+    const auto& indices = inputs[1];
+    out.set_data(mx::allocator::malloc(out.nbytes()));
+    size_t columns = x.shape(-1), count = indices.shape(-1);
+    mx::cpu::get_command_encoder(stream()).dispatch(
+        [function = function_, from = x.data<char>(), at = indices.data<char>(), to = out.data<char>(),
+         rows = x.size() / columns, columns, count, width = x.itemsize(), index_width = indices.itemsize()] {
+          for (size_t row = 0; row < rows; row++)
+            function(from + row * columns * width, at + row * count * index_width, nullptr, to + row * count * width,
+                     count, {columns, 1, 1, 1});
+        });
+  }
+
+  void eval_gpu(const std::vector<mx::array>&, mx::array&) override {
+    throw std::runtime_error(std::string("[") + name_ + "] is a kernel for the CPU.");
+  }
+
+  const char* name() const override { return name_; }
+
+  bool is_equivalent(const Primitive& other) const override {
+    return function_ == static_cast<const AlongPrimitive&>(other).function_;
+  }
+
+  std::vector<mx::Shape> output_shapes(const std::vector<mx::array>& inputs) override { return {inputs[1].shape()}; }
+
+ private:
+  const char* name_;
+  Indexed function_;
+};
+
+// The kernels of each file for this processor, or none.
+std::vector<const Kernels*> kernels() {
   __builtin_cpu_init();
-  if (__builtin_cpu_supports("x86-64-v4")) return &kernels_v4;
-  if (__builtin_cpu_supports("x86-64-v3")) return &kernels_v3;
-  return nullptr;
+  if (__builtin_cpu_supports("x86-64-v4")) return {&vector_v4, &integer_v4, &fold_v4, &index_v4, &compare_v4};
+  if (__builtin_cpu_supports("x86-64-v3")) return {&vector_v3, &integer_v3, &fold_v3, &index_v3, &compare_v3};
+  return {};
 }
 
 template <class F>
-const void* find(const F* list, const char* name) {
-  for (; list->name; list++)
-    if (std::strcmp(list->name, name) == 0) return list;
+const void* find(const F* Kernels::* list, const char* name) {
+  static const std::vector<const Kernels*> own = kernels();
+  for (const auto* file : own)
+    for (const F* at = file->*list; at && at->name; at++)
+      if (std::strcmp(at->name, name) == 0) return at;
   return nullptr;
 }
 
@@ -259,29 +411,26 @@ struct mlx_stream { void* ctx; };
 void _mlx_error(const char* file, const int line, const char* format, ...);
 
 // A kernel by name, or null where there is none or the processor is too old for it.
-const void* emily_find_map(const char* name) {
-  static const emily::Kernels* own = emily::kernels();
-  return own ? emily::find(own->maps, name) : nullptr;
-}
+const void* emily_find_map(const char* name) { return emily::find(&emily::Kernels::maps, name); }
 
-const void* emily_find_rows(const char* name) {
-  static const emily::Kernels* own = emily::kernels();
-  return own ? emily::find(own->rows, name) : nullptr;
-}
+const void* emily_find_rows(const char* name) { return emily::find(&emily::Kernels::rows, name); }
 
-// Adds a kernel to the graph; its inputs are broadcast to one shape. The output has the type of the last
-// input.
-int emily_map(mlx_array* result, const void* kernel, const mlx_array* inputs, size_t count, mlx_stream on) {
+const void* emily_find_fold(const char* name) { return emily::find(&emily::Kernels::folds, name); }
+
+const void* emily_find_indexed(const char* name) { return emily::find(&emily::Kernels::indexed, name); }
+
+// Adds a kernel to the graph; its inputs are broadcast to one shape.
+int emily_map(mlx_array* result, const void* kernel, const mlx_array* inputs, size_t count, unsigned type, double option,
+              mlx_stream on) {
   try {
     const auto* map = static_cast<const emily::NamedMap*>(kernel);
     auto stream = *static_cast<mx::Stream*>(on.ctx);
     std::vector<mx::array> arrays;
     for (size_t i = 0; i < count; i++) arrays.push_back(*static_cast<mx::array*>(inputs[i].ctx));
     if (count > 1) arrays = mx::broadcast_arrays(arrays, stream);
-    auto primitive = std::make_shared<emily::MapPrimitive>(stream, map->name, map->function);
+    auto primitive = std::make_shared<emily::MapPrimitive>(stream, map->name, map->function, option);
     auto shape = arrays[0].shape();
-    auto type = arrays.back().dtype();
-    result->ctx = new mx::array(std::move(shape), type, std::move(primitive), std::move(arrays));
+    result->ctx = new mx::array(std::move(shape), emily::TYPES[type], std::move(primitive), std::move(arrays));
     return 0;
   } catch (const std::exception& error) {
     _mlx_error(__FILE__, __LINE__, "%s", error.what());
@@ -304,6 +453,65 @@ int emily_rows(mlx_array* result, const void* kernel, const mlx_array* inputs, s
     auto primitive = std::make_shared<emily::RowsPrimitive>(stream, rows->name, rows->function, at, option);
     auto shape = arrays[0].shape();
     result->ctx = new mx::array(std::move(shape), mx::float32, std::move(primitive), std::move(arrays));
+    return 0;
+  } catch (const std::exception& error) {
+    _mlx_error(__FILE__, __LINE__, "%s", error.what());
+    return 1;
+  }
+}
+
+// Adds a kernel to the graph that makes one element of all axes from `kept` on, which are left out, or have
+// the size 1.
+int emily_fold(mlx_array* result, const void* kernel, mlx_array input, size_t kept, bool keep_axes, unsigned type,
+               mlx_stream on) {
+  try {
+    const auto* fold = static_cast<const emily::NamedFold*>(kernel);
+    auto stream = *static_cast<mx::Stream*>(on.ctx);
+    auto x = mx::contiguous(*static_cast<mx::array*>(input.ctx), false, stream);
+    mx::Shape shape(x.shape().begin(), x.shape().begin() + kept);
+    if (keep_axes) shape.resize(x.ndim(), 1);
+    auto primitive = std::make_shared<emily::FoldPrimitive>(stream, fold->name, fold->function, shape);
+    result->ctx = new mx::array(std::move(shape), emily::TYPES[type], std::move(primitive), {std::move(x)});
+    return 0;
+  } catch (const std::exception& error) {
+    _mlx_error(__FILE__, __LINE__, "%s", error.what());
+    return 1;
+  }
+}
+
+// Adds a kernel to the graph for an array whose rows are along `axis`, indices and, but for what takes rows, updates.
+int emily_indexed(mlx_array* result, const void* kernel, const mlx_array* inputs, size_t count, size_t axis,
+                  const int* shape, size_t rank, mlx_stream on) {
+  try {
+    const auto* indexed = static_cast<const emily::NamedIndexed*>(kernel);
+    auto stream = *static_cast<mx::Stream*>(on.ctx);
+    std::vector<mx::array> arrays;
+    for (size_t i = 0; i < count; i++) {
+      const auto& array = *static_cast<mx::array*>(inputs[i].ctx);
+      arrays.push_back(i == 0 && count == 2 ? array : mx::contiguous(array, false, stream));
+    }
+    mx::Shape to(shape, shape + rank);
+    auto primitive = std::make_shared<emily::IndexedPrimitive>(stream, indexed->name, indexed->function, to, axis);
+    auto type = arrays[0].dtype();
+    result->ctx = new mx::array(std::move(to), type, std::move(primitive), std::move(arrays));
+    return 0;
+  } catch (const std::exception& error) {
+    _mlx_error(__FILE__, __LINE__, "%s", error.what());
+    return 1;
+  }
+}
+
+// Adds a kernel to the graph that takes elements along the last axis; the sizes of the other axes are the same.
+int emily_along(mlx_array* result, const void* kernel, mlx_array input, mlx_array at, mlx_stream on) {
+  try {
+    const auto* indexed = static_cast<const emily::NamedIndexed*>(kernel);
+    auto stream = *static_cast<mx::Stream*>(on.ctx);
+    auto x = mx::contiguous(*static_cast<mx::array*>(input.ctx), false, stream);
+    auto indices = mx::contiguous(*static_cast<mx::array*>(at.ctx), false, stream);
+    auto primitive = std::make_shared<emily::AlongPrimitive>(stream, indexed->name, indexed->function);
+    auto shape = indices.shape();
+    auto type = x.dtype();
+    result->ctx = new mx::array(std::move(shape), type, std::move(primitive), {std::move(x), std::move(indices)});
     return 0;
   } catch (const std::exception& error) {
     _mlx_error(__FILE__, __LINE__, "%s", error.what());

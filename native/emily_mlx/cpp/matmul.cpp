@@ -11,7 +11,7 @@ namespace {
 
 Product own_product() {
   static const Product* own = [] {
-    static const Product v3 = product_v3, v4 = product_v4;
+    static const Product v3 = products_v3, v4 = products_v4;
     return for_processor(&v3, &v4);
   }();
   return own ? *own : nullptr;

@@ -21,7 +21,7 @@ struct Sizes {
 // The row-major product of `rows` by `inner` and `inner` by `columns`. `scratch` has room for `b`.
 using Product = void (*)(Matrix a, Matrix b, float* output, Sizes sizes, float* scratch);
 
-void product_v3(Matrix a, Matrix b, float* output, Sizes sizes, float* scratch);
-void product_v4(Matrix a, Matrix b, float* output, Sizes sizes, float* scratch);
+void products_v3(Matrix a, Matrix b, float* output, Sizes sizes, float* scratch);
+void products_v4(Matrix a, Matrix b, float* output, Sizes sizes, float* scratch);
 
 } // namespace emily

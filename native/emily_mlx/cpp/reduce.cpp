@@ -129,7 +129,7 @@ extern "C" {
 
 // A reduction by name, or null where there is none or the processor is too old for it.
 const void* emily_find_reduction(const char* name) {
-  static const auto* own = emily::for_processor(emily::reductions_v3, emily::reductions_v4);
+  static const auto* own = emily::for_processor(emily::totals_v3, emily::totals_v4);
   return own ? emily::find(own, name) : nullptr;
 }
 

@@ -20,7 +20,7 @@ struct Reduction {
 };
 
 // The reductions as compiled for one kind of processor; the lists end with a null name.
-extern const Reduction reductions_v3[];
-extern const Reduction reductions_v4[];
+extern const Reduction totals_v3[];
+extern const Reduction totals_v4[];
 
 } // namespace emily

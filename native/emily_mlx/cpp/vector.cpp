@@ -30,6 +30,7 @@ VECTOR double asinh(double) noexcept;
 VECTOR double acosh(double) noexcept;
 VECTOR double atanh(double) noexcept;
 VECTOR double erf(double) noexcept;
+VECTOR double cbrt(double) noexcept;
 VECTOR double pow(double, double) noexcept;
 VECTOR double atan2(double, double) noexcept;
 }
@@ -74,11 +75,11 @@ inline void map(const void* const* inputs, void* output, size_t n, F f) {
 
 // Functions of f32 are computed in doubles and rounded once, as Nx.BinaryBackend does.
 #define UNARY(NAME, EXPRESSION)                                                                         \
-  void NAME(const void* const* inputs, void* output, size_t n) {                                        \
+  void NAME(const void* const* inputs, void* output, size_t n, double) {                                \
     map<float, 1>(inputs, output, n, [](float f) { [[maybe_unused]] double x = f; return static_cast<float>(EXPRESSION); }); \
   }
 #define BINARY(NAME, EXPRESSION)                                       \
-  void NAME(const void* const* inputs, void* output, size_t n) {       \
+  void NAME(const void* const* inputs, void* output, size_t n, double) { \
     map<float, 2>(inputs, output, n, [](float f, float g) {            \
       double x = f, y = g;                                             \
       return static_cast<float>(EXPRESSION);                           \
@@ -149,11 +150,63 @@ UNARY(map_sigmoid, sigmoid(x))
 UNARY(map_sqrt, __builtin_sqrtf(f))
 UNARY(map_floor, __builtin_floorf(f))
 UNARY(map_ceil, __builtin_ceilf(f))
-BINARY(map_power, pow(x, y))
+UNARY(map_cbrt, cbrt(x))
+BINARY(map_any_power, pow(x, y))
+UNARY(map_square, x * x)
+
+// The second power, which a variance is made of, is the same number by a product.
+void map_power(const void* const* inputs, void* output, size_t n, double option) {
+  const float* exponents = static_cast<const float*>(inputs[1]);
+  bool square = std::all_of(exponents, exponents + n, [](float exponent) { return exponent == 2; });
+  (square ? map_square : map_any_power)(inputs, output, n, option);
+}
+
 BINARY(map_arctan2, atan2(x, y))
 
+// Halves go away from zero. What is added is the greatest number below one half, which itself would become 1.
+UNARY(map_round_away, (f < 0 ? -1.0f : 1.0f) * __builtin_floorf(__builtin_fabsf(f) + 0x1.fffffep-2f))
+
+// NaN stays.
 template <class T>
-void map_where(const void* const* inputs, void* output, size_t n) {
+void map_sign(const void* const* inputs, void* output, size_t n, double) {
+  map<T, 1>(inputs, output, n, [](T x) { return x != x ? x : static_cast<T>((x > 0) - (x < 0)); });
+}
+
+// With the sign of the dividend. Numbers of 24 bits whose quotient stays below 2^28 have none that rounds up to an
+// integer, so that every step is exact; the rest, and what is not finite, is left to the C library.
+void map_fmod(const void* const* inputs, void* output, size_t n, double) {
+  constexpr size_t BLOCK = 64;
+  float* out = static_cast<float*>(output);
+  for (size_t at = 0; at < n; at += BLOCK) {
+    size_t count = std::min(BLOCK, n - at);
+    float x[BLOCK] = {}, y[BLOCK] = {}, result[BLOCK];
+    std::copy_n(static_cast<const float*>(inputs[0]) + at, count, x);
+    std::copy_n(static_cast<const float*>(inputs[1]) + at, count, y);
+    std::fill(y + count, y + BLOCK, 1.0f);
+    bool far[BLOCK];
+    unsigned others = 0;
+    for (size_t i = 0; i < BLOCK; i++) {
+      double dividend = __builtin_fabsf(x[i]), divisor = __builtin_fabsf(y[i]);
+      double quotient = __builtin_trunc(dividend / divisor);
+      result[i] = __builtin_copysignf(static_cast<float>(dividend - quotient * divisor), x[i]);
+      far[i] = !(quotient < 0x1p28) | !(divisor <= std::numeric_limits<float>::max());
+      others |= far[i];
+    }
+    for (size_t i = 0; others && i < count; i++)
+      if (far[i]) result[i] = __builtin_fmodf(x[i], y[i]);
+    std::copy_n(result, count, out + at);
+  }
+}
+
+// What is no larger than `option` becomes zero, in each of the `PARTS` of a number.
+template <size_t PARTS>
+void map_chop(const void* const* inputs, void* output, size_t n, double option) {
+  float least = static_cast<float>(option);
+  map<float, 1>(inputs, output, n * PARTS, [least](float f) { return __builtin_fabsf(f) <= least ? 0 : f; });
+}
+
+template <class T>
+void map_where(const void* const* inputs, void* output, size_t n, double) {
   const uint8_t* chosen = static_cast<const uint8_t*>(inputs[0]);
   const T* x = static_cast<const T*>(inputs[1]);
   const T* y = static_cast<const T*>(inputs[2]);
@@ -247,7 +300,7 @@ void layer_norm(const float* const* inputs, float* output, size_t rows, size_t c
   }
 }
 
-// By the names of Emily's operations; `where` by the width of what is chosen in bits.
+// By the names of Emily's operations, with a type where it is not f32; `where` by the width of what is chosen in bits.
 constexpr NamedMap maps[] = {
     {"exp", map_exp}, {"expm1", map_expm1}, {"log", map_log}, {"log1p", map_log1p},
     {"log2", map_log2}, {"log10", map_log10}, {"sqrt", map_sqrt}, {"rsqrt", map_rsqrt},
@@ -256,7 +309,10 @@ constexpr NamedMap maps[] = {
     {"sinh", map_sinh}, {"cosh", map_cosh}, {"tanh", map_tanh},
     {"arcsinh", map_arcsinh}, {"arccosh", map_arccosh}, {"arctanh", map_arctanh},
     {"erf", map_erf}, {"erfinv", map_erfinv}, {"sigmoid", map_sigmoid},
-    {"floor", map_floor}, {"ceil", map_ceil}, {"power", map_power}, {"arctan2", map_arctan2},
+    {"floor", map_floor}, {"ceil", map_ceil}, {"cbrt", map_cbrt}, {"round_away", map_round_away},
+    {"sign", map_sign<float>}, {"sign_f64", map_sign<double>},
+    {"chop", map_chop<1>}, {"chop_c64", map_chop<2>},
+    {"power", map_power}, {"fmod", map_fmod}, {"arctan2", map_arctan2},
     {"where8", map_where<uint8_t>}, {"where16", map_where<uint16_t>},
     {"where32", map_where<uint32_t>}, {"where64", map_where<uint64_t>},
     {nullptr, nullptr}};
@@ -266,6 +322,6 @@ constexpr NamedRows rows[] = {
 
 } // namespace
 
-extern const Kernels KERNELS = {maps, rows};
+extern const Kernels KERNELS = {maps, rows, nullptr, nullptr};
 
 } // namespace emily

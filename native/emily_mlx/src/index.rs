@@ -6,11 +6,13 @@ use mlx_sys::{mlx_array, mlx_stream, mlx_vector_array};
 
 use crate::args::Args;
 use crate::checks;
-use crate::create::vector;
+use crate::create::{scalar, vector, Number};
 use crate::dtype::Dtype;
 use crate::error::{refuse, Result};
 use crate::ffi::{self, mlx, Arrays};
-use crate::op::Stream;
+use crate::kernels;
+use crate::op::Op;
+use crate::stream::StreamHandle;
 
 type ScatterFn = unsafe extern "C" fn(
     *mut mlx_array,
@@ -23,7 +25,8 @@ type ScatterFn = unsafe extern "C" fn(
 ) -> i32;
 
 /// Clamps integer `indices` to `0..=limits`, where `limits` broadcasts against them.
-fn clamp(op: &str, indices: &Array, limits: &[i64], s: Stream) -> Result<Array> {
+fn clamp(op: &str, indices: &Array, limits: &[i64], stream: &StreamHandle) -> Result<Array> {
+    let s = stream.raw();
     let dtype = Dtype::of(indices);
     let Some((_, greatest)) = dtype.integer_range() else {
         refuse!("{op}: indices must be integers, got {}", dtype.name())
@@ -31,28 +34,53 @@ fn clamp(op: &str, indices: &Array, limits: &[i64], s: Stream) -> Result<Array> 
     // No index of a narrow type can reach a limit that the type cannot hold.
     let within = |limit: &i64| i128::from(*limit).min(greatest) as i64;
     let limits: Vec<i64> = limits.iter().map(within).collect();
-    let low = vector(op, &[0], dtype)?;
-    let high = vector(op, &limits, dtype)?;
-    let low = mlx!(mlx_reshape, low.as_ptr(), std::ptr::null(), 0, s)?;
-    let high = match limits.len() {
-        1 => mlx!(mlx_reshape, high.as_ptr(), std::ptr::null(), 0, s)?,
-        _ => high,
+    if let ([limit], Some(kernel)) = (&limits[..], kernels::clamp(indices, stream)) {
+        return kernel.apply_with(&[indices], dtype, *limit as f64, stream);
+    }
+    let number = |number: i64| scalar(op, Number::Int(number.into()), dtype);
+    let low = number(0)?;
+    let high = match limits[..] {
+        [limit] => number(limit)?,
+        _ => vector(op, &limits, dtype)?,
     };
     mlx!(mlx_clip, indices.as_ptr(), low.as_ptr(), high.as_ptr(), s)
 }
 
-fn clamp_to_axis(op: &str, indices: &Array, x: &Array, axis: i32, s: Stream) -> Result<Array> {
-    clamp(op, indices, &[i64::from(x.dim(axis)) - 1], s)
+fn clamp_to_axis(
+    op: &str,
+    indices: &Array,
+    x: &Array,
+    axis: i32,
+    stream: &StreamHandle,
+) -> Result<Array> {
+    clamp(op, indices, &[i64::from(x.dim(axis)) - 1], stream)
 }
 
-pub(crate) fn take(args: &Args, s: Stream) -> Result<Array> {
+/// Whether the axis is the first that has several entries, so that its entries are rows.
+fn leads(x: &Array, axis: i32) -> bool {
+    x.shape()[..axis as usize].iter().all(|size| *size == 1)
+}
+
+pub(crate) fn take(args: &Args, stream: &StreamHandle) -> Result<Array> {
     let (x, indices) = (args.array()?, args.array()?);
     let axis = args.axis(x)?;
-    let indices = clamp_to_axis(args.op, indices, x, axis, s)?;
-    mlx!(mlx_take_axis, x.as_ptr(), indices.as_ptr(), axis, s)
+    let kernel = kernels::indexed(Op::Take, x, indices, stream);
+    if let Some(kernel) = kernel.filter(|_| leads(x, axis)) {
+        let (before, from) = x.shape().split_at(axis as usize);
+        let shape = [before, indices.shape(), &from[1..]].concat();
+        return kernel.apply(&[x, indices], axis as usize, &shape, stream);
+    }
+    let indices = clamp_to_axis(args.op, indices, x, axis, stream)?;
+    mlx!(
+        mlx_take_axis,
+        x.as_ptr(),
+        indices.as_ptr(),
+        axis,
+        stream.raw()
+    )
 }
 
-pub(crate) fn take_along_axis(args: &Args, s: Stream) -> Result<Array> {
+pub(crate) fn take_along_axis(args: &Args, stream: &StreamHandle) -> Result<Array> {
     let (x, indices) = (args.array()?, args.array()?);
     let axis = args.axis(x)?;
     if indices.ndim() != x.ndim() {
@@ -62,17 +90,34 @@ pub(crate) fn take_along_axis(args: &Args, s: Stream) -> Result<Array> {
             indices.shape()
         )
     }
-    let indices = clamp_to_axis(args.op, indices, x, axis, s)?;
-    mlx!(mlx_take_along_axis, x.as_ptr(), indices.as_ptr(), axis, s)
+    let inner = axis as usize;
+    let rows = inner + 1 == x.ndim() && x.shape()[..inner] == indices.shape()[..inner];
+    if let Some(kernel) = kernels::indexed(Op::Take, x, indices, stream).filter(|_| rows) {
+        return kernel.along(x, indices, stream);
+    }
+    let indices = clamp_to_axis(args.op, indices, x, axis, stream)?;
+    mlx!(
+        mlx_take_along_axis,
+        x.as_ptr(),
+        indices.as_ptr(),
+        axis,
+        stream.raw()
+    )
 }
 
 /// One array of indices for each axis named, clamped.
-fn clamp_all(op: &str, x: &Array, indices: &[Array], axes: &[i32], s: Stream) -> Result<Arrays> {
+fn clamp_all(
+    op: &str,
+    x: &Array,
+    indices: &[Array],
+    axes: &[i32],
+    stream: &StreamHandle,
+) -> Result<Arrays> {
     checks::same_length(op, axes.len(), &[("indices", indices.len())])?;
     if axes.is_empty() {
         refuse!("{op}: needs indices for at least one axis")
     }
-    let clamped = |(indices, axis): (&Array, &i32)| clamp_to_axis(op, indices, x, *axis, s);
+    let clamped = |(indices, axis): (&Array, &i32)| clamp_to_axis(op, indices, x, *axis, stream);
     let clamped: Vec<Array> = indices
         .iter()
         .zip(axes)
@@ -97,11 +142,11 @@ fn slices_fit(op: &str, x: &Array, sizes: &[i32], axes: &[i32]) -> Result<()> {
     Ok(())
 }
 
-pub(crate) fn gather(args: &Args, s: Stream) -> Result<Array> {
+pub(crate) fn gather(args: &Args, stream: &StreamHandle) -> Result<Array> {
     let (x, indices) = (args.array()?, args.arrays()?);
     let (axes, sizes) = (args.axes(x.ndim())?, args.shape()?);
     slices_fit(args.op, x, &sizes, &axes)?;
-    let indices = clamp_all(args.op, x, indices, &axes, s)?;
+    let indices = clamp_all(args.op, x, indices, &axes, stream)?;
     mlx!(
         mlx_gather,
         x.as_ptr(),
@@ -110,11 +155,16 @@ pub(crate) fn gather(args: &Args, s: Stream) -> Result<Array> {
         axes.len(),
         sizes.as_ptr(),
         sizes.len(),
-        s
+        stream.raw()
     )
 }
 
-pub(crate) fn scatter(function: ScatterFn, args: &Args, s: Stream) -> Result<Array> {
+pub(crate) fn scatter(
+    op: Op,
+    function: ScatterFn,
+    args: &Args,
+    stream: &StreamHandle,
+) -> Result<Array> {
     let (x, indices, updates) = (args.array()?, args.arrays()?, args.array()?);
     let axes = args.axes(x.ndim())?;
     let index_rank = indices.iter().map(Array::ndim).max().unwrap_or(0);
@@ -126,7 +176,17 @@ pub(crate) fn scatter(function: ScatterFn, args: &Args, s: Stream) -> Result<Arr
         )
     };
     slices_fit(args.op, x, slices, &axes)?;
-    let indices = clamp_all(args.op, x, indices, &axes, s)?;
+    if let ([axis], [indices]) = (&axes[..], indices) {
+        let whole = |(at, size): (usize, &i32)| at as i32 == *axis || *size == x.dim(at as i32);
+        let rows = leads(x, *axis)
+            && slices.iter().enumerate().all(whole)
+            && Dtype::of(updates) == Dtype::of(x)
+            && updates.shape()[..index_rank] == *indices.shape();
+        if let Some(kernel) = kernels::indexed(op, x, indices, stream).filter(|_| rows) {
+            return kernel.apply(&[x, indices, updates], *axis as usize, x.shape(), stream);
+        }
+    }
+    let indices = clamp_all(args.op, x, indices, &axes, stream)?;
     // SAFETY: the handles are live, the axes are within the rank and outlive the call, and no
     // index or slice leaves the array.
     ffi::array(|result| unsafe {
@@ -137,7 +197,7 @@ pub(crate) fn scatter(function: ScatterFn, args: &Args, s: Stream) -> Result<Arr
             updates.as_ptr(),
             axes.as_ptr(),
             axes.len(),
-            s,
+            stream.raw(),
         )
     })
 }
@@ -149,7 +209,7 @@ fn clamp_starts(
     starts: &Array,
     axes: &[i32],
     sizes: &[i32],
-    s: Stream,
+    stream: &StreamHandle,
 ) -> Result<Array> {
     if starts.ndim() != 1 || starts.dim(0) as usize != axes.len() {
         refuse!(
@@ -169,10 +229,10 @@ fn clamp_starts(
         }
         limits.push(room);
     }
-    clamp(op, starts, &limits, s)
+    clamp(op, starts, &limits, stream)
 }
 
-pub(crate) fn slice_dynamic(args: &Args, s: Stream) -> Result<Array> {
+pub(crate) fn slice_dynamic(args: &Args, stream: &StreamHandle) -> Result<Array> {
     let (x, starts) = (args.array()?, args.array()?);
     let (axes, sizes) = (args.axes(x.ndim())?, args.shape()?);
     checks::same_length(args.op, x.ndim(), &[("sizes", sizes.len())])?;
@@ -186,7 +246,7 @@ pub(crate) fn slice_dynamic(args: &Args, s: Stream) -> Result<Array> {
         }
     }
     let sliced: Vec<i32> = axes.iter().map(|axis| sizes[*axis as usize]).collect();
-    let starts = clamp_starts(args.op, x, starts, &axes, &sliced, s)?;
+    let starts = clamp_starts(args.op, x, starts, &axes, &sliced, stream)?;
     mlx!(
         mlx_slice_dynamic,
         x.as_ptr(),
@@ -195,11 +255,11 @@ pub(crate) fn slice_dynamic(args: &Args, s: Stream) -> Result<Array> {
         axes.len(),
         sizes.as_ptr(),
         sizes.len(),
-        s
+        stream.raw()
     )
 }
 
-pub(crate) fn slice_update_dynamic(args: &Args, s: Stream) -> Result<Array> {
+pub(crate) fn slice_update_dynamic(args: &Args, stream: &StreamHandle) -> Result<Array> {
     let (x, update, starts) = (args.array()?, args.array()?, args.array()?);
     let axes = args.axes(x.ndim())?;
     if update.ndim() != x.ndim() {
@@ -219,7 +279,7 @@ pub(crate) fn slice_update_dynamic(args: &Args, s: Stream) -> Result<Array> {
         }
     }
     let sizes: Vec<i32> = axes.iter().map(|axis| update.dim(*axis)).collect();
-    let starts = clamp_starts(args.op, x, starts, &axes, &sizes, s)?;
+    let starts = clamp_starts(args.op, x, starts, &axes, &sizes, stream)?;
     mlx!(
         mlx_slice_update_dynamic,
         x.as_ptr(),
@@ -227,6 +287,6 @@ pub(crate) fn slice_update_dynamic(args: &Args, s: Stream) -> Result<Array> {
         starts.as_ptr(),
         axes.as_ptr(),
         axes.len(),
-        s
+        stream.raw()
     )
 }

@@ -12,16 +12,21 @@ use crate::dtype::Dtype;
 use crate::error::Result;
 use crate::ffi::{self, mlx};
 use crate::stream::StreamHandle;
-use crate::{cached, checks, conv, create, fused, index, kernels, linalg, shape, totals};
+use crate::{
+    cached, checks, conv, create, fold, fused, index, integer, kernels, linalg, number, shape,
+    totals,
+};
 
 /// What mlx-c takes as a stream.
 pub(crate) type Stream = mlx_stream;
 
 type Unary = unsafe extern "C" fn(*mut mlx_array, mlx_array, mlx_stream) -> i32;
-type Binary = unsafe extern "C" fn(*mut mlx_array, mlx_array, mlx_array, mlx_stream) -> i32;
-type Reduction =
+pub(crate) type Binary =
+    unsafe extern "C" fn(*mut mlx_array, mlx_array, mlx_array, mlx_stream) -> i32;
+pub(crate) type Reduction =
     unsafe extern "C" fn(*mut mlx_array, mlx_array, *const i32, usize, bool, mlx_stream) -> i32;
-type AxisReduction = unsafe extern "C" fn(*mut mlx_array, mlx_array, i32, bool, mlx_stream) -> i32;
+pub(crate) type AxisReduction =
+    unsafe extern "C" fn(*mut mlx_array, mlx_array, i32, bool, mlx_stream) -> i32;
 type Sort = unsafe extern "C" fn(*mut mlx_array, mlx_array, i32, mlx_stream) -> i32;
 type Cumulative =
     unsafe extern "C" fn(*mut mlx_array, mlx_array, i32, bool, bool, mlx_stream) -> i32;
@@ -50,16 +55,17 @@ type Fft = unsafe extern "C" fn(
 pub enum Op {
     Abs, Negative, Exp, Expm1, Log, Log1p, Log2, Log10, Sqrt, Rsqrt, Square,
     Sin, Cos, Tan, Arcsin, Arccos, Arctan, Sinh, Cosh, Tanh, Arcsinh, Arccosh, Arctanh,
-    Erf, Erfinv, Sigmoid, Sign, Floor, Ceil, Round, Trunc, LogicalNot, BitwiseInvert,
+    Erf, Erfinv, Sigmoid, Cbrt, Sign, Floor, Ceil, Round, RoundAway, Trunc, Chop, LogicalNot, BitwiseInvert,
     Isnan, Isinf, Isfinite, Isposinf, Isneginf, Real, Imag, Conjugate, Contiguous,
-    Add, Subtract, Multiply, Divide, FloorDivide, Remainder, Power, Maximum, Minimum, Arctan2,
+    Add, Subtract, Multiply, Divide, FloorDivide, Remainder, Fmod, Power, IntegerPower, Maximum, Minimum, Arctan2,
     Logaddexp, Equal, NotEqual, Greater, GreaterEqual, Less, LessEqual, LogicalAnd, LogicalOr,
-    BitwiseAnd, BitwiseOr, BitwiseXor, LeftShift, RightShift, Matmul,
-    Astype, View, Where, Clip, Full, Arange, Eye,
+    BitwiseAnd, BitwiseOr, BitwiseXor, LeftShift, RightShift, WideLeftShift, WideRightShift, Matmul,
+    Astype, ToInteger, View, Where, Clip, Full, Arange, Eye,
     Reshape, Transpose, BroadcastTo, ExpandDims, Squeeze, Flip, Slice, SliceUpdate, SliceUpdateAdd,
     SliceUpdateProd, SliceUpdateMax, SliceUpdateMin, SliceDynamic, SliceUpdateDynamic, Concatenate,
     Stack, Pad, AsStrided, Tril, Triu, Diagonal, Repeat, Tile,
-    Sum, Prod, Max, Min, Mean, All, Any, Logsumexp, Softmax, Argmax, Argmin,
+    Sum, Prod, Max, Min, Mean, All, Any, Logsumexp, Softmax, Argmax, Argmin, ArgmaxNan, ArgminNan,
+    WindowArgmax, WindowArgmin,
     Cumsum, Cumprod, Cummax, Cummin, Logcumsumexp, Sort, Argsort,
     Take, TakeAlongAxis, Gather, Scatter, ScatterAdd, ScatterProd, ScatterMax, ScatterMin,
     Cholesky, Qr, Svd, Eigh, Lu, LuFactor, Solve, SolveTriangular, Inv, Det,
@@ -155,10 +161,13 @@ fn build(op: Op, args: &Args, stream: &StreamHandle) -> Result<Value> {
         Op::Erf => unary(op, mlx_sys::mlx_erf, args, stream),
         Op::Erfinv => unary(op, mlx_sys::mlx_erfinv, args, stream),
         Op::Sigmoid => unary(op, mlx_sys::mlx_sigmoid, args, stream),
-        Op::Sign => unary(op, mlx_sys::mlx_sign, args, stream),
+        Op::Cbrt => number::cbrt(args, stream),
+        Op::Sign => number::sign(args, stream),
         Op::Floor => unary(op, mlx_sys::mlx_floor, args, stream),
         Op::Ceil => unary(op, mlx_sys::mlx_ceil, args, stream),
         Op::Round => { let x = args.array()?; mlx!(mlx_round, x.as_ptr(), 0, s) }
+        Op::RoundAway => number::round_away(args, stream),
+        Op::Chop => number::chop(args, stream),
         Op::Trunc => unary(op, mlx_sys::mlx_trunc, args, stream),
         Op::LogicalNot => unary(op, mlx_sys::mlx_logical_not, args, stream),
         Op::BitwiseInvert => unary(op, mlx_sys::mlx_bitwise_invert, args, stream),
@@ -176,19 +185,21 @@ fn build(op: Op, args: &Args, stream: &StreamHandle) -> Result<Value> {
         Op::Subtract => binary(op, mlx_sys::mlx_subtract, args, stream),
         Op::Multiply => binary(op, mlx_sys::mlx_multiply, args, stream),
         Op::Divide => binary(op, mlx_sys::mlx_divide, args, stream),
-        Op::FloorDivide => divide_integers(mlx_sys::mlx_floor_divide, true, args, stream),
-        Op::Remainder => divide_integers(mlx_sys::mlx_remainder, false, args, stream),
+        Op::FloorDivide => integer::floor_divide(args, stream),
+        Op::Remainder => integer::remainder(args, stream),
+        Op::Fmod => integer::fmod(args, stream),
         Op::Power => binary(op, mlx_sys::mlx_power, args, stream),
+        Op::IntegerPower => integer::power(args, stream),
         Op::Maximum => binary(op, mlx_sys::mlx_maximum, args, stream),
         Op::Minimum => binary(op, mlx_sys::mlx_minimum, args, stream),
         Op::Arctan2 => binary(op, mlx_sys::mlx_arctan2, args, stream),
         Op::Logaddexp => binary(op, mlx_sys::mlx_logaddexp, args, stream),
-        Op::Equal => binary(op, mlx_sys::mlx_equal, args, stream),
-        Op::NotEqual => binary(op, mlx_sys::mlx_not_equal, args, stream),
-        Op::Greater => binary(op, mlx_sys::mlx_greater, args, stream),
-        Op::GreaterEqual => binary(op, mlx_sys::mlx_greater_equal, args, stream),
-        Op::Less => binary(op, mlx_sys::mlx_less, args, stream),
-        Op::LessEqual => binary(op, mlx_sys::mlx_less_equal, args, stream),
+        Op::Equal => compare(op, mlx_sys::mlx_equal, args, stream),
+        Op::NotEqual => compare(op, mlx_sys::mlx_not_equal, args, stream),
+        Op::Greater => compare(op, mlx_sys::mlx_greater, args, stream),
+        Op::GreaterEqual => compare(op, mlx_sys::mlx_greater_equal, args, stream),
+        Op::Less => compare(op, mlx_sys::mlx_less, args, stream),
+        Op::LessEqual => compare(op, mlx_sys::mlx_less_equal, args, stream),
         Op::LogicalAnd => binary(op, mlx_sys::mlx_logical_and, args, stream),
         Op::LogicalOr => binary(op, mlx_sys::mlx_logical_or, args, stream),
         Op::BitwiseAnd => binary(op, mlx_sys::mlx_bitwise_and, args, stream),
@@ -196,9 +207,12 @@ fn build(op: Op, args: &Args, stream: &StreamHandle) -> Result<Value> {
         Op::BitwiseXor => binary(op, mlx_sys::mlx_bitwise_xor, args, stream),
         Op::LeftShift => binary(op, mlx_sys::mlx_left_shift, args, stream),
         Op::RightShift => binary(op, mlx_sys::mlx_right_shift, args, stream),
+        Op::WideLeftShift => integer::left_shift(args, stream),
+        Op::WideRightShift => integer::right_shift(args, stream),
         Op::Matmul => matmul(args, stream),
 
         Op::Astype => { let (x, dtype) = (args.array()?, args.dtype()?); mlx!(mlx_astype, x.as_ptr(), dtype.raw(), s) }
+        Op::ToInteger => number::to_integer(args, stream),
         Op::View => shape::view(args, s),
         Op::Where => choose(args, stream),
         Op::Clip => {
@@ -221,8 +235,8 @@ fn build(op: Op, args: &Args, stream: &StreamHandle) -> Result<Value> {
         Op::SliceUpdateProd => shape::slice_update(mlx_sys::mlx_slice_update_prod, args, s),
         Op::SliceUpdateMax => shape::slice_update(mlx_sys::mlx_slice_update_max, args, s),
         Op::SliceUpdateMin => shape::slice_update(mlx_sys::mlx_slice_update_min, args, s),
-        Op::SliceDynamic => index::slice_dynamic(args, s),
-        Op::SliceUpdateDynamic => index::slice_update_dynamic(args, s),
+        Op::SliceDynamic => index::slice_dynamic(args, stream),
+        Op::SliceUpdateDynamic => index::slice_update_dynamic(args, stream),
         Op::Concatenate => shape::concatenate(args, s),
         Op::Stack => shape::stack(args, s),
         Op::Pad => shape::pad(args, s),
@@ -238,12 +252,15 @@ fn build(op: Op, args: &Args, stream: &StreamHandle) -> Result<Value> {
         Op::Max => reduce(mlx_sys::mlx_max_axes, args, s),
         Op::Min => reduce(mlx_sys::mlx_min_axes, args, s),
         Op::Mean => reduce(mlx_sys::mlx_mean_axes, args, s),
-        Op::All => reduce(mlx_sys::mlx_all_axes, args, s),
-        Op::Any => reduce(mlx_sys::mlx_any_axes, args, s),
+        Op::All => fold::truth(op, mlx_sys::mlx_all_axes, args, stream),
+        Op::Any => fold::truth(op, mlx_sys::mlx_any_axes, args, stream),
         Op::Logsumexp => reduce(mlx_sys::mlx_logsumexp_axes, args, s),
         Op::Softmax => reduce(mlx_sys::mlx_softmax_axes, args, s),
         Op::Argmax => reduce_axis(mlx_sys::mlx_argmax_axis, args, s),
         Op::Argmin => reduce_axis(mlx_sys::mlx_argmin_axis, args, s),
+        Op::ArgmaxNan => fold::place(op, mlx_sys::mlx_argmax_axis, args, stream),
+        Op::ArgminNan => fold::place(op, mlx_sys::mlx_argmin_axis, args, stream),
+        Op::WindowArgmax | Op::WindowArgmin => fold::choice(op, args, stream),
         Op::Cumsum => cumulate_typed(mlx_sys::mlx_cumsum_axis, args, s),
         Op::Cumprod => cumulate_typed(mlx_sys::mlx_cumprod_axis, args, s),
         Op::Cummax => cumulate(mlx_sys::mlx_cummax_axis, args, s),
@@ -252,14 +269,14 @@ fn build(op: Op, args: &Args, stream: &StreamHandle) -> Result<Value> {
         Op::Sort => sort(mlx_sys::mlx_sort_axis, args, stream),
         Op::Argsort => sort(mlx_sys::mlx_argsort_axis, args, stream),
 
-        Op::Take => index::take(args, s),
-        Op::TakeAlongAxis => index::take_along_axis(args, s),
-        Op::Gather => index::gather(args, s),
-        Op::Scatter => index::scatter(mlx_sys::mlx_scatter, args, s),
-        Op::ScatterAdd => index::scatter(mlx_sys::mlx_scatter_add, args, s),
-        Op::ScatterProd => index::scatter(mlx_sys::mlx_scatter_prod, args, s),
-        Op::ScatterMax => index::scatter(mlx_sys::mlx_scatter_max, args, s),
-        Op::ScatterMin => index::scatter(mlx_sys::mlx_scatter_min, args, s),
+        Op::Take => index::take(args, stream),
+        Op::TakeAlongAxis => index::take_along_axis(args, stream),
+        Op::Gather => index::gather(args, stream),
+        Op::Scatter => index::scatter(op, mlx_sys::mlx_scatter, args, stream),
+        Op::ScatterAdd => index::scatter(op, mlx_sys::mlx_scatter_add, args, stream),
+        Op::ScatterProd => index::scatter(op, mlx_sys::mlx_scatter_prod, args, stream),
+        Op::ScatterMax => index::scatter(op, mlx_sys::mlx_scatter_max, args, stream),
+        Op::ScatterMin => index::scatter(op, mlx_sys::mlx_scatter_min, args, stream),
 
         Op::Cholesky => linalg::cholesky(args, stream),
         Op::Qr => return linalg::qr(args, stream),
@@ -305,6 +322,14 @@ fn binary(op: Op, function: Binary, args: &Args, stream: &StreamHandle) -> Resul
     }
 }
 
+fn compare(op: Op, function: Binary, args: &Args, stream: &StreamHandle) -> Result<Array> {
+    let (x, y) = (args.array()?, args.array()?);
+    match kernels::map(op, &[x, y], stream) {
+        Some(kernel) => kernel.apply_with(&[x, y], Dtype::Bool, 0.0, stream),
+        None => call(function, x, y, stream.raw()),
+    }
+}
+
 fn choose(args: &Args, stream: &StreamHandle) -> Result<Array> {
     let (condition, x, y) = (args.array()?, args.array()?, args.array()?);
     if let Some(kernel) = kernels::choice(condition, x, y, stream) {
@@ -314,102 +339,9 @@ fn choose(args: &Args, stream: &StreamHandle) -> Result<Array> {
     mlx!(mlx_where, condition.as_ptr(), x.as_ptr(), y.as_ptr(), s)
 }
 
-fn call(function: Binary, x: &Array, y: &Array, s: Stream) -> Result<Array> {
+pub(crate) fn call(function: Binary, x: &Array, y: &Array, s: Stream) -> Result<Array> {
     // SAFETY: as in `unary`.
     ffi::array(|result| unsafe { function(result, x.as_ptr(), y.as_ptr(), s) })
-}
-
-/// Integer division by zero and of the least number by -1 end the process on a CPU. Here a
-/// quotient by zero has all bits set and a remainder by zero is the dividend, as in XLA; the least
-/// number divided by -1 wraps to itself.
-fn divide_integers(
-    function: Binary,
-    quotient: bool,
-    args: &Args,
-    stream: &StreamHandle,
-) -> Result<Array> {
-    let s = stream.raw();
-    let (x, y) = (args.array()?, args.array()?);
-    let is_whole = |dtype: Dtype| dtype.is_integer() || dtype == Dtype::Bool;
-    if !is_whole(Dtype::of(x)) || !is_whole(Dtype::of(y)) {
-        return call(function, x, y, s);
-    }
-    // The common type, as MLX would promote.
-    let common = match Dtype::of(&call(mlx_sys::mlx_add, x, y, s)?) {
-        Dtype::Bool => Dtype::U8,
-        common => common,
-    };
-    let x = mlx!(mlx_astype, x.as_ptr(), common.raw(), s)?;
-    let y = mlx!(mlx_astype, y.as_ptr(), common.raw(), s)?;
-    let is_narrow = common.size() < 8;
-    if quotient && is_narrow && stream.device() == Device::Cpu {
-        divide_in_f64(args.op, &x, &y, common, s)
-    } else if quotient {
-        divide_whole(args.op, &x, &y, common, s)
-    } else {
-        remainder_whole(args.op, &x, &y, common, s)
-    }
-}
-
-/// Up to 32 bits a quotient in f64 never rounds up to the next integer, and no divisor is unsafe.
-/// s64 holds every one, so that the least number divided by -1 wraps.
-fn divide_in_f64(op: &str, x: &Array, y: &Array, dtype: Dtype, s: Stream) -> Result<Array> {
-    let x = mlx!(mlx_astype, x.as_ptr(), Dtype::F64.raw(), s)?;
-    let float = mlx!(mlx_astype, y.as_ptr(), Dtype::F64.raw(), s)?;
-    let quotient = call(mlx_sys::mlx_divide, &x, &float, s)?;
-    let quotient = mlx!(mlx_astype, quotient.as_ptr(), Dtype::S64.raw(), s)?;
-    let quotient = mlx!(mlx_astype, quotient.as_ptr(), dtype.raw(), s)?;
-
-    // All bits set where the divisor is 0, and 0 elsewhere.
-    let unsigned = dtype.unsigned();
-    let one = create::scalar(op, create::Number::Int(1), unsigned)?;
-    let y = mlx!(mlx_view, y.as_ptr(), unsigned.raw(), s)?;
-    let at_least_one = call(mlx_sys::mlx_maximum, &y, &one, s)?;
-    let bits = call(mlx_sys::mlx_subtract, &y, &at_least_one, s)?;
-    let bits = mlx!(mlx_view, bits.as_ptr(), dtype.raw(), s)?;
-    call(mlx_sys::mlx_bitwise_or, &quotient, &bits, s)
-}
-
-/// Divides by the divisor's magnitude, or 1 where that is 0, and gives the sign afterwards: MLX
-/// computes a choice between arrays slower than these steps.
-fn divide_whole(op: &str, x: &Array, y: &Array, dtype: Dtype, s: Stream) -> Result<Array> {
-    let magnitude = mlx!(mlx_abs, y.as_ptr(), s)?;
-    // As unsigned numbers: the least number is its own magnitude.
-    let unsigned = dtype.unsigned();
-    let one = create::scalar(op, create::Number::Int(1), unsigned)?;
-    let divisor = mlx!(mlx_view, magnitude.as_ptr(), unsigned.raw(), s)?;
-    let divisor = call(mlx_sys::mlx_maximum, &divisor, &one, s)?;
-    let divisor = mlx!(mlx_view, divisor.as_ptr(), dtype.raw(), s)?;
-
-    let quotient = call(mlx_sys::mlx_floor_divide, x, &divisor, s)?;
-    let quotient = if dtype.is_signed() {
-        // Not the divisor's sign alone: the least number's magnitude is negative as well.
-        let differ = call(mlx_sys::mlx_bitwise_xor, y, &divisor, s)?;
-        let one = create::scalar(op, create::Number::Int(1), dtype)?;
-        let differ = call(mlx_sys::mlx_bitwise_or, &differ, &one, s)?;
-        let sign = mlx!(mlx_sign, differ.as_ptr(), s)?;
-        call(mlx_sys::mlx_multiply, &quotient, &sign, s)?
-    } else {
-        quotient
-    };
-    // -1 where the divisor is 0, and 0 elsewhere.
-    let bits = call(mlx_sys::mlx_subtract, &magnitude, &divisor, s)?;
-    call(mlx_sys::mlx_bitwise_or, &quotient, &bits, s)
-}
-
-fn remainder_whole(op: &str, x: &Array, y: &Array, dtype: Dtype, s: Stream) -> Result<Array> {
-    let constant = |value| create::scalar(op, create::Number::Int(value), dtype);
-    let (zero, one) = (constant(0)?, constant(1)?);
-    let is_zero = call(mlx_sys::mlx_equal, y, &zero, s)?;
-    let is_unsafe = if dtype.is_signed() {
-        let is_minus_one = call(mlx_sys::mlx_equal, y, &constant(-1)?, s)?;
-        call(mlx_sys::mlx_logical_or, &is_zero, &is_minus_one, s)?
-    } else {
-        is_zero.clone()
-    };
-    let safe = mlx!(mlx_where, is_unsafe.as_ptr(), one.as_ptr(), y.as_ptr(), s)?;
-    let result = call(mlx_sys::mlx_remainder, x, &safe, s)?;
-    mlx!(mlx_where, is_zero.as_ptr(), x.as_ptr(), result.as_ptr(), s)
 }
 
 fn matmul(args: &Args, stream: &StreamHandle) -> Result<Array> {

@@ -102,3 +102,137 @@ fn starts_of_slices() {
         &[1.0, 2.0, 3.0, 5.0, 6.0, 7.0],
     );
 }
+
+/// Tables of 0, 1, 2... whose rows lie in other orders, with gaps, or many times; one has rows that no step fits.
+fn tables() -> Vec<mlx_rs::Array> {
+    let view = |name, args| build(name, args).expect("a view");
+    let transposed =
+        |shape: &[i64], axes: &[i64]| view("transpose", vec![own(counted(shape)), list(axes)]);
+    let slice = |array, from: &[i64], to: &[i64], step: &[i64]| {
+        view("slice", vec![own(array), list(from), list(to), list(step)])
+    };
+    vec![
+        counted(&[7]),
+        counted(&[7, 5]),
+        counted(&[1, 7, 5]),
+        transposed(&[5, 7], &[1, 0]),
+        transposed(&[3, 5, 7], &[2, 1, 0]),
+        transposed(&[7, 3, 5], &[0, 2, 1]),
+        slice(counted(&[20, 9]), &[1, 2], &[15, 9], &[2, 3]),
+        view("flip", vec![own(counted(&[7, 5])), list(&[0, 1])]),
+        view("broadcast_to", vec![own(counted(&[5])), list(&[7, 5])]),
+        view("broadcast_to", vec![own(counted(&[7, 1])), list(&[7, 5])]),
+    ]
+}
+
+#[test]
+fn rows_of_tables() {
+    let chosen = [6, 0, -3, 3, 3, 99, 5];
+    for table in tables() {
+        let shape: Vec<i64> = table.shape().iter().map(|size| i64::from(*size)).collect();
+        let axis = usize::from(shape[0] == 1);
+        let all = numbers(table.clone());
+        let columns = all.len() / 7;
+        let row = |index: &i64| *index.clamp(&0, &6) as usize;
+        let taken: Vec<f64> = chosen
+            .iter()
+            .flat_map(|index| all[row(index) * columns..][..columns].to_vec())
+            .collect();
+        let updates: Vec<f32> = (0..7 * columns).map(|i| 1000.0 + i as f32).collect();
+        let (mut put, mut added) = (all.clone(), all.clone());
+        for (at, index) in chosen.iter().enumerate() {
+            for column in 0..columns {
+                let update = f64::from(updates[at * columns + column]);
+                put[row(index) * columns + column] = update;
+                added[row(index) * columns + column] += update;
+            }
+        }
+        let slices: Vec<i64> = shape
+            .iter()
+            .enumerate()
+            .map(|(at, size)| if at == axis { 1 } else { *size })
+            .collect();
+        let sized = [vec![7], slices].concat();
+        for kind in [
+            Dtype::U8,
+            Dtype::S16,
+            Dtype::F16,
+            Dtype::F32,
+            Dtype::S64,
+            Dtype::F64,
+        ] {
+            // 1000 and more do not fit every type.
+            let fits = !matches!(kind, Dtype::U8 | Dtype::F16);
+            let cast = |x| own(build("astype", vec![own(x), dtype(kind)]).expect("a cast"));
+            let view = || match kind {
+                Dtype::F32 => own(table.clone()),
+                _ => cast(table.clone()),
+            };
+            let indices = || ints(&chosen, &[7], Dtype::S32);
+            let got = result("take", vec![view(), own(indices()), int(axis as i64)]);
+            assert_eq!(got, taken, "{shape:?} of {kind:?}");
+            if !fits {
+                continue;
+            }
+            for (name, wanted) in [("scatter", &put), ("scatter_add", &added)] {
+                let updates = cast(shaped(&updates, &sized));
+                let indices = Arg::Arrays(vec![indices()]);
+                let got = result(name, vec![view(), indices, updates, list(&[axis as i64])]);
+                assert!(got == *wanted, "{name} on {shape:?} of {kind:?}: {got:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn elements_of_rows() {
+    for table in tables() {
+        let all = numbers(table.clone());
+        let shape: Vec<i64> = table.shape().iter().map(|size| i64::from(*size)).collect();
+        let (columns, outer) = shape.split_last().expect("a table has axes");
+        let rows = all.len() / *columns as usize;
+        // More of them than a row has elements, some far outside.
+        let indices: Vec<i64> = (0..rows as i64 * 9).map(|i| (i * 5) % 13 - 3).collect();
+        let wanted: Vec<f64> = indices
+            .iter()
+            .enumerate()
+            .map(|(at, index)| {
+                all[at / 9 * *columns as usize + *index.clamp(&0, &(columns - 1)) as usize]
+            })
+            .collect();
+        for kind in [Dtype::S8, Dtype::S32, Dtype::S64] {
+            let indices = own(ints(&indices, &[outer, &[9]].concat(), kind));
+            let got = result(
+                "take_along_axis",
+                vec![own(table.clone()), indices, int(-1)],
+            );
+            assert_eq!(got, wanted, "{shape:?} by {kind:?}");
+        }
+    }
+}
+
+#[test]
+fn shapes_of_indices() {
+    let x = || own(counted(&[4, 3]));
+    let indices = || own(ints(&[3, 0, 1, 2, 2, 9], &[2, 3], Dtype::U16));
+    let taken = build("take", vec![x(), indices(), int(0)]).expect("rows");
+    assert_eq!(taken.shape(), [2, 3, 3]);
+    let one = own(ints(&[2], &[], Dtype::S32));
+    let row = build("take", vec![x(), one, int(0)]).expect("a row");
+    assert_eq!(row.shape(), [3]);
+    assert_eq!(numbers(row), [6.0, 7.0, 8.0]);
+}
+
+/// What is scattered into stays as it was.
+#[test]
+fn the_target_stays() {
+    let x = counted(&[3]);
+    let indices = || Arg::Arrays(vec![ints(&[0, 0], &[2], Dtype::S32)]);
+    let updates = || own(shaped(&[5.0, 6.0], &[2, 1]));
+    let args = vec![own(x.clone()), indices(), updates(), list(&[0])];
+    assert_eq!(result("scatter_add", args), [11.0, 1.0, 2.0]);
+    let twice = build("add", vec![own(x.clone()), own(x.clone())]).expect("a sum");
+    let args = vec![own(twice), indices(), updates(), list(&[0])];
+    assert_eq!(result("scatter_add", args), [11.0, 2.0, 4.0]);
+    assert_eq!(numbers(x), [0.0, 1.0, 2.0]);
+}

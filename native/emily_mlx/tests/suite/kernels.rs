@@ -7,7 +7,7 @@ use crate::support::*;
 /// A name and the function in f64.
 type Case = (&'static str, fn(f64) -> f64);
 
-const UNARY: [Case; 25] = [
+const UNARY: [Case; 28] = [
     ("exp", libm::exp),
     ("expm1", libm::expm1),
     ("log", libm::log),
@@ -32,6 +32,15 @@ const UNARY: [Case; 25] = [
     ("sigmoid", |x| 1.0 / (1.0 + libm::exp(-x))),
     ("floor", f64::floor),
     ("ceil", f64::ceil),
+    ("cbrt", libm::cbrt),
+    ("sign", |x| {
+        if x == 0.0 || x.is_nan() {
+            x
+        } else {
+            x.signum()
+        }
+    }),
+    ("round_away", f64::round),
     ("erfinv", erfinv),
 ];
 
@@ -141,6 +150,25 @@ fn functions_of_one_number() {
 }
 
 #[test]
+fn small_numbers_are_chopped() {
+    let inputs = inputs();
+    let wanted = |x: &f32| if x.abs() <= 0.5 { 0.0 } else { f64::from(*x) };
+    let same = |(a, b): (&f64, f64)| *a == b || (a.is_nan() && b.is_nan());
+    let got = result("chop", vec![own(vector(&inputs)), float(0.5)]);
+    assert!(got.iter().zip(inputs.iter().map(wanted)).all(same));
+
+    let bytes: Vec<u8> = inputs.iter().flat_map(|x| x.to_le_bytes()).collect();
+    let pairs = [inputs.len() as i64 / 2];
+    let complex = emily_mlx::from_bytes(&bytes, &pairs, Dtype::C64).expect("pairs");
+    let chopped = build("chop", vec![own(complex), float(0.5)]).expect("a result");
+    let parts = build("view", vec![own(chopped), dtype(Dtype::F32)]).expect("a view");
+    assert!(numbers(parts)
+        .iter()
+        .zip(inputs.iter().map(wanted))
+        .all(same));
+}
+
+#[test]
 fn functions_of_two_numbers() {
     let inputs = inputs();
     let (x, y): (Vec<f32>, Vec<f32>) = (inputs.clone(), inputs.iter().rev().copied().collect());
@@ -167,6 +195,94 @@ fn an_element_does_not_depend_on_its_place() {
             assert_eq!(part, all[start..start + length], "{name} from {start}");
         }
     }
+}
+
+/// Rust's remainder of f32 is C's: quotients of every size, and what is not finite.
+#[test]
+fn remainders_are_exact() {
+    let x = inputs();
+    let special = [
+        f32::NAN,
+        f32::INFINITY,
+        0.0,
+        -0.0,
+        1.0e-45,
+        -3.0,
+        0.1,
+        f32::MAX,
+    ];
+    let y: Vec<f32> = x.iter().rev().copied().collect();
+    for y in special.map(|y| vec![y; x.len()]).into_iter().chain([y]) {
+        let got = result("fmod", vec![own(vector(&x)), own(vector(&y))]);
+        for ((x, y), got) in x.iter().zip(&y).zip(got) {
+            let (got, wanted) = (got as f32, x % y);
+            let same = got.to_bits() == wanted.to_bits() || (got.is_nan() && wanted.is_nan());
+            assert!(same, "fmod({x:e}, {y:e}) = {got:e}, not {wanted:e}");
+        }
+    }
+}
+
+#[test]
+fn comparisons_of_every_type() {
+    let small = |i: i64| (i * 7) % 5 + 1;
+    let x: Vec<i64> = (0..150).map(small).collect();
+    let y: Vec<i64> = (0..150).map(|i| small(i / 3)).collect();
+    type Holds<T> = fn(&T, &T) -> bool;
+    let names = [
+        "equal",
+        "not_equal",
+        "greater",
+        "greater_equal",
+        "less",
+        "less_equal",
+    ];
+    let whole: [Holds<i64>; 6] = [i64::eq, i64::ne, i64::gt, i64::ge, i64::lt, i64::le];
+    let floats: [Holds<f32>; 6] = [f32::eq, f32::ne, f32::gt, f32::ge, f32::lt, f32::le];
+    let kinds = [
+        Dtype::U8,
+        Dtype::S8,
+        Dtype::U16,
+        Dtype::S16,
+        Dtype::U32,
+        Dtype::S32,
+    ];
+    for kind in kinds
+        .into_iter()
+        .chain([Dtype::U64, Dtype::S64, Dtype::F64])
+    {
+        for (name, holds) in names.into_iter().zip(whole) {
+            let of = |values| {
+                let values = ints(values, &[150], Dtype::S64);
+                own(build("astype", vec![own(values), dtype(kind)]).expect("a cast"))
+            };
+            let wanted: Vec<f64> = x.iter().zip(&y).map(|(x, y)| holds(x, y).into()).collect();
+            assert_eq!(
+                result(name, vec![of(&x), of(&y)]),
+                wanted,
+                "{name} of {kind:?}"
+            );
+        }
+    }
+    let special = [f32::NAN, f32::INFINITY, f32::NEG_INFINITY, 0.0, -0.0, 1.0];
+    let pairs = special
+        .iter()
+        .flat_map(|x| special.iter().map(|y| (*x, *y)));
+    let (x, y): (Vec<f32>, Vec<f32>) = pairs.unzip();
+    for (name, holds) in names.into_iter().zip(floats) {
+        let wanted: Vec<f64> = x.iter().zip(&y).map(|(x, y)| holds(x, y).into()).collect();
+        assert_eq!(
+            result(name, vec![own(vector(&x)), own(vector(&y))]),
+            wanted,
+            "{name}"
+        );
+    }
+    // The sign is no part of an unsigned number, and the least signed one is below it.
+    let far = |kind| {
+        let x = own(ints(&[-1, i64::MIN, 0], &[3], kind));
+        result("less", vec![x, own(ints(&[1, 0, 1], &[3], kind))])
+    };
+    assert_eq!(far(Dtype::S64), [1.0, 1.0, 1.0]);
+    assert_eq!(far(Dtype::U64), [0.0, 0.0, 1.0]);
 }
 
 /// Views of 0, 1, 2... whose elements lie in other orders, with gaps, or many times.

@@ -2,6 +2,7 @@
 
 mod convolution;
 mod evaluation;
+mod folds;
 mod indices;
 mod integers;
 #[cfg(own_kernels)]
