@@ -3,6 +3,8 @@
 
 use std::cell::RefCell;
 use std::ffi::{c_char, c_int, c_void, CStr};
+use std::sync::mpsc::channel;
+use std::thread;
 
 use mlx_rs::Array;
 use mlx_sys::{mlx_array, mlx_vector_array};
@@ -24,13 +26,43 @@ extern "C" fn keep_message(message: *const c_char, _data: *mut c_void) {
     LAST_ERROR.with_borrow_mut(|last| *last = Some(message.to_owned()));
 }
 
+/// The first use of MLX. MLX takes the thread for its main one, and there alone queueing work raises the
+/// failures of other work, with its own half queued and counted for ever. So that is a thread that does nothing
+/// else, and never ends, since its number could be another's then.
+static HANDLER: Lazy<()> = Lazy::new(|| {
+    let (used, is_used) = channel::<()>();
+    let main = thread::Builder::new().name("emily-main".to_owned());
+    let spawned = main.spawn(move || {
+        use_first();
+        drop(used);
+        loop {
+            thread::park();
+        }
+    });
+    match spawned {
+        // Ends with an error, once the sender is dropped.
+        Ok(_) => drop(is_used.recv()),
+        Err(_) => use_first(),
+    }
+});
+
 /// Replaces MLX's error handler, which ends the process. mlx-rs installs one of its own at its
 /// first call, so that call is made here, before ours takes its place for good.
-static HANDLER: Lazy<()> = Lazy::new(|| {
+fn use_first() {
     let _ = mlx_rs::memory::active_memory();
-    // SAFETY: the handler is a plain function that lives as long as the program.
-    unsafe { mlx_sys::mlx_set_error_handler(Some(keep_message), std::ptr::null_mut(), None) };
-});
+    // SAFETY: the handler is a plain function that lives as long as the program. The device and the stream are
+    // freed once, the stream after its last use; null is no stream.
+    unsafe {
+        mlx_sys::mlx_set_error_handler(Some(keep_message), std::ptr::null_mut(), None);
+        let device = mlx_sys::mlx_device_new_type(mlx_sys::mlx_device_type__MLX_CPU, 0);
+        let stream = mlx_sys::mlx_stream_new_thread_unsafe(device);
+        if !stream.ctx.is_null() {
+            mlx_sys::mlx_synchronize(stream);
+            mlx_sys::mlx_stream_free(stream);
+        }
+        mlx_sys::mlx_device_free(device);
+    }
+}
 
 fn take_message() -> Option<String> {
     LAST_ERROR.with_borrow_mut(Option::take)

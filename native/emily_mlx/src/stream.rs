@@ -62,9 +62,6 @@ impl StreamHandle {
             )
         }
         let stream = new_stream(device)?;
-        // MLX takes the first thread that queues work for its main one, and there alone queueing
-        // raises the failures of other work, with its own half done. That must be no worker.
-        synchronize(stream.as_ptr())?;
         // SAFETY: see `Inner`; the copy names the same stream.
         let worker = Worker::start(SendStream(stream.clone()))?;
         let inner = Arc::new(Inner {

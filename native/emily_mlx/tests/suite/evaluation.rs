@@ -259,7 +259,7 @@ fn bytes_need_a_computed_array_in_row_major_order() {
     let computed = evaluate_on(cpu(), vec![transposed]).unwrap().remove(0);
     let computed = SharedArray::computed(computed, cpu());
     assert!(computed.bytes().unwrap().is_none());
-    assert_eq!(numbers(computed.row_major().unwrap()), [0.0, 2.0, 1.0, 3.0]);
+    assert_eq!(numbers(computed.readable().unwrap()), [0.0, 2.0, 1.0, 3.0]);
 }
 
 #[test]

@@ -129,10 +129,10 @@ fn answer_of(stream: &StreamHandle, arrays: Vec<Array>, may_fail: bool) -> Resul
     answered.recv().expect("every job is answered")
 }
 
-/// The bytes of an array, computed and in row-major order.
+/// The bytes of an array, computed.
 pub fn bytes_on(stream: &StreamHandle, array: Array) -> Result<Vec<u8>> {
-    let row_major = SharedArray::lazy(array, stream, 1, false).row_major()?;
-    let computed = evaluate_on(stream, vec![row_major])?.remove(0);
+    let readable = SharedArray::lazy(array, stream, 1, false).readable()?;
+    let computed = evaluate_on(stream, vec![readable])?.remove(0);
     let computed = SharedArray::computed(computed, stream);
     let bytes = computed.bytes()?.expect("the copy is row-major").to_vec();
     Ok(bytes)
