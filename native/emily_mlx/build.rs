@@ -11,8 +11,8 @@ const KINDS: [(&str, &[&str]); 2] = [
 ];
 
 /// The files of loops.
-const LOOPS: [&str; 7] = [
-    "vector", "integer", "compare", "fold", "index", "totals", "products",
+const LOOPS: [&str; 8] = [
+    "vector", "integer", "compare", "fold", "index", "totals", "products", "rotary",
 ];
 
 fn main() {
@@ -55,6 +55,7 @@ fn compile_kernels(include: &str) {
             "cpp/kernels.cpp",
             "cpp/reduce.cpp",
             "cpp/matmul.cpp",
+            "cpp/rope.cpp",
             "cpp/short.cpp",
         ])
         .compile("emily_kernels");

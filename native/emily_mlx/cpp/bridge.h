@@ -1,4 +1,4 @@
-// What reduce.cpp and matmul.cpp share: mlx-c's handles, errors, and the choice of a processor's kernels.
+// What reduce.cpp, matmul.cpp and rope.cpp share: mlx-c's handles, errors, and the choice of a processor's kernels.
 #pragma once
 
 #include <cstring>

@@ -11,6 +11,7 @@ use crate::error::{refuse, Result};
 use crate::ffi::{self, mlx};
 use crate::kernels;
 use crate::op::Op;
+use crate::rotary;
 use crate::stream::StreamHandle;
 
 /// Runs an mlx-rs operation on a stream.
@@ -95,14 +96,14 @@ pub(crate) struct Rope<'a> {
     pub freqs: Option<&'a Array>,
 }
 
-pub(crate) fn rope(x: &Array, rope: Rope, stream: &StreamHandle) -> Result<Array> {
+pub(crate) fn rope(x: &Array, turn: Rope, stream: &StreamHandle) -> Result<Array> {
     float("rope", "x", x)?;
     let Rope {
         dims,
         offset,
         freqs,
         ..
-    } = rope;
+    } = turn;
     if x.ndim() < 3 {
         refuse!(
             "rope: x must have at least three axes, got shape {:?}",
@@ -125,7 +126,7 @@ pub(crate) fn rope(x: &Array, rope: Rope, stream: &StreamHandle) -> Result<Array
     if offset.ndim() == 1 && offset.dim(0) != x.dim(0) && offset.dim(0) != 1 {
         refuse!("rope: {} offsets for shape {:?}", offset.dim(0), x.shape())
     }
-    if rope.base.is_some() == freqs.is_some() {
+    if turn.base.is_some() == freqs.is_some() {
         refuse!("rope: takes either a base or freqs")
     }
     if let Some(freqs) = freqs {
@@ -138,9 +139,12 @@ pub(crate) fn rope(x: &Array, rope: Rope, stream: &StreamHandle) -> Result<Array
             )
         }
     }
-    let (base, scale) = (rope.base.map(|base| base as f32), rope.scale as f32);
+    if let Some(turned) = rotary::rotate(x, &turn, stream) {
+        return turned;
+    }
+    let (base, scale) = (turn.base.map(|base| base as f32), turn.scale as f32);
     on(stream, || {
-        fast::rope_dynamic(x, dims, rope.traditional, base, scale, offset, freqs)
+        fast::rope_dynamic(x, dims, turn.traditional, base, scale, offset, freqs)
     })
 }
 

@@ -29,6 +29,7 @@ mod number;
 mod op;
 mod pointer;
 pub mod program;
+mod rotary;
 mod shape;
 mod short;
 mod stream;
