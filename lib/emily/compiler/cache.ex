@@ -86,12 +86,11 @@ defmodule Emily.Compiler.Cache do
     end
   end
 
+  # By the time of use alone: a key holds what its function closes over, which may be large to copy.
   defp forget(count) when count > 0 do
-    __MODULE__
-    |> :ets.select([{{:"$1", :_, :"$2"}, [], [{{:"$2", :"$1"}}]}])
-    |> Enum.sort_by(&elem(&1, 0))
-    |> Enum.take(count)
-    |> Enum.each(fn {_used, key} -> :ets.delete(__MODULE__, key) end)
+    used = :ets.select(__MODULE__, [{{:_, :_, :"$1"}, [], [:"$1"]}])
+    last = used |> Enum.sort() |> Enum.at(count - 1)
+    :ets.select_delete(__MODULE__, [{{:_, :_, :"$1"}, [{:"=<", :"$1", last}], [true]}])
   end
 
   defp forget(_count), do: :ok
