@@ -1,7 +1,6 @@
-// What reduce.cpp, matmul.cpp and rope.cpp share: mlx-c's handles, errors, and the choice of a processor's kernels.
+// What the files share that know MLX: mlx-c's handles, errors, and the choice of a processor's kernels.
 #pragma once
 
-#include <cstring>
 #include <exception>
 
 #include "mlx/backend/cpu/encoder.h"
@@ -27,13 +26,6 @@ const T* for_processor(const T* v3, const T* v4) {
   __builtin_cpu_init();
   if (__builtin_cpu_supports("x86-64-v4")) return v4;
   if (__builtin_cpu_supports("x86-64-v3")) return v3;
-  return nullptr;
-}
-
-template <class F>
-const void* find(const F* list, const char* name) {
-  for (; list->name; list++)
-    if (std::strcmp(list->name, name) == 0) return list;
   return nullptr;
 }
 

@@ -3,13 +3,8 @@
 
 #include <algorithm>
 #include <cstring>
-#include <exception>
 
-#include "mlx/backend/cpu/encoder.h"
-#include "mlx/mlx.h"
-#include "mlx/primitives.h"
-
-namespace mx = mlx::core;
+#include "bridge.h"
 
 namespace emily {
 namespace {
@@ -404,12 +399,6 @@ const void* find(const F* Kernels::* list, const char* name) {
 
 extern "C" {
 
-// As mlx-c has them: a pointer to MLX's own.
-struct mlx_array { void* ctx; };
-struct mlx_stream { void* ctx; };
-
-void _mlx_error(const char* file, const int line, const char* format, ...);
-
 // A kernel by name, or null where there is none or the processor is too old for it.
 const void* emily_find_map(const char* name) { return emily::find(&emily::Kernels::maps, name); }
 
@@ -422,7 +411,7 @@ const void* emily_find_indexed(const char* name) { return emily::find(&emily::Ke
 // Adds a kernel to the graph; its inputs are broadcast to one shape.
 int emily_map(mlx_array* result, const void* kernel, const mlx_array* inputs, size_t count, unsigned type, double option,
               mlx_stream on) {
-  try {
+  return emily::guarded([&] {
     const auto* map = static_cast<const emily::NamedMap*>(kernel);
     auto stream = *static_cast<mx::Stream*>(on.ctx);
     std::vector<mx::array> arrays;
@@ -431,16 +420,12 @@ int emily_map(mlx_array* result, const void* kernel, const mlx_array* inputs, si
     auto primitive = std::make_shared<emily::MapPrimitive>(stream, map->name, map->function, option);
     auto shape = arrays[0].shape();
     result->ctx = new mx::array(std::move(shape), emily::TYPES[type], std::move(primitive), std::move(arrays));
-    return 0;
-  } catch (const std::exception& error) {
-    _mlx_error(__FILE__, __LINE__, "%s", error.what());
-    return 1;
-  }
+  });
 }
 
 // Adds a kernel over the last axis; inputs of f32 without a handle are left out.
 int emily_rows(mlx_array* result, const void* kernel, const mlx_array* inputs, size_t count, double option, mlx_stream on) {
-  try {
+  return emily::guarded([&] {
     const auto* rows = static_cast<const emily::NamedRows*>(kernel);
     auto stream = *static_cast<mx::Stream*>(on.ctx);
     std::vector<mx::array> arrays;
@@ -453,18 +438,14 @@ int emily_rows(mlx_array* result, const void* kernel, const mlx_array* inputs, s
     auto primitive = std::make_shared<emily::RowsPrimitive>(stream, rows->name, rows->function, at, option);
     auto shape = arrays[0].shape();
     result->ctx = new mx::array(std::move(shape), mx::float32, std::move(primitive), std::move(arrays));
-    return 0;
-  } catch (const std::exception& error) {
-    _mlx_error(__FILE__, __LINE__, "%s", error.what());
-    return 1;
-  }
+  });
 }
 
 // Adds a kernel to the graph that makes one element of all axes from `kept` on, which are left out, or have
 // the size 1.
 int emily_fold(mlx_array* result, const void* kernel, mlx_array input, size_t kept, bool keep_axes, unsigned type,
                mlx_stream on) {
-  try {
+  return emily::guarded([&] {
     const auto* fold = static_cast<const emily::NamedFold*>(kernel);
     auto stream = *static_cast<mx::Stream*>(on.ctx);
     auto x = mx::contiguous(*static_cast<mx::array*>(input.ctx), false, stream);
@@ -472,17 +453,13 @@ int emily_fold(mlx_array* result, const void* kernel, mlx_array input, size_t ke
     if (keep_axes) shape.resize(x.ndim(), 1);
     auto primitive = std::make_shared<emily::FoldPrimitive>(stream, fold->name, fold->function, shape);
     result->ctx = new mx::array(std::move(shape), emily::TYPES[type], std::move(primitive), {std::move(x)});
-    return 0;
-  } catch (const std::exception& error) {
-    _mlx_error(__FILE__, __LINE__, "%s", error.what());
-    return 1;
-  }
+  });
 }
 
 // Adds a kernel to the graph for an array whose rows are along `axis`, indices and, but for what takes rows, updates.
 int emily_indexed(mlx_array* result, const void* kernel, const mlx_array* inputs, size_t count, size_t axis,
                   const int* shape, size_t rank, mlx_stream on) {
-  try {
+  return emily::guarded([&] {
     const auto* indexed = static_cast<const emily::NamedIndexed*>(kernel);
     auto stream = *static_cast<mx::Stream*>(on.ctx);
     std::vector<mx::array> arrays;
@@ -494,16 +471,12 @@ int emily_indexed(mlx_array* result, const void* kernel, const mlx_array* inputs
     auto primitive = std::make_shared<emily::IndexedPrimitive>(stream, indexed->name, indexed->function, to, axis);
     auto type = arrays[0].dtype();
     result->ctx = new mx::array(std::move(to), type, std::move(primitive), std::move(arrays));
-    return 0;
-  } catch (const std::exception& error) {
-    _mlx_error(__FILE__, __LINE__, "%s", error.what());
-    return 1;
-  }
+  });
 }
 
 // Adds a kernel to the graph that takes elements along the last axis; the sizes of the other axes are the same.
 int emily_along(mlx_array* result, const void* kernel, mlx_array input, mlx_array at, mlx_stream on) {
-  try {
+  return emily::guarded([&] {
     const auto* indexed = static_cast<const emily::NamedIndexed*>(kernel);
     auto stream = *static_cast<mx::Stream*>(on.ctx);
     auto x = mx::contiguous(*static_cast<mx::array*>(input.ctx), false, stream);
@@ -512,10 +485,6 @@ int emily_along(mlx_array* result, const void* kernel, mlx_array input, mlx_arra
     auto shape = indices.shape();
     auto type = x.dtype();
     result->ctx = new mx::array(std::move(shape), type, std::move(primitive), {std::move(x), std::move(indices)});
-    return 0;
-  } catch (const std::exception& error) {
-    _mlx_error(__FILE__, __LINE__, "%s", error.what());
-    return 1;
-  }
+  });
 }
 }

@@ -3,7 +3,7 @@
 
 #include <algorithm>
 #include <cstdlib>
-#include <exception>
+#include <cstring>
 
 #include "bridge.h"
 #include "walk.h"
@@ -130,7 +130,9 @@ extern "C" {
 // A reduction by name, or null where there is none or the processor is too old for it.
 const void* emily_find_reduction(const char* name) {
   static const auto* own = emily::for_processor(emily::totals_v3, emily::totals_v4);
-  return own ? emily::find(own, name) : nullptr;
+  for (const auto* at = own; at && at->name; at++)
+    if (std::strcmp(at->name, name) == 0) return at;
+  return nullptr;
 }
 
 // Adds a reduction of an array of f32 to the graph. The axes are sound; kept ones have one element.

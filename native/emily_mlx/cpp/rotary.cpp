@@ -1,17 +1,11 @@
 // Rotary embeddings of f32, whose angles are computed in doubles, once for all heads. Compiled as vector.cpp is,
 // with KERNELS as the name of the result.
+#include "functions.h"
 #include "rotary.h"
 
 #include <algorithm>
 #include <cmath>
 #include <vector>
-
-// What the C library has in vectors; its header says so under -ffast-math only.
-#define VECTOR __attribute__((simd("notinbranch")))
-extern "C" {
-VECTOR double sin(double) noexcept;
-VECTOR double cos(double) noexcept;
-}
 
 namespace emily {
 namespace {

@@ -1,15 +1,11 @@
 // Short work scheduled where it is asked for, and its end told by the stream's own thread: two threads are
 // woken instead of four.
 #include <cstring>
-#include <exception>
 #include <unordered_set>
 
+#include "bridge.h"
 #include "mlx/memory.h"
-#include "mlx/mlx.h"
-#include "mlx/primitives.h"
 #include "mlx/scheduler.h"
-
-namespace mx = mlx::core;
 
 namespace {
 
@@ -58,32 +54,23 @@ bool has_room() {
 
 extern "C" {
 
-struct mlx_array { void* ctx; };
-struct mlx_stream { void* ctx; };
-
-void _mlx_error(const char* file, const int line, const char* format, ...);
-
 // Schedules the arrays if that is short work; `done(data)` is then called by the stream's thread once they are
 // computed. The caller keeps other threads from scheduling meanwhile.
 int emily_schedule_short(const mlx_array* inputs, size_t count, mlx_stream on, void (*done)(void*), void* data, bool* scheduled) {
   *scheduled = false;
-  try {
+  return emily::guarded([&] {
     auto stream = *static_cast<mx::Stream*>(on.ctx);
     Shortness is_short(stream);
     // A GPU has no thread that could tell.
-    if (stream.device != mx::Device::cpu || !has_room()) return 0;
+    if (stream.device != mx::Device::cpu || !has_room()) return;
     std::vector<mx::array> arrays;
     for (size_t i = 0; i < count; i++) {
       arrays.push_back(*static_cast<mx::array*>(inputs[i].ctx));
-      if (!is_short.holds(arrays.back())) return 0;
+      if (!is_short.holds(arrays.back())) return;
     }
     mx::async_eval(std::move(arrays));
     mx::scheduler::enqueue(stream, [done, data] { done(data); });
     *scheduled = true;
-    return 0;
-  } catch (const std::exception& error) {
-    _mlx_error(__FILE__, __LINE__, "%s", error.what());
-    return 1;
-  }
+  });
 }
 }

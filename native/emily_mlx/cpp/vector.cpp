@@ -1,6 +1,7 @@
 // The loops of the kernels. Compiled once for each kind of processor, with KERNELS as the name of the result:
 // the compiler makes vector instructions of them, and of the functions of <cmath> calls of the C library's
 // vector functions.
+#include "functions.h"
 #include "kernels.h"
 
 #include <algorithm>
@@ -8,32 +9,6 @@
 #include <cstdint>
 #include <cstring>
 #include <limits>
-
-// What the C library has in vectors; its header says so under -ffast-math only, which would lose NaN.
-#define VECTOR __attribute__((simd("notinbranch")))
-extern "C" {
-VECTOR double expm1(double) noexcept;
-VECTOR double log(double) noexcept;
-VECTOR double log1p(double) noexcept;
-VECTOR double log2(double) noexcept;
-VECTOR double log10(double) noexcept;
-VECTOR double sin(double) noexcept;
-VECTOR double cos(double) noexcept;
-VECTOR double tan(double) noexcept;
-VECTOR double asin(double) noexcept;
-VECTOR double acos(double) noexcept;
-VECTOR double atan(double) noexcept;
-VECTOR double sinh(double) noexcept;
-VECTOR double cosh(double) noexcept;
-VECTOR double tanh(double) noexcept;
-VECTOR double asinh(double) noexcept;
-VECTOR double acosh(double) noexcept;
-VECTOR double atanh(double) noexcept;
-VECTOR double erf(double) noexcept;
-VECTOR double cbrt(double) noexcept;
-VECTOR double pow(double, double) noexcept;
-VECTOR double atan2(double, double) noexcept;
-}
 
 namespace emily {
 namespace {

@@ -17,7 +17,7 @@ use crate::error::{refuse, Result};
 use crate::ffi::mlx;
 use crate::fused;
 use crate::op::Stream;
-use crate::shape;
+use crate::shape::{self, cut};
 use crate::stream::StreamHandle;
 use crate::worker::compute;
 
@@ -187,26 +187,6 @@ fn least(dtype: Dtype) -> f64 {
         Dtype::F64 => f64::MIN,
         _ => f64::from(f32::MIN),
     }
-}
-
-fn cut(x: &Array, axis: i32, range: &Range<i32>, s: Stream) -> Result<Array> {
-    if *range == (0..x.dim(axis)) {
-        return Ok(x.clone());
-    }
-    let (mut starts, mut stops) = (vec![0; x.ndim()], x.shape().to_vec());
-    let strides = vec![1; x.ndim()];
-    (starts[axis as usize], stops[axis as usize]) = (range.start, range.end);
-    mlx!(
-        mlx_slice,
-        x.as_ptr(),
-        starts.as_ptr(),
-        starts.len(),
-        stops.as_ptr(),
-        stops.len(),
-        strides.as_ptr(),
-        strides.len(),
-        s
-    )
 }
 
 fn reshape(x: &Array, shape: &[i32], s: Stream) -> Result<Array> {

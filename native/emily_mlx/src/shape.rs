@@ -1,5 +1,7 @@
 //! Operations on shapes.
 
+use std::ops::Range;
+
 use mlx_rs::Array;
 use mlx_sys::{mlx_array, mlx_stream};
 
@@ -124,6 +126,10 @@ pub(crate) fn slice(args: &Args, s: Stream) -> Result<Array> {
         stops,
         strides,
     } = bounds(args, x)?;
+    strided(x, &starts, &stops, &strides, s)
+}
+
+fn strided(x: &Array, starts: &[i32], stops: &[i32], strides: &[i32], s: Stream) -> Result<Array> {
     mlx!(
         mlx_slice,
         x.as_ptr(),
@@ -135,6 +141,16 @@ pub(crate) fn slice(args: &Args, s: Stream) -> Result<Array> {
         strides.len(),
         s
     )
+}
+
+/// The entries of one axis that lie in `range`, which is within it.
+pub(crate) fn cut(x: &Array, axis: i32, range: &Range<i32>, s: Stream) -> Result<Array> {
+    if *range == (0..x.dim(axis)) {
+        return Ok(x.clone());
+    }
+    let (mut starts, mut stops) = (vec![0; x.ndim()], x.shape().to_vec());
+    (starts[axis as usize], stops[axis as usize]) = (range.start, range.end);
+    strided(x, &starts, &stops, &vec![1; x.ndim()], s)
 }
 
 pub(crate) fn slice_update(function: SliceUpdate, args: &Args, s: Stream) -> Result<Array> {

@@ -95,17 +95,7 @@ fn places_along_each_axis() {
 
 #[test]
 fn places_of_integers() {
-    let kinds = [
-        Dtype::U8,
-        Dtype::U16,
-        Dtype::U32,
-        Dtype::U64,
-        Dtype::S8,
-        Dtype::S16,
-        Dtype::S32,
-        Dtype::S64,
-    ];
-    for kind in kinds {
+    for kind in INTEGERS {
         let numbers: Vec<i64> = (0..150).map(|i| (i * 37) % 23 + 1).collect();
         let x = || own(ints(&numbers, &[150], kind));
         let of = |best: i64| {

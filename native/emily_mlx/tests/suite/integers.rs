@@ -110,17 +110,6 @@ fn of(values: &[i128], shape: &[i64], dtype: Dtype) -> mlx_rs::Array {
     ints(&values, shape, dtype)
 }
 
-const KINDS: [Dtype; 8] = [
-    Dtype::U8,
-    Dtype::U16,
-    Dtype::U32,
-    Dtype::U64,
-    Dtype::S8,
-    Dtype::S16,
-    Dtype::S32,
-    Dtype::S64,
-];
-
 /// The operation on two numbers of a type, without a limit.
 type Exact = fn(i128, i128, Dtype) -> i128;
 
@@ -170,7 +159,7 @@ const EXACT: [(&str, Exact); 6] = [
 
 #[test]
 fn every_pair_of_edges() {
-    for dtype in KINDS {
+    for dtype in INTEGERS {
         let edges = edges(dtype);
         let size = edges.len() as i64;
         // Rows against columns: one broadcasts along each axis.
@@ -235,7 +224,7 @@ fn floats_to_integers() {
         .flat_map(|x| (*x as f32).to_le_bytes())
         .collect();
     let array = |bytes: &[u8], dtype| emily_mlx::from_bytes(bytes, &shape, dtype).expect("it fits");
-    for to in KINDS {
+    for to in INTEGERS {
         let (low, high) = range(to);
         let exact = |x: &f64| match x {
             x if x.is_nan() => 0,
@@ -269,7 +258,7 @@ fn to_integer_refuses() {
 /// Indices are clamped into the axis, whatever their type.
 #[test]
 fn indices_of_every_type() {
-    for kind in KINDS {
+    for kind in INTEGERS {
         let indices: Vec<i128> = edges(kind).into_iter().cycle().take(150).collect();
         let wanted: Vec<f64> = indices.iter().map(|i| *i.clamp(&0, &99) as f64).collect();
         let x = own(counted(&[100]));

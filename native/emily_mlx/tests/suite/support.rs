@@ -129,6 +129,17 @@ fn answer_of(stream: &StreamHandle, arrays: Vec<Array>, may_fail: bool) -> Resul
     answered.recv().expect("every job is answered")
 }
 
+pub const INTEGERS: [Dtype; 8] = [
+    Dtype::U8,
+    Dtype::U16,
+    Dtype::U32,
+    Dtype::U64,
+    Dtype::S8,
+    Dtype::S16,
+    Dtype::S32,
+    Dtype::S64,
+];
+
 /// The bytes of an array, computed.
 pub fn bytes_on(stream: &StreamHandle, array: Array) -> Result<Vec<u8>> {
     let readable = SharedArray::lazy(array, stream, 1, false).readable()?;
