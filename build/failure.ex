@@ -34,6 +34,10 @@ defmodule Emily.Build.Failure do
       output =~ ~r/linker `[^`]*` not found/ ->
         {"the linker is not there", install("c++")}
 
+      output =~ ~r/found invalid metadata files|file truncated|malformed archive/ ->
+        {"what cargo compiled before is damaged",
+         "Delete #{Emily.Build.Cache.path("target")} and build again."}
+
       output =~ ~r/requires rustc|is not supported by the following package/ ->
         {"this Rust is too old", install("rust")}
 
