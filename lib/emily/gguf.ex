@@ -254,6 +254,7 @@ defmodule Emily.GGUF do
 
   defp wrap(ref, device) do
     template = Nx.template(Native.shape(ref), Native.dtype(ref))
-    %{template | data: %Emily.Backend{ref: ref, device: device}}
+    # Made by a call: to dialyzer a struct that is written out has more in it than Nx's types say.
+    %{template | data: struct!(Emily.Backend, ref: ref, device: device)}
   end
 end
