@@ -3,6 +3,7 @@ if Code.ensure_loaded?(Bumblebee) do
   defmodule Emily.GGUF.FieldsTest do
     # What a file says of itself and is not so: it is refused by name, before a model is made of it.
     use ExUnit.Case, async: true
+    use ExUnitProperties
 
     import Emily.GGUFFile
 
@@ -272,6 +273,23 @@ if Code.ensure_loaded?(Bumblebee) do
 
       for {key, _, _} <- @metadata,
           do: folder |> file(List.keydelete(@metadata, key, 0)) |> load()
+    end
+
+    property "any number in the place of any bytes is taken or refused", %{tmp_dir: folder} do
+      path = file(folder, @metadata)
+      bytes = File.read!(path)
+      numbers = [0, 1, 2, 3, 5, 255, 0x7FFFFFFF, 0xFFFFFFFF, 0x7FC00000, 0xFFFFFFFFFFFFFFFF]
+
+      check all(
+              at <- integer(0..(byte_size(bytes) - 9)),
+              size <- member_of([8, 16, 32, 64]),
+              number <- one_of([member_of(numbers), integer(0..0xFFFFFFFF)]),
+              max_runs: 1000
+            ) do
+        <<head::binary-size(^at), _::size(^size), tail::binary>> = bytes
+        File.write!(path, [head, <<number::size(size)-little>>, tail])
+        assert elem(load(path), 0) in [:ok, :error]
+      end
     end
   end
 end
