@@ -2,7 +2,7 @@ defmodule Emily.MixProject do
   use Mix.Project
 
   # The compiler of the native part. It is no part of the application, so it stands outside of lib/.
-  for file <- ~w(failure command cache wheel openblas mlx nif emily_build tasks) do
+  for file <- ~w(failure command lock record cache wheel openblas mlx nif emily_build tasks) do
     Code.require_file("build/#{file}.ex", __DIR__)
   end
 

@@ -2,8 +2,11 @@ defmodule Emily.Build.Cache do
   @moduledoc false
   # The folder that holds what is fetched or built once for all projects of a user. Every entry is
   # made under a temporary name and renamed when complete, so a folder with an entry's name is whole.
+  # It has a record of its files, and one that is not by its record any more is made again.
 
-  alias Emily.Build.{Command, Failure}
+  import Bitwise
+
+  alias Emily.Build.{Failure, Lock, Record}
 
   @doc "The cache folder: `EMILY_CACHE`, or `emily` in the user's cache folder."
   def root do
@@ -16,82 +19,100 @@ defmodule Emily.Build.Cache do
   def path(parts), do: Path.join([root() | List.wrap(parts)])
 
   @doc """
-  The entry at `parts`, made by `make.(temporary_folder)` if it is not there.
+  The entry at `parts`, made by `make.(temporary_folder)` if it is not there or damaged.
 
   Two builds that make the same entry at once both succeed: the second finds the first's.
   """
   def entry(parts, make) do
     target = path(parts)
 
-    if not File.dir?(target) do
-      temporary = "#{target}.#{System.pid()}.#{System.unique_integer([:positive])}.tmp"
+    Failure.files("write to the cache #{root()}", fn ->
+      claim()
 
-      try do
-        Failure.files("write to the cache #{root()}", fn ->
-          File.mkdir_p!(temporary)
-          make.(temporary)
+      cond do
+        not File.dir?(target) ->
+          make(target, make)
 
-          case File.rename(temporary, target) do
-            :ok -> :ok
-            {:error, _} -> File.dir?(target) || File.rename!(temporary, target)
-          end
-        end)
-      after
-        File.rm_rf(temporary)
+        damage = Record.damage(target) ->
+          Mix.shell().info("emily: #{target} is damaged and made again: #{damage}")
+          make(target, make)
+
+        true ->
+          :ok
       end
-    end
+    end)
 
     target
   end
 
-  @doc "Runs `fun` while no other build of this user holds the lock `name`."
-  def lock(name, fun) do
-    folder = path("#{name}.lock")
-    Failure.files("write to the cache #{root()}", fn -> File.mkdir_p!(root()) end)
-    acquire(folder, false)
+  defp make(target, make) do
+    damaged = File.dir?(target)
+    temporary = temporary(target)
+    old = temporary(target)
 
     try do
-      fun.()
+      File.mkdir_p!(temporary)
+      make.(temporary)
+      Record.write!(temporary)
+      # Whoever uses the damaged one keeps its files.
+      if damaged, do: File.rename(target, old)
+
+      case File.rename(temporary, target) do
+        :ok -> :ok
+        {:error, _} -> File.dir?(target) || File.rename!(temporary, target)
+      end
     after
-      File.rm_rf(folder)
+      File.rm_rf(temporary)
+      File.rm_rf(old)
     end
   end
 
-  defp acquire(folder, told) do
-    case File.mkdir(folder) do
-      :ok ->
-        File.write!(Path.join(folder, "pid"), System.pid())
+  defp temporary(target),
+    do: "#{target}.#{System.pid()}.#{System.unique_integer([:positive])}.tmp"
 
-      {:error, :eexist} ->
-        owner = owner(folder)
+  # Who can write to the cache decides what code runs here: only its owner may, and that is who builds.
+  defp claim do
+    root = root()
 
-        if owner != :unknown and not alive?(owner) do
-          File.rm_rf!(folder)
-        else
-          told || Mix.shell().info("emily: waiting for another build of Emily (process #{owner})")
-          Process.sleep(300)
-        end
+    if not File.dir?(root) do
+      File.mkdir_p!(root)
+      File.chmod!(root, 0o700)
+    end
 
-        acquire(folder, true)
+    %{uid: owner, mode: mode} = File.stat!(root)
 
-      {:error, reason} ->
-        Failure.raise_file_error("write to the cache #{root()}", folder, reason)
+    if owner != user(root) do
+      Failure.stop(
+        "the cache #{root} belongs to another user (number #{owner}).",
+        "Set EMILY_CACHE to a folder of your own."
+      )
+    end
+
+    if (mode &&& 0o022) != 0 do
+      Failure.stop(
+        "the cache #{root} may be written by other users.",
+        "If you trust what is in it: `chmod go-w #{root}`. Else delete it, or set EMILY_CACHE to another folder."
+      )
     end
   end
 
-  # The owner writes its number right after it made the folder; without one after a while it died between.
-  defp owner(folder) do
-    with {:error, _} <- File.read(Path.join(folder, "pid")),
-         {:ok, %{mtime: made}} <- File.stat(folder, time: :posix) do
-      if System.os_time(:second) - made > 10, do: "0", else: :unknown
-    else
-      {:ok, pid} when pid != "" -> pid
-      _ -> :unknown
+  # The number of the user who runs this: the owner of a new file.
+  defp user(folder) do
+    file = temporary(Path.join(folder, "user"))
+
+    try do
+      File.write!(file, "", [:exclusive])
+      File.stat!(file).uid
+    after
+      File.rm(file)
     end
   end
 
-  defp alive?("0"), do: false
-  defp alive?(pid), do: match?({_, 0}, Command.run("sh", ["-c", "kill -0 #{pid}"]))
+  @doc "Runs `fun` while no other build of this user holds the lock `name`."
+  def lock(name, fun) do
+    Failure.files("write to the cache #{root()}", &claim/0)
+    Lock.hold(path("#{name}.lock"), fun)
+  end
 
   @doc "Deletes all entries of `folder` but the `count` used last."
   def keep_newest(folder, count) do

@@ -3,7 +3,7 @@ defmodule Emily.Build do
   # Builds the native part of Emily and fills the application's priv/. Loaded by mix.exs, since it has to
   # run before the project is compiled; never part of the application.
 
-  alias Emily.Build.{Cache, Command, Failure, Mlx, Nif, Openblas}
+  alias Emily.Build.{Cache, Command, Failure, Mlx, Nif, Openblas, Record}
 
   @root Path.dirname(__DIR__)
   @native Path.join(@root, "native")
@@ -15,14 +15,11 @@ defmodule Emily.Build do
     openblas = if linux?(), do: Openblas.find()
     variant = if linux?(), do: Mlx.variant(), else: "metal"
 
-    state =
-      :erlang.term_to_binary(
-        {fingerprint(sources), variant, linux?() && Openblas.key(openblas), Cache.root()}
-      )
-
+    inputs = {fingerprint(sources), variant, linux?() && Openblas.key(openblas), Cache.root()}
+    state = hash(inputs)
     priv = Path.join(app_path, "priv")
 
-    if File.read(manifest) == {:ok, state} and File.regular?(Path.join(priv, "libemily_nif.so")) do
+    if built?(priv, manifest, state) do
       :noop
     else
       if linux?(), do: Mlx.check_system()
@@ -30,15 +27,32 @@ defmodule Emily.Build do
       folders = Cache.lock("build", fn -> build(sources, variant, openblas) end)
       Failure.files("fill #{priv}", fn -> fill(priv, folders) end)
       File.mkdir_p!(Path.dirname(manifest))
-      File.write!(manifest, state)
+      File.write!(manifest, [state, "\n", Record.of(priv)])
       Mix.shell().info("emily: built for MLX #{Mlx.version()} (#{variant})")
       :ok
     end
   end
 
+  # The manifest has what priv/ was built of, and what is in it.
+  defp built?(priv, manifest, state) do
+    with {:ok, text} <- File.read(manifest),
+         [^state, record] <- String.split(text, "\n", parts: 2),
+         true <- File.dir?(priv) do
+      %{mtime: written} = File.stat!(manifest, time: :posix)
+      damage = Record.damage(priv, record, written)
+      if damage, do: Mix.shell().info("emily: #{priv} is damaged and filled again: #{damage}")
+      damage == nil
+    else
+      _ -> false
+    end
+  end
+
+  defp hash(term),
+    do: :crypto.hash(:sha256, :erlang.term_to_binary(term)) |> Base.encode16(case: :lower)
+
   defp fingerprint(sources) do
     own = for file <- Path.wildcard(Path.join(__DIR__, "*.ex")), do: File.read!(file)
-    :crypto.hash(:sha256, :erlang.term_to_binary({sources, own}))
+    hash({sources, own})
   end
 
   defp linux?, do: :os.type() == {:unix, :linux}
@@ -73,7 +87,13 @@ defmodule Emily.Build do
   defp fill(priv, folders) do
     new = priv <> ".new"
     File.rm_rf!(new)
-    Enum.each(folders, &Cache.link(&1, new))
+    File.mkdir_p!(new)
+
+    for folder <- folders,
+        name <- File.ls!(folder),
+        name != Record.name(),
+        do: Cache.link(Path.join(folder, name), Path.join(new, name))
+
     File.rm_rf!(priv)
     File.rename!(new, priv)
   end

@@ -3,11 +3,13 @@ defmodule Emily.Build.Failure do
   # One message for each way the build can fail: what happened and what to do about it.
 
   @doc "Ends the build with a message and its remedy."
+  @spec stop(String.t(), String.t()) :: no_return()
   def stop(what, remedy) do
     Mix.raise("Emily cannot be built: #{what}\n\n    #{String.replace(remedy, "\n", "\n    ")}\n")
   end
 
   @doc "Ends the build for a program that failed, by what its output tells."
+  @spec program(String.t(), String.t(), String.t(), non_neg_integer() | :missing) :: no_return()
   def program(doing, program, output, status) do
     {what, remedy} =
       cause(program, output, status) ||
@@ -33,6 +35,10 @@ defmodule Emily.Build.Failure do
 
       output =~ ~r/linker `[^`]*` not found/ ->
         {"the linker is not there", install("c++")}
+
+      output =~ ~r/found invalid metadata files|file truncated|malformed archive/ ->
+        {"what cargo compiled before is damaged",
+         "Delete #{Emily.Build.Cache.path("target")} and build again."}
 
       output =~ ~r/requires rustc|is not supported by the following package/ ->
         {"this Rust is too old", install("rust")}
@@ -62,6 +68,7 @@ defmodule Emily.Build.Failure do
       raise_file_error(doing, Map.get(error, :path) || Map.get(error, :destination), error.reason)
   end
 
+  @spec raise_file_error(String.t(), Path.t(), File.posix()) :: no_return()
   def raise_file_error(doing, path, reason) do
     case reason do
       reason when reason in [:enospc, :edquot] ->

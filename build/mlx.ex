@@ -79,10 +79,10 @@ defmodule Emily.Build.Mlx do
   RPATH, BLAS and LAPACK taken from OpenBLAS where there is one.
   """
   def libraries(variant, openblas) do
-    wheel = wheel(variant)
     key = [variant, @version, arch(), Openblas.key(openblas)] |> Enum.join("-")
 
     Cache.entry(["libraries", key], fn temporary ->
+      wheel = wheel(variant)
       File.mkdir_p!(Path.join(temporary, "mlx"))
       Cache.link(Path.join(wheel, "mlx/lib"), Path.join(temporary, "mlx/lib"))
 
@@ -114,7 +114,17 @@ defmodule Emily.Build.Mlx do
       compiler = compiler()
 
       cargo.(
-        ["run", "--release", "--package", "mlx_prep", "--", native, include, temporary],
+        [
+          "run",
+          "--release",
+          "--locked",
+          "--package",
+          "mlx_prep",
+          "--",
+          native,
+          include,
+          temporary
+        ],
         [{"CXX", compiler}]
       )
     end)

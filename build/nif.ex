@@ -45,10 +45,14 @@ defmodule Emily.Build.Nif do
   defp build(folder, target, cargo) do
     Mix.shell().info("emily: compiling the NIF with cargo")
     metal = Cache.path("metal")
-    cargo.(~w(build --release --package emily_nif), [{"MLX_RS_METAL_PATH", metal}])
-
     {extension, beside} = products(metal)
     library = Path.join([target, "release", "libemily_nif.#{extension}"])
+
+    # cargo takes a library that is there for whole: what is not is linked anew.
+    for folder <- ["release", "release/deps"],
+        do: File.rm(Path.join([target, folder, Path.basename(library)]))
+
+    cargo.(~w(build --release --locked --package emily_nif), [{"MLX_RS_METAL_PATH", metal}])
     File.cp!(library, Path.join(folder, "libemily_nif.so"))
     for file <- beside, do: File.cp!(file, Path.join(folder, Path.basename(file)))
   end

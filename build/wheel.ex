@@ -79,6 +79,7 @@ defmodule Emily.Build.Wheel do
     end
   end
 
+  @spec unpack_error(Path.t(), term()) :: no_return()
   defp unpack_error(wheel, reason) when is_atom(reason),
     do: Failure.raise_file_error("unpack #{Path.basename(wheel)}", wheel, reason)
 

@@ -61,6 +61,8 @@ defmodule Emily.Backend do
   """
 
   @behaviour Nx.Backend
+  # By Nx's types a backend's data has nothing in it but its name.
+  @dialyzer :no_behaviours
 
   @enforce_keys [:ref, :device]
   defstruct [:ref, :device]
@@ -449,6 +451,8 @@ defmodule Emily.Backend do
     end
   end
 
+  # Nx has no defaults since 0.12.
+  @dialyzer {:no_return, run_on: 5}
   defp run_on(device, name, out, args, owned) do
     case Lower.op(name, out, owned) do
       {:fallback, reason} -> fallback(name, out, args, reason)

@@ -168,7 +168,7 @@ defmodule Emily.Fast do
       iex> Nx.shape(y)
       {1, 1, 4, 8}
   """
-  @spec rope(Nx.Tensor.t(), Nx.Tensor.t(), keyword()) :: Nx.Tensor.t()
+  @spec rope(Nx.Tensor.t(), Nx.Tensor.t() | integer(), keyword()) :: Nx.Tensor.t()
   deftransform rope(x, offset, opts) do
     fun = "rope/3"
     opts = options!(fun, opts, dims: :required, traditional: false, base: 10_000.0, scale: 1.0)
@@ -204,7 +204,8 @@ defmodule Emily.Fast do
       iex> Nx.shape(y)
       {1, 1, 4, 8}
   """
-  @spec rope_with_freqs(Nx.Tensor.t(), Nx.Tensor.t(), Nx.Tensor.t(), keyword()) :: Nx.Tensor.t()
+  @spec rope_with_freqs(Nx.Tensor.t(), Nx.Tensor.t() | integer(), Nx.Tensor.t(), keyword()) ::
+          Nx.Tensor.t()
   deftransform rope_with_freqs(x, offset, freqs, opts) do
     fun = "rope_with_freqs/4"
     opts = options!(fun, opts, dims: :required, traditional: false, scale: 1.0)

@@ -159,45 +159,46 @@ defmodule Emily.GGUF do
     %{packed: packed, scales: scales, biases: biases, bits: bits, group_size: 32}
   end
 
-  if Code.ensure_loaded?(Bumblebee) and Code.ensure_loaded?(Axon) do
-    @doc """
-    Loads a model, its tokenizer and its generation configuration for Bumblebee from one file.
+  @doc """
+  Loads a model, its tokenizer and its generation configuration for Bumblebee from one file.
 
-        {:ok, %{model_info: model_info, tokenizer: tokenizer, generation_config: config}} =
-          Emily.GGUF.load_bumblebee("SmolLM2-135M-Instruct.Q4_1.gguf")
+      {:ok, %{model_info: model_info, tokenizer: tokenizer, generation_config: config}} =
+        Emily.GGUF.load_bumblebee("SmolLM2-135M-Instruct.Q4_1.gguf")
 
-        serving =
-          Bumblebee.Text.generation(model_info, tokenizer, config,
-            defn_options: [compiler: Emily.Compiler]
-          )
+      serving =
+        Bumblebee.Text.generation(model_info, tokenizer, config,
+          defn_options: [compiler: Emily.Compiler]
+        )
 
-        Nx.Serving.run(serving, "The capital of France is")
+      Nx.Serving.run(serving, "The capital of France is")
 
-    `model_info` has the `:model`, `:params` and `:spec` that `Bumblebee.load_model/2` gives, with the
-    parameters on `Emily.Backend`, each read once: the output layer of a model with tied embeddings
-    shares their memory. It is a function of its own because Bumblebee's repositories are of two kinds,
-    `{:hf, name}` and `{:local, folder}`; it is there when Bumblebee is a dependency.
+  `model_info` has the `:model`, `:params` and `:spec` that `Bumblebee.load_model/2` gives, with the
+  parameters on `Emily.Backend`, each read once: the output layer of a model with tied embeddings
+  shares their memory. It is a function of its own because Bumblebee's repositories are of two kinds,
+  `{:hf, name}` and `{:local, folder}`.
 
-    Supported are the architecture `"llama"`, whose rows of queries and keys stand in the order of
-    rotated pairs in a file and are put back, without rotary scaling or with the linear one, and
-    tokenizers of the model `"gpt2"` with the pre-tokenizer `"gpt-2"` or `"smollm"`. Others raise an
-    `ArgumentError` that says so, and so do tensors that are missing, of another shape, or not known.
+  Supported are the architecture `"llama"`, whose rows of queries and keys stand in the order of
+  rotated pairs in a file and are put back, without rotary scaling or with the linear one, and
+  tokenizers of the model `"gpt2"` with the pre-tokenizer `"gpt-2"` or `"smollm"`.
 
-    ## Options
+  Metadata, tensors and tokens are checked against each other before a model is built: what is not supported,
+  missing, of another type or shape, or does not fit the rest raises an `ArgumentError` that names the field
+  or the tensor. So does a project without Bumblebee.
 
-      * `:type` - the type of the parameters and of what is computed: `:f32` (default), `:f16` or `:bf16`
-      * `:device` - as in `tensor/3`
-      * `:progress` - called with the bytes of tensors read so far and in all, after each tensor
-    """
-    @spec load_bumblebee(Path.t(), keyword()) ::
-            {:ok,
-             %{
-               model_info: Bumblebee.model_info(),
-               tokenizer: Bumblebee.Tokenizer.t(),
-               generation_config: Bumblebee.Text.GenerationConfig.t()
-             }}
-    def load_bumblebee(path, opts \\ []), do: {:ok, Emily.GGUF.Bumblebee.load(path, opts)}
-  end
+  ## Options
+
+    * `:type` - the type of the parameters and of what is computed: `:f32` (default), `:f16` or `:bf16`
+    * `:device` - as in `tensor/3`
+    * `:progress` - called with the bytes of tensors read so far and in all, after each tensor
+  """
+  @spec load_bumblebee(Path.t(), keyword()) ::
+          {:ok,
+           %{
+             model_info: Bumblebee.model_info(),
+             tokenizer: Bumblebee.Tokenizer.t(),
+             generation_config: Bumblebee.Text.GenerationConfig.t()
+           }}
+  def load_bumblebee(path, opts \\ []), do: {:ok, Emily.GGUF.Bumblebee.load(path, opts)}
 
   defp read(gguf, tensor, dtype, device) do
     case Blocks.plain(tensor.type) do
@@ -253,6 +254,7 @@ defmodule Emily.GGUF do
 
   defp wrap(ref, device) do
     template = Nx.template(Native.shape(ref), Native.dtype(ref))
-    %{template | data: %Emily.Backend{ref: ref, device: device}}
+    # Made by a call: to dialyzer a struct that is written out has more in it than Nx's types say.
+    %{template | data: struct!(Emily.Backend, ref: ref, device: device)}
   end
 end

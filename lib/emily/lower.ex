@@ -49,11 +49,11 @@ defmodule Emily.Lower do
   end
 
   @doc "The operand of a tensor."
-  @spec value(Nx.Tensor.t()) :: Emily.Expr.t()
+  @spec value(%Nx.Tensor{}) :: Emily.Expr.t()
   defdelegate value(tensor), to: Emily.Lower.Types
 
   @doc "The operand of a tensor, cast to a type."
-  @spec cast(Nx.Tensor.t(), Nx.Type.t()) :: Emily.Expr.t()
+  @spec cast(%Nx.Tensor{}, Nx.Type.t()) :: Emily.Expr.t()
   defdelegate cast(tensor, type), to: Emily.Lower.Types
 
   @doc "The MLX dtype of an Nx type. Raises `ArgumentError` for a type that MLX lacks."

@@ -4,7 +4,7 @@ defmodule Emily.BuildTest do
 
   import ExUnit.CaptureIO
 
-  alias Emily.Build.{Cache, Command, Failure, Mlx, Openblas, Wheel}
+  alias Emily.Build.{Cache, Command, Failure, Lock, Mlx, Nif, Openblas, Wheel}
 
   @moduletag :tmp_dir
 
@@ -59,6 +59,28 @@ defmodule Emily.BuildTest do
 
       assert File.read!(Path.join(unpacked, "a/file.txt")) == "content"
       assert Path.wildcard(Path.join(unpacked, "*.whl")) == []
+
+      only_programs(programs, [{"pip3", "exit 1"}])
+      assert Wheel.fetch("wheels", package(sha256)) == unpacked
+    end
+
+    test "again where a file of it was cut short, by its record", context do
+      %{programs: programs, tmp_dir: folder} = context
+      file = Path.join(folder, "a_package-1.0-any.whl")
+      hash = :crypto.hash(:sha256, "content") |> Base.url_encode64(padding: false)
+      record = "a/file.txt,sha256=#{hash},7\r\na_package-1.0.dist-info/RECORD,,\r\n"
+      files = [{~c"a/file.txt", "content"}, {~c"a_package-1.0.dist-info/RECORD", record}]
+      {:ok, _} = :zip.create(to_charlist(file), files)
+      sha256 = :crypto.hash(:sha256, File.read!(file)) |> Base.encode16(case: :lower)
+      only_programs(programs, [{"pip3", pip("/bin/cp #{file} $dest/")}])
+      unpacked = Wheel.fetch("wheels", package(sha256))
+      refute File.exists?(Path.join(unpacked, "RECORD"))
+
+      for text <- ["", "cont", "Content"] do
+        File.write!(Path.join(unpacked, "a/file.txt"), text)
+        assert Wheel.fetch("wheels", package(sha256)) == unpacked
+        assert File.read!(Path.join(unpacked, "a/file.txt")) == "content"
+      end
 
       only_programs(programs, [{"pip3", "exit 1"}])
       assert Wheel.fetch("wheels", package(sha256)) == unpacked
@@ -127,29 +149,86 @@ defmodule Emily.BuildTest do
       assert File.ls!(Cache.path("entries")) == []
     end
 
-    test "a lock excludes" do
-      counter = :counters.new(2, [])
+    test "an entry that was changed is made again, and one that was not is not" do
+      made = :counters.new(1, [])
 
-      work = fn ->
-        Cache.lock("name", fn ->
-          :counters.add(counter, 1, 1)
-          assert :counters.get(counter, 1) == 1
-          Process.sleep(20)
-          :counters.sub(counter, 1, 1)
-          :counters.add(counter, 2, 1)
-        end)
+      make = fn folder ->
+        :counters.add(made, 1, 1)
+        File.mkdir_p!(Path.join(folder, "b"))
+        File.write!(Path.join(folder, "a"), "content of a")
+        File.write!(Path.join(folder, "b/c"), "content of c")
       end
 
-      1..3 |> Enum.map(fn _ -> Task.async(work) end) |> Task.await_many(:infinity)
-      assert :counters.get(counter, 2) == 3
+      entry = Cache.entry(["entries", "one"], make)
+
+      damages = [
+        fn -> :ok end,
+        fn -> File.write!(Path.join(entry, "a"), "content") end,
+        fn -> File.write!(Path.join(entry, "b/c"), "Content of c") end,
+        fn -> File.write!(Path.join(entry, "a"), "") end,
+        fn -> File.rm!(Path.join(entry, "a")) end,
+        fn -> File.rm_rf!(Path.join(entry, "b")) end,
+        fn -> File.write!(Path.join(entry, "more"), "") end,
+        fn -> File.rm!(Path.join(entry, "RECORD")) end,
+        fn -> File.write!(Path.join(entry, "RECORD"), "") end,
+        fn ->
+          [line | _] = entry |> Path.join("RECORD") |> File.read!() |> String.split("\n")
+          File.write!(Path.join(entry, "RECORD"), line)
+        end
+      ]
+
+      for {damage, times} <- Enum.with_index(damages, 1) do
+        damage.()
+        assert Cache.entry(["entries", "one"], make) == entry
+        assert :counters.get(made, 1) == times
+        assert File.read!(Path.join(entry, "a")) == "content of a"
+        assert File.read!(Path.join(entry, "b/c")) == "content of c"
+        assert File.ls!(Cache.path("entries")) == ["one"]
+      end
     end
 
-    test "a lock whose owner is dead is taken" do
-      {pid, 0} = System.cmd("sh", ["-c", "echo $$"])
-      File.mkdir_p!(Cache.path("name.lock"))
-      File.write!(Cache.path("name.lock/pid"), String.trim(pid))
-      assert Cache.lock("name", fn -> :done end) == :done
-      refute File.exists?(Cache.path("name.lock"))
+    test "an entry that is damaged and cannot be made again raises, and stays" do
+      entry = Cache.entry(["entries", "one"], &File.write!(Path.join(&1, "a"), "content"))
+      File.write!(Path.join(entry, "a"), "")
+      assert_raise RuntimeError, fn -> Cache.entry(["entries", "one"], fn _ -> raise "no" end) end
+      assert File.ls!(Cache.path("entries")) == ["one"]
+    end
+
+    test "is the user's own" do
+      Cache.entry(["one"], fn _ -> :ok end)
+      assert Bitwise.band(File.stat!(Cache.root()).mode, 0o777) == 0o700
+    end
+
+    test "that others can write to is refused" do
+      File.mkdir_p!(Cache.root())
+
+      for mode <- [0o777, 0o770, 0o757, 0o1777] do
+        File.chmod!(Cache.root(), mode)
+
+        for use <- [
+              fn -> Cache.entry(["one"], fn _ -> :ok end) end,
+              fn -> Cache.lock("l", fn -> 1 end) end
+            ] do
+          message = failure(use)
+          assert message =~ "the cache #{Cache.root()} may be written by other users"
+          assert message =~ "chmod go-w #{Cache.root()}"
+          assert File.ls!(Cache.root()) == []
+        end
+      end
+
+      File.chmod!(Cache.root(), 0o755)
+      assert File.dir?(Cache.entry(["one"], fn _ -> :ok end))
+    end
+
+    test "that belongs to somebody else is refused" do
+      File.mkdir_p!(Cache.root())
+
+      # Only root can give a folder away.
+      if File.chown(Cache.root(), 12_345) == :ok do
+        message = failure(fn -> Cache.entry(["one"], fn _ -> :ok end) end)
+        assert message =~ "belongs to another user (number 12345)"
+        assert message =~ "EMILY_CACHE"
+      end
     end
 
     test "a folder that may not be written", %{tmp_dir: folder} do
@@ -157,6 +236,108 @@ defmodule Emily.BuildTest do
       File.write!(file, "")
       put_env("EMILY_CACHE", Path.join(file, "cache"))
       assert failure(fn -> Cache.entry(["one"], fn _ -> :ok end) end) =~ "write to the cache"
+    end
+  end
+
+  describe "a lock" do
+    for program <- Lock.programs(), System.find_executable(program) do
+      test "of #{program} excludes, and is free again" do
+        File.mkdir_p!(Cache.root())
+        file = Cache.path("lock")
+        counter = :counters.new(2, [])
+
+        work = fn ->
+          Lock.hold(
+            file,
+            fn ->
+              :counters.add(counter, 1, 1)
+              assert :counters.get(counter, 1) == 1
+              Process.sleep(20)
+              :counters.sub(counter, 1, 1)
+              :counters.add(counter, 2, 1)
+            end,
+            [unquote(program)]
+          )
+        end
+
+        # With one of another program among them.
+        other = Task.async(fn -> Lock.hold(file, fn -> Process.sleep(50) end) end)
+        1..3 |> Enum.map(fn _ -> Task.async(work) end) |> Task.await_many(:infinity)
+        Task.await(other, :infinity)
+        assert :counters.get(counter, 2) == 3
+      end
+
+      test "of #{program} does not outlive who holds it" do
+        File.mkdir_p!(Cache.root())
+        test = self()
+
+        owner =
+          spawn(fn ->
+            Lock.hold(
+              Cache.path("lock"),
+              fn ->
+                send(test, :held)
+                Process.sleep(:infinity)
+              end,
+              [unquote(program)]
+            )
+          end)
+
+        assert_receive :held
+        Process.exit(owner, :kill)
+        assert Lock.hold(Cache.path("lock"), fn -> :done end) == :done
+      end
+    end
+
+    test "is free when the VM that holds it is killed" do
+      File.mkdir_p!(Cache.root())
+
+      files = for file <- ~w(failure command record cache lock), do: "build/#{file}.ex"
+
+      code = """
+      {:ok, _, _} = Kernel.ParallelCompiler.require(#{inspect(files)})
+      Emily.Build.Lock.hold(hd(System.argv()), fn -> IO.puts("held"); Process.sleep(:infinity) end)
+      """
+
+      arguments = ["-e", code, Cache.path("lock")]
+
+      port =
+        Port.open({:spawn_executable, System.find_executable("elixir")}, [
+          :binary,
+          args: arguments
+        ])
+
+      assert_receive {^port, {:data, "held\n"}}
+      {:os_pid, pid} = Port.info(port, :os_pid)
+      {_, 0} = System.cmd("kill", ["-9", to_string(pid)])
+      assert Lock.hold(Cache.path("lock"), fn -> :done end) == :done
+    end
+
+    # As earlier builds left them: a folder with a number in it, which anything could stand in.
+    test "takes what is there for a place only, never for its owner" do
+      folder = Cache.path("name.lock")
+      File.mkdir_p!(folder)
+      File.chmod!(Cache.root(), 0o700)
+
+      for owner <- [
+            "0; touch #{Cache.path("pwned")}",
+            "$(touch #{Cache.path("pwned")})",
+            System.pid(),
+            ""
+          ] do
+        File.write!(Path.join(folder, "pid"), owner)
+        assert Cache.lock("name", fn -> :done end) == :done
+      end
+
+      assert File.ls!(Cache.root()) == ["name.lock"]
+    end
+
+    test "that cannot be had says so" do
+      message = failure(fn -> Lock.hold(Cache.path("none/lock"), fn -> :done end) end)
+      assert message =~ "could not lock #{Cache.path("none/lock")}"
+
+      assert failure(fn -> Lock.hold(Cache.path("lock"), fn -> :done end, []) end) =~
+               "nothing here"
     end
   end
 
@@ -169,6 +350,8 @@ defmodule Emily.BuildTest do
           {"an old Rust", "error: rustc 1.85 is not supported by the following package",
            "too old", "1.91"},
           {"no linker", "error: linker `cc` not found", "linker", "g++"},
+          {"a damaged library", "error[E0786]: found invalid metadata files for crate `x`",
+           "damaged", "target"},
           {"no crates", "error: failed to download from `registry`", "downloaded", "network"},
           {"a full disk", "No space left on device (os error 28)", "disk is full", "EMILY_CACHE"},
           {"anything else", "error[E0308]: mismatched types", "exit status 101", "report"}
@@ -212,6 +395,26 @@ defmodule Emily.BuildTest do
   test "versions of glibc" do
     for good <- ~w(2.35 2.36 2.41 3.0 2.35.1), do: assert(Mlx.glibc_enough?(good))
     for bad <- ~w(2.34 2.9 1.40 none), do: refute(Mlx.glibc_enough?(bad))
+  end
+
+  test "a library that cargo left cut short is linked anew", %{tmp_dir: folder} do
+    target = Path.join(folder, "target")
+    extension = if :os.type() == {:unix, :darwin}, do: "dylib", else: "so"
+    File.mkdir_p!(Path.join(target, "release/deps"))
+    library = Path.join(target, "release/libemily_nif.#{extension}")
+    copies = [library, Path.join(target, "release/deps/libemily_nif.#{extension}")]
+
+    # As cargo: what is there is taken for whole.
+    cargo = fn arguments, _env ->
+      assert "--locked" in arguments
+      if :os.type() == {:unix, :darwin}, do: File.write!(Cache.path("metal/mlx.metallib"), "")
+      for file <- copies, not File.exists?(file), do: File.write!(file, "whole")
+      :ok
+    end
+
+    for file <- copies, do: File.write!(file, "cut")
+    built = Nif.built([{"a.rs", ""}], target, cargo)
+    assert File.read!(Path.join(built, "libemily_nif.so")) == "whole"
   end
 
   test "OpenBLAS can be named and left out", %{tmp_dir: folder} do

@@ -37,8 +37,36 @@ defmodule Emily.PrivTest do
     end
   end
 
+  defp manifest, do: Path.join(Mix.Project.manifest_path(), "compile.emily_native")
+
   test "a second build does nothing" do
-    manifest = Path.join(Mix.Project.manifest_path(), "compile.emily_native")
-    assert Emily.Build.run(Mix.Project.app_path(), manifest) == :noop
+    assert Emily.Build.run(Mix.Project.app_path(), manifest()) == :noop
+  end
+
+  # In a folder beside the one that this VM runs from.
+  @tag :tmp_dir
+  test "a file that was changed is put back, from a cache that is whole", %{tmp_dir: folder} do
+    beside = Path.join(folder, "priv")
+    copy = Path.join(folder, "manifest")
+    File.cp_r!(priv(), beside)
+    File.cp!(manifest(), copy)
+    assert Emily.Build.run(folder, copy) == :noop
+    shell = Mix.shell()
+    Mix.shell(Mix.Shell.Quiet)
+    on_exit(fn -> Mix.shell(shell) end)
+
+    for file <- ["libemily_nif.so", "mlx/lib/libmlx.so"] do
+      path = Path.join(beside, file)
+      whole = File.read!(path)
+      <<first, rest::binary>> = whole
+
+      for text <- [binary_part(whole, 0, 100), "", <<Bitwise.bxor(first, 1), rest::binary>>, nil] do
+        # Not in place: the file may be one with the cache's.
+        File.rm!(path)
+        if text, do: File.write!(path, text)
+        assert Emily.Build.run(folder, copy) == :ok
+        assert File.read!(path) == whole
+      end
+    end
   end
 end

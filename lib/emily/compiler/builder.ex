@@ -35,7 +35,7 @@ defmodule Emily.Compiler.Builder do
     * `:hooks` - the names of the hooks that have functions of the caller's
     * `:fallback` - `:raise` or `:evaluate`: what to do about an operation that MLX cannot do
   """
-  @spec build(Nx.Container.t(), keyword) :: built | {:held, Nx.Tensor.t()}
+  @spec build(Nx.Container.t(), keyword) :: built | {:held, %T{}}
   def build(expr, opts) do
     state = struct!(__MODULE__, opts)
 
@@ -236,7 +236,10 @@ defmodule Emily.Compiler.Builder do
   end
 
   defp lower(name, node, arguments, default, state, lowering) do
-    refusing = fn -> refuse_f64(node, state.device) && lowering.() end
+    refusing = fn ->
+      refuse_f64(node, state.device)
+      lowering.()
+    end
 
     case described(name, arguments, refusing) do
       :default ->

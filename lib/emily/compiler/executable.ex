@@ -50,6 +50,7 @@ defmodule Emily.Compiler.Executable do
     end
   end
 
+  @spec refuse(%T{}) :: no_return()
   defp refuse(%T{data: %Nx.Defn.Expr{op: op, args: args}} = node) do
     operands = for %T{} = operand <- args, do: Nx.to_template(operand)
     seen = if operands == [], do: [Nx.to_template(node)], else: operands

@@ -72,6 +72,7 @@ defmodule Emily.Doctor.Kernels do
   end
 
   @doc "What the new VM runs."
+  @spec main() :: no_return()
   def main do
     text = measured() |> :erlang.term_to_binary() |> Base.encode64()
     IO.puts([@marker, text])

@@ -57,6 +57,7 @@ defmodule Emily.Fast.Check do
     end
   end
 
+  @spec option!(String.t(), atom(), String.t(), term()) :: no_return()
   defp option!(fun, key, expected, %Nx.Tensor{} = got) do
     fail!(fun, "expects #{inspect(key)} to be #{expected}, got a tensor of #{describe(got)}")
   end

@@ -57,6 +57,9 @@ defmodule Emily.GGUF.Blocks do
   @doc "The types that can be read as numbers."
   def readable, do: Map.keys(@plain) ++ @quantized
 
+  @doc "Those of them that a model's parameters may have."
+  def floats, do: [:f32, :f16, :bf16 | @quantized]
+
   @doc "The types that can be read as packed triplets."
   def quantized, do: @quantized
 

@@ -284,6 +284,7 @@ defmodule Emily.GGUF.Header do
   defp offset(bytes, context), do: context.read - byte_size(bytes)
 
   # The buffer ends here: the file may go on.
+  @spec short(binary(), non_neg_integer(), map(), String.t()) :: no_return()
   defp short(bytes, need, context, what) do
     at = offset(bytes, context)
 

@@ -18,15 +18,26 @@ defmodule Emily.GGUF.Metadata do
     end
   end
 
+  @doc "The id of a token by its key's name, below `count`; `nil` where it is missing."
+  def token_id(gguf, name, count) do
+    key = "tokenizer.ggml.#{name}_token_id"
+    id = get(gguf, key, :count)
+    if id && id >= count, do: fail(gguf, "#{key} is #{id}, beyond the tokens")
+    id
+  end
+
   defp check(gguf, key, kind, value) do
     if kind?(kind, value),
       do: value,
       else: fail(gguf, "#{key} is #{inspect(value, limit: 5)}, no #{kind}")
   end
 
-  defp kind?(:count, value), do: is_integer(value) and value in 0..0x7FFFFFFF
-  defp kind?(:size, value), do: is_integer(value) and value in 1..0x7FFFFFFF
-  defp kind?(:positive, value), do: is_number(value) and value > 0
+  defp kind?(:count, value), do: value in 0..0x7FFFFFFF
+  defp kind?(:size, value), do: value in 1..0x7FFFFFFF
+  # Within the normal numbers of f32, in which it is used.
+  defp kind?(:positive, value),
+    do: is_number(value) and value >= 1.1754943508222875e-38 and value <= 3.4028234663852886e38
+
   defp kind?(:boolean, value), do: is_boolean(value)
   defp kind?(:string, value), do: is_binary(value)
   defp kind?(:strings, value), do: is_list(value) and Enum.all?(value, &is_binary/1)

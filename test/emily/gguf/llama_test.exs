@@ -159,7 +159,7 @@ if Code.ensure_loaded?(Bumblebee) do
                "output_norm.weight",
                0,
                {"output_norm.weight", 0, [1], <<0::32>>}
-             ), ~r/"output_norm.weight" gives the shape \{1\}, expected \{12\}/},
+             ), ~r/"output_norm.weight" has the shape \{1\}, expected \{12\} by llama.embedding/},
             {List.keyreplace(
                tensors,
                "blk.0.attn_q.weight",
