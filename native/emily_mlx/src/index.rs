@@ -13,6 +13,7 @@ use crate::ffi::{self, mlx, Arrays};
 use crate::kernels;
 use crate::op::Op;
 use crate::stream::StreamHandle;
+use crate::totals;
 
 type ScatterFn = unsafe extern "C" fn(
     *mut mlx_array,
@@ -159,6 +160,7 @@ pub(crate) fn gather(args: &Args, stream: &StreamHandle) -> Result<Array> {
     )
 }
 
+/// `{:scatter, x, [indices], updates, axes}`, and likewise what takes several updates of one entry together.
 pub(crate) fn scatter(
     op: Op,
     function: ScatterFn,
@@ -167,16 +169,37 @@ pub(crate) fn scatter(
 ) -> Result<Array> {
     let (x, indices, updates) = (args.array()?, args.arrays()?, args.array()?);
     let axes = args.axes(x.ndim())?;
+    let scatter = |x: &Array, updates: &Array| {
+        scattered(op, function, args.op, x, indices, updates, &axes, stream)
+    };
+    if !matches!(op, Op::ScatterAdd | Op::ScatterProd) || !Dtype::of(x).is_half() {
+        return scatter(x, updates);
+    }
+    let updates = totals::rounded(updates, Dtype::F32, stream.raw())?;
+    totals::accumulate(x, stream.raw(), |x| scatter(x, &updates))
+}
+
+#[allow(clippy::too_many_arguments)]
+fn scattered(
+    op: Op,
+    function: ScatterFn,
+    name: &str,
+    x: &Array,
+    indices: &[Array],
+    updates: &Array,
+    axes: &[i32],
+    stream: &StreamHandle,
+) -> Result<Array> {
     let index_rank = indices.iter().map(Array::ndim).max().unwrap_or(0);
     let Some(slices) = updates.shape().get(index_rank..) else {
         refuse!(
             "{}: updates of shape {:?} lack the indices' axes",
-            args.op,
+            name,
             updates.shape()
         )
     };
-    slices_fit(args.op, x, slices, &axes)?;
-    if let ([axis], [indices]) = (&axes[..], indices) {
+    slices_fit(name, x, slices, axes)?;
+    if let ([axis], [indices]) = (axes, indices) {
         let whole = |(at, size): (usize, &i32)| at as i32 == *axis || *size == x.dim(at as i32);
         let rows = leads(x, *axis)
             && slices.iter().enumerate().all(whole)
@@ -186,7 +209,7 @@ pub(crate) fn scatter(
             return kernel.apply(&[x, indices, updates], *axis as usize, x.shape(), stream);
         }
     }
-    let indices = clamp_all(args.op, x, indices, &axes, stream)?;
+    let indices = clamp_all(name, x, indices, axes, stream)?;
     // SAFETY: the handles are live, the axes are within the rank and outlive the call, and no
     // index or slice leaves the array.
     ffi::array(|result| unsafe {

@@ -251,11 +251,11 @@ fn build(op: Op, args: &Args, stream: &StreamHandle) -> Result<Value> {
         Op::Prod => total(op, mlx_sys::mlx_prod_axes, args, stream),
         Op::Max => reduce(mlx_sys::mlx_max_axes, args, s),
         Op::Min => reduce(mlx_sys::mlx_min_axes, args, s),
-        Op::Mean => reduce(mlx_sys::mlx_mean_axes, args, s),
+        Op::Mean => total(op, mlx_sys::mlx_mean_axes, args, stream),
         Op::All => fold::truth(op, mlx_sys::mlx_all_axes, args, stream),
         Op::Any => fold::truth(op, mlx_sys::mlx_any_axes, args, stream),
-        Op::Logsumexp => reduce(mlx_sys::mlx_logsumexp_axes, args, s),
-        Op::Softmax => reduce(mlx_sys::mlx_softmax_axes, args, s),
+        Op::Logsumexp => total(op, mlx_sys::mlx_logsumexp_axes, args, stream),
+        Op::Softmax => total(op, mlx_sys::mlx_softmax_axes, args, stream),
         Op::Argmax => reduce_axis(mlx_sys::mlx_argmax_axis, args, s),
         Op::Argmin => reduce_axis(mlx_sys::mlx_argmin_axis, args, s),
         Op::ArgmaxNan => fold::place(op, mlx_sys::mlx_argmax_axis, args, stream),
@@ -351,9 +351,11 @@ fn matmul(args: &Args, stream: &StreamHandle) -> Result<Array> {
 
 fn total(op: Op, function: Reduction, args: &Args, stream: &StreamHandle) -> Result<Array> {
     let x = args.array()?;
-    let (axes, keep) = (args.axes(x.ndim())?, args.bool()?);
-    totals::reduce(op, x, &axes, keep, stream)
-        .unwrap_or_else(|| reduced(function, x, &axes, keep, stream.raw()))
+    let (axes, flag) = (args.axes(x.ndim())?, args.bool()?);
+    totals::accumulate(x, stream.raw(), |x| {
+        totals::reduce(op, x, &axes, flag, stream)
+            .unwrap_or_else(|| reduced(function, x, &axes, flag, stream.raw()))
+    })
 }
 
 fn reduce(function: Reduction, args: &Args, s: Stream) -> Result<Array> {
@@ -389,20 +391,24 @@ fn sort(function: Sort, args: &Args, stream: &StreamHandle) -> Result<Array> {
 fn cumulate(function: Cumulative, args: &Args, s: Stream) -> Result<Array> {
     let x = args.array()?;
     let (axis, reverse) = (args.axis(x)?, args.bool()?);
-    // SAFETY: as in `reduce`.
-    ffi::array(|result| unsafe { function(result, x.as_ptr(), axis, reverse, true, s) })
+    totals::accumulate(x, s, |x| {
+        // SAFETY: as in `reduce`.
+        ffi::array(|result| unsafe { function(result, x.as_ptr(), axis, reverse, true, s) })
+    })
 }
 
 fn cumulate_typed(function: TypedCumulative, args: &Args, s: Stream) -> Result<Array> {
     let x = args.array()?;
     let (axis, reverse) = (args.axis(x)?, args.bool()?);
-    // The result has the type of the input.
-    let dtype = mlx_sys::mlx_optional_dtype {
-        value: Dtype::of(x).raw(),
-        has_value: true,
-    };
-    // SAFETY: as in `reduce`.
-    ffi::array(|result| unsafe { function(result, x.as_ptr(), axis, reverse, true, dtype, s) })
+    totals::accumulate(x, s, |x| {
+        // The result has the type of the input.
+        let dtype = mlx_sys::mlx_optional_dtype {
+            value: Dtype::of(x).raw(),
+            has_value: true,
+        };
+        // SAFETY: as in `reduce`.
+        ffi::array(|result| unsafe { function(result, x.as_ptr(), axis, reverse, true, dtype, s) })
+    })
 }
 
 fn fft(function: Fft, args: &Args, s: Stream) -> Result<Array> {
