@@ -264,6 +264,18 @@ defmodule Emily.Lower.Elementwise do
     end)
   end
 
+  # MLX has no type that holds both; a complex number equals the reals alone that have its real part.
+  defp compare(op, %{type: {:c, 64}} = left, %{type: {:f, 64}} = right) do
+    share(value(left), fn z ->
+      real = {op, convert({:real, z}, {:f, 32}, {:f, 64}), value(right)}
+      imaginary = {op, {:imag, z}, scalar(0, :f32)}
+      {if(op == :equal, do: :logical_and, else: :logical_or), real, imaginary}
+    end)
+  end
+
+  defp compare(op, %{type: {:f, 64}} = left, %{type: {:c, 64}} = right),
+    do: compare(op, right, left)
+
   defp compare(op, left, right) do
     type = accumulator(Nx.Type.merge(left.type, right.type))
     {op, cast(left, type), cast(right, type)}

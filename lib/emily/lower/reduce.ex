@@ -40,9 +40,16 @@ defmodule Emily.Lower.Reduce do
   end
 
   defp accumulate(op, %{type: type}, tensor, opts) do
-    reduced = {op, cast(tensor, type), axes(tensor, opts), keep(opts)}
-    # MLX gives 32 bits for the narrower integers.
-    if is_integer_type(type), do: {:astype, reduced, dtype(type)}, else: reduced
+    axes = axes(tensor, opts)
+    reduced = {op, cast(tensor, type), axes, keep(opts)}
+
+    cond do
+      # MLX gives 32 bits for the narrower integers.
+      is_integer_type(type) -> {:astype, reduced, dtype(type)}
+      # MLX sums a single number to itself.
+      op == :sum and Enum.all?(axes, &(elem(tensor.shape, &1) == 1)) -> from_zero(reduced, type)
+      true -> reduced
+    end
   end
 
   defp extreme(op, _out, tensor, opts), do: {op, value(tensor), axes(tensor, opts), keep(opts)}

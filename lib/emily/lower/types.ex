@@ -153,6 +153,12 @@ defmodule Emily.Lower.Types do
   defp rounds?(%{shape: shape, type: {kind, bits}}),
     do: kind in [:s, :u] and bits > 8 and shape != {}
 
+  @doc "A sum that starts at zero: what adds nothing but negative zeros is zero."
+  def from_zero(sum, {kind, _} = type) when kind in [:f, :bf, :c],
+    do: {:add, sum, Expr.scalar(0, dtype(type))}
+
+  def from_zero(sum, _type), do: sum
+
   @doc "Whether a type is an integer."
   defguard is_integer_type(type) when :erlang.element(1, type) in [:s, :u]
 end

@@ -78,6 +78,17 @@ impl Op {
         self.into()
     }
 
+    /// Whether it is a function of one number that is computed in steps.
+    #[rustfmt::skip]
+    fn is_function(self) -> bool {
+        matches!(
+            self,
+            Op::Exp | Op::Expm1 | Op::Log | Op::Log1p | Op::Log2 | Op::Log10 | Op::Rsqrt | Op::Sin | Op::Cos
+                | Op::Tan | Op::Arcsin | Op::Arccos | Op::Arctan | Op::Sinh | Op::Cosh | Op::Tanh | Op::Arcsinh
+                | Op::Arccosh | Op::Arctanh | Op::Erf | Op::Erfinv | Op::Sigmoid
+        )
+    }
+
     /// Whether LAPACK computes it.
     #[rustfmt::skip]
     pub fn is_linalg(self) -> bool {
@@ -306,12 +317,18 @@ fn build(op: Op, args: &Args, stream: &StreamHandle) -> Result<Value> {
 }
 
 fn unary(op: Op, function: Unary, args: &Args, stream: &StreamHandle) -> Result<Array> {
+    let apply = |x: &Array| match kernels::map(op, &[x], stream) {
+        Some(kernel) => kernel.apply(&[x], stream),
+        // SAFETY: both handles are live, and mlx-c answers what it refuses with a status.
+        None => ffi::array(|result| unsafe { function(result, x.as_ptr(), stream.raw()) }),
+    };
     let x = args.array()?;
-    if let Some(kernel) = kernels::map(op, &[x], stream) {
-        return kernel.apply(&[x], stream);
+    // On a CPU the steps of some of MLX's functions each round floats of 16 bits.
+    if op.is_function() && stream.device() == Device::Cpu {
+        totals::accumulate(x, stream.raw(), apply)
+    } else {
+        apply(x)
     }
-    // SAFETY: both handles are live, and mlx-c answers what it refuses with a status.
-    ffi::array(|result| unsafe { function(result, x.as_ptr(), stream.raw()) })
 }
 
 fn binary(op: Op, function: Binary, args: &Args, stream: &StreamHandle) -> Result<Array> {
