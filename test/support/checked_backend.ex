@@ -15,10 +15,39 @@ defmodule Emily.CheckedBackend do
   @enforce_keys [:tensor]
   defstruct [:tensor]
 
+  @doc """
+  The differences since the last call, as name of the operation, kind and text.
+
+  Kinds are `:zero`, its sign, `:nan`, where one of the two is no finite number, `:number`, and `:complex`, numbers that
+  come of complex ones.
+  """
+  def differences do
+    receive do
+      {C, difference} -> [difference | differences()]
+    after
+      0 -> []
+    end
+  end
+
   # What adds or multiplies many numbers. Each addition in the result's type may round a partial sum, which is no more than the
   # sum of the magnitudes.
   @sums [:sum, :dot, :conv, :window_sum, :indexed_add, :cumulative_sum] ++
           [:window_scatter_max, :window_scatter_min]
+
+  @elementwise Enum.map(Nx.Shared.unary_math_funs(), &elem(&1, 0)) ++
+                 [
+                   :add,
+                   :subtract,
+                   :multiply,
+                   :divide,
+                   :pow,
+                   :remainder,
+                   :atan2,
+                   :max,
+                   :min,
+                   :clip
+                 ] ++
+                 [:equal, :not_equal, :greater, :less, :greater_equal, :less_equal]
 
   @new [:constant, :iota, :eye, :from_binary]
   @own [:init, :backend_copy, :backend_transfer, :backend_deallocate, :to_batched, :to_binary] ++
@@ -49,8 +78,11 @@ defmodule Emily.CheckedBackend do
 
   def block(struct, out, args, fun) do
     checked(name(struct), out, args, fn
-      Emily.Backend, out, args -> Emily.Backend.block(struct, out, args, fun)
-      backend, _out, args -> Nx.with_default_backend(backend, fn -> apply(fun, [struct | args]) end)
+      Emily.Backend, out, args ->
+        Emily.Backend.block(struct, out, args, fun)
+
+      backend, _out, args ->
+        Nx.with_default_backend(backend, fn -> apply(fun, [struct | args]) end)
     end)
   end
 
@@ -62,7 +94,9 @@ defmodule Emily.CheckedBackend do
 
   @impl true
   def backend_transfer(tensor, C, _opts), do: tensor
-  def backend_transfer(tensor, backend, opts), do: Emily.Backend.backend_copy(emily(tensor), backend, opts)
+
+  def backend_transfer(tensor, backend, opts),
+    do: Emily.Backend.backend_copy(emily(tensor), backend, opts)
 
   @impl true
   def backend_deallocate(_tensor), do: :ok
@@ -99,7 +133,25 @@ defmodule Emily.CheckedBackend do
     end)
   end
 
+  defp exact(%T{data: %BinaryBackend{}} = tensor), do: widen(tensor)
   defp exact(tensor), do: tensor |> emily() |> Nx.backend_copy(BinaryBackend) |> widen()
+
+  # Beside floats, and for functions of floats, integers become floats first.
+  defp promoted(args, name, out) when name in @elementwise do
+    type =
+      for(%T{type: type} <- [out | args], Nx.Type.float?(type), do: type)
+      |> Enum.max_by(&elem(&1, 1), fn -> nil end)
+
+    each(args, fn
+      %T{type: {kind, bits}} = x when kind in [:s, :u] and bits > 16 and elem(type, 1) < 64 ->
+        x |> exact() |> Nx.as_type(:f32)
+
+      x ->
+        x
+    end)
+  end
+
+  defp promoted(args, _name, _out), do: args
 
   # What has no axes is taken for a number of the caller's code, which Nx makes bf16 of by cutting off.
   defp number(%T{shape: {}, type: {kind, _}} = x, %T{type: {_, 16} = type}) when kind != :c,
@@ -121,10 +173,14 @@ defmodule Emily.CheckedBackend do
 
   defp checked(name, out, args, fun) do
     actual = fun.(Emily.Backend, out, each(args, &emily/1))
-    exact = each(args, fn tensor -> tensor |> number(out) |> exact() end)
-    if name not in [:bitcast], do: compare(name, actual, out, exact, fun)
+    exact = args |> promoted(name, out) |> each(fn tensor -> tensor |> number(out) |> exact() end)
+    if comparable?(name, out, args), do: compare(name, actual, out, exact, fun)
     wrap(actual)
   end
+
+  # Nx.BinaryBackend pads with the bytes of a number, whatever its type.
+  defp comparable?(:pad, out, [x, value | _]), do: x.type == out.type and value.type == out.type
+  defp comparable?(name, _out, _args), do: name != :bitcast
 
   defp compare(name, %T{} = actual, %T{} = out, args, fun) do
     template = %{out | type: wide(out.type)}
@@ -149,7 +205,11 @@ defmodule Emily.CheckedBackend do
   end
 
   defp sizes(name, fun, out, args) when name in @sums,
-    do: with({:ok, sizes} <- computed(fun, out, each(args, &magnitudes/1)), do: {:ok, Nx.to_flat_list(sizes)})
+    do:
+      with(
+        {:ok, sizes} <- computed(fun, out, each(args, &magnitudes/1)),
+        do: {:ok, Nx.to_flat_list(sizes)}
+      )
 
   defp sizes(_name, _fun, _out, _args), do: {:ok, nil}
 
@@ -160,8 +220,18 @@ defmodule Emily.CheckedBackend do
   defp report(nil, _name, _args, _out), do: :ok
 
   defp report({actual, expected, kind}, name, args, out) do
-    text = "#{Kernel.inspect(actual)} instead of #{Kernel.inspect(expected)} as #{Kernel.inspect(out.type)} of #{Kernel.inspect(args, limit: 60)}"
-    send(self(), {:difference, {name, kind}, text})
+    text =
+      "#{Kernel.inspect(actual)} instead of #{Kernel.inspect(expected)}, #{Nx.Type.to_string(out.type)}, of " <>
+        Kernel.inspect(args, limit: 60)
+
+    complex? = Enum.any?(List.flatten([out | args]), &match?(%T{type: {:c, _}}, &1))
+
+    case {complex?, kind} do
+      {false, kind} -> send(self(), {C, {name, kind, text}})
+      {true, :number} -> send(self(), {C, {name, :complex, text}})
+      # Zeros, NaN and infinities of complex numbers are as in C.
+      {true, _} -> :ok
+    end
   end
 
   defp difference(%Complex{} = a, e, size, type) do
@@ -171,7 +241,7 @@ defmodule Emily.CheckedBackend do
   end
 
   defp difference(a, a, _size, _type), do: nil
-  defp difference(a, e, _size, type) when a == 0 and e == 0, do: {:zero, elem(type, 0)}
+  defp difference(a, e, _size, _type) when a == 0 and e == 0, do: :zero
 
   defp difference(a, e, size, type) when is_number(e) and is_float(a) do
     size = if is_number(size), do: max(abs(size), abs(e)), else: 0.0
@@ -180,12 +250,15 @@ defmodule Emily.CheckedBackend do
 
   defp difference(a, e, _size, type) when is_float(e) and a in [:infinity, :neg_infinity] do
     sign = if a == :infinity, do: 1, else: -1
-    if e * sign > greatest(type), do: nil, else: :infinity
+    if e * sign > greatest(type), do: nil, else: :nan
   end
 
-  defp difference(_a, _e, _size, _type), do: :other
+  defp difference(a, e, _size, _type) when is_number(a) and is_number(e), do: :number
+  defp difference(_a, _e, _size, _type), do: :nan
 
-  defp magnitude(%{re: re, im: im}) when is_number(re) and is_number(im), do: max(abs(re), abs(im))
+  defp magnitude(%{re: re, im: im}) when is_number(re) and is_number(im),
+    do: max(abs(re), abs(im))
+
   defp magnitude(_other), do: 0.0
 
   # One half of a unit in the last place, and a few of them where functions are computed in the type.

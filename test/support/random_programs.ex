@@ -32,7 +32,10 @@ defmodule Emily.RandomPrograms do
   def draw(seed) do
     :rand.seed(:exsss, {seed, 11, 1})
     inputs = for _ <- 1..integer(1, 3), do: input()
-    {steps, _} = Enum.flat_map_reduce(1..integer(2, 6), inputs, fn _, values -> step(values, 8) end)
+
+    {steps, _} =
+      Enum.flat_map_reduce(1..integer(2, 6), inputs, fn _, values -> step(values, 8) end)
+
     %__MODULE__{seed: seed, inputs: inputs, steps: steps}
   end
 
@@ -69,7 +72,9 @@ defmodule Emily.RandomPrograms do
 
   @doc "What a failure shows of a program."
   def describe(%{seed: seed, inputs: inputs, steps: steps}) do
-    names = for {name, registers, _fun} <- steps, do: "  #{inspect(name)} of #{inspect(registers)}\n"
+    names =
+      for {name, registers, _fun} <- steps, do: "  #{inspect(name)} of #{inspect(registers)}\n"
+
     shown = Enum.map(inputs, &"  #{inspect(&1, limit: :infinity)}\n")
     "program #{seed}, inputs\n#{shown}steps\n#{names}"
   end
@@ -77,11 +82,14 @@ defmodule Emily.RandomPrograms do
   ## Inputs
 
   defp input do
-    type = one_of([one_of(@integers), one_of(@floats), one_of(@floats), one_of([{:c, 64}, {:f, 32}])])
+    type =
+      one_of([one_of(@integers), one_of(@floats), one_of(@floats), one_of([{:c, 64}, {:f, 32}])])
+
     tensor(type, shape(0, 3))
   end
 
-  defp shape(least, most), do: List.to_tuple(for _ <- 1..integer(least, most)//1, do: one_of(@sizes))
+  defp shape(least, most),
+    do: List.to_tuple(for _ <- 1..integer(least, most)//1, do: one_of(@sizes))
 
   defp tensor(type, shape) do
     special? = integer(1, 4) == 1
@@ -91,10 +99,16 @@ defmodule Emily.RandomPrograms do
 
   defp number({kind, bits}, _special?) when kind in [:s, :u] do
     {low, high} = Lower.Types.integer_range(kind, bits)
-    one_of([integer(max(low, -4), 4), integer(max(low, -300), min(high, 300)), one_of([low, high, 0])])
+
+    one_of([
+      integer(max(low, -4), 4),
+      integer(max(low, -300), min(high, 300)),
+      one_of([low, high, 0])
+    ])
   end
 
-  defp number({:c, _}, _special?), do: Complex.new(number({:f, 32}, false), number({:f, 32}, false))
+  defp number({:c, _}, _special?),
+    do: Complex.new(number({:f, 32}, false), number({:f, 32}, false))
 
   defp number(_float, special?) do
     if special? and integer(1, 3) == 1,
@@ -118,7 +132,8 @@ defmodule Emily.RandomPrograms do
   end
 
   # Later registers more often than earlier ones.
-  defp register(values), do: length(values) - 1 - min(integer(0, length(values) - 1), integer(0, length(values) - 1))
+  defp register(values),
+    do: length(values) - 1 - min(integer(0, length(values) - 1), integer(0, length(values) - 1))
 
   defp operation(values) do
     at = register(values)
@@ -155,7 +170,12 @@ defmodule Emily.RandomPrograms do
       14 ->
         name = one_of(@windows)
         window = x.shape |> Tuple.to_list() |> Enum.map(&integer(1, &1)) |> List.to_tuple()
-        opts = [padding: one_of([:valid, :same]), strides: for(_ <- Nx.axes(x), do: integer(1, 2))]
+
+        opts = [
+          padding: one_of([:valid, :same]),
+          strides: for(_ <- Nx.axes(x), do: integer(1, 2))
+        ]
+
         {{name, window, opts}, [at], fn [x] -> apply(Nx, name, [x, window, opts]) end}
 
       _ ->
@@ -181,7 +201,10 @@ defmodule Emily.RandomPrograms do
 
   defp several(4, at, x, _values) do
     starts = for size <- Tuple.to_list(x.shape), do: integer(0, size - 1)
-    lengths = for {size, start} <- Enum.zip(Tuple.to_list(x.shape), starts), do: integer(1, size - start)
+
+    lengths =
+      for {size, start} <- Enum.zip(Tuple.to_list(x.shape), starts), do: integer(1, size - start)
+
     {{:slice, starts, lengths}, [at], fn [x] -> Nx.slice(x, starts, lengths) end}
   end
 
@@ -198,15 +221,23 @@ defmodule Emily.RandomPrograms do
   defp several(7, at, x, _values) do
     kernel = tensor(one_of([x.type, {:f, 32}, {:bf, 16}]), {2, 1, integer(1, 2)})
     padding = one_of([:valid, :same, [{1, 0}]])
-    fun = fn [x] -> x |> Nx.flatten() |> Nx.reshape({1, 1, :auto}) |> Nx.conv(kernel, padding: padding) end
+
+    fun = fn [x] ->
+      x |> Nx.flatten() |> Nx.reshape({1, 1, :auto}) |> Nx.conv(kernel, padding: padding)
+    end
+
     {{:conv, kernel.type, padding}, [at], fun}
   end
 
   defp several(8, at, x, _values) do
-    indices = Nx.tensor(for(_ <- 1..4, do: [integer(0, elem(x.shape, 0) - 1)]), backend: Nx.BinaryBackend)
+    indices =
+      Nx.tensor(for(_ <- 1..4, do: [integer(0, elem(x.shape, 0) - 1)]), backend: Nx.BinaryBackend)
+
     updates = tensor(one_of([x.type, {:s, 16}, {:bf, 16}]), put_elem(x.shape, 0, 4))
     name = one_of([:indexed_add, :indexed_put])
-    {{name, updates.type}, [at], fn [x] -> apply(Nx, name, [x, indices, updates, [axes: [0]]]) end}
+
+    {{name, updates.type}, [at],
+     fn [x] -> apply(Nx, name, [x, indices, updates, [axes: [0]]]) end}
   end
 
   defp several(9, at, x, values) do
@@ -243,7 +274,13 @@ defmodule Emily.RandomPrograms do
 
   defp several(14, at, x, _values) do
     kernel = tensor(one_of([x.type, {:f, 32}, {:bf, 16}]), {integer(1, 3), 2, 1, integer(1, 2)})
-    opts = [padding: one_of([:valid, :same]), strides: [1, integer(1, 2)], kernel_dilation: [1, integer(1, 2)]]
+
+    opts = [
+      padding: one_of([:valid, :same]),
+      strides: [1, integer(1, 2)],
+      kernel_dilation: [1, integer(1, 2)]
+    ]
+
     fun = fn [x] -> x |> Nx.reshape({1, 2, 2, :auto}) |> Nx.conv(kernel, opts) end
     {{:conv, kernel.type, opts}, [at], fun}
   end
