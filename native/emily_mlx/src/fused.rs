@@ -224,7 +224,7 @@ pub(crate) fn einsum(subscripts: &str, operands: &[Array], stream: &StreamHandle
     let wide = wide.collect::<Result<Vec<_>>>()?;
     let result = on(stream, || mlx_rs::ops::einsum(subscripts, &wide))?;
     match common_half(operands) {
-        Some(half) => totals::rounded(&result, half, s),
+        Some(half) => totals::cast(&result, half, s),
         None => Ok(result),
     }
 }

@@ -169,60 +169,64 @@ pub(crate) fn scatter(
 ) -> Result<Array> {
     let (x, indices, updates) = (args.array()?, args.arrays()?, args.array()?);
     let axes = args.axes(x.ndim())?;
-    let scatter = |x: &Array, updates: &Array| {
-        scattered(op, function, args.op, x, indices, updates, &axes, stream)
+    let scatter = Scatter {
+        op,
+        function,
+        name: args.op,
+        indices,
+        axes: &axes,
     };
     if !matches!(op, Op::ScatterAdd | Op::ScatterProd) || !Dtype::of(x).is_half() {
-        return scatter(x, updates);
+        return scatter.apply(x, updates, stream);
     }
-    let updates = totals::rounded(updates, Dtype::F32, stream.raw())?;
-    totals::accumulate(x, stream.raw(), |x| scatter(x, &updates))
+    let updates = totals::cast(updates, Dtype::F32, stream.raw())?;
+    totals::accumulate(x, stream.raw(), |x| scatter.apply(x, &updates, stream))
 }
 
-#[allow(clippy::too_many_arguments)]
-fn scattered(
+struct Scatter<'a> {
     op: Op,
     function: ScatterFn,
-    name: &str,
-    x: &Array,
-    indices: &[Array],
-    updates: &Array,
-    axes: &[i32],
-    stream: &StreamHandle,
-) -> Result<Array> {
-    let index_rank = indices.iter().map(Array::ndim).max().unwrap_or(0);
-    let Some(slices) = updates.shape().get(index_rank..) else {
-        refuse!(
-            "{}: updates of shape {:?} lack the indices' axes",
-            name,
-            updates.shape()
-        )
-    };
-    slices_fit(name, x, slices, axes)?;
-    if let ([axis], [indices]) = (axes, indices) {
-        let whole = |(at, size): (usize, &i32)| at as i32 == *axis || *size == x.dim(at as i32);
-        let rows = leads(x, *axis)
-            && slices.iter().enumerate().all(whole)
-            && Dtype::of(updates) == Dtype::of(x)
-            && updates.shape()[..index_rank] == *indices.shape();
-        if let Some(kernel) = kernels::indexed(op, x, indices, stream).filter(|_| rows) {
-            return kernel.apply(&[x, indices, updates], *axis as usize, x.shape(), stream);
+    name: &'a str,
+    indices: &'a [Array],
+    axes: &'a [i32],
+}
+
+impl Scatter<'_> {
+    fn apply(&self, x: &Array, updates: &Array, stream: &StreamHandle) -> Result<Array> {
+        let (name, axes) = (self.name, self.axes);
+        let index_rank = self.indices.iter().map(Array::ndim).max().unwrap_or(0);
+        let Some(slices) = updates.shape().get(index_rank..) else {
+            refuse!(
+                "{name}: updates of shape {:?} lack the indices' axes",
+                updates.shape()
+            )
+        };
+        slices_fit(name, x, slices, axes)?;
+        if let ([axis], [indices]) = (axes, self.indices) {
+            let whole = |(at, size): (usize, &i32)| at as i32 == *axis || *size == x.dim(at as i32);
+            let rows = leads(x, *axis)
+                && slices.iter().enumerate().all(whole)
+                && Dtype::of(updates) == Dtype::of(x)
+                && updates.shape()[..index_rank] == *indices.shape();
+            if let Some(kernel) = kernels::indexed(self.op, x, indices, stream).filter(|_| rows) {
+                return kernel.apply(&[x, indices, updates], *axis as usize, x.shape(), stream);
+            }
         }
+        let indices = clamp_all(name, x, self.indices, axes, stream)?;
+        // SAFETY: the handles are live, the axes are within the rank and outlive the call, and no
+        // index or slice leaves the array.
+        ffi::array(|result| unsafe {
+            (self.function)(
+                result,
+                x.as_ptr(),
+                indices.as_ptr(),
+                updates.as_ptr(),
+                axes.as_ptr(),
+                axes.len(),
+                stream.raw(),
+            )
+        })
     }
-    let indices = clamp_all(name, x, indices, axes, stream)?;
-    // SAFETY: the handles are live, the axes are within the rank and outlive the call, and no
-    // index or slice leaves the array.
-    ffi::array(|result| unsafe {
-        function(
-            result,
-            x.as_ptr(),
-            indices.as_ptr(),
-            updates.as_ptr(),
-            axes.as_ptr(),
-            axes.len(),
-            stream.raw(),
-        )
-    })
 }
 
 /// Clamps the starts of slices of `sizes` over `axes`, as Nx does.

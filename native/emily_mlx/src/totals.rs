@@ -23,18 +23,18 @@ pub(crate) fn accumulate(
     if !dtype.is_half() {
         return total(x);
     }
-    rounded(&total(&widened(x, s)?)?, dtype, s)
+    cast(&total(&widened(x, s)?)?, dtype, s)
 }
 
 /// An array of f32 in the place of one of 16-bit floats.
 pub(crate) fn widened(x: &Array, s: Stream) -> Result<Array> {
     match Dtype::of(x) {
-        dtype if dtype.is_half() => mlx!(mlx_astype, x.as_ptr(), Dtype::F32.raw(), s),
+        dtype if dtype.is_half() => cast(x, Dtype::F32, s),
         _ => Ok(x.clone()),
     }
 }
 
-pub(crate) fn rounded(x: &Array, dtype: Dtype, s: Stream) -> Result<Array> {
+pub(crate) fn cast(x: &Array, dtype: Dtype, s: Stream) -> Result<Array> {
     mlx!(mlx_astype, x.as_ptr(), dtype.raw(), s)
 }
 

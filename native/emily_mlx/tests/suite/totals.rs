@@ -367,8 +367,8 @@ fn halves_accumulate_in_f32() {
         let logs: Vec<f64> = sums.iter().map(|x| x.ln()).collect();
         check("logcumsumexp", along(), &logs);
         let shares: Vec<f64> = exps.iter().map(|x| x / all_exps).collect();
-        let (small, large) = (2f64.powi(-13), 2f64.powi(-12));
-        assert!(shares.iter().all(|share| (small..large).contains(share)));
+        // As small as f16 has with all its digits.
+        assert!(shares.iter().all(|share| *share > 2f64.powi(-14)));
         check("softmax", over_all(), &shares);
         let einsum = vec![text("i->".into()), Arg::Arrays(vec![x.clone()])];
         check("einsum", einsum, &[sum]);
@@ -408,13 +408,15 @@ fn halves_accumulate_in_f32() {
     }
 }
 
+type Function = fn(f64) -> f64;
+
 #[test]
 fn functions_of_halves_round_once() {
     for kind in [Dtype::F16, Dtype::Bf16] {
         let values: Vec<f32> = (-40..40).map(|i| i as f32 / 8.0).collect();
         let x = cast(vector(&values), kind);
         let wide = numbers(x.clone());
-        let functions: [(&str, fn(f64) -> f64); 5] = [
+        let functions: [(&str, Function); 5] = [
             ("sigmoid", |x| 1.0 / (1.0 + (-x).exp())),
             ("sin", f64::sin),
             ("tanh", f64::tanh),
