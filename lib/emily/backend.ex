@@ -76,13 +76,11 @@ defmodule Emily.Backend do
   ## Options
 
   @impl true
-  def init(opts) do
-    opts = Keyword.validate!(opts, [:device])
-    [device: device(opts)]
-  end
+  def init(opts), do: [device: device(opts)]
 
+  # Nx hands on the options of `backend: {Emily.Backend, opts}` as they are.
   defp device(opts) do
-    case opts[:device] do
+    case Keyword.validate!(opts, [:device])[:device] do
       nil -> Native.default_device()
       :cpu -> :cpu
       device -> check_device(device)
@@ -238,7 +236,7 @@ defmodule Emily.Backend do
   @impl true
   def from_pointer(%Nx.Pointer{} = pointer, type, shape, backend_opts, opts) do
     opts = Keyword.validate!(opts, [:names])
-    device = device(Keyword.validate!(backend_opts, [:device]))
+    device = device(backend_opts)
     refuse_f64(type, device)
     check_kind(:from_pointer, pointer.kind)
     dtype = Lower.dtype(type)

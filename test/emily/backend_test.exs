@@ -32,6 +32,39 @@ defmodule Emily.BackendTest do
     end
   end
 
+  describe "options that there are none of" do
+    @unknown {Emily.Backend, client: :cuda}
+    @message ~r/unknown keys \[:client\] in \[client: :cuda\], the allowed keys are: \[:device\]/
+
+    for {name, call} <- [
+          {"Nx.default_backend", quote(do: Nx.default_backend(@unknown))},
+          {"a number", quote(do: Nx.tensor(1, backend: @unknown))},
+          {"a list", quote(do: Nx.tensor([1.0, 2.0], backend: @unknown))},
+          {"NaN", quote(do: Nx.tensor(:nan, backend: @unknown))},
+          {"a type that MLX lacks", quote(do: Nx.tensor(1, type: :f8, backend: @unknown))},
+          {"a list of a type that MLX lacks",
+           quote(do: Nx.tensor([1], type: :f8, backend: @unknown))},
+          {"iota", quote(do: Nx.iota({2, 3}, axis: 1, backend: @unknown))},
+          {"eye", quote(do: Nx.eye(2, backend: @unknown))},
+          {"from_binary", quote(do: Nx.from_binary(<<1, 2>>, :u8, backend: @unknown))},
+          {"backend_copy", quote(do: Nx.backend_copy(Nx.tensor([1]), @unknown))},
+          {"backend_transfer", quote(do: Nx.backend_transfer(Nx.tensor([1]), @unknown))},
+          {"from Emily's", quote(do: Nx.backend_copy(on_emily(Nx.tensor([1])), @unknown))},
+          {"from_pointer", quote(do: Nx.from_pointer(@unknown, %Nx.Pointer{}, :u8, {1}))},
+          {"the callback constant",
+           quote(do: Emily.Backend.constant(Nx.template({}, :f32), 1, client: :cuda))},
+          {"the callback backend_copy",
+           quote(
+             do: Emily.Backend.backend_copy(on_emily(Nx.tensor(1)), Emily.Backend, client: :cuda)
+           )}
+        ] do
+      test "are refused: #{name}" do
+        Process.put(Emily.Fallback, :silent)
+        assert_raise ArgumentError, @message, fn -> unquote(call) end
+      end
+    end
+  end
+
   describe "callbacks" do
     test "every callback of Nx.Backend is there" do
       Code.ensure_loaded!(Emily.Backend)

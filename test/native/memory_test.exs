@@ -16,7 +16,7 @@ defmodule Emily.Native.MemoryTest do
   end
 
   # The heap of a process that has ended is freed a little after its answer came.
-  defp assert_back_at(before, tries \\ 400) do
+  defp assert_back_at(before, tries \\ 6000) do
     unless abs(settled() - before) < 65_536 do
       if tries == 0, do: flunk("#{settled() - before} bytes more than before")
       Process.sleep(10)

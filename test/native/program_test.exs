@@ -361,8 +361,8 @@ defmodule Emily.Native.ProgramTest do
         end)
 
       ref = Process.monitor(pid)
-      assert_receive :called, 5000
-      assert_receive {:DOWN, ^ref, _, _, _}, 5000
+      assert_receive :called
+      assert_receive {:DOWN, ^ref, _, _, _}
       assert items(Program.run(program, [scalar(0)], :cpu, fn 0, _ -> [] end)) == [5]
     end
   end

@@ -73,7 +73,7 @@ defmodule Emily.Compiler.Builder do
     do: many(expr, state)
 
   defp value_of(%T{data: %Expr{op: :constant, args: [number]}, shape: {}, type: type}, state) do
-    {Emily.Expr.scalar(number, Lower.dtype(type)), state}
+    {Lower.Types.number([], number, type), state}
   end
 
   defp value_of(%T{data: %Expr{op: :tensor, args: [tensor]}}, state) do

@@ -15,7 +15,7 @@ defmodule Emily.Lower.Conv do
     config =
       Map.new(opts) |> Map.put(:groups, opts[:feature_group_size] * opts[:batch_group_size])
 
-    sum = fn x, w -> sum(x, w, config) end
+    sum = fn x, w -> x |> sum(w, config) |> from_zero(x.type) end
 
     result =
       cond do

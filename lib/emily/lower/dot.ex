@@ -11,11 +11,12 @@ defmodule Emily.Lower.Dot do
 
   def names, do: [:dot]
 
-  def lower(:dot, %{type: type} = out, [left, axes1, batch1, right, axes2, batch2]) do
+  def lower(:dot, %{type: half} = out, [left, axes1, batch1, right, axes2, batch2]) do
+    type = operands(half, [left, right])
     {x, [batch, rows, inner]} = left_matrix(left, type, axes1, batch1)
     {y, [_, _, columns]} = right_matrix(right, type, axes2, batch2)
     gpu? = on_gpu?(left) or on_gpu?(right)
-    product = product(x, y, [batch, rows, inner, columns], type, gpu?)
+    product = convert(product(x, y, [batch, rows, inner, columns], type, gpu?), type, half)
 
     # The product has the batch only where there is one.
     dims = if batch == 1, do: [rows, columns], else: [batch, rows, columns]

@@ -67,9 +67,7 @@ defmodule Emily.Lower.Elementwise do
   end
 
   for {name, op} <- @arithmetic do
-    def lower(unquote(name), %{type: type}, [left, right]) do
-      {unquote(op), cast(left, type), cast(right, type)}
-    end
+    def lower(unquote(name), out, args), do: binary(unquote(op), out, args)
   end
 
   for {name, op} <- @comparison do
@@ -93,9 +91,7 @@ defmodule Emily.Lower.Elementwise do
   def lower(:pow, %{type: {:c, _}} = out, args),
     do: Emily.Lower.ComplexMath.lower(:pow, out, args)
 
-  def lower(:pow, %{type: type}, [base, exponent]) do
-    {:power, cast(base, type), cast(exponent, type)}
-  end
+  def lower(:pow, out, args), do: binary(:power, out, args)
 
   # Nx's remainder has the sign of the dividend, MLX's that of the divisor.
   def lower(:remainder, %{type: {:s, 64}}, [left, right])
@@ -103,9 +99,7 @@ defmodule Emily.Lower.Elementwise do
     by_magnitude(:remainder, left, right, fn left_sign, _right_sign -> left_sign end)
   end
 
-  def lower(:remainder, %{type: type}, [left, right]) do
-    {:fmod, cast(left, type), cast(right, type)}
-  end
+  def lower(:remainder, out, args), do: binary(:fmod, out, args)
 
   # The processor takes a shift modulo the width; in Nx all bits are shifted out. A negative count is
   # a large one without its sign.
@@ -202,6 +196,11 @@ defmodule Emily.Lower.Elementwise do
     {:clip, cast(tensor, type), cast(low, type), cast(high, type)}
   end
 
+  defp binary(op, %{type: type}, [left, right] = args) do
+    wide = operands(type, args)
+    convert({op, cast(left, wide), cast(right, wide)}, wide, type)
+  end
+
   defp by_magnitude(op, left, right, sign) do
     magnitude(left, fn x, left_sign ->
       magnitude(right, fn y, right_sign ->
@@ -264,6 +263,18 @@ defmodule Emily.Lower.Elementwise do
       {:where, {:less, signed, scalar(0, dtype(type))}, known, both}
     end)
   end
+
+  # MLX has no type that holds both; a complex number equals the reals alone that have its real part.
+  defp compare(op, %{type: {:c, 64}} = left, %{type: {:f, 64}} = right) do
+    share(value(left), fn z ->
+      real = {op, convert({:real, z}, {:f, 32}, {:f, 64}), value(right)}
+      imaginary = {op, {:imag, z}, scalar(0, :f32)}
+      {if(op == :equal, do: :logical_and, else: :logical_or), real, imaginary}
+    end)
+  end
+
+  defp compare(op, %{type: {:f, 64}} = left, %{type: {:c, 64}} = right),
+    do: compare(op, right, left)
 
   defp compare(op, left, right) do
     type = accumulator(Nx.Type.merge(left.type, right.type))

@@ -65,7 +65,12 @@ defmodule Emily.Lower.Index do
     {:reshape, gathered, Tuple.to_list(out.shape)}
   end
 
-  def lower(:indexed_add, out, args), do: scatter(:scatter_add, out, args)
+  # What is added rounds once, at the end.
+  def lower(:indexed_add, %{type: type} = out, args) do
+    wide = accumulator(type)
+    convert(scatter(:scatter_add, %{out | type: wide}, args), wide, type)
+  end
+
   def lower(:indexed_put, out, args), do: scatter(:scatter, out, args)
 
   defp scatter(op, %{type: type}, [target, indices, updates, opts]) do

@@ -30,24 +30,25 @@ defmodule Emily.Lower.Reduce do
 
   for {name, op} <- @cumulative do
     def lower(unquote(name), %{type: type}, [tensor, opts]) do
-      wide = accumulator(type)
-      cumulative = {unquote(op), cast(tensor, wide), opts[:axis], opts[:reverse] || false}
-      convert(cumulative, wide, type)
+      {unquote(op), cast(tensor, type), opts[:axis], opts[:reverse] || false}
     end
   end
 
-  defp accumulate(op, %{type: type}, tensor, opts) do
-    wide = accumulator(type)
+  # Wrapping sums do not depend on the sign, and MLX adds no u64.
+  defp accumulate(op, %{type: {:u, 64}}, tensor, opts) do
+    {:view, {op, cast(tensor, {:s, 64}), axes(tensor, opts), keep(opts)}, :u64}
+  end
 
-    # Wrapping sums do not depend on the sign, and MLX adds no u64.
-    {wide, view} = if wide == {:u, 64}, do: {{:s, 64}, true}, else: {wide, false}
-    reduced = {op, cast(tensor, wide), axes(tensor, opts), keep(opts)}
+  defp accumulate(op, %{type: type}, tensor, opts) do
+    axes = axes(tensor, opts)
+    reduced = {op, cast(tensor, type), axes, keep(opts)}
 
     cond do
-      view -> {:view, reduced, :u64}
       # MLX gives 32 bits for the narrower integers.
       is_integer_type(type) -> {:astype, reduced, dtype(type)}
-      true -> convert(reduced, wide, type)
+      # MLX sums a single number to itself.
+      op == :sum and Enum.all?(axes, &(elem(tensor.shape, &1) == 1)) -> from_zero(reduced, type)
+      true -> reduced
     end
   end
 

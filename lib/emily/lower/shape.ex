@@ -3,7 +3,6 @@ defmodule Emily.Lower.Shape do
   # New arrays, and operations that move elements without looking at them.
 
   import Emily.Lower.Types
-  alias Emily.Expr
 
   def names do
     [:constant, :iota, :eye, :reshape, :squeeze, :broadcast, :transpose, :pad, :reverse] ++
@@ -11,7 +10,7 @@ defmodule Emily.Lower.Shape do
   end
 
   def lower(:constant, %{shape: shape, type: type}, [number]) do
-    Expr.full(Tuple.to_list(shape), number, dtype(type))
+    number(Tuple.to_list(shape), number, type)
   end
 
   def lower(:iota, %{shape: shape} = out, [nil]) do
@@ -77,10 +76,11 @@ defmodule Emily.Lower.Shape do
   @doc "An expression in another shape of as many elements."
   def reshape(expr, shape), do: {:reshape, expr, Tuple.to_list(shape)}
 
-  # The numbers that narrow types cannot count to wrap or round as a cast from a wide one.
+  # The numbers that narrow types cannot count to wrap or round as numbers of the caller's code.
   defp range(size, type) do
     wide = if size < 2_147_483_648, do: {:s, 32}, else: {:s, 64}
-    convert({:arange, 0, size, 1, dtype(wide)}, wide, type)
+    range = {:arange, 0, size, 1, dtype(wide)}
+    if type == {:bf, 16}, do: cut(range, wide), else: convert(range, wide, type)
   end
 
   @doc """

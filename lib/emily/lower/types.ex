@@ -41,9 +41,58 @@ defmodule Emily.Lower.Types do
   @doc "The operand of a tensor: an array's reference or an expression."
   def value(%{data: %{ref: ref}}), do: ref
 
-  @doc "The operand of a tensor, cast to an Nx type."
+  @doc """
+  The operand of a tensor, cast to an Nx type.
+
+  What has no axes is taken for a number of the caller's code: it becomes bf16 as `number/3` has it, in an eager
+  call, where it is an array, as in a compiled program, where it is a constant.
+  """
   def cast(%{type: type, data: %{ref: ref}}, type), do: ref
+
+  def cast(%{shape: {}, type: {kind, _} = from, data: %{ref: ref}}, {:bf, 16}) when kind != :c,
+    do: cut(ref, from)
+
   def cast(%{type: from, data: %{ref: ref}}, type), do: convert(ref, from, type)
+
+  @doc "A number as `Nx.tensor/2` makes it: bf16 is cut off, everything else rounds to the nearest."
+  def number(shape, number, {:bf, 16}) when is_number(number),
+    do: Expr.full(shape, cut(number), :bf16)
+
+  # The float in between that other ways go by would round twice.
+  def number(shape, number, {:f, 16}) when is_number(number) do
+    case <<number::float-16>> do
+      <<half::float-16>> -> Expr.full(shape, half, :f16)
+      <<0::1, _::15>> -> Expr.full(shape, :infinity, :f16)
+      <<1::1, _::15>> -> Expr.full(shape, :neg_infinity, :f16)
+    end
+  end
+
+  def number(shape, number, type), do: Expr.full(shape, number, dtype(type))
+
+  defp cut(number) do
+    <<high::16, _::16>> = <<number::float-32>>
+
+    case <<high::16, 0::16>> do
+      <<float::float-32>> -> float
+      <<0::1, _::31>> -> :infinity
+      <<1::1, _::31>> -> :neg_infinity
+    end
+  end
+
+  # f32 has all integers up to here.
+  @exact Bitwise.bsl(1, 24)
+
+  @doc """
+  An expression of type `from` as bf16, by cutting off: an f32 whose lower half is empty is one.
+  """
+  def cut({:full, shape, number, _}, _from)
+      when is_float(number) or number in -@exact..@exact//1,
+      do: number(shape, number, {:bf, 16})
+
+  def cut(expr, from) do
+    bits = {:view, convert(expr, from, {:f, 32}), :u32}
+    {:astype, {:view, {:bitwise_and, bits, Expr.scalar(0xFFFF0000, :u32)}, :f32}, :bf16}
+  end
 
   @doc """
   An expression of type `from` cast to `to`.
@@ -90,6 +139,25 @@ defmodule Emily.Lower.Types do
   """
   def accumulator({kind, 16}) when kind in [:f, :bf], do: {:f, 32}
   def accumulator(type), do: type
+
+  @doc """
+  The type in which an operation with a result of `type` takes these operands: integers that a half-precision
+  float would round before they are used go into f32 with all else.
+  """
+  def operands({kind, 16} = type, tensors) when kind in [:f, :bf] do
+    if Enum.any?(tensors, &rounds?/1), do: {:f, 32}, else: type
+  end
+
+  def operands(type, _tensors), do: type
+
+  defp rounds?(%{shape: shape, type: {kind, bits}}),
+    do: kind in [:s, :u] and bits > 8 and shape != {}
+
+  @doc "A sum that starts at zero: what adds nothing but negative zeros is zero."
+  def from_zero(sum, {kind, _} = type) when kind in [:f, :bf, :c],
+    do: {:add, sum, Expr.scalar(0, dtype(type))}
+
+  def from_zero(sum, _type), do: sum
 
   @doc "Whether a type is an integer."
   defguard is_integer_type(type) when :erlang.element(1, type) in [:s, :u]

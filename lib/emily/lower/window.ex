@@ -26,7 +26,12 @@ defmodule Emily.Lower.Window do
     wide = if op in [:sum, :prod] and wide == {:u, 64}, do: {:s, 64}, else: wide
     {x, dims} = padded(tensor, wide, scalar(start, dtype(wide)), opts)
     slid = Sliding.windows(op, x, dims, Tuple.to_list(window), opts)
-    if op in [:max, :min], do: slid, else: {:astype, slid, dtype(type)}
+
+    case op do
+      :sum -> {:astype, from_zero(slid, wide), dtype(type)}
+      :prod -> {:astype, slid, dtype(type)}
+      _ -> slid
+    end
   end
 
   # Each window's choice goes back to where it came from. What falls on the padding is cut away, and

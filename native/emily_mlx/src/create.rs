@@ -29,21 +29,22 @@ impl Number {
     fn to_bytes(self, op: &str, dtype: Dtype) -> Result<[u8; 8]> {
         let mut bytes = [0; 8];
         let mut put = |source: &[u8]| bytes[..source.len()].copy_from_slice(source);
-        let real = match self {
-            Number::Int(int) => int as f64,
-            Number::Float(float) => float,
-            Number::Complex(..) if dtype == Dtype::C64 => 0.0,
+        // The narrower floats come by f32, as in a cast.
+        let (real, single) = match self {
+            Number::Int(int) => (int as f64, int as f32),
+            Number::Float(float) => (float, float as f32),
+            Number::Complex(..) if dtype == Dtype::C64 => (0.0, 0.0),
             Number::Complex(..) => refuse!("{op}: a complex number needs the type c64"),
         };
         match (dtype, self) {
-            (Dtype::F16, _) => put(&f16::from_f64(real).to_le_bytes()),
-            (Dtype::Bf16, _) => put(&bf16::from_f64(real).to_le_bytes()),
-            (Dtype::F32, _) => put(&(real as f32).to_le_bytes()),
+            (Dtype::F16, _) => put(&f16::from_f32(single).to_le_bytes()),
+            (Dtype::Bf16, _) => put(&bf16::from_f32(single).to_le_bytes()),
+            (Dtype::F32, _) => put(&single.to_le_bytes()),
             (Dtype::F64, _) => put(&real.to_le_bytes()),
             (Dtype::C64, Number::Complex(re, im)) => {
                 put(&[(re as f32).to_le_bytes(), (im as f32).to_le_bytes()].concat())
             }
-            (Dtype::C64, _) => put(&(real as f32).to_le_bytes()),
+            (Dtype::C64, _) => put(&single.to_le_bytes()),
             (Dtype::Bool, _) => put(&[u8::from(real != 0.0)]),
             (_, Number::Int(int)) => put(&int.to_le_bytes()[..dtype.size()]),
             (_, _) => {

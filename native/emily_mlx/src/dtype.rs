@@ -97,6 +97,11 @@ impl Dtype {
         matches!(self, Dtype::F16 | Dtype::Bf16 | Dtype::F32 | Dtype::F64)
     }
 
+    /// Whether a type is a float of 16 bits.
+    pub(crate) fn is_half(self) -> bool {
+        matches!(self, Dtype::F16 | Dtype::Bf16)
+    }
+
     /// The least and the greatest value of an integer type.
     pub(crate) fn integer_range(self) -> Option<(i128, i128)> {
         let range = match self {

@@ -13,6 +13,7 @@ use crate::kernels;
 use crate::op::Op;
 use crate::rotary;
 use crate::stream::StreamHandle;
+use crate::totals;
 
 /// Runs an mlx-rs operation on a stream.
 fn on(
@@ -218,7 +219,22 @@ pub(crate) fn einsum(subscripts: &str, operands: &[Array], stream: &StreamHandle
         refuse!("einsum: needs at least one operand")
     }
     enough_letters(subscripts, operands)?;
-    on(stream, || mlx_rs::ops::einsum(subscripts, operands))
+    let s = stream.raw();
+    let wide = operands.iter().map(|x| totals::widened(x, s));
+    let wide = wide.collect::<Result<Vec<_>>>()?;
+    let result = on(stream, || mlx_rs::ops::einsum(subscripts, &wide))?;
+    match common_half(operands) {
+        Some(half) => totals::cast(&result, half, s),
+        None => Ok(result),
+    }
+}
+
+/// The 16-bit floats that operands of these types have in common, if that is their common type.
+fn common_half(operands: &[Array]) -> Option<Dtype> {
+    let exact = |dtype: &Dtype| dtype.is_integer() || *dtype == Dtype::Bool;
+    let mut floats = operands.iter().map(Dtype::of).filter(|dtype| !exact(dtype));
+    let first = floats.next().filter(|dtype| dtype.is_half())?;
+    floats.all(|dtype| dtype == first).then_some(first)
 }
 
 /// MLX names the axes of an ellipsis by letters that the equation leaves, without a look at how many

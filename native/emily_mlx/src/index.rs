@@ -13,6 +13,7 @@ use crate::ffi::{self, mlx, Arrays};
 use crate::kernels;
 use crate::op::Op;
 use crate::stream::StreamHandle;
+use crate::totals;
 
 type ScatterFn = unsafe extern "C" fn(
     *mut mlx_array,
@@ -159,6 +160,7 @@ pub(crate) fn gather(args: &Args, stream: &StreamHandle) -> Result<Array> {
     )
 }
 
+/// `{:scatter, x, [indices], updates, axes}`, and likewise what takes several updates of one entry together.
 pub(crate) fn scatter(
     op: Op,
     function: ScatterFn,
@@ -167,39 +169,64 @@ pub(crate) fn scatter(
 ) -> Result<Array> {
     let (x, indices, updates) = (args.array()?, args.arrays()?, args.array()?);
     let axes = args.axes(x.ndim())?;
-    let index_rank = indices.iter().map(Array::ndim).max().unwrap_or(0);
-    let Some(slices) = updates.shape().get(index_rank..) else {
-        refuse!(
-            "{}: updates of shape {:?} lack the indices' axes",
-            args.op,
-            updates.shape()
-        )
+    let scatter = Scatter {
+        op,
+        function,
+        name: args.op,
+        indices,
+        axes: &axes,
     };
-    slices_fit(args.op, x, slices, &axes)?;
-    if let ([axis], [indices]) = (&axes[..], indices) {
-        let whole = |(at, size): (usize, &i32)| at as i32 == *axis || *size == x.dim(at as i32);
-        let rows = leads(x, *axis)
-            && slices.iter().enumerate().all(whole)
-            && Dtype::of(updates) == Dtype::of(x)
-            && updates.shape()[..index_rank] == *indices.shape();
-        if let Some(kernel) = kernels::indexed(op, x, indices, stream).filter(|_| rows) {
-            return kernel.apply(&[x, indices, updates], *axis as usize, x.shape(), stream);
-        }
+    if !matches!(op, Op::ScatterAdd | Op::ScatterProd) || !Dtype::of(x).is_half() {
+        return scatter.apply(x, updates, stream);
     }
-    let indices = clamp_all(args.op, x, indices, &axes, stream)?;
-    // SAFETY: the handles are live, the axes are within the rank and outlive the call, and no
-    // index or slice leaves the array.
-    ffi::array(|result| unsafe {
-        function(
-            result,
-            x.as_ptr(),
-            indices.as_ptr(),
-            updates.as_ptr(),
-            axes.as_ptr(),
-            axes.len(),
-            stream.raw(),
-        )
-    })
+    let updates = totals::cast(updates, Dtype::F32, stream.raw())?;
+    totals::accumulate(x, stream.raw(), |x| scatter.apply(x, &updates, stream))
+}
+
+struct Scatter<'a> {
+    op: Op,
+    function: ScatterFn,
+    name: &'a str,
+    indices: &'a [Array],
+    axes: &'a [i32],
+}
+
+impl Scatter<'_> {
+    fn apply(&self, x: &Array, updates: &Array, stream: &StreamHandle) -> Result<Array> {
+        let (name, axes) = (self.name, self.axes);
+        let index_rank = self.indices.iter().map(Array::ndim).max().unwrap_or(0);
+        let Some(slices) = updates.shape().get(index_rank..) else {
+            refuse!(
+                "{name}: updates of shape {:?} lack the indices' axes",
+                updates.shape()
+            )
+        };
+        slices_fit(name, x, slices, axes)?;
+        if let ([axis], [indices]) = (axes, self.indices) {
+            let whole = |(at, size): (usize, &i32)| at as i32 == *axis || *size == x.dim(at as i32);
+            let rows = leads(x, *axis)
+                && slices.iter().enumerate().all(whole)
+                && Dtype::of(updates) == Dtype::of(x)
+                && updates.shape()[..index_rank] == *indices.shape();
+            if let Some(kernel) = kernels::indexed(self.op, x, indices, stream).filter(|_| rows) {
+                return kernel.apply(&[x, indices, updates], *axis as usize, x.shape(), stream);
+            }
+        }
+        let indices = clamp_all(name, x, self.indices, axes, stream)?;
+        // SAFETY: the handles are live, the axes are within the rank and outlive the call, and no
+        // index or slice leaves the array.
+        ffi::array(|result| unsafe {
+            (self.function)(
+                result,
+                x.as_ptr(),
+                indices.as_ptr(),
+                updates.as_ptr(),
+                axes.as_ptr(),
+                axes.len(),
+                stream.raw(),
+            )
+        })
+    }
 }
 
 /// Clamps the starts of slices of `sizes` over `axes`, as Nx does.

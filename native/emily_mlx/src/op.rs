@@ -78,6 +78,17 @@ impl Op {
         self.into()
     }
 
+    /// Whether it is a function of one number that is computed in steps.
+    #[rustfmt::skip]
+    fn is_function(self) -> bool {
+        matches!(
+            self,
+            Op::Exp | Op::Expm1 | Op::Log | Op::Log1p | Op::Log2 | Op::Log10 | Op::Rsqrt | Op::Sin | Op::Cos
+                | Op::Tan | Op::Arcsin | Op::Arccos | Op::Arctan | Op::Sinh | Op::Cosh | Op::Tanh | Op::Arcsinh
+                | Op::Arccosh | Op::Arctanh | Op::Erf | Op::Erfinv | Op::Sigmoid
+        )
+    }
+
     /// Whether LAPACK computes it.
     #[rustfmt::skip]
     pub fn is_linalg(self) -> bool {
@@ -251,11 +262,11 @@ fn build(op: Op, args: &Args, stream: &StreamHandle) -> Result<Value> {
         Op::Prod => total(op, mlx_sys::mlx_prod_axes, args, stream),
         Op::Max => reduce(mlx_sys::mlx_max_axes, args, s),
         Op::Min => reduce(mlx_sys::mlx_min_axes, args, s),
-        Op::Mean => reduce(mlx_sys::mlx_mean_axes, args, s),
+        Op::Mean => total(op, mlx_sys::mlx_mean_axes, args, stream),
         Op::All => fold::truth(op, mlx_sys::mlx_all_axes, args, stream),
         Op::Any => fold::truth(op, mlx_sys::mlx_any_axes, args, stream),
-        Op::Logsumexp => reduce(mlx_sys::mlx_logsumexp_axes, args, s),
-        Op::Softmax => reduce(mlx_sys::mlx_softmax_axes, args, s),
+        Op::Logsumexp => total(op, mlx_sys::mlx_logsumexp_axes, args, stream),
+        Op::Softmax => total(op, mlx_sys::mlx_softmax_axes, args, stream),
         Op::Argmax => reduce_axis(mlx_sys::mlx_argmax_axis, args, s),
         Op::Argmin => reduce_axis(mlx_sys::mlx_argmin_axis, args, s),
         Op::ArgmaxNan => fold::place(op, mlx_sys::mlx_argmax_axis, args, stream),
@@ -306,12 +317,18 @@ fn build(op: Op, args: &Args, stream: &StreamHandle) -> Result<Value> {
 }
 
 fn unary(op: Op, function: Unary, args: &Args, stream: &StreamHandle) -> Result<Array> {
+    let apply = |x: &Array| match kernels::map(op, &[x], stream) {
+        Some(kernel) => kernel.apply(&[x], stream),
+        // SAFETY: both handles are live, and mlx-c answers what it refuses with a status.
+        None => ffi::array(|result| unsafe { function(result, x.as_ptr(), stream.raw()) }),
+    };
     let x = args.array()?;
-    if let Some(kernel) = kernels::map(op, &[x], stream) {
-        return kernel.apply(&[x], stream);
+    // On a CPU the steps of some of MLX's functions each round floats of 16 bits.
+    if op.is_function() && stream.device() == Device::Cpu {
+        totals::accumulate(x, stream.raw(), apply)
+    } else {
+        apply(x)
     }
-    // SAFETY: both handles are live, and mlx-c answers what it refuses with a status.
-    ffi::array(|result| unsafe { function(result, x.as_ptr(), stream.raw()) })
 }
 
 fn binary(op: Op, function: Binary, args: &Args, stream: &StreamHandle) -> Result<Array> {
@@ -351,9 +368,11 @@ fn matmul(args: &Args, stream: &StreamHandle) -> Result<Array> {
 
 fn total(op: Op, function: Reduction, args: &Args, stream: &StreamHandle) -> Result<Array> {
     let x = args.array()?;
-    let (axes, keep) = (args.axes(x.ndim())?, args.bool()?);
-    totals::reduce(op, x, &axes, keep, stream)
-        .unwrap_or_else(|| reduced(function, x, &axes, keep, stream.raw()))
+    let (axes, flag) = (args.axes(x.ndim())?, args.bool()?);
+    totals::accumulate(x, stream.raw(), |x| {
+        totals::reduce(op, x, &axes, flag, stream)
+            .unwrap_or_else(|| reduced(function, x, &axes, flag, stream.raw()))
+    })
 }
 
 fn reduce(function: Reduction, args: &Args, s: Stream) -> Result<Array> {
@@ -389,20 +408,24 @@ fn sort(function: Sort, args: &Args, stream: &StreamHandle) -> Result<Array> {
 fn cumulate(function: Cumulative, args: &Args, s: Stream) -> Result<Array> {
     let x = args.array()?;
     let (axis, reverse) = (args.axis(x)?, args.bool()?);
-    // SAFETY: as in `reduce`.
-    ffi::array(|result| unsafe { function(result, x.as_ptr(), axis, reverse, true, s) })
+    totals::accumulate(x, s, |x| {
+        // SAFETY: as in `reduce`.
+        ffi::array(|result| unsafe { function(result, x.as_ptr(), axis, reverse, true, s) })
+    })
 }
 
 fn cumulate_typed(function: TypedCumulative, args: &Args, s: Stream) -> Result<Array> {
     let x = args.array()?;
     let (axis, reverse) = (args.axis(x)?, args.bool()?);
-    // The result has the type of the input.
-    let dtype = mlx_sys::mlx_optional_dtype {
-        value: Dtype::of(x).raw(),
-        has_value: true,
-    };
-    // SAFETY: as in `reduce`.
-    ffi::array(|result| unsafe { function(result, x.as_ptr(), axis, reverse, true, dtype, s) })
+    totals::accumulate(x, s, |x| {
+        // The result has the type of the input.
+        let dtype = mlx_sys::mlx_optional_dtype {
+            value: Dtype::of(x).raw(),
+            has_value: true,
+        };
+        // SAFETY: as in `reduce`.
+        ffi::array(|result| unsafe { function(result, x.as_ptr(), axis, reverse, true, dtype, s) })
+    })
 }
 
 fn fft(function: Fft, args: &Args, s: Stream) -> Result<Array> {

@@ -1,13 +1,42 @@
 //! Sums and products of f32 and products of small matrices of f32, taken in f64 by kernels of `cpp/` on a CPU.
 //! Elsewhere, and for everything else, there are MLX's.
+//!
+//! Floats of 16 bits lose every addend beyond a few thousand where they accumulate in their own type, as MLX has them
+//! on a CPU. Whatever accumulates them does so in f32, and rounds once.
 
 use mlx_rs::Array;
 
 use crate::device::Device;
 use crate::dtype::Dtype;
 use crate::error::Result;
-use crate::op::Op;
+use crate::ffi::mlx;
+use crate::op::{Op, Stream};
 use crate::stream::StreamHandle;
+
+/// What `total` gives of `x`, in its type.
+pub(crate) fn accumulate(
+    x: &Array,
+    s: Stream,
+    total: impl FnOnce(&Array) -> Result<Array>,
+) -> Result<Array> {
+    let dtype = Dtype::of(x);
+    if !dtype.is_half() {
+        return total(x);
+    }
+    cast(&total(&widened(x, s)?)?, dtype, s)
+}
+
+/// An array of f32 in the place of one of 16-bit floats.
+pub(crate) fn widened(x: &Array, s: Stream) -> Result<Array> {
+    match Dtype::of(x) {
+        dtype if dtype.is_half() => cast(x, Dtype::F32, s),
+        _ => Ok(x.clone()),
+    }
+}
+
+pub(crate) fn cast(x: &Array, dtype: Dtype, s: Stream) -> Result<Array> {
+    mlx!(mlx_astype, x.as_ptr(), dtype.raw(), s)
+}
 
 /// Up to so many products of numbers a matrix product takes no longer here than in BLAS, in batches too. That of
 /// two vectors never does.

@@ -141,6 +141,18 @@ defmodule Emily.Lower.ElementwiseTest do
       end
     end
 
+    test "equal of a complex number and one of f64, which have no type in common" do
+      z = Nx.tensor([1, Complex.new(1, 2), 0.1, :nan, Complex.new(0, :nan)], type: :c64)
+      x = Nx.tensor([1, 1, 0.1, :nan, 0], type: :f64)
+
+      for {z, x} <- [{z, x}, {x, z}] do
+        [z, x] = on_emily([z, x])
+        # One tenth of f32 is not that of f64.
+        assert Nx.to_flat_list(Nx.equal(z, x)) == [1, 0, 0, 0, 0]
+        assert Nx.to_flat_list(Nx.not_equal(z, x)) == [0, 1, 1, 1, 1]
+      end
+    end
+
     property "equal of complex numbers" do
       check all(tensors <- operands([{:c, 64}], all_types(), range: {-1, 1}), max_runs: runs()) do
         assert_same(tensors, fn [x, y] -> Nx.equal(x, y) end)

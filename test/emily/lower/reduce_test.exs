@@ -123,4 +123,72 @@ defmodule Emily.Lower.ReduceTest do
       assert_same([x], fn [x] -> Nx.cumulative_min(x, axis: axis) end)
     end
   end
+
+  defmodule Conditions do
+    import Nx.Defn
+    defn choose(z), do: if(z, do: 1, else: 2)
+  end
+
+  # As in NumPy 2.4; BinaryBackend takes a complex zero for true.
+  test "a complex number is true unless both parts are zero" do
+    zeros = [Complex.new(0.0, 0.0), Complex.new(-0.0, 0.0), Complex.new(0.0, -0.0)]
+    others = [Complex.new(0.0, 1.0), Complex.new(-1.0, 0.0), Complex.new(:nan, 0.0)]
+    x = on_emily(Nx.tensor([zeros, others, Enum.take(zeros, 2) ++ [hd(others)]]))
+
+    for run <- [
+          fn fun -> fun.(x) end,
+          &Nx.Defn.jit_apply(&1, [x], compiler: Emily.Compiler)
+        ] do
+      flat = fn fun -> Nx.to_flat_list(run.(fun)) end
+      assert flat.(&Nx.all(&1, axes: [1])) == [0, 1, 0]
+      assert flat.(&Nx.any(&1, axes: [1])) == [0, 1, 1]
+      assert flat.(&Nx.any(&1, axes: [0])) == [1, 1, 1]
+      assert flat.(&Nx.logical_not/1) == [1, 1, 1, 0, 0, 0, 1, 1, 0]
+      assert flat.(&Nx.logical_and(&1, 1)) == [0, 0, 0, 1, 1, 1, 0, 0, 1]
+      assert flat.(&Nx.logical_or(&1, &1)) == [0, 0, 0, 1, 1, 1, 0, 0, 1]
+      assert flat.(&Nx.logical_xor(&1, 1)) == [1, 1, 1, 0, 0, 0, 1, 1, 0]
+      assert flat.(&Nx.select(&1, 1, 2)) == [2, 2, 2, 1, 1, 1, 2, 2, 1]
+    end
+  end
+
+  test "a complex number is a condition in a program" do
+    import Nx.Defn, only: [jit: 2]
+    choose = jit(&Conditions.choose/1, compiler: Emily.Compiler)
+
+    for {re, im, expected} <- [{0.0, -0.0, 2}, {0.0, 1.0, 1}, {-1.0, 0.0, 1}] do
+      z = on_emily(Nx.tensor(Complex.new(re, im)))
+      assert Nx.to_number(choose.(z)) == expected
+    end
+  end
+
+  # NumPy's sums of these are zero too.
+  test "what adds negative zeros is zero, in every layout and type" do
+    Nx.default_backend(Emily.Backend)
+
+    for type <- floats(),
+        shape <- [{}, {1}, {2}, {1, 3}, {3, 1}, {2, 3, 1}, {40, 3}],
+        x = Nx.broadcast(Nx.tensor(-0.0, type: type), shape),
+        size = Nx.size(x),
+        column = Nx.reshape(x, {size, 1}),
+        fun <- [
+          fn -> Nx.sum(x) end,
+          fn -> Nx.sum(column, axes: [1]) end,
+          fn -> Nx.sum(column, axes: [0], keep_axes: true) end,
+          fn -> Nx.window_sum(column, {1, 1}) end,
+          fn -> Nx.window_sum(column, {size, 1}) end,
+          fn -> Nx.window_sum(column, {1, 1}, padding: [{1, 1}, {0, 0}]) end,
+          fn ->
+            Nx.dot(Nx.transpose(column), Nx.broadcast(Nx.tensor(1, type: type), {size, 2}))
+          end,
+          fn -> Nx.conv(Nx.reshape(x, {1, 1, size}), Nx.tensor([[[1]]], type: type)) end,
+          fn ->
+            Nx.conv(
+              Nx.reshape(x, {1, size, 1}),
+              Nx.broadcast(Nx.tensor(1, type: type), {2, size, 1})
+            )
+          end
+        ] do
+      assert Enum.all?(Nx.to_flat_list(fun.()), &(&1 === 0.0))
+    end
+  end
 end

@@ -1,5 +1,6 @@
-//! Emily's own sums, products and products of small matrices of f32 beside loops in f64.
+//! Sums and products beside loops in f64: Emily's own of f32, small matrices, and floats of 16 bits.
 
+use emily_mlx::{Arg, Dtype, SharedArray};
 use mlx_rs::Array;
 
 use crate::support::*;
@@ -301,4 +302,135 @@ fn infinities_stay_in_their_rows() {
     assert!(got[0].is_nan() && got[1] == f64::INFINITY && got[2] == f64::INFINITY);
     assert_eq!(got[3..6], [2.0, 3.0, 3.0]);
     assert!(got[6..].iter().all(|x| x.is_nan()));
+}
+
+/// Numbers of which 8192 would stand still at 256 in bf16 and at 2048 in f16, were they added in their own type.
+fn halves(count: i64, kind: Dtype) -> (Array, Vec<f64>) {
+    let fraction = |i: i64| 0.5 + 0.5 * (i as f64 * 0.618_033_988_749_895).fract();
+    let values: Vec<f32> = (0..count).map(|i| fraction(i) as f32).collect();
+    let x = cast(vector(&values), kind);
+    (x.clone(), numbers(x))
+}
+
+fn cast(x: Array, kind: Dtype) -> Array {
+    build("astype", vec![own(x), dtype(kind)]).expect("a cast")
+}
+
+/// One unit in the last place of a type for numbers of size 1, at most.
+fn unit(kind: Dtype) -> f64 {
+    if kind == Dtype::Bf16 {
+        2f64.powi(-8)
+    } else {
+        2f64.powi(-11)
+    }
+}
+
+fn assert_rounded_once(name: &str, kind: Dtype, got: &[f64], wanted: &[f64]) {
+    assert_eq!(got.len(), wanted.len(), "{name}");
+    for (a, b) in got.iter().zip(wanted) {
+        let room = 1.1 * unit(kind) * b.abs();
+        assert!((a - b).abs() <= room, "{name} of {kind:?}: {a}, not {b}");
+    }
+}
+
+fn running(x: &[f64], start: f64, f: impl Fn(f64, f64) -> f64) -> Vec<f64> {
+    let step = |total: &mut f64, x: &f64| {
+        *total = f(*total, *x);
+        Some(*total)
+    };
+    x.iter().scan(start, step).collect()
+}
+
+#[test]
+fn halves_accumulate_in_f32() {
+    const COUNT: i64 = 8192;
+    for kind in [Dtype::F16, Dtype::Bf16] {
+        let (x, values) = halves(COUNT, kind);
+        let sum: f64 = values.iter().sum();
+        let exps: Vec<f64> = values.iter().map(|x| x.exp()).collect();
+        let all_exps: f64 = exps.iter().sum();
+        let check = |name: &str, args: Vec<Arg>, wanted: &[f64]| {
+            let array = build(name, args).expect("a total");
+            assert_eq!(
+                SharedArray::lazy(array.clone(), cpu(), 1, false).dtype(),
+                kind
+            );
+            assert_rounded_once(name, kind, &numbers(array), wanted);
+        };
+        let over_all = || vec![own(x.clone()), list(&[0]), boolean(false)];
+        check("sum", over_all(), &[sum]);
+        check("mean", over_all(), &[sum / COUNT as f64]);
+        check("logsumexp", over_all(), &[all_exps.ln()]);
+        let along = || vec![own(x.clone()), int(0), boolean(false)];
+        check("cumsum", along(), &running(&values, 0.0, |a, b| a + b));
+        let sums = running(&exps, 0.0, |a, b| a + b);
+        let logs: Vec<f64> = sums.iter().map(|x| x.ln()).collect();
+        check("logcumsumexp", along(), &logs);
+        let shares: Vec<f64> = exps.iter().map(|x| x / all_exps).collect();
+        // As small as f16 has with all its digits.
+        assert!(shares.iter().all(|share| *share > 2f64.powi(-14)));
+        check("softmax", over_all(), &shares);
+        let einsum = vec![text("i->".into()), Arg::Arrays(vec![x.clone()])];
+        check("einsum", einsum, &[sum]);
+        let columns = build("reshape", vec![own(x.clone()), list(&[COUNT / 4, 4])]);
+        let column = |at| values.iter().skip(at).step_by(4).sum::<f64>();
+        let args = vec![own(columns.expect("a view")), list(&[0]), boolean(false)];
+        check("sum", args, &[column(0), column(1), column(2), column(3)]);
+
+        // Near 1, so that the product stays a number.
+        let near: Vec<f32> = values.iter().map(|x| 0.9925 + 0.01 * *x as f32).collect();
+        let near = cast(vector(&near), kind);
+        let products = running(&numbers(near.clone()), 1.0, |a, b| a * b);
+        let last = products[products.len() - 1];
+        check(
+            "prod",
+            vec![own(near.clone()), list(&[0]), boolean(false)],
+            &[last],
+        );
+        check(
+            "cumprod",
+            vec![own(near.clone()), int(0), boolean(false)],
+            &products,
+        );
+
+        // All updates go to one entry, of any type.
+        let places = || Arg::Arrays(vec![ints(&vec![1; COUNT as usize], &[COUNT], Dtype::S32)]);
+        let column = |x: Array| build("reshape", vec![own(x), list(&[COUNT, 1])]).expect("a view");
+        let into = |start: f32| own(cast(vector(&[start, start, start]), kind));
+        let updates = own(column(x.clone()));
+        let args = vec![into(0.0), places(), updates, list(&[0])];
+        check("scatter_add", args, &[0.0, sum, 0.0]);
+        let args = vec![into(1.0), places(), own(column(near)), list(&[0])];
+        check("scatter_prod", args, &[1.0, last, 1.0]);
+        let ones = own(ints(&vec![1; COUNT as usize], &[COUNT, 1], Dtype::S16));
+        let args = vec![into(0.0), places(), ones, list(&[0])];
+        check("scatter_add", args, &[0.0, COUNT as f64, 0.0]);
+    }
+}
+
+type Function = fn(f64) -> f64;
+
+#[test]
+fn functions_of_halves_round_once() {
+    for kind in [Dtype::F16, Dtype::Bf16] {
+        let values: Vec<f32> = (-40..40).map(|i| i as f32 / 8.0).collect();
+        let x = cast(vector(&values), kind);
+        let wide = numbers(x.clone());
+        let functions: [(&str, Function); 5] = [
+            ("sigmoid", |x| 1.0 / (1.0 + (-x).exp())),
+            ("sin", f64::sin),
+            ("tanh", f64::tanh),
+            ("expm1", f64::exp_m1),
+            ("arcsinh", f64::asinh),
+        ];
+        for (name, function) in functions {
+            let got = result(name, vec![own(x.clone())]);
+            let wanted: Vec<f64> = wide.iter().map(|x| function(*x)).collect();
+            assert_rounded_once(name, kind, &got, &wanted);
+        }
+        let zero = || own(cast(vector(&[-0.0]), kind));
+        for name in ["sin", "tanh", "expm1", "arcsinh"] {
+            assert!(result(name, vec![zero()])[0].is_sign_negative(), "{name}");
+        }
+    }
 }

@@ -1,0 +1,87 @@
+defmodule Emily.RandomProgramsTest do
+  # Programs at random, and their gradients: evaluated and compiled the same bits, and each operation as on
+  # Nx.BinaryBackend.
+  use Emily.BackendCase, async: true
+
+  alias Emily.{CheckedBackend, RandomPrograms}
+
+  @programs 300
+
+  # What Nx refuses while it traces, or has no gradient for.
+  @refused [ArgumentError, ArithmeticError]
+
+  defp functions(program) do
+    values = [fn inputs -> RandomPrograms.run(program, Tuple.to_list(inputs)) end]
+    gradient = fn inputs -> RandomPrograms.gradient(program, Tuple.to_list(inputs)) end
+    if RandomPrograms.gradient?(program), do: values ++ [gradient], else: values
+  end
+
+  defp results(fun, inputs, compiler) do
+    fun
+    |> Nx.Defn.jit_apply([inputs], compiler: compiler)
+    |> Tuple.to_list()
+    |> Enum.map(fn x -> {x.type, x.shape, Enum.map(Nx.to_flat_list(x), &inspect/1)} end)
+  rescue
+    error in @refused -> error.__struct__
+  end
+
+  # All NaN are one; inspected, zeros have their signs.
+  test "evaluated and compiled are the same, to the sign of zero" do
+    first = @programs * ExUnit.configuration()[:seed]
+    Nx.default_backend(Emily.Backend)
+
+    for seed <- first..(first + @programs - 1) do
+      program = RandomPrograms.draw(seed)
+      inputs = program.inputs |> on_emily() |> List.to_tuple()
+
+      for fun <- functions(program) do
+        evaluated = results(fun, inputs, Nx.Defn.Evaluator)
+        compiled = results(fun, inputs, Emily.Compiler)
+        assert compiled == evaluated, RandomPrograms.describe(program)
+      end
+    end
+  end
+
+  # Functions that the guide of differences names, by the kind of number that differs.
+  @explained %{
+    zero:
+      [
+        :cbrt,
+        :log1p,
+        :erf,
+        :sign,
+        :round,
+        :indexed_add,
+        :divide,
+        :remainder,
+        :window_max,
+        :window_min
+      ] ++
+        [:max, :min, :reduce_max, :reduce_min, :cumulative_max, :cumulative_min],
+    nan: [:clip, :sign, :pow, :tanh, :window_product],
+    complex: [:all, :any, :select, :sign, :pow, :log1p, :atan],
+    number: []
+  }
+
+  # The programs are the same each time: that a difference is explained was looked at for these.
+  test "each operation is as on Nx.BinaryBackend, but for what the guide explains" do
+    Nx.default_backend(CheckedBackend)
+
+    for seed <- 1..@programs do
+      program = RandomPrograms.draw(seed)
+      inputs = program.inputs |> Enum.map(&Nx.backend_copy(&1, CheckedBackend)) |> List.to_tuple()
+      for fun <- functions(program), do: results(fun, inputs, Nx.Defn.Evaluator)
+
+      for {name, kind, text} <- CheckedBackend.differences(), name not in @explained[kind] do
+        flunk("#{name} (#{kind}): #{text}\n" <> RandomPrograms.describe(program))
+      end
+    end
+  end
+
+  test "a difference is found" do
+    x = Nx.tensor([1.5, -0.0], backend: CheckedBackend)
+    assert CheckedBackend.differences() == []
+    Nx.sign(x)
+    assert [{:sign, :zero, "0.0 instead of -0.0" <> _}] = CheckedBackend.differences()
+  end
+end
