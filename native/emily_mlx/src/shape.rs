@@ -287,6 +287,7 @@ pub(crate) fn contiguous(x: &Array, stream: &StreamHandle) -> Result<Array> {
 /// CPU that is the array itself where it is row-major. Of a GPU MLX moves the memory that is read, and
 /// frees it under whatever computes with it meanwhile: so it is always a copy, which nobody else has.
 pub(crate) fn readable(x: &Array, stream: &StreamHandle) -> Result<Array> {
+    checks::fits_memory("copy", x)?;
     if stream.device() == Device::Cpu {
         return contiguous(x, stream);
     }
