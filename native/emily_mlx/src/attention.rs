@@ -1,15 +1,84 @@
-//! Attention of f32 on a CPU, out of products and Emily's own softmax. MLX composes it there too, with a
-//! softmax that takes longer than the products.
+//! Attention on a CPU: in pieces where its scores would take much memory, and of f32 out of products and Emily's own
+//! softmax. MLX composes it there too, with a softmax that takes longer than the products.
+
+use std::ops::Range;
 
 use mlx_rs::Array;
 
 use crate::args::Mask;
+use crate::device::Device;
 use crate::dtype::Dtype;
-use crate::error::Result;
-use crate::ffi::mlx;
+use crate::error::{refuse, Result};
+use crate::ffi::{mlx, Arrays};
 use crate::kernels::{self, Rows};
 use crate::op::{Op, Stream};
+use crate::shape;
 use crate::stream::StreamHandle;
+
+/// Scores up to so many bytes are computed at once on a CPU. More are computed for as many queries at a time as have
+/// `PIECE` of them, in `MOST_PIECES` pieces at most.
+const AT_ONCE: i64 = 1 << 30;
+const PIECE: i64 = 64 << 20;
+const MOST_PIECES: i64 = 2048;
+
+/// `attend` on queries and their mask: all of them, or one piece after the other.
+pub(crate) fn in_pieces(
+    q: &Array,
+    k: &Array,
+    mask: Mask,
+    stream: &StreamHandle,
+    attend: impl Fn(&Array, Mask) -> Result<Array>,
+) -> Result<Array> {
+    let (queries, keys) = (q.dim(2), k.dim(2));
+    // MLX computes half-precision floats in f32 too.
+    let each = [q.dim(0), q.dim(1), keys]
+        .iter()
+        .fold(4i64, |bytes, size| bytes.saturating_mul((*size).into()));
+    let bytes = each.saturating_mul(queries.into());
+    if bytes <= AT_ONCE || stream.device() != Device::Cpu {
+        return attend(q, mask);
+    }
+    let rows = (PIECE / each).max(1);
+    if i64::from(queries) > rows * MOST_PIECES {
+        refuse!(
+            "attention: the scores of {queries} queries and {keys} keys take {bytes} bytes, more than {MOST_PIECES} pieces of {}",
+            rows * each
+        )
+    }
+    let s = stream.raw();
+    let pieces = (0..queries).step_by(rows as usize).map(|from| {
+        let range = from..queries.min(from + rows as i32);
+        let q = shape::cut(q, 2, &range, s)?;
+        match &mask {
+            Mask::None => attend(&q, Mask::None),
+            Mask::Causal => {
+                let last = keys - queries;
+                attend(&q, Mask::Array(&before(&range, last, keys, s)?))
+            }
+            Mask::Array(mask) => {
+                let axis = mask.ndim() as i32 - 2;
+                if axis < 0 || mask.dim(axis) == 1 {
+                    return attend(&q, Mask::Array(mask));
+                }
+                attend(&q, Mask::Array(&shape::cut(mask, axis, &range, s)?))
+            }
+        }
+    });
+    let pieces = Arrays::new(&pieces.collect::<Result<Vec<Array>>>()?)?;
+    mlx!(mlx_concatenate_axis, pieces.as_ptr(), 2, s)
+}
+
+/// The causal mask of some queries: the key `last` is the one that the first query of all sees last.
+fn before(queries: &Range<i32>, last: i32, keys: i32, s: Stream) -> Result<Array> {
+    let count = |from: i32, to: i32| {
+        let (from, to) = (f64::from(from), f64::from(to));
+        mlx!(mlx_arange, from, to, 1.0, Dtype::S32.raw(), s)
+    };
+    let query = count(queries.start + last, queries.end + last)?;
+    let query = mlx!(mlx_expand_dims, query.as_ptr(), 1, s)?;
+    let key = count(0, keys)?;
+    mlx!(mlx_less_equal, key.as_ptr(), query.as_ptr(), s)
+}
 
 /// The softmax that attention on these arrays takes, where it is composed here.
 pub(crate) fn softmax(

@@ -79,3 +79,12 @@ pub(crate) fn fits_memory(op: &str, array: &Array) -> Result<()> {
     }
     Ok(())
 }
+
+/// Refuses what would take more memory beside its result than there is.
+pub(crate) fn bytes_fit(op: &str, what: &str, bytes: i128) -> Result<()> {
+    let limit = allocator::limit();
+    if bytes > limit as i128 {
+        refuse!("{op}: {what} would take {bytes} bytes, more than the {limit} bytes of memory")
+    }
+    Ok(())
+}

@@ -166,7 +166,9 @@ mod linux {
             };
             for (top, group) in mounts.lines().filter_map(|line| mount(line, controllers)) {
                 // What lies outside of the mount is not to be seen: the group is the mount's own.
-                let below = Path::new(path).strip_prefix(&group).unwrap_or(Path::new(""));
+                let below = Path::new(path)
+                    .strip_prefix(&group)
+                    .unwrap_or(Path::new(""));
                 let top = inside(root, &top);
                 let folder = top.join(below);
                 for folder in folder.ancestors().take_while(|one| one.starts_with(&top)) {
@@ -230,7 +232,8 @@ mod linux {
 
         impl System {
             fn new(name: &str, files: &[(&str, &str)]) -> System {
-                let root = std::env::temp_dir().join(format!("emily-{name}-{}", std::process::id()));
+                let root =
+                    std::env::temp_dir().join(format!("emily-{name}-{}", std::process::id()));
                 for (path, text) in files {
                     let path = root.join(path);
                     fs::create_dir_all(path.parent().expect("a folder")).expect("a new folder");
@@ -251,7 +254,8 @@ mod linux {
             }
         }
 
-        const SECOND_MOUNT: &str = "30 23 0:28 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw,nsdelegate\n";
+        const SECOND_MOUNT: &str =
+            "30 23 0:28 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw,nsdelegate\n";
 
         #[test]
         fn every_group_around_the_process_counts() {
