@@ -37,7 +37,16 @@ fn main() {
 }
 
 fn compile_kernels(include: &str) {
-    // The library is linked where the crate is, so before the libraries that it needs.
+    nodes(include)
+        .files([
+            "cpp/kernels.cpp",
+            "cpp/reduce.cpp",
+            "cpp/matmul.cpp",
+            "cpp/rope.cpp",
+            "cpp/short.cpp",
+        ])
+        .compile("emily_kernels");
+    // Behind what calls them, as the linker wants it.
     for (kind, options) in KINDS {
         for file in LOOPS {
             compiler()
@@ -50,15 +59,6 @@ fn compile_kernels(include: &str) {
                 .compile(&format!("emily_{file}_{kind}"));
         }
     }
-    nodes(include)
-        .files([
-            "cpp/kernels.cpp",
-            "cpp/reduce.cpp",
-            "cpp/matmul.cpp",
-            "cpp/rope.cpp",
-            "cpp/short.cpp",
-        ])
-        .compile("emily_kernels");
     println!("cargo::rustc-link-lib=dylib=mvec");
 }
 

@@ -12,10 +12,11 @@ defmodule Emily.Lower.ConvPieces do
   import Emily.Expr, only: [share: 2, scalar: 2]
   alias Emily.Lower.Shape
 
-  # The bytes that padding and patches may take unless `:most` says otherwise. Of the pieces, of which several are on
-  # their way at once, each takes an eighth; a convolution is halved so often at most.
+  # The bytes that padding and patches may take unless `:most` says otherwise. MLX has up to twenty pieces on their
+  # way at once, so that each takes a part of that; a convolution is halved so often at most.
   @most 1_073_741_824
-  @halvings 9
+  @parts 32
+  @halvings 10
 
   @doc """
   `direct.(x, dims, w, w_dims, config)` on the whole, or on pieces that are put together.
@@ -162,7 +163,7 @@ defmodule Emily.Lower.ConvPieces do
   defp planned(piece, context, halvings) do
     left = trimmed(piece)
     cost = plain_cost(left, context)
-    most = if halvings == @halvings, do: context.most, else: div(context.most, 8)
+    most = if halvings == @halvings, do: context.most, else: div(context.most, @parts)
 
     cond do
       cost <= most -> {:piece, piece, left}
