@@ -146,9 +146,24 @@ defmodule Emily.Backend do
     if limit >= size do
       read(ref, tensor)
     else
-      part = execute({:slice, {:reshape, ref, [size]}, [0], [limit], [1]}, device)
+      shape = Tuple.to_list(Native.shape(ref))
+      zeros = List.duplicate(0, length(shape))
+      ones = List.duplicate(1, length(shape))
+      part = execute({:slice, ref, zeros, beginning(shape, limit), ones}, device)
       binary_part(read(part, tensor), 0, limit * div(bits, 8))
     end
+  end
+
+  # The sizes of a slice that begins with the first elements: inner axes as a whole before more of the outer.
+  defp beginning(shape, count) do
+    {sizes, _} =
+      shape
+      |> Enum.reverse()
+      |> Enum.map_reduce(max(count, 1), fn size, count ->
+        {min(size, count), div(count + size - 1, size)}
+      end)
+
+    Enum.reverse(sizes)
   end
 
   # An array that is computed already is read in a fraction of the time that an event takes.

@@ -205,13 +205,15 @@ defmodule Emily.Native do
   @doc false
   # `wait` is called with the tag of the answer where the array is not computed yet, and waits for it.
   def to_binary(array, wait) do
-    tag = make_ref()
+    without_garbage(fn ->
+      tag = make_ref()
 
-    case Nif.to_binary(array, tag) do
-      binary when is_binary(binary) -> binary
-      :queued -> wait.(tag)
-      :full -> again(fn -> to_binary(array, wait) end)
-    end
+      case Nif.to_binary(array, tag) do
+        binary when is_binary(binary) -> binary
+        :queued -> wait.(tag)
+        :full -> again(fn -> to_binary(array, wait) end)
+      end
+    end)
   end
 
   @doc """
@@ -355,13 +357,30 @@ defmodule Emily.Native do
   """
   @spec eval(array() | [array()]) :: :ok
   def eval(arrays) do
-    tag = make_ref()
+    without_garbage(fn ->
+      tag = make_ref()
 
-    case Nif.evaluate(List.wrap(arrays), tag) do
-      :ready -> :ok
-      :queued -> await(tag)
-      :full -> again(fn -> eval(arrays) end)
-    end
+      case Nif.evaluate(List.wrap(arrays), tag) do
+        :ready -> :ok
+        :queued -> await(tag)
+        :full -> again(fn -> eval(arrays) end)
+      end
+    end)
+  end
+
+  # Arrays that this process has dropped may be what memory lacks: then they are freed, and the work done again.
+  defp without_garbage(work) do
+    work.()
+  rescue
+    error in Emily.Error ->
+      case error.message do
+        "[malloc]" <> _ ->
+          :erlang.garbage_collect()
+          work.()
+
+        _ ->
+          reraise error, __STACKTRACE__
+      end
   end
 
   @doc """

@@ -1,4 +1,4 @@
-//! Compiles the kernels of `cpp/` against the prebuilt MLX, and tells this crate's own tests where that is.
+//! Compiles what is in `cpp/` against the prebuilt MLX, and tells this crate's own tests where that is.
 //! Both come from the build-script override of mlx-sys; where its own build makes MLX, and on processors
 //! for which there are no kernels, MLX's are taken.
 
@@ -19,20 +19,34 @@ fn main() {
     println!("cargo::rerun-if-changed=build.rs");
     println!("cargo::rerun-if-changed=cpp");
     println!("cargo::rustc-check-cfg=cfg(own_kernels)");
+    println!("cargo::rustc-check-cfg=cfg(mlx_headers)");
     if let Ok(folder) = env::var("DEP_MLX_LIBRARIES") {
         println!("cargo::rustc-link-arg=-Wl,-rpath,{folder}");
     }
-    if let (Ok(include), Ok("x86_64")) = (
-        env::var("DEP_MLX_INCLUDE"),
-        env::var("CARGO_CFG_TARGET_ARCH").as_deref(),
-    ) {
+    let Ok(include) = env::var("DEP_MLX_INCLUDE") else {
+        return;
+    };
+    println!("cargo::rustc-cfg=mlx_headers");
+    if env::var("CARGO_CFG_TARGET_ARCH").as_deref() == Ok("x86_64") {
         println!("cargo::rustc-cfg=own_kernels");
         compile_kernels(&include);
     }
+    nodes(&include)
+        .file("cpp/allocator.cpp")
+        .compile("emily_allocator");
 }
 
 fn compile_kernels(include: &str) {
-    // The library is linked where the crate is, so before the libraries that it needs.
+    nodes(include)
+        .files([
+            "cpp/kernels.cpp",
+            "cpp/reduce.cpp",
+            "cpp/matmul.cpp",
+            "cpp/rope.cpp",
+            "cpp/short.cpp",
+        ])
+        .compile("emily_kernels");
+    // Behind what calls them, as the linker wants it.
     for (kind, options) in KINDS {
         for file in LOOPS {
             compiler()
@@ -45,21 +59,19 @@ fn compile_kernels(include: &str) {
                 .compile(&format!("emily_{file}_{kind}"));
         }
     }
-    compiler()
+    println!("cargo::rustc-link-lib=dylib=mvec");
+}
+
+/// For what knows MLX.
+fn nodes(include: &str) -> cc::Build {
+    let mut build = compiler();
+    build
         .opt_level(2)
         .flag("-isystem")
         .flag(include)
         // MLX puts the names of its files into error messages.
-        .flag(format!("-ffile-prefix-map={include}=mlx"))
-        .files([
-            "cpp/kernels.cpp",
-            "cpp/reduce.cpp",
-            "cpp/matmul.cpp",
-            "cpp/rope.cpp",
-            "cpp/short.cpp",
-        ])
-        .compile("emily_kernels");
-    println!("cargo::rustc-link-lib=dylib=mvec");
+        .flag(format!("-ffile-prefix-map={include}=mlx"));
+    build
 }
 
 fn compiler() -> cc::Build {

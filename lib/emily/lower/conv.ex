@@ -6,7 +6,7 @@ defmodule Emily.Lower.Conv do
 
   import Emily.Lower.Types
   import Emily.Expr, only: [share: 2, scalar: 2]
-  alias Emily.Lower.{Dot, Shape, Window}
+  alias Emily.Lower.{ConvPieces, Dot, Shape, Window}
 
   def names, do: [:conv]
 
@@ -93,8 +93,15 @@ defmodule Emily.Lower.Conv do
     last = [0 | Enum.to_list(2..(spatial + 1)//1)] ++ [1]
     {input, dims} = input(x, config, last)
     {kernel, kernel_dims} = permuted(value(w), w.shape, compose(config.kernel_permutation, last))
-    {input, dims, config} = cut(input, dims, config)
-    result = grouped(input, dims, kernel, kernel_dims, config)
+
+    direct = fn x, dims, w, w_dims, config ->
+      {x, dims, config} = cut(x, dims, config)
+      grouped(x, dims, w, w_dims, config)
+    end
+
+    # MLX copies the patches on a CPU.
+    opts = [first: 1, dtype: :f32, bytes: 4, unfolds: not on_gpu?(x, w)]
+    result = ConvPieces.conv(input, dims, kernel, kernel_dims, config, opts, direct)
     transpose(result, [0, spatial + 1 | Enum.to_list(1..spatial//1)])
   end
 
@@ -150,11 +157,18 @@ defmodule Emily.Lower.Conv do
 
   ## Patches: each window of the input as a row
 
-  defp patches(x, w, %{groups: groups} = config) do
+  defp patches(x, w, config) do
     {input, dims} = input(x, config, nil)
+    {kernel, kernel_dims} = permuted(value(w), w.shape, config.kernel_permutation)
+    on_gpu = on_gpu?(x, w)
+    direct = &patches(&1, &2, &3, &4, &5, x.type, on_gpu)
+    {_, bits} = x.type
+    opts = [first: 2, dtype: dtype(x.type), bytes: div(bits, 8), unfolds: true]
+    ConvPieces.conv(input, dims, kernel, kernel_dims, config, opts, direct)
+  end
 
-    {kernel, [outputs, channels | widths]} =
-      permuted(value(w), w.shape, config.kernel_permutation)
+  defp patches(input, dims, kernel, kernel_dims, %{groups: groups} = config, type, on_gpu) do
+    [outputs, channels | widths] = kernel_dims
 
     spatial =
       Enum.zip_with(config.padding, config.input_dilation, fn {low, high}, by ->
@@ -162,7 +176,7 @@ defmodule Emily.Lower.Conv do
       end)
 
     pads = [{0, 0, 0}, {0, 0, 0} | spatial]
-    input = Shape.pad(input, dims, pads, scalar(0, dtype(x.type)))
+    input = Shape.pad(input, dims, pads, scalar(0, dtype(type)))
 
     {view, [batch, _ | sizes]} =
       Window.all_windows(input, Shape.padded(dims, pads), [1, 1 | widths],
@@ -181,8 +195,8 @@ defmodule Emily.Lower.Conv do
         rows,
         {:transpose, filters, [0, 2, 1]},
         [groups, batch * count, inner, div(outputs, groups)],
-        x.type,
-        on_gpu?(x, w)
+        type,
+        on_gpu
       )
 
     split = {:reshape, product, [groups, batch, count, div(outputs, groups)]}

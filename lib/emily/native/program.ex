@@ -71,6 +71,13 @@ defmodule Emily.Native.Program do
   @typedoc "What a program calls, with the index of a call and its operands."
   @type call :: (non_neg_integer, [Native.array()] -> [Native.array()])
 
+  # The key in a process's dictionary that says that the process answers a call.
+  @answering {__MODULE__, :answering}
+
+  # How often, and how many milliseconds apart, a program asks for room that programs hold whose processes are busy.
+  @patience 600
+  @pause 100
+
   # About a millisecond of building; what takes longer leaves the scheduler to others.
   @long 500
 
@@ -102,17 +109,18 @@ defmodule Emily.Native.Program do
 
   Without conditions and loops the results are uncomputed, as those of `Emily.Native.run/2`; a long
   graph is on its way to being computed.
+
+  Of programs that wait, up to 512 run at once, of which 256 compute; the next begin when others have ended, or raise
+  an `Emily.Error` where none does within a minute. What the function for calls runs in its own process begins at
+  once, up to 1024.
   """
   @spec run(t, [Native.array()], Native.device(), call) :: [Native.array()]
   def run(program, arrays, device \\ Native.default_device(), call \\ &no_call/2)
 
-  def run(%__MODULE__{waits: true, ref: ref} = program, arrays, device, call) do
+  def run(%__MODULE__{waits: true, ref: ref}, arrays, device, call) do
     tag = make_ref()
-
-    case Nif.run_waiting_program(ref, arrays, device, tag) do
-      :queued -> await(tag, call)
-      :full -> Native.again(fn -> run(program, arrays, device, call) end)
-    end
+    start(fn nested -> Nif.run_waiting_program(ref, arrays, device, tag, nested) end, @patience)
+    await(tag, call)
   end
 
   def run(%__MODULE__{operations: operations, ref: ref}, arrays, device, _call)
@@ -121,6 +129,26 @@ defmodule Emily.Native.Program do
 
   def run(%__MODULE__{ref: ref}, arrays, device, _call),
     do: ref |> Nif.run_program(arrays, device) |> Native.built()
+
+  defp start(begin, patience) do
+    nested = Process.get(@answering, false)
+
+    case begin.(nested) do
+      :queued ->
+        :ok
+
+      :full ->
+        Native.again(fn -> start(begin, patience) end)
+
+      :crowded when nested or patience == 0 ->
+        raise Emily.Error,
+              "no room for one more program: too many wait for the functions that they have called"
+
+      :crowded ->
+        Process.sleep(@pause)
+        start(begin, patience - 1)
+    end
+  end
 
   defp no_call(index, _arrays) do
     raise ArgumentError, "the program has a call #{index}, and run/4 got no function for calls"
@@ -138,7 +166,7 @@ defmodule Emily.Native.Program do
   end
 
   defp answer(tag, run, call) do
-    results = call.()
+    results = answering(call)
     Native.eval(results)
     Nif.answer_call(run, results)
   catch
@@ -146,6 +174,17 @@ defmodule Emily.Native.Program do
       Nif.abort_run(run)
       await_end(tag)
       :erlang.raise(kind, reason, __STACKTRACE__)
+  end
+
+  # What runs meanwhile in this process must not wait for the program that waits for it.
+  defp answering(call) do
+    before = Process.put(@answering, true)
+
+    try do
+      call.()
+    after
+      Process.put(@answering, before || false)
+    end
   end
 
   defp await_end(tag) do

@@ -20,6 +20,7 @@ void _mlx_error(const char* file, const int line, const char* format, ...);
 
 namespace emily {
 
+#ifdef __x86_64__
 // What is compiled for the processor that runs this, or null where it is too old.
 template <class T>
 const T* for_processor(const T* v3, const T* v4) {
@@ -28,6 +29,7 @@ const T* for_processor(const T* v3, const T* v4) {
   if (__builtin_cpu_supports("x86-64-v3")) return v3;
   return nullptr;
 }
+#endif
 
 // Calls `f`; what it throws becomes mlx-c's error and the status of a failure.
 template <class F>

@@ -2,9 +2,9 @@
 
 use mlx_rs::Array;
 
+use crate::allocator;
 use crate::args::Ints;
 use crate::error::{refuse, Result};
-use crate::memory;
 
 /// How many elements a shape has; refuses sizes below one and products that do not fit. Nx knows no
 /// empty tensors, and several of MLX's kernels end the process on an empty array.
@@ -68,15 +68,23 @@ pub(crate) fn not_empty(op: &str, array: &Array) -> Result<()> {
     Ok(())
 }
 
-/// Refuses a result that no memory could hold: the kernel may promise such memory and end the
-/// process when it is touched.
+/// Refuses a result that no memory could hold before anything is computed for it.
 pub(crate) fn fits_memory(op: &str, array: &Array) -> Result<()> {
-    let (bytes, limit) = (array.nbytes(), memory::largest_array());
+    let (bytes, limit) = (array.nbytes(), allocator::limit());
     if bytes > limit {
         refuse!(
             "{op}: the result of shape {:?} would take {bytes} bytes, more than the {limit} bytes of memory",
             array.shape()
         )
+    }
+    Ok(())
+}
+
+/// Refuses what would take more memory beside its result than there is.
+pub(crate) fn bytes_fit(op: &str, what: &str, bytes: i128) -> Result<()> {
+    let limit = allocator::limit();
+    if bytes > limit as i128 {
+        refuse!("{op}: {what} would take {bytes} bytes, more than the {limit} bytes of memory")
     }
     Ok(())
 }

@@ -5,13 +5,15 @@ use mlx_rs::Array;
 use crate::args::Args;
 use crate::checks;
 use crate::create::{scalar, Number};
+use crate::device::Device;
 use crate::dtype::Dtype;
 use crate::error::{refuse, Result};
 use crate::ffi::mlx;
 use crate::op::Stream;
+use crate::stream::StreamHandle;
 
 /// Channels-last convolution of one to three spatial axes.
-pub(crate) fn conv(args: &Args, s: Stream) -> Result<Array> {
+pub(crate) fn conv(args: &Args, stream: &StreamHandle) -> Result<Array> {
     let (x, weight) = (args.array()?, args.array()?);
     let (strides, mut low, mut high) = (args.ints()?, args.ints()?, args.ints()?);
     let (kernel_dilation, input_dilation) = (args.ints()?, args.ints()?);
@@ -47,6 +49,7 @@ pub(crate) fn conv(args: &Args, s: Stream) -> Result<Array> {
         )
     }
     let mut pad_first = false;
+    let (mut padded, mut patches) = (i128::from(x.dim(0)), i128::from(x.dim(0)));
     for axis in 0..spatial {
         let dilated = |size: i32, dilation: i32| (i64::from(size) - 1) * i64::from(dilation) + 1;
         let input = dilated(x.dim(axis as i32 + 1), input_dilation[axis])
@@ -59,8 +62,24 @@ pub(crate) fn conv(args: &Args, s: Stream) -> Result<Array> {
         // MLX's own padding on a CPU writes beyond a result that is shorter than what it takes for
         // the part that the low padding reaches.
         let (stride, low) = (i64::from(strides[axis]), i64::from(low[axis]));
-        pad_first |= (low + stride - 1) / stride > (input - kernel) / stride + 1;
+        let outputs = (input - kernel) / stride + 1;
+        pad_first |= (low + stride - 1) / stride > outputs;
+        padded = padded.saturating_mul(input.into());
+        patches = patches
+            .saturating_mul(outputs.into())
+            .saturating_mul(weight.dim(axis as i32 + 1).into());
     }
+    // Only a CPU has the patches copied, and not those of groups or of a dilated kernel.
+    let copied = kernel_dilation.iter().all(|step| *step == 1) && (groups == 1 || spatial == 1);
+    let patches = if copied && stream.device() == Device::Cpu {
+        patches
+    } else {
+        0
+    };
+    let channels = i128::from(x.dim(-1));
+    let bytes = (padded + patches).saturating_mul(4 * channels);
+    checks::bytes_fit("conv", "its padded input and the patches of it", bytes)?;
+    let s = stream.raw();
     let mut x = dilate(x, &input_dilation, s)?;
     if pad_first {
         x = pad_spatial(&x, &low, &high, s)?;

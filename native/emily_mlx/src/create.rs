@@ -1,18 +1,20 @@
 //! New arrays.
 
 use std::fs::{self, File};
-use std::io::{Read, Seek, SeekFrom};
+use std::io::{self, ErrorKind, Seek, SeekFrom};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, AsRawFd};
 use std::path::Path;
 
 use half::{bf16, f16};
 use mlx_rs::Array;
 
+use crate::allocator;
 use crate::args::Args;
 use crate::checks;
 use crate::dtype::Dtype;
 use crate::error::{refuse, Error, Result};
 use crate::ffi::{self, mlx};
-use crate::memory;
 use crate::op::Stream;
 
 /// A number as Elixir has it.
@@ -98,25 +100,96 @@ pub fn from_file(path: &Path, offset: u64, shape: &[i64], dtype: Dtype) -> Resul
         refuse!("{op}: {name}: {bytes} bytes at {offset} reach beyond its {length} bytes")
     }
     file.seek(SeekFrom::Start(offset)).map_err(failed)?;
+    filled(op, &shape, dtype, |data| match read(&file, data) {
+        Err(problem) if problem.kind() == ErrorKind::UnexpectedEof => {
+            refuse!("{op}: {name}: less than {bytes} bytes at {offset} are there")
+        }
+        done => done.map_err(failed),
+    })
+}
+
+/// Reads as many bytes as there is room for.
+pub(crate) fn read(from: &impl AsFd, mut to: &mut [MaybeUninit<u8>]) -> io::Result<()> {
+    while !to.is_empty() {
+        let fd = from.as_fd().as_raw_fd();
+        // SAFETY: the descriptor is open, and the kernel writes within the slice.
+        let count = unsafe { libc::read(fd, to.as_mut_ptr().cast(), to.len()) };
+        match usize::try_from(count) {
+            Ok(0) => return Err(ErrorKind::UnexpectedEof.into()),
+            Ok(count) => to = &mut to[count..],
+            Err(_) => match io::Error::last_os_error() {
+                problem if problem.kind() == ErrorKind::Interrupted => (),
+                problem => return Err(problem),
+            },
+        }
+    }
+    Ok(())
+}
+
+/// A new array of a shape that `sized` has given, whose bytes `fill` writes, all of them.
+#[cfg(mlx_headers)]
+pub(crate) fn filled(
+    op: &str,
+    shape: &[i32],
+    dtype: Dtype,
+    fill: impl FnOnce(&mut [MaybeUninit<u8>]) -> Result<()>,
+) -> Result<Array> {
+    use std::ffi::{c_int, c_void};
+
+    use mlx_sys::mlx_array;
+
+    extern "C" {
+        fn emily_new_array(
+            result: *mut mlx_array,
+            data: *mut *mut c_void,
+            like: mlx_array,
+            shape: *const c_int,
+            rank: usize,
+        ) -> c_int;
+    }
+    let like = scalar(op, Number::Int(0), dtype)?;
+    let mut data = std::ptr::null_mut();
+    let array = ffi::array(|result| {
+        // SAFETY: the handles and the shape are live, and what MLX refuses comes back as a status.
+        unsafe {
+            emily_new_array(
+                result,
+                &mut data,
+                like.as_ptr(),
+                shape.as_ptr(),
+                shape.len(),
+            )
+        }
+    })?;
+    // SAFETY: the array is new, so that nobody else has its memory, which is as large as its shape and its type
+    // say and lives as long as it.
+    let bytes = unsafe { std::slice::from_raw_parts_mut(data.cast(), array.nbytes()) };
+    fill(bytes)?;
+    Ok(array)
+}
+
+/// Without MLX's headers the bytes are copied.
+#[cfg(not(mlx_headers))]
+pub(crate) fn filled(
+    op: &str,
+    shape: &[i32],
+    dtype: Dtype,
+    fill: impl FnOnce(&mut [MaybeUninit<u8>]) -> Result<()>,
+) -> Result<Array> {
+    let bytes = checks::shape(op, shape)? * dtype.size();
     let mut data = Vec::new();
     if data.try_reserve_exact(bytes).is_err() {
-        refuse!("{op}: {name}: no memory for {bytes} bytes")
+        refuse!("{op}: no memory for {bytes} bytes")
     }
-    file.take(bytes as u64)
-        .read_to_end(&mut data)
-        .map_err(failed)?;
-    if data.len() != bytes {
-        refuse!(
-            "{op}: {name}: {} of {bytes} bytes at {offset} are there",
-            data.len()
-        )
-    }
-    new_data(&data, &shape, dtype)
+    fill(&mut data.spare_capacity_mut()[..bytes])?;
+    // SAFETY: so many are reserved, and `fill` has written all of them.
+    unsafe { data.set_len(bytes) };
+    new_data(&data, shape, dtype)
 }
 
 /// A shape as MLX has it, and how many bytes it takes; refuses what no memory could hold.
 pub(crate) fn sized(op: &str, shape: &[i64], dtype: Dtype) -> Result<(Vec<i32>, usize)> {
-    let (shape, limit) = (narrow(op, shape)?, memory::largest_array());
+    let (shape, limit) = (narrow(op, shape)?, allocator::limit());
     match checks::shape(op, &shape)?.checked_mul(dtype.size()) {
         Some(bytes) if bytes <= limit => Ok((shape, bytes)),
         _ => refuse!("{op}: shape {shape:?} takes more than the {limit} bytes of memory"),

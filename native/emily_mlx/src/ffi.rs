@@ -10,6 +10,7 @@ use mlx_rs::Array;
 use mlx_sys::{mlx_array, mlx_vector_array};
 use once_cell::sync::Lazy;
 
+use crate::allocator;
 use crate::error::{Error, Result};
 
 thread_local! {
@@ -50,10 +51,15 @@ static HANDLER: Lazy<()> = Lazy::new(|| {
 /// first call, so that call is made here, before ours takes its place for good.
 fn use_first() {
     let _ = mlx_rs::memory::active_memory();
-    // SAFETY: the handler is a plain function that lives as long as the program. The device and the stream are
+    // MLX knows the machine's memory only, and makes work wait from a part of it on.
+    let most = allocator::limit() / 5 * 4;
+    // SAFETY: the handler is a plain function that lives as long as the program. The numbers are live. The device and the stream are
     // freed once, the stream after its last use; null is no stream.
     unsafe {
         mlx_sys::mlx_set_error_handler(Some(keep_message), std::ptr::null_mut(), None);
+        let mut limit = 0;
+        mlx_sys::mlx_get_memory_limit(&mut limit);
+        mlx_sys::mlx_set_memory_limit(&mut limit, limit.min(most));
         let device = mlx_sys::mlx_device_new_type(mlx_sys::mlx_device_type__MLX_CPU, 0);
         let stream = mlx_sys::mlx_stream_new_thread_unsafe(device);
         if !stream.ctx.is_null() {

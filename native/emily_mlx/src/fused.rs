@@ -197,6 +197,21 @@ pub(crate) fn attention(
             )
         }
     }
+    attention::in_pieces(q, k, mask, stream, |q, mask| {
+        whole_attention(q, k, v, scale, mask, sinks, stream)
+    })
+}
+
+/// Attention on arrays that fit together, whose scores fit memory.
+fn whole_attention(
+    q: &Array,
+    k: &Array,
+    v: &Array,
+    scale: f64,
+    mask: Mask,
+    sinks: Option<&Array>,
+    stream: &StreamHandle,
+) -> Result<Array> {
     if let (None, Some(softmax)) = (sinks, attention::softmax(q, k, v, &mask, stream)) {
         return attention::composed(softmax, q, k, v, scale, &mask, stream);
     }

@@ -4,6 +4,7 @@
 //! Every input is checked before MLX sees it: where MLX would end the process or touch stray
 //! memory, an [`Error::Argument`] is returned instead.
 
+mod allocator;
 mod args;
 mod array;
 mod attention;
@@ -22,6 +23,7 @@ pub mod fusion;
 mod index;
 mod integer;
 mod kernels;
+mod limits;
 mod linalg;
 mod liveness;
 pub mod memory;

@@ -19,7 +19,21 @@ fn matrix<'a>(args: &'a Args) -> Result<&'a Array> {
     if !matches!(dtype, Dtype::F32 | Dtype::F64) {
         refuse!("{}: needs type f32 or f64, got {}", args.op, dtype.name())
     }
+    workspace_fits(args, x, i128::from(x.dim(-1)) * i128::from(x.dim(-2)))?;
     Ok(x)
+}
+
+/// LAPACK counts its workspace in 32 bits; `size` is what it documents.
+fn workspace_fits(args: &Args, x: &Array, size: i128) -> Result<()> {
+    if size > i128::from(i32::MAX) {
+        refuse!(
+            "{}: matrices of shape {:?} are too large: LAPACK needs {size} numbers beside them, and counts to {}",
+            args.op,
+            x.shape(),
+            i32::MAX
+        )
+    }
+    Ok(())
 }
 
 fn square<'a>(args: &'a Args) -> Result<&'a Array> {
@@ -106,6 +120,8 @@ pub(crate) fn qr(args: &Args, stream: &StreamHandle) -> Result<Value> {
 
 pub(crate) fn eigh(args: &Args, stream: &StreamHandle) -> Result<Value> {
     let (x, upper) = (square(args)?, args.bool()?);
+    let size = i128::from(x.dim(-1));
+    workspace_fits(args, x, 1 + 6 * size + 2 * size * size)?;
     let (s, triangle) = (stream.cpu()?.raw(), if upper { c"U" } else { c"L" });
     // SAFETY: as in `qr`; the triangle's name is a constant.
     let arrays = ffi::two_arrays(|values, vectors| unsafe {
@@ -134,6 +150,9 @@ pub(crate) fn lu(args: &Args, stream: &StreamHandle) -> Result<Value> {
 
 pub(crate) fn svd(args: &Args, stream: &StreamHandle) -> Result<Value> {
     let (x, vectors) = (matrix(args)?, args.bool()?);
+    let (rows, columns) = (i128::from(x.dim(-2)), i128::from(x.dim(-1)));
+    let least = rows.min(columns);
+    workspace_fits(args, x, 4 * least * least + 6 * least + rows.max(columns))?;
     let s = stream.cpu()?.raw();
     let arrays = ffi::arrays(|result| {
         // SAFETY: as in `qr`.

@@ -3,7 +3,6 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use mlx_rs::memory;
-use once_cell::sync::Lazy;
 
 use crate::error::Result;
 use crate::ffi::wrapped;
@@ -87,24 +86,6 @@ pub fn settle(after: Collection) -> Result<()> {
         .iter()
         .for_each(|settled| settled.store(active, Ordering::Relaxed));
     Ok(())
-}
-
-/// The size above which no array can be held: this machine's memory, in bytes.
-pub(crate) fn largest_array() -> usize {
-    static TOTAL: Lazy<usize> = Lazy::new(|| {
-        // SAFETY: sysconf reads two constants of the system.
-        let (pages, size) = unsafe {
-            (
-                libc::sysconf(libc::_SC_PHYS_PAGES),
-                libc::sysconf(libc::_SC_PAGESIZE),
-            )
-        };
-        match (usize::try_from(pages), usize::try_from(size)) {
-            (Ok(pages), Ok(size)) => pages.saturating_mul(size),
-            _ => usize::MAX,
-        }
-    });
-    *TOTAL
 }
 
 /// Has the C library keep what MLX frees, up to 64 MiB, and take arrays of up to 32 MiB from it. By itself

@@ -304,7 +304,7 @@ fn build(op: Op, args: &Args, stream: &StreamHandle) -> Result<Value> {
         Op::Ifft => fft(mlx_sys::mlx_fft_ifft, args, s),
         Op::Rfft => fft(mlx_sys::mlx_fft_rfft, args, s),
         Op::Irfft => fft(mlx_sys::mlx_fft_irfft, args, s),
-        Op::Conv => conv::conv(args, s),
+        Op::Conv => conv::conv(args, stream),
 
         Op::RmsNorm => fused::rms_norm_op(args, stream),
         Op::LayerNorm => fused::layer_norm_op(args, stream),

@@ -1,6 +1,6 @@
 //! Arrays from addresses of this process.
 
-use std::io::{pipe, ErrorKind, Read};
+use std::io::{pipe, ErrorKind};
 use std::os::fd::AsRawFd;
 
 use mlx_rs::Array;
@@ -24,39 +24,35 @@ pub fn from_address(address: u64, shape: &[i64], dtype: Dtype) -> Result<Array> 
     if address.checked_add(bytes as u64).is_none() {
         refuse!("{op}: {bytes} bytes at {address:#x} reach beyond the last address")
     }
-    let mut data = Vec::new();
-    if data.try_reserve_exact(bytes).is_err() {
-        refuse!("{op}: no memory for {bytes} bytes")
-    }
     let failed = |problem: std::io::Error| Error::Argument(format!("{op}: {problem}"));
-    let (mut reader, writer) = pipe().map_err(failed)?;
+    let (reader, writer) = pipe().map_err(failed)?;
     let fd = writer.as_raw_fd();
     // SAFETY: the descriptor is open, and setting its flags touches no memory. A pipe that is
     // smaller than a chunk then takes a part of it rather than wait for the reader.
     if unsafe { libc::fcntl(fd, libc::F_SETFL, libc::O_NONBLOCK) } == -1 {
         return Err(failed(std::io::Error::last_os_error()));
     }
-    while data.len() < bytes {
-        let at = address + data.len() as u64;
-        let size = CHUNK.min(bytes - data.len());
-        // SAFETY: only the kernel reads from this pointer, and it checks what it reads: for an
-        // address that is not readable it returns EFAULT.
-        let written = unsafe { libc::write(fd, at as *const libc::c_void, size) };
-        let Ok(written) = usize::try_from(written) else {
-            match std::io::Error::last_os_error() {
-                problem if problem.kind() == ErrorKind::Interrupted => continue,
-                problem => refuse!(
-                    "{op}: {bytes} bytes at {address:#x} cannot be read: {problem} at {at:#x}"
-                ),
-            }
-        };
-        let chunk = (&mut reader)
-            .take(written as u64)
-            .read_to_end(&mut data)
-            .map_err(failed)?;
-        if chunk == 0 {
-            refuse!("{op}: the pipe took nothing of {bytes} bytes at {address:#x}")
+    create::filled(op, &shape, dtype, |mut data| {
+        let mut at = address;
+        while !data.is_empty() {
+            let size = CHUNK.min(data.len());
+            // SAFETY: only the kernel reads from this pointer, and it checks what it reads: for an
+            // address that is not readable it returns EFAULT.
+            let written = unsafe { libc::write(fd, at as *const libc::c_void, size) };
+            let written = match usize::try_from(written) {
+                Ok(0) => refuse!("{op}: the pipe took nothing of {bytes} bytes at {address:#x}"),
+                Ok(written) => written,
+                Err(_) => match std::io::Error::last_os_error() {
+                    problem if problem.kind() == ErrorKind::Interrupted => continue,
+                    problem => refuse!(
+                        "{op}: {bytes} bytes at {address:#x} cannot be read: {problem} at {at:#x}"
+                    ),
+                },
+            };
+            let (chunk, rest) = data.split_at_mut(written);
+            create::read(&reader, chunk).map_err(failed)?;
+            (data, at) = (rest, at + written as u64);
         }
-    }
-    create::new_data(&data, &shape, dtype)
+        Ok(())
+    })
 }

@@ -188,6 +188,14 @@ fn some_arrays<'a>(args: &'a Args) -> Result<&'a [Array]> {
 pub(crate) fn concatenate(args: &Args, s: Stream) -> Result<Array> {
     let arrays = some_arrays(args)?;
     let axis = args.axis(&arrays[0])?;
+    let size: i64 = arrays
+        .iter()
+        .filter_map(|array| array.shape().get(axis as usize))
+        .map(|size| i64::from(*size))
+        .sum();
+    if size > i64::from(i32::MAX) {
+        refuse!("concatenate: axis {axis} would have {size} entries")
+    }
     let vector = Arrays::new(arrays)?;
     mlx!(mlx_concatenate_axis, vector.as_ptr(), axis, s)
 }
@@ -287,6 +295,7 @@ pub(crate) fn contiguous(x: &Array, stream: &StreamHandle) -> Result<Array> {
 /// CPU that is the array itself where it is row-major. Of a GPU MLX moves the memory that is read, and
 /// frees it under whatever computes with it meanwhile: so it is always a copy, which nobody else has.
 pub(crate) fn readable(x: &Array, stream: &StreamHandle) -> Result<Array> {
+    checks::fits_memory("copy", x)?;
     if stream.device() == Device::Cpu {
         return contiguous(x, stream);
     }

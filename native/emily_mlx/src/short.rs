@@ -26,6 +26,7 @@ mod own {
     use parking_lot::MutexGuard;
     use smallvec::SmallVec;
 
+    use crate::allocator::{is_ample, scheduling};
     use crate::ffi;
     use crate::stream::adopt_thread;
     use crate::worker::{answer, Done};
@@ -40,6 +41,9 @@ mod own {
             scheduled: *mut bool,
         ) -> c_int;
     }
+
+    /// More memory than short work takes.
+    const MOST_BYTES: usize = 8 << 20;
 
     struct Waiting {
         arrays: Vec<Array>,
@@ -58,6 +62,10 @@ mod own {
         stream: &Stream,
         _graph: &MutexGuard<()>,
     ) -> std::result::Result<(), (Vec<Array>, Done)> {
+        // Where memory is short MLX may have to wait for it, which is for the worker.
+        if !is_ample(MOST_BYTES) {
+            return Err((arrays, done));
+        }
         adopt_thread();
         let handles: SmallVec<[mlx_array; 4]> = arrays.iter().map(Array::as_ptr).collect();
         let waiting = Box::into_raw(Box::new(Waiting { arrays, done }));
@@ -65,15 +73,17 @@ mod own {
         // What MLX refuses here it refuses the worker too, whose answer the caller gets.
         // SAFETY: the handles are live, since `waiting` is until `computed` takes it; `computed` is called
         // once, if `scheduled` says so. The lock keeps every other thread from changing a graph.
-        let _ = ffi::status(|| unsafe {
-            emily_schedule_short(
-                handles.as_ptr(),
-                handles.len(),
-                stream.as_ptr(),
-                computed,
-                waiting.cast(),
-                &mut scheduled,
-            )
+        let _ = ffi::status(|| {
+            scheduling(|| unsafe {
+                emily_schedule_short(
+                    handles.as_ptr(),
+                    handles.len(),
+                    stream.as_ptr(),
+                    computed,
+                    waiting.cast(),
+                    &mut scheduled,
+                )
+            })
         });
         if scheduled {
             return Ok(());

@@ -34,7 +34,8 @@ static STREAMS: Mutex<Vec<Weak<Inner>>> = Mutex::new(Vec::new());
 
 /// Waits for what is being computed, on every stream.
 pub(crate) fn finish_all() {
-    for stream in STREAMS.lock().iter().filter_map(Weak::upgrade) {
+    let streams: Vec<_> = STREAMS.lock().iter().filter_map(Weak::upgrade).collect();
+    for stream in streams {
         // A failure is for whoever asked for the work.
         let _ = synchronize(stream.stream.as_ptr());
     }

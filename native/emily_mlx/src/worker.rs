@@ -9,6 +9,7 @@ use std::thread;
 use mlx_rs::{with_stream, Array, Stream};
 use parking_lot::{Mutex, MutexGuard};
 
+use crate::allocator::scheduling;
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::ffi::{self, Arrays};
@@ -239,7 +240,7 @@ pub(crate) fn schedule(arrays: &[Array]) -> Result<()> {
 
 fn async_eval(arrays: &Arrays, _graph: &MutexGuard<()>) -> Result<()> {
     // SAFETY: the vector is live; the lock keeps every other thread from changing a graph.
-    ffi::status(|| unsafe { mlx_sys::mlx_async_eval(arrays.as_ptr()) })
+    ffi::status(|| scheduling(|| unsafe { mlx_sys::mlx_async_eval(arrays.as_ptr()) }))
 }
 
 /// Waits for the work of a stream and takes the failure that MLX keeps for it; waiting for an array

@@ -22,14 +22,47 @@ use crate::expression::{Decoded, Decoder, DEEP_STACK};
 use crate::host::Process;
 use crate::resources::{array, array_ref, array_refs, items, stream, ArrayRef, ArrayResource};
 
-rustler::atoms! { ok, queued, full }
+rustler::atoms! { ok, queued, full, crowded }
 
 /// How many programs may wait for arrays at once, each on its thread; the next has to try again.
 const MOST_WAITING: usize = 256;
 
-static WAITING: AtomicUsize = AtomicUsize::new(0);
+/// How many programs may run at once, with those that wait for their processes.
+const MOST_RUNNING: usize = 512;
 
-/// A program that waits for its process, and does not count meanwhile.
+/// As `MOST_RUNNING`, for what the answer to a call runs: that has room where all else has to wait, since the
+/// program that called ends after it alone.
+const MOST_NESTED: usize = 1024;
+
+static WAITING: AtomicUsize = AtomicUsize::new(0);
+static RUNNING: AtomicUsize = AtomicUsize::new(0);
+
+/// A running program, which counts until it is dropped.
+struct Running;
+
+impl Running {
+    /// Counts one more, or says that there are too many: `full` of those that compute, or `crowded`.
+    fn begin(most: usize) -> std::result::Result<Self, rustler::Atom> {
+        if RUNNING.fetch_add(1, Ordering::Relaxed) >= most {
+            RUNNING.fetch_sub(1, Ordering::Relaxed);
+            return Err(crowded());
+        }
+        if WAITING.fetch_add(1, Ordering::Relaxed) >= MOST_WAITING {
+            drop(Running);
+            return Err(full());
+        }
+        Ok(Running)
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        WAITING.fetch_sub(1, Ordering::Relaxed);
+        RUNNING.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// A program that waits for its process, and does not count among those that wait for arrays meanwhile.
 pub struct Idle;
 
 impl Idle {
@@ -201,7 +234,8 @@ fn run_long_program<'a>(program: ProgramRef, inputs: Term<'a>, on: Term<'a>) -> 
 }
 
 /// Runs a program with conditions, loops or calls. The message `{tag, {:ok, arrays}}` follows, and before
-/// it one `{tag, {:call, run, index, arrays}}` for each call, which wants `answer_call`.
+/// it one `{tag, {:call, run, index, arrays}}` for each call, which wants `answer_call`. `nested` is what the
+/// answer to a call runs.
 #[rustler::nif]
 fn run_waiting_program<'a>(
     env: Env<'a>,
@@ -209,6 +243,7 @@ fn run_waiting_program<'a>(
     inputs: Term<'a>,
     on: Term<'a>,
     tag: Reference<'a>,
+    nested: bool,
 ) -> NifResult<rustler::Atom> {
     let mut inputs = array_refs(inputs)?;
     check_count(&program, inputs.len())?;
@@ -225,10 +260,10 @@ fn run_waiting_program<'a>(
     }
     inputs.extend(program.captured.iter().cloned());
     let stream = stream(on)?.clone();
-    if WAITING.fetch_add(1, Ordering::Relaxed) >= MOST_WAITING {
-        WAITING.fetch_sub(1, Ordering::Relaxed);
-        return Ok(full());
-    }
+    let running = match Running::begin(if nested { MOST_NESTED } else { MOST_RUNNING }) {
+        Ok(running) => running,
+        Err(what) => return Ok(what),
+    };
     let caller = Caller::new(env, tag);
     let mut thread = thread::Builder::new().name("emily program".to_owned());
     if program.deep {
@@ -238,19 +273,14 @@ fn run_waiting_program<'a>(
         let run = || run_waiting(&program, inputs, &stream, &Process::new(&caller, &stream));
         let panicked = |_| Err(Error::Mlx("the program panicked".to_owned()));
         let result = catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(panicked);
-        WAITING.fetch_sub(1, Ordering::Relaxed);
+        drop(running);
         caller.answer(|env| match result {
             Ok(arrays) => (ok(), arrays).encode(env),
             Err(failure) => error_term(env, failure),
         });
     });
-    match started {
-        Ok(_) => Ok(queued()),
-        Err(_) => {
-            WAITING.fetch_sub(1, Ordering::Relaxed);
-            Ok(full())
-        }
-    }
+    // Where the system has no thread the closure is dropped, and what it counted with it.
+    Ok(if started.is_ok() { queued() } else { crowded() })
 }
 
 fn run_fused(

@@ -122,6 +122,64 @@ fn shapes_that_overflow() {
         vec![own(shaped(&[1.0], &[])), list(&[MOST, 4096])],
     );
     refused("exp", vec![(vec![own(broad.unwrap())], "bytes of memory")]);
+    let long = || {
+        let args = vec![own(shaped(&[1.0], &[])), list(&[MOST])];
+        build("broadcast_to", args).unwrap()
+    };
+    let both = vec![Arg::Arrays(vec![long(), long()]), int(0)];
+    refused("concatenate", vec![(both, "4294967294 entries")]);
+}
+
+#[test]
+fn what_no_memory_holds_beside_a_result() {
+    let conv = |x: &[i64], w: &[i64], low: i64, stride: i64| {
+        let broad = |shape: &[i64]| {
+            let args = vec![own(shaped(&[1.0], &[])), list(shape)];
+            own(build("broadcast_to", args).unwrap())
+        };
+        let (low, one) = (list(&[low, low]), || list(&[1, 1]));
+        let (strides, high) = (list(&[stride, stride]), list(&[0, 0]));
+        let (groups, flip) = (int(1), boolean(false));
+        vec![
+            broad(x),
+            broad(w),
+            strides,
+            low,
+            high,
+            one(),
+            one(),
+            groups,
+            flip,
+        ]
+    };
+    refused(
+        "conv",
+        vec![
+            // The patches of a large kernel, and a padded input of which few elements count.
+            (
+                conv(&[1, 3000, 3000, 1], &[1, 1500, 1500, 1], 0, 1),
+                "20277045000000 bytes",
+            ),
+            (
+                conv(&[1, 4, 4, 1], &[1, 2, 2, 1], 1_000_000, 1_000_000),
+                "bytes of memory",
+            ),
+        ],
+    );
+    // LAPACK's workspace is counted in 32 bits.
+    let square = |size: i64| {
+        let args = vec![own(shaped(&[1.0], &[])), list(&[size, size])];
+        own(build("broadcast_to", args).unwrap())
+    };
+    refused("svd", vec![(vec![square(23_170), boolean(true)], "LAPACK")]);
+    refused(
+        "eigh",
+        vec![(vec![square(32_767), boolean(true)], "LAPACK")],
+    );
+    refused(
+        "cholesky",
+        vec![(vec![square(46_341), boolean(true)], "LAPACK")],
+    );
 }
 
 #[test]
