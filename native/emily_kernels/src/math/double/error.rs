@@ -1,0 +1,66 @@
+//! The error function: near zero a polynomial, beyond it what is missing to one, which is `e^(-x^2) / x` times another.
+
+use super::exponential::exp_parts;
+use super::logarithm::log;
+use crate::math::arithmetic::{clamp, polynomial, Arithmetic};
+use crate::math::coefficients::{
+    ERFC_LONG, ERFINV_FAR_LONG, ERFINV_MIDDLE_LONG, ERFINV_NEAR_LONG, ERF_LONG,
+};
+
+const FRAC_1_SQRT_PI: f64 = std::f64::consts::FRAC_2_SQRT_PI / 2.0;
+
+/// `erf(x) - x` of what is at most one.
+#[inline(always)]
+fn near<A: Arithmetic>(x: f64) -> f64 {
+    x * polynomial::<A, _>(&ERF_LONG, x * x)
+}
+
+/// `1 - erf(x)` of what is at least one.
+#[inline(always)]
+fn tail<A: Arithmetic>(x: f64) -> f64 {
+    let x = clamp(x, 1.0, 28.0);
+    let (square, error) = A::product(x, x);
+    let (p, n) = exp_parts::<A>(-square);
+    let p = A::mul_add(p, -error, p);
+    let w = 2.0 / (x + 2.0) - 1.0 / 3.0;
+    n.scale(p * (FRAC_1_SQRT_PI + polynomial::<A, _>(&ERFC_LONG, w)) / x)
+}
+
+/// The error function.
+#[inline(always)]
+pub fn erf<A: Arithmetic>(x: f64) -> f64 {
+    let size = x.abs();
+    let far = (1.0 - tail::<A>(size)).copysign(x);
+    if size < 1.0 {
+        x + near::<A>(x)
+    } else {
+        far
+    }
+}
+
+/// `1 - erf(x)`, exact in its tail too.
+#[inline(always)]
+pub fn erfc<A: Arithmetic>(x: f64) -> f64 {
+    let size = x.abs();
+    let tail = tail::<A>(size);
+    let far = if x < 0.0 { 2.0 - tail } else { tail };
+    if size < 1.0 {
+        (1.0 - x) - near::<A>(x)
+    } else {
+        far
+    }
+}
+
+/// The number whose error function is `x`.
+#[inline(always)]
+pub fn erf_inv<A: Arithmetic>(x: f64) -> f64 {
+    let w = -log::<A>((1.0 - x) * (1.0 + x));
+    let root = w.sqrt();
+    let near = polynomial::<A, _>(&ERFINV_NEAR_LONG, w - 3.125);
+    let middle = polynomial::<A, _>(&ERFINV_MIDDLE_LONG, root - 3.25);
+    let far = polynomial::<A, _>(&ERFINV_FAR_LONG, root - 5.0);
+    let beyond = if w < 16.0 { middle } else { far };
+    let factor = if w < 6.25 { near } else { beyond };
+    let factor = if w == f64::INFINITY { w } else { factor };
+    x * factor
+}

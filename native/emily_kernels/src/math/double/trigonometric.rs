@@ -1,0 +1,221 @@
+//! `x = q pi / 2 + r`, and polynomials of `r`. What is too far from zero for a quotient in a double goes through
+//! [`super::payne_hanek`].
+
+use super::payne_hanek;
+use crate::math::arithmetic::{nearest, nearest_of_product, polynomial, sum, Arithmetic, Separate};
+use crate::math::coefficients::{ASIN_LONG, ATAN_LONG, HALF_PI, HALF_PI_PARTS, SIN_LONG, TAN_LONG};
+use std::f64::consts::{FRAC_1_PI, FRAC_2_PI};
+
+use super::exponential::keep_zero;
+
+/// The near functions hold up to here: a quotient has 20 bits, which the parts of pi / 2 leave room for.
+const NEAR: f64 = 1_048_576.0;
+
+/// Whether an angle is for the far functions.
+#[inline(always)]
+pub fn is_far(x: f64) -> bool {
+    x.abs() > NEAR
+}
+
+/// `x - q pi / 2` and its rest.
+#[inline(always)]
+fn reduce<A: Arithmetic>(x: f64, q: f64) -> (f64, f64) {
+    let first = A::mul_add(-q, HALF_PI_PARTS[0], x);
+    let step = q * HALF_PI_PARTS[1];
+    let second = first - step;
+    let second_error = (first - second) - step;
+    let step = q * HALF_PI_PARTS[2];
+    let third = second - step;
+    let third_error = (second - third) - step;
+    let rest = A::mul_add(-q, HALF_PI_PARTS[3], second_error + third_error);
+    let r = third + rest;
+    (r, (third - r) + rest)
+}
+
+/// The sine of `r + low`, with `r` up to pi / 2.
+#[inline(always)]
+fn sine<A: Arithmetic>(r: f64, low: f64) -> f64 {
+    let square = r * r;
+    let slope = A::mul_add(-0.5, square, 1.0);
+    let cubic = r * square * polynomial::<A, _>(&SIN_LONG, square);
+    r + A::mul_add(low, slope, cubic)
+}
+
+/// The tangent of `r + low`, with `r` up to pi / 4, or that of pi / 2 more.
+#[inline(always)]
+fn tangent<A: Arithmetic>(r: f64, low: f64, is_odd: bool) -> f64 {
+    let square = r * r;
+    let cubic = r * square * polynomial::<A, _>(&TAN_LONG, square);
+    let (t, rest) = sum(r, A::mul_add(low, 1.0 + square, cubic));
+    let inverse = -1.0 / t;
+    let (product, error) = A::product(inverse, t);
+    let missing = ((1.0 + product) + error) + inverse * rest;
+    let other = A::mul_add(inverse, missing, inverse);
+    if is_odd {
+        other
+    } else {
+        t + rest
+    }
+}
+
+/// The sine up to 2^20.
+#[inline(always)]
+pub fn sin_near<A: Arithmetic>(x: f64) -> f64 {
+    let n = nearest_of_product::<A>(x, FRAC_1_PI);
+    let (r, low) = reduce::<A>(x, 2.0 * n.value);
+    keep_zero(x, n.alternate(sine::<A>(r, low)))
+}
+
+/// The cosine up to 2^20.
+#[inline(always)]
+pub fn cos_near<A: Arithmetic>(x: f64) -> f64 {
+    let n = nearest(A::mul_add(x, FRAC_1_PI, -0.5));
+    let (r, low) = reduce::<A>(x, A::mul_add(2.0, n.value, 1.0));
+    n.alternate(-sine::<A>(r, low))
+}
+
+/// The tangent up to 2^20.
+#[inline(always)]
+pub fn tan_near<A: Arithmetic>(x: f64) -> f64 {
+    let n = nearest_of_product::<A>(x, FRAC_2_PI);
+    let (r, low) = reduce::<A>(x, n.value);
+    keep_zero(x, tangent::<A>(r, low, n.is_odd()))
+}
+
+/// The sine of a number beyond 2^20.
+pub fn sin_far(x: f64) -> f64 {
+    of_quadrant(x, 0)
+}
+
+/// The cosine of a number beyond 2^20.
+pub fn cos_far(x: f64) -> f64 {
+    of_quadrant(x, 1)
+}
+
+/// The tangent of a number beyond 2^20.
+pub fn tan_far(x: f64) -> f64 {
+    match payne_hanek::reduce(x) {
+        Some((quadrant, r, low)) => tangent::<Separate>(r, low, quadrant & 1 != 0),
+        None => f64::NAN,
+    }
+}
+
+/// The sine of `x` and of `quadrants` right angles.
+fn of_quadrant(x: f64, quadrants: u64) -> f64 {
+    let Some((quadrant, r, low)) = payne_hanek::reduce(x) else {
+        return f64::NAN;
+    };
+    let quadrant = quadrant + quadrants;
+    let value = if quadrant & 1 == 0 {
+        sine::<Separate>(r, low)
+    } else {
+        // The cosine is the sine of what is left to a right angle.
+        let (r, low) = if r < 0.0 { (-r, -low) } else { (r, low) };
+        let (rest, error) = sum(HALF_PI[0], -r);
+        sine::<Separate>(rest, error + (HALF_PI[1] - low))
+    };
+    if quadrant & 2 == 0 {
+        value
+    } else {
+        -value
+    }
+}
+
+/// `asin(x) / x - 1` of the square of what is at most one half, times `x`.
+#[inline(always)]
+fn arc<A: Arithmetic>(x: f64, square: f64) -> f64 {
+    x * square * polynomial::<A, _>(&ASIN_LONG, square)
+}
+
+/// For what is above one half: the root of `(1 - |x|) / 2`, whose arcsine is half of the arc cosine, and its square.
+#[inline(always)]
+fn complement(size: f64) -> (f64, f64) {
+    let square = (1.0 - size) * 0.5;
+    (square.sqrt(), square)
+}
+
+/// The angle whose sine is `x`.
+#[inline(always)]
+pub fn asin<A: Arithmetic>(x: f64) -> f64 {
+    let size = x.abs();
+    let is_near = size <= 0.5;
+    let (root, square) = complement(size);
+    let square = if is_near { size * size } else { square };
+    let s = if is_near { size } else { root };
+    let rest = arc::<A>(s, square);
+    let (high, low) = sum(HALF_PI[0], -2.0 * s);
+    let far = high + (low + A::mul_add(-2.0, rest, HALF_PI[1]));
+    (if is_near { s + rest } else { far }).copysign(x)
+}
+
+/// The angle whose cosine is `x`.
+#[inline(always)]
+pub fn acos<A: Arithmetic>(x: f64) -> f64 {
+    let size = x.abs();
+    let is_near = size <= 0.5;
+    let (root, square) = complement(size);
+    let square = if is_near { x * x } else { square };
+    let s = if is_near { x } else { root };
+    let rest = arc::<A>(s, square);
+    let (high, low) = sum(HALF_PI[0], if is_near || x < 0.0 { -s } else { 0.0 });
+    let turned = high + (low + (HALF_PI[1] - rest));
+    let near_one = 2.0 * (s + rest);
+    let far = if x < 0.0 { 2.0 * turned } else { near_one };
+    if is_near {
+        turned
+    } else {
+        far
+    }
+}
+
+/// The angle whose tangent is `x`.
+#[inline(always)]
+pub fn atan<A: Arithmetic>(x: f64) -> f64 {
+    let size = x.abs();
+    let is_steep = size > 1.0;
+    let least = if is_steep { 1.0 } else { size };
+    let most = if is_steep { size } else { 1.0 };
+    let least = if most == f64::INFINITY { 0.0 } else { least };
+    octants::<A>(least, most, is_steep, false).copysign(x)
+}
+
+/// The angle of the point (`x`, `y`), from -pi to pi.
+#[inline(always)]
+pub fn atan2<A: Arithmetic>(y: f64, x: f64) -> f64 {
+    let (height, width) = (y.abs(), x.abs());
+    let is_steep = height > width;
+    let least = if is_steep { width } else { height };
+    let most = if is_steep { height } else { width };
+    // Their sum overflows no more, and nothing small is lost that would count.
+    let scale = if most > 1e300 { 0.25 } else { 1.0 };
+    let is_infinite = most == f64::INFINITY;
+    let both = if least == f64::INFINITY { 1.0 } else { 0.0 };
+    let least = if is_infinite { both } else { least * scale };
+    let most = if is_infinite || most == 0.0 { 1.0 } else { most * scale };
+    let angle = octants::<A>(least, most, is_steep, x.is_sign_negative());
+    let angle = angle.copysign(y);
+    if x.is_nan() || y.is_nan() {
+        f64::NAN
+    } else {
+        angle
+    }
+}
+
+/// The arc tangent of `least / most`, taken from a right angle where it is steep, and then from two where it is behind.
+#[inline(always)]
+fn octants<A: Arithmetic>(least: f64, most: f64, is_steep: bool, is_behind: bool) -> f64 {
+    const TANGENT_OF_EIGHTH: f64 = 0.414_213_562_373_095_03;
+    let is_high = least > TANGENT_OF_EIGHTH * most;
+    let above = if is_high { least - most } else { least };
+    let below = if is_high { least + most } else { most };
+    let t = above / below;
+    let square = t * t;
+    let rest = t * square * polynomial::<A, _>(&ATAN_LONG, square);
+    // In eighths of the circle: what the angle is added to or taken from.
+    let start = if is_high { 0.5 } else { 0.0 };
+    let start = if is_steep { 1.0 - start } else { start };
+    let start = if is_behind { 2.0 - start } else { start };
+    let sign = if is_steep != is_behind { -1.0 } else { 1.0 };
+    let (high, low) = sum(start * HALF_PI[0], sign * t);
+    high + A::mul_add(start, HALF_PI[1], A::mul_add(sign, rest, low))
+}
