@@ -224,6 +224,7 @@ split("INVERSE_LN_2", "1 / ln 2.", 1 / mp.log(2), [53, 53])
 split("INVERSE_LN_10", "1 / ln 10.", 1 / mp.log(10), [53, 53])
 split("HALF_PI", "pi / 2.", mp.pi / 2, [53, 53])
 split("HALF_PI_PARTS", "pi / 2, the first three short enough for exact products of 20 bits.", mp.pi / 2, [33, 33, 33, 53])
+split("INVERSE_ROOT_OF_PI", "1 / sqrt(pi).", inverse_sqrt_pi, [53, 53])
 split("TWO_THIRDS", "2 / 3.", mpf(2) / 3, [53, 53])
 
 mp.prec = 1500

@@ -69,6 +69,16 @@ pub(super) fn sum(a: f64, b: f64) -> (f64, f64) {
     (sum, b - (sum - a))
 }
 
+/// The quotient of two numbers, each with its rest, rounded nearly once.
+#[inline(always)]
+pub(super) fn quotient<A: Arithmetic>(above: [f64; 2], below: [f64; 2]) -> f64 {
+    let inverse = 1.0 / below[0];
+    let quotient = above[0] * inverse;
+    let (product, error) = A::product(quotient, below[0]);
+    let missing = (((above[0] - product) - error) + above[1]) - quotient * below[1];
+    A::mul_add(missing, inverse, quotient)
+}
+
 /// A number added to this is rounded to a whole one, which is left in the lowest bits.
 const WHOLE: f64 = 6_755_399_441_055_744.0;
 

@@ -550,6 +550,12 @@ pub(super) const HALF_PI_PARTS: [f64; 4] = [
     8.4784276603689e-32,
 ];
 
+/// 1 / sqrt(pi).
+pub(super) const INVERSE_ROOT_OF_PI: [f64; 2] = [
+    0.5641895835477563,
+    7.66772980658294e-18,
+];
+
 /// 2 / 3.
 pub(super) const TWO_THIRDS: [f64; 2] = [
     0.6666666666666666,

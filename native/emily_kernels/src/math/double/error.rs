@@ -2,12 +2,10 @@
 
 use super::exponential::exp_parts;
 use super::logarithm::log;
-use crate::math::arithmetic::{clamp, polynomial, Arithmetic};
+use crate::math::arithmetic::{clamp, polynomial, quotient, sum, Arithmetic};
 use crate::math::coefficients::{
-    ERFC_LONG, ERFINV_FAR_LONG, ERFINV_MIDDLE_LONG, ERFINV_NEAR_LONG, ERF_LONG,
+    ERFC_LONG, ERFINV_FAR_LONG, ERFINV_MIDDLE_LONG, ERFINV_NEAR_LONG, ERF_LONG, INVERSE_ROOT_OF_PI,
 };
-
-const FRAC_1_SQRT_PI: f64 = std::f64::consts::FRAC_2_SQRT_PI / 2.0;
 
 /// `erf(x) - x` of what is at most one.
 #[inline(always)]
@@ -20,10 +18,14 @@ fn near<A: Arithmetic>(x: f64) -> f64 {
 fn tail<A: Arithmetic>(x: f64) -> f64 {
     let x = clamp(x, 1.0, 28.0);
     let (square, error) = A::product(x, x);
-    let (p, n) = exp_parts::<A>(-square);
-    let p = A::mul_add(p, -error, p);
+    let (p, rest, n) = exp_parts::<A>(-square);
+    let rest = A::mul_add(p, -error, rest);
     let w = 2.0 / (x + 2.0) - 1.0 / 3.0;
-    n.scale(p * (FRAC_1_SQRT_PI + polynomial::<A, _>(&ERFC_LONG, w)) / x)
+    let (factor, low) = sum(INVERSE_ROOT_OF_PI[0], polynomial::<A, _>(&ERFC_LONG, w));
+    let factor_rest = low + INVERSE_ROOT_OF_PI[1];
+    let (product, error) = A::product(p, factor);
+    let error = A::mul_add(p, factor_rest, A::mul_add(rest, factor, error));
+    n.scale(quotient::<A>([product, error], [x, 0.0]))
 }
 
 /// The error function.

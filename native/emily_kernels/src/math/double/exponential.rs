@@ -1,6 +1,6 @@
 //! `x = n ln 2 + r` with `|r| <= ln 2 / 2`, so `e^x = 2^n e^r`.
 
-use crate::math::arithmetic::{clamp, nearest, nearest_of_product, polynomial, sum, Arithmetic, Nearest};
+use crate::math::arithmetic::{clamp, nearest, nearest_of_product, polynomial, quotient, sum, Arithmetic, Nearest};
 use crate::math::coefficients::{EXP_LONG, LN_2};
 use std::f64::consts::LOG2_E;
 
@@ -15,19 +15,20 @@ pub(super) fn reduce<A: Arithmetic>(x: f64) -> (Nearest, f64, f64) {
     (n, r, (near - r) - low)
 }
 
-/// `e^x` as `p 2^n`.
+/// `e^x` as `p 2^n`, and the rest of `p`.
 #[inline(always)]
-pub(super) fn exp_parts<A: Arithmetic>(x: f64) -> (f64, Nearest) {
+pub(super) fn exp_parts<A: Arithmetic>(x: f64) -> (f64, f64, Nearest) {
     let (n, r, rest) = reduce::<A>(x);
     let tail = A::mul_add(r * r, polynomial::<A, _>(&EXP_LONG, r), rest);
     let (p, low) = sum(1.0, r);
-    (p + (low + tail), n)
+    let (p, rest) = sum(p, low + tail);
+    (p, rest, n)
 }
 
 /// `e^x`.
 #[inline(always)]
 pub fn exp<A: Arithmetic>(x: f64) -> f64 {
-    let (p, n) = exp_parts::<A>(clamp(x, -746.0, 710.0));
+    let (p, _, n) = exp_parts::<A>(clamp(x, -746.0, 710.0));
     n.scale(p)
 }
 
@@ -51,7 +52,8 @@ pub fn expm1<A: Arithmetic>(x: f64) -> f64 {
 #[inline(always)]
 pub fn sigmoid<A: Arithmetic>(x: f64) -> f64 {
     let e = exp::<A>(-x.abs());
-    (if x < 0.0 { e } else { 1.0 }) / (1.0 + e)
+    let (below, rest) = sum(1.0, e);
+    quotient::<A>([if x < 0.0 { e } else { 1.0 }, 0.0], [below, rest])
 }
 
 /// `y`, or a zero with its sign.

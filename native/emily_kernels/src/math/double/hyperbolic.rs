@@ -2,7 +2,7 @@
 
 use super::exponential::{keep_zero, reduce};
 use super::logarithm::log1p_sum;
-use crate::math::arithmetic::{clamp, nearest, polynomial, sum, Arithmetic};
+use crate::math::arithmetic::{clamp, nearest, polynomial, quotient, sum, Arithmetic};
 use crate::math::coefficients::{COSH_LONG, SINH_LONG};
 use std::f64::consts::LN_2;
 
@@ -13,8 +13,9 @@ fn both<A: Arithmetic>(x: f64) -> ([f64; 2], [f64; 2], f64) {
     let square = r * r;
     let sinh = A::mul_add(r * square, polynomial::<A, _>(&SINH_LONG, square), low);
     let cosh = square * polynomial::<A, _>(&COSH_LONG, square);
-    let factor = if n.value > 1000.0 { 1024.0 } else { 1.0 };
-    let reduced = n.value - if n.value > 1000.0 { 10.0 } else { 0.0 };
+    const TWO_TO_100: f64 = 1_267_650_600_228_229_401_496_703_205_376.0;
+    let factor = if n.value > 900.0 { TWO_TO_100 } else { 1.0 };
+    let reduced = n.value - if n.value > 900.0 { 100.0 } else { 0.0 };
     let grown = nearest(reduced - 1.0).power_of_two();
     // Beyond, nothing of it is seen.
     let shrunk = nearest(if n.value < 64.0 { -1.0 - n.value } else { -200.0 }).power_of_two();
@@ -50,11 +51,7 @@ pub fn tanh<A: Arithmetic>(x: f64) -> f64 {
     let (sinh, cosh, _) = both::<A>(size);
     let (above, above_rest) = sum(sinh[0], sinh[1]);
     let (below, below_rest) = sum(cosh[0], cosh[1]);
-    let inverse = 1.0 / below;
-    let quotient = above * inverse;
-    let (product, error) = A::product(quotient, below);
-    let missing = (((above - product) - error) + above_rest) - quotient * below_rest;
-    let value = A::mul_add(missing, inverse, quotient);
+    let value = quotient::<A>([above, above_rest], [below, below_rest]);
     (if size < 1e-9 { size } else { value }).copysign(x)
 }
 
@@ -82,8 +79,9 @@ pub fn acosh<A: Arithmetic>(x: f64) -> f64 {
     let is_close = near < 1.0;
     let (f, rest) = sum(if is_close { root } else { near }, if is_close { near } else { root });
     let value = log1p_sum::<A>(if is_far { t } else { f }, if is_far { 0.0 } else { rest });
-    if is_far {
-        value + LN_2
+    let value = if is_far { value + LN_2 } else { value };
+    if x < 1.0 {
+        f64::NAN
     } else {
         value
     }

@@ -52,7 +52,12 @@ pub fn asinh<A: Arithmetic>(x: f32) -> f32 {
 #[inline(always)]
 pub fn acosh<A: Arithmetic>(x: f32) -> f32 {
     let t = f64::from(x) - 1.0;
-    natural_of_one_and::<A>(t + A::mul_add(t, t, t + t).sqrt()) as f32
+    let value = natural_of_one_and::<A>(t + A::mul_add(t, t, t + t).sqrt()) as f32;
+    if x < 1.0 {
+        f32::NAN
+    } else {
+        value
+    }
 }
 
 /// The number whose hyperbolic tangent is `x`.

@@ -8,7 +8,8 @@ use std::f64::consts::LOG2_E;
 /// `x^y`.
 #[inline(always)]
 pub fn pow<A: Arithmetic>(x: f32, y: f32) -> f32 {
-    let (x, y) = (f64::from(x), f64::from(y));
+    // An infinite exponent of one is no more than a great one.
+    let (x, y) = (f64::from(x), clamp(f64::from(y), -1e40, 1e40));
     let parts = normal_parts(x.abs());
     let f = parts.mantissa - 1.0;
     let near = A::mul_add(f * f, polynomial::<A, _>(&LOG2_POWER, f), f * LOG2_E);
