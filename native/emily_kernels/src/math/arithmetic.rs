@@ -52,11 +52,27 @@ impl Arithmetic for Separate {
     }
 }
 
-/// The polynomial of the coefficients, from the constant on.
+/// The polynomial of the coefficients, from the constant on. A long one is computed in two halves, of even powers and of
+/// odd ones, that do not wait for each other.
 #[inline(always)]
 pub(super) fn polynomial<A: Arithmetic, const N: usize>(coefficients: &[f64; N], x: f64) -> f64 {
-    let mut sum = coefficients[N - 1];
-    for i in (0..N - 1).rev() {
+    if N < 8 {
+        return powers::<A, N, 1>(coefficients, x, N - 1);
+    }
+    let square = x * x;
+    let first = powers::<A, N, 2>(coefficients, square, N - 1);
+    let second = powers::<A, N, 2>(coefficients, square, N - 2);
+    let (even, odd) = if N % 2 == 1 { (first, second) } else { (second, first) };
+    A::mul_add(odd, x, even)
+}
+
+/// The polynomial of every `STEP`th coefficient down from the one at `last`.
+#[inline(always)]
+fn powers<A: Arithmetic, const N: usize, const STEP: usize>(coefficients: &[f64; N], x: f64, last: usize) -> f64 {
+    let mut sum = coefficients[last];
+    let mut i = last;
+    while i >= STEP {
+        i -= STEP;
         sum = A::mul_add(sum, x, coefficients[i]);
     }
     sum

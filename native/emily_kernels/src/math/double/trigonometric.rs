@@ -186,19 +186,15 @@ pub fn atan2<A: Arithmetic>(y: f64, x: f64) -> f64 {
     let is_steep = height > width;
     let least = if is_steep { width } else { height };
     let most = if is_steep { height } else { width };
-    // Their sum overflows no more, and nothing small is lost that would count.
+    // Neither does their sum overflow, nor are both below the normal numbers.
     let scale = if most > 1e300 { 0.25 } else { 1.0 };
+    let scale = if most < 1e-280 { 1_267_650_600_228_229_401_496_703_205_376.0 } else { scale };
     let is_infinite = most == f64::INFINITY;
-    let both = if least == f64::INFINITY { 1.0 } else { 0.0 };
+    // Zero beside infinity, but NaN stays.
+    let both = if least == f64::INFINITY { 1.0 } else { least * 0.0 };
     let least = if is_infinite { both } else { least * scale };
     let most = if is_infinite || most == 0.0 { 1.0 } else { most * scale };
-    let angle = octants::<A>(least, most, is_steep, x.is_sign_negative());
-    let angle = angle.copysign(y);
-    if x.is_nan() || y.is_nan() {
-        f64::NAN
-    } else {
-        angle
-    }
+    octants::<A>(least, most, is_steep, x.is_sign_negative()).copysign(y)
 }
 
 /// The arc tangent of `least / most`, taken from a right angle where it is steep, and then from two where it is behind.

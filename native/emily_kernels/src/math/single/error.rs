@@ -27,6 +27,7 @@ pub fn erf_inv<A: Arithmetic>(x: f32) -> f32 {
     let near = polynomial::<A, _>(&ERFINV_NEAR, w - 2.5);
     let far = polynomial::<A, _>(&ERFINV_FAR, w.sqrt() - 3.25);
     let factor = if w < 5.0 { near } else { far };
-    let factor = if w == f64::INFINITY { w } else { factor };
-    (x * factor) as f32
+    // Infinity at one, NaN beyond.
+    let limit = if x.abs() == 1.0 { f64::INFINITY } else { f64::NAN };
+    (x * if x.abs() < 1.0 { factor } else { limit }) as f32
 }

@@ -24,14 +24,15 @@ fn scaled<A: Arithmetic>(x: f32, step: f64, scale: f64) -> f32 {
 /// The natural logarithm.
 #[inline(always)]
 pub fn log<A: Arithmetic>(x: f32) -> f32 {
-    natural::<A>(f64::from(x)) as f32
+    let x = f64::from(x);
+    limits(x, natural::<A>(x)) as f32
 }
 
-/// The natural logarithm, of a normal number.
+/// The natural logarithm of a positive normal number.
 #[inline(always)]
 pub(super) fn natural<A: Arithmetic>(x: f64) -> f64 {
     let parts = normal_parts(x);
-    limits(x, A::mul_add(parts.exponent, LN_2, near::<A>(parts.mantissa - 1.0)))
+    A::mul_add(parts.exponent, LN_2, near::<A>(parts.mantissa - 1.0))
 }
 
 /// The logarithm to base 2.

@@ -102,7 +102,8 @@ pub fn asin<A: Arithmetic>(x: f32) -> f32 {
 /// The angle whose cosine is `x`.
 #[inline(always)]
 pub fn acos<A: Arithmetic>(x: f32) -> f32 {
-    let (angle, is_far) = arc::<A>(f64::from(x).abs());
+    let x = f64::from(x);
+    let (angle, is_far) = arc::<A>(x.abs());
     let start = if is_far { 0.0 } else { FRAC_PI_2 };
     let start = if is_far & (x < 0.0) { 2.0 * FRAC_PI_2 } else { start };
     (start + if is_far == (x < 0.0) { -angle } else { angle }) as f32
@@ -121,20 +122,15 @@ pub fn atan<A: Arithmetic>(x: f32) -> f32 {
 /// The angle of the point (`x`, `y`), from -pi to pi.
 #[inline(always)]
 pub fn atan2<A: Arithmetic>(y: f32, x: f32) -> f32 {
-    let (height, width) = (f64::from(y).abs(), f64::from(x).abs());
+    let (x, y) = (f64::from(x), f64::from(y));
+    let (height, width) = (y.abs(), x.abs());
     let is_steep = height > width;
     let least = if is_steep { width } else { height };
     let most = if is_steep { height } else { width };
     // Infinity is far enough with a number that no f32 reaches.
     let least = clamp_infinity(least);
     let most = if most == 0.0 { 1.0 } else { clamp_infinity(most) };
-    let angle = octants::<A>(least, most, is_steep, x.is_sign_negative());
-    let angle = (angle as f32).copysign(y);
-    if x.is_nan() | y.is_nan() {
-        f32::NAN
-    } else {
-        angle
-    }
+    octants::<A>(least, most, is_steep, x.is_sign_negative()).copysign(y) as f32
 }
 
 #[inline(always)]
