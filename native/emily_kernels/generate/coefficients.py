@@ -1,7 +1,7 @@
 """Writes ../src/math/coefficients.rs: the polynomials of `math`, by Remez' exchange in numbers of 60 digits.
 
-Run it with `python coefficients.py`; it needs mpmath. Each polynomial has the lowest degree whose greatest weighted
-error is below the bound that its line asks for, and stands with its error in front of it.
+Run it with `python coefficients.py`, then `cargo fmt`; it needs mpmath. Each polynomial has the lowest degree whose
+greatest weighted error is below the bound that its line asks for, and stands with its error in front of it.
 """
 
 import pathlib
@@ -197,14 +197,15 @@ def inverse(name, place, low, high, bound, start, root=True):
     """erf_inv(x) / x where w = -log(1 - x^2) is from `low` to `high`, of w or its root less `place`."""
     w = lambda v: max((v + place) ** 2 if root else v + place, mpf(0))
     low, high = (mp.sqrt(low), mp.sqrt(high)) if root else (mpf(low), mpf(high))
-    about = f"erf_inv(x) / x of {'sqrt(w)' if root else 'w'} - {place}, w = -log(1 - x^2), {float(low):.2f} to {float(high):.2f}."
+    variable = ("sqrt(w)" if root else "w") + (f" - {place}" if place else "")
+    about = f"erf_inv(x) / x of {variable}, w = -log(1 - x^2), {float(low):.2f} to {float(high):.2f}."
     fit(name, about, lambda v: erfinv(w(v)), lambda v: 1 / erfinv(w(v)), low - place, high - place, bound, start)
 
 
-inverse("ERFINV_NEAR_LONG", 3.125, 0, 6.25, LONG, 20, root=False)
+inverse("ERFINV_NEAR_LONG", 1.0, 0, 6.25, LONG, 20, root=False)
 inverse("ERFINV_MIDDLE_LONG", 3.25, 6.25, 16, LONG, 17)
 inverse("ERFINV_FAR_LONG", 5.0, 16, 37, LONG, 15)
-inverse("ERFINV_NEAR", 2.5, 0, 5, mpf(2) ** -34, 11, root=False)
+inverse("ERFINV_NEAR", 0.0, 0, 5, mpf(2) ** -34, 11, root=False)
 inverse("ERFINV_FAR", 3.25, 5, 17, mpf(2) ** -34, 12)
 
 
@@ -235,7 +236,12 @@ lines.append("pub(super) const TWO_OVER_PI: [u64; 20] = [")
 lines.extend(f"    {word}" for word in words)
 lines.append("];\n")
 
-header = "//! Polynomials, from the constant on. Written by generate/coefficients.py.\n\n"
+header = """//! Polynomials, from the constant on, and constants in parts. Written by generate/coefficients.py.
+
+// A constant's first part is the nearest double, like the standard library's.
+#![allow(clippy::approx_constant)]
+
+"""
 path = pathlib.Path(__file__).parent / "../src/math/coefficients.rs"
 path.parent.mkdir(exist_ok=True)
 path.write_text(header + "\n".join(lines).rstrip("\n") + "\n")

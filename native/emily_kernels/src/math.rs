@@ -88,13 +88,20 @@ pub fn map2<F: Binary<T>, A: Arithmetic, T: Copy>(left: &[T], right: &[T], to: &
 /// One row a function: its type, what it is, and its name in a module of each element type.
 macro_rules! functions {
     ($(unary $name:ident, $about:literal, $module:ident::$function:ident;)*
+     $(exact $exact:ident, $exact_about:literal, $exact_module:ident::$exact_function:ident;)*
      $(angle $angle:ident, $angle_about:literal, $near:ident, $far:ident;)*
      $(binary $pair:ident, $pair_about:literal, $pair_module:ident::$pair_function:ident;)*) => {
         $(#[doc = $about]
           #[derive(Clone, Copy, Debug)]
           pub struct $name;
-          functions!(@unary f32 single $name $module $function);
-          functions!(@unary f64 double $name $module $function);)*
+          functions!(@unary f32 $name single::$module::$function::<A>);
+          functions!(@unary f64 $name double::$module::$function::<A>);)*
+        // The processor's own operations, whatever the arithmetic.
+        $(#[doc = $exact_about]
+          #[derive(Clone, Copy, Debug)]
+          pub struct $exact;
+          functions!(@unary f32 $exact single::$exact_module::$exact_function);
+          functions!(@unary f64 $exact double::$exact_module::$exact_function);)*
         $(#[doc = $angle_about]
           #[derive(Clone, Copy, Debug)]
           pub struct $angle;
@@ -106,11 +113,11 @@ macro_rules! functions {
           functions!(@binary f32 single $pair $pair_module $pair_function);
           functions!(@binary f64 double $pair $pair_module $pair_function);)*
     };
-    (@unary $type:ident $width:ident $name:ident $module:ident $function:ident) => {
+    (@unary $type:ident $name:ident $function:path) => {
         impl Unary<$type> for $name {
             #[inline(always)]
             fn near<A: Arithmetic>(x: $type) -> $type {
-                $width::$module::$function::<A>(x)
+                $function(x)
             }
         }
     };
@@ -159,9 +166,9 @@ functions! {
     unary Erf, "The error function.", error::erf;
     unary Erfc, "`1 - erf(x)`.", error::erfc;
     unary ErfInv, "The inverse of the error function.", error::erf_inv;
-    unary Sqrt, "The square root.", root::sqrt;
-    unary Rsqrt, "`1 / sqrt(x)`.", root::rsqrt;
     unary Cbrt, "The cube root.", root::cbrt;
+    exact Sqrt, "The square root.", root::sqrt;
+    exact Rsqrt, "`1 / sqrt(x)`.", root::rsqrt;
     angle Sin, "The sine.", sin_near, sin_far;
     angle Cos, "The cosine.", cos_near, cos_far;
     angle Tan, "The tangent.", tan_near, tan_far;

@@ -57,18 +57,32 @@ impl Arithmetic for Separate {
 #[inline(always)]
 pub(super) fn polynomial<A: Arithmetic, const N: usize>(coefficients: &[f64; N], x: f64) -> f64 {
     if N < 8 {
-        return powers::<A, N, 1>(coefficients, x, N - 1);
+        return horner::<A, N>(coefficients, x);
     }
     let square = x * x;
     let first = powers::<A, N, 2>(coefficients, square, N - 1);
     let second = powers::<A, N, 2>(coefficients, square, N - 2);
-    let (even, odd) = if N % 2 == 1 { (first, second) } else { (second, first) };
+    let (even, odd) = if N % 2 == 1 {
+        (first, second)
+    } else {
+        (second, first)
+    };
     A::mul_add(odd, x, even)
+}
+
+/// The polynomial of the coefficients, one after the other: where those of either half would be far greater than the sum.
+#[inline(always)]
+pub(super) fn horner<A: Arithmetic, const N: usize>(coefficients: &[f64; N], x: f64) -> f64 {
+    powers::<A, N, 1>(coefficients, x, N - 1)
 }
 
 /// The polynomial of every `STEP`th coefficient down from the one at `last`.
 #[inline(always)]
-fn powers<A: Arithmetic, const N: usize, const STEP: usize>(coefficients: &[f64; N], x: f64, last: usize) -> f64 {
+fn powers<A: Arithmetic, const N: usize, const STEP: usize>(
+    coefficients: &[f64; N],
+    x: f64,
+    last: usize,
+) -> f64 {
     let mut sum = coefficients[last];
     let mut i = last;
     while i >= STEP {
@@ -178,7 +192,11 @@ pub(super) fn normal_parts(x: f64) -> Parts {
 #[inline(always)]
 pub(super) fn parts(x: f64) -> Parts {
     let tiny = x < f64::MIN_POSITIVE;
-    let parts = normal_parts(if tiny { x * 18_014_398_509_481_984.0 } else { x });
+    let parts = normal_parts(if tiny {
+        x * 18_014_398_509_481_984.0
+    } else {
+        x
+    });
     Parts {
         exponent: parts.exponent - if tiny { 54.0 } else { 0.0 },
         ..parts

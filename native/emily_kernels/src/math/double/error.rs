@@ -1,8 +1,8 @@
 //! The error function: near zero a polynomial, beyond it what is missing to one, which is `e^(-x^2) / x` times another.
 
-use super::exponential::{exp, exp_parts};
-use super::logarithm::log;
-use crate::math::arithmetic::{clamp, polynomial, quotient, sum, Arithmetic};
+use super::exponential::{exp, exp_parts, keep_zero};
+use super::logarithm::log_sum;
+use crate::math::arithmetic::{clamp, horner, polynomial, quotient, sum, Arithmetic};
 use crate::math::coefficients::{
     ERFC_LONG, ERFINV_FAR_LONG, ERFINV_MIDDLE_LONG, ERFINV_NEAR_LONG, ERF_LONG, INVERSE_ROOT_OF_PI,
 };
@@ -67,13 +67,28 @@ pub fn erfc<A: Arithmetic>(x: f64) -> f64 {
 /// The number whose error function is `x`.
 #[inline(always)]
 pub fn erf_inv<A: Arithmetic>(x: f64) -> f64 {
-    let w = -log::<A>((1.0 - x) * (1.0 + x));
+    let (log, low) = log_sum::<A>((1.0 - x) * (1.0 + x));
+    let w = -log;
     let root = w.sqrt();
-    let near = polynomial::<A, _>(&ERFINV_NEAR_LONG, w - 3.125);
-    let middle = polynomial::<A, _>(&ERFINV_MIDDLE_LONG, root - 3.25);
-    let far = polynomial::<A, _>(&ERFINV_FAR_LONG, root - 5.0);
+    let (square, error) = A::product(root, root);
+    let root_low = ((w - square) - error - low) * (0.5 / root);
+    let near = horner::<A, _>(&ERFINV_NEAR_LONG, w - 1.0);
+    let middle = horner::<A, _>(&ERFINV_MIDDLE_LONG, root - 3.25);
+    let far = horner::<A, _>(&ERFINV_FAR_LONG, root - 5.0);
     let beyond = if w < 16.0 { middle } else { far };
     let factor = if w < 6.25 { near } else { beyond };
-    let factor = if w == f64::INFINITY { w } else { factor };
-    x * factor
+    // The rests times the slopes, which they need no digits of.
+    let rest = if w < 6.25 { -0.24 * low } else { root_low };
+    let value = A::mul_add(x, rest, x * factor);
+    // Infinity at one, NaN beyond.
+    let limit = if x.abs() == 1.0 {
+        x * f64::INFINITY
+    } else {
+        f64::NAN
+    };
+    if x.abs() < 1.0 {
+        keep_zero(x, value)
+    } else {
+        limit
+    }
 }

@@ -1,6 +1,8 @@
 //! `x = n ln 2 + r` with `|r| <= ln 2 / 2`, so `e^x = 2^n e^r`.
 
-use crate::math::arithmetic::{clamp, nearest, nearest_of_product, polynomial, quotient, sum, Arithmetic, Nearest};
+use crate::math::arithmetic::{
+    clamp, nearest, nearest_of_product, polynomial, quotient, sum, Arithmetic, Nearest,
+};
 use crate::math::coefficients::{EXP_LONG, LN_2};
 use std::f64::consts::LOG2_E;
 

@@ -18,7 +18,12 @@ fn both<A: Arithmetic>(x: f64) -> ([f64; 2], [f64; 2], f64) {
     let reduced = n.value - if n.value > 900.0 { 100.0 } else { 0.0 };
     let grown = nearest(reduced - 1.0).power_of_two();
     // Beyond, nothing of it is seen.
-    let shrunk = nearest(if n.value < 64.0 { -1.0 - n.value } else { -200.0 }).power_of_two();
+    let shrunk = nearest(if n.value < 64.0 {
+        -1.0 - n.value
+    } else {
+        -200.0
+    })
+    .power_of_two();
     let (plus, minus) = (grown + shrunk, grown - shrunk);
     let combine = |one: f64, other: f64| {
         // one (1 + cosh) + other (r + sinh)
@@ -34,7 +39,12 @@ fn both<A: Arithmetic>(x: f64) -> ([f64; 2], [f64; 2], f64) {
 pub fn sinh<A: Arithmetic>(x: f64) -> f64 {
     let size = clamp(x.abs(), 0.0, 711.0);
     let ([high, low], _, factor) = both::<A>(size);
-    (if size < 1e-9 { size } else { (high + low) * factor }).copysign(x)
+    (if size < 1e-9 {
+        size
+    } else {
+        (high + low) * factor
+    })
+    .copysign(x)
 }
 
 /// The hyperbolic cosine.
@@ -65,7 +75,10 @@ pub fn asinh<A: Arithmetic>(x: f64) -> f64 {
     let square = near * near;
     let (f, rest) = sum(near, square / (1.0 + (1.0 + square).sqrt()));
     // Beyond, log(2 |x|).
-    let value = log1p_sum::<A>(if is_far { size - 1.0 } else { f }, if is_far { 0.0 } else { rest });
+    let value = log1p_sum::<A>(
+        if is_far { size - 1.0 } else { f },
+        if is_far { 0.0 } else { rest },
+    );
     (if is_far { value + LN_2 } else { value }).copysign(x)
 }
 
@@ -77,7 +90,10 @@ pub fn acosh<A: Arithmetic>(x: f64) -> f64 {
     let near = if is_far { 1.0 } else { t };
     let root = A::mul_add(near, near, near + near).sqrt();
     let is_close = near < 1.0;
-    let (f, rest) = sum(if is_close { root } else { near }, if is_close { near } else { root });
+    let (f, rest) = sum(
+        if is_close { root } else { near },
+        if is_close { near } else { root },
+    );
     let value = log1p_sum::<A>(if is_far { t } else { f }, if is_far { 0.0 } else { rest });
     let value = if is_far { value + LN_2 } else { value };
     if x < 1.0 {

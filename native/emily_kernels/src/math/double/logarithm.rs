@@ -7,34 +7,46 @@ use crate::math::coefficients::{
 
 use super::exponential::keep_zero;
 
-/// `k log(2) + log(1 + f + rest)`, with a rest that is below the last place of one.
+/// `k log(2) + log(1 + f + rest)` and its own rest, where that of `f` is below the last place of one.
 #[inline(always)]
-fn natural<A: Arithmetic>(k: f64, f: f64, rest: f64) -> f64 {
+fn natural<A: Arithmetic>(k: f64, f: f64, rest: f64) -> (f64, f64) {
     let square = f * f;
     let (high, low) = sum(k * LN_2[0], f);
     // The rest's factor is the slope, 1 / (1 + f), by the first terms of its series.
     let slope = A::mul_add(f, f - 1.0, 1.0);
     let cubic = square * f * polynomial::<A, _>(&LOG_LONG, f);
     let tail = A::mul_add(k, LN_2[1], A::mul_add(rest, slope, cubic));
-    high + (A::mul_add(-0.5, square, low) + tail)
+    (high, A::mul_add(-0.5, square, low) + tail)
 }
 
 /// `k log(2) + log(1 + f)` to a base: of whole numbers of `f` in `scale`, of `k` in `step`.
 #[inline(always)]
-fn scaled<A: Arithmetic, const N: usize>(x: f64, step: [f64; 2], scale: [f64; 2], tail: &[f64; N]) -> f64 {
+fn scaled<A: Arithmetic, const N: usize>(
+    x: f64,
+    step: [f64; 2],
+    scale: [f64; 2],
+    tail: &[f64; N],
+) -> f64 {
     let parts = parts(x);
     let (k, f) = (parts.exponent, parts.mantissa - 1.0);
     let (product, error) = A::product(f, scale[0]);
     let (high, low) = sum(k * step[0], product);
     let rest = A::mul_add(f, scale[1], A::mul_add(k, step[1], error + low));
-    limits(x, high + A::mul_add(f * f, polynomial::<A, _>(tail, f), rest))
+    limits(
+        x,
+        high + A::mul_add(f * f, polynomial::<A, _>(tail, f), rest),
+    )
 }
 
 /// What the logarithm of `x` is where it is not `y`.
 #[inline(always)]
 pub(in crate::math) fn limits(x: f64, y: f64) -> f64 {
     let above = if x < f64::INFINITY { y } else { x };
-    let zero = if x == 0.0 { f64::NEG_INFINITY } else { f64::NAN };
+    let zero = if x == 0.0 {
+        f64::NEG_INFINITY
+    } else {
+        f64::NAN
+    };
     if x <= 0.0 {
         zero
     } else {
@@ -46,7 +58,17 @@ pub(in crate::math) fn limits(x: f64, y: f64) -> f64 {
 #[inline(always)]
 pub fn log<A: Arithmetic>(x: f64) -> f64 {
     let parts = parts(x);
-    limits(x, natural::<A>(parts.exponent, parts.mantissa - 1.0, 0.0))
+    let (high, low) = natural::<A>(parts.exponent, parts.mantissa - 1.0, 0.0);
+    limits(x, high + low)
+}
+
+/// The natural logarithm of a positive normal number, and its rest.
+#[inline(always)]
+pub(super) fn log_sum<A: Arithmetic>(x: f64) -> (f64, f64) {
+    let parts = normal_parts(x);
+    let (high, low) = natural::<A>(parts.exponent, parts.mantissa - 1.0, 0.0);
+    let log = high + low;
+    (log, (high - log) + low)
 }
 
 /// The logarithm to base 2.
@@ -77,7 +99,11 @@ pub(super) fn log1p_sum<A: Arithmetic>(x: f64, low: f64) -> f64 {
     let is_near = parts.exponent == 0.0;
     let f = if is_near { x } else { parts.mantissa - 1.0 };
     // Beyond, nothing of the one is left to lose.
-    let far = if one < 1e18 { (lost + low) * parts.inverse } else { 0.0 };
-    let y = natural::<A>(parts.exponent, f, if is_near { low } else { far });
-    keep_zero(x, limits(one, y))
+    let far = if one < 1e18 {
+        (lost + low) * parts.inverse
+    } else {
+        0.0
+    };
+    let (high, low) = natural::<A>(parts.exponent, f, if is_near { low } else { far });
+    keep_zero(x, limits(one, high + low))
 }

@@ -28,18 +28,31 @@ pub(super) fn reduce(x: f64) -> Option<(u64, f64, f64)> {
     let top = (top << 2) | u128::from(bottom >> 62);
     let bottom = bottom << 2;
     let lacks = top >> 127 != 0;
-    let (top, bottom) = if lacks { (!top, !bottom) } else { (top, bottom) };
+    let (top, bottom) = if lacks {
+        (!top, !bottom)
+    } else {
+        (top, bottom)
+    };
 
     // The highest 106 bits, in two doubles.
     let zeros = top.leading_zeros();
-    let filled = if zeros == 0 { top } else { (top << zeros) | (u128::from(bottom) << 64 >> (128 - zeros)) };
+    let filled = if zeros == 0 {
+        top
+    } else {
+        (top << zeros) | (u128::from(bottom) << 64 >> (128 - zeros))
+    };
     let scale = f64::from_bits((1023 - 53 - u64::from(zeros)) << 52);
     let first = (filled >> 75) as u64 as f64 * scale;
-    let second = ((filled >> 22) as u64 & ((1 << 53) - 1)) as f64 * scale * (1.0 / (1u64 << 53) as f64);
+    let second =
+        ((filled >> 22) as u64 & ((1 << 53) - 1)) as f64 * scale * (1.0 / (1u64 << 53) as f64);
 
     let (r, error) = Separate::product(first, HALF_PI[0]);
     let (r, low) = sum(r, error + first * HALF_PI[1] + second * HALF_PI[0]);
-    let (quadrant, sign) = if x < 0.0 { (quadrant.wrapping_neg(), -1.0) } else { (quadrant, 1.0) };
+    let (quadrant, sign) = if x < 0.0 {
+        (quadrant.wrapping_neg(), -1.0)
+    } else {
+        (quadrant, 1.0)
+    };
     let sign = if lacks { -sign } else { sign };
     Some((quadrant & 3, sign * r, sign * low))
 }

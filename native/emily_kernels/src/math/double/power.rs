@@ -17,7 +17,10 @@ fn log2_sum<A: Arithmetic>(x: f64) -> (f64, f64) {
     let (square, error) = A::product(s, s);
     let square_low = A::mul_add(s + s, s_low, error);
     // 2/3 + s^2 (...)
-    let (factor, low) = sum(TWO_THIRDS[0], square * polynomial::<A, _>(&LOG_RATIO, square));
+    let (factor, low) = sum(
+        TWO_THIRDS[0],
+        square * polynomial::<A, _>(&LOG_RATIO, square),
+    );
     let factor_low = low + TWO_THIRDS[1];
     let (cubic, error) = A::product(square, factor);
     let cubic_low = A::mul_add(square, factor_low, A::mul_add(square_low, factor, error));
@@ -27,7 +30,11 @@ fn log2_sum<A: Arithmetic>(x: f64) -> (f64, f64) {
     let natural_low = A::mul_add(s, factor_low, A::mul_add(s_low, factor, error));
 
     let (product, error) = A::product(natural, INVERSE_LN_2[0]);
-    let low = A::mul_add(natural, INVERSE_LN_2[1], A::mul_add(natural_low, INVERSE_LN_2[0], error));
+    let low = A::mul_add(
+        natural,
+        INVERSE_LN_2[1],
+        A::mul_add(natural_low, INVERSE_LN_2[0], error),
+    );
     let (high, error) = sum(parts.exponent, product);
     sum(high, error + low)
 }
@@ -53,12 +60,24 @@ pub(in crate::math) fn limits(x: f64, y: f64, magnitude: f64) -> f64 {
     let size = x.abs();
     let rises = (size > 1.0) == (y > 0.0);
     let limit = if rises { f64::INFINITY } else { 0.0 };
-    let value = if (size == 0.0) | (size == f64::INFINITY) { limit } else { magnitude };
+    let value = if (size == 0.0) | (size == f64::INFINITY) {
+        limit
+    } else {
+        magnitude
+    };
     let whole = is_whole(y.abs());
     let odd = whole & !is_whole(0.5 * y.abs());
-    let signed = if odd & x.is_sign_negative() { -value } else { value };
+    let signed = if odd & x.is_sign_negative() {
+        -value
+    } else {
+        value
+    };
     let unreal = (x < 0.0) & (size < f64::INFINITY) & !whole;
-    let value = if unreal | x.is_nan() | y.is_nan() { f64::NAN } else { signed };
+    let value = if unreal | x.is_nan() | y.is_nan() {
+        f64::NAN
+    } else {
+        signed
+    };
     if (y == 0.0) | (x == 1.0) {
         1.0
     } else {
@@ -71,10 +90,17 @@ pub(in crate::math) fn limits(x: f64, y: f64, magnitude: f64) -> f64 {
 pub fn pow<A: Arithmetic>(x: f64, y: f64) -> f64 {
     let (log, log_low) = log2_sum::<A>(x.abs());
     // No logarithm but zero is so small that a greater exponent would tell.
-    let exponent = clamp(y, -36_893_488_147_419_103_232.0, 36_893_488_147_419_103_232.0);
+    let exponent = clamp(
+        y,
+        -36_893_488_147_419_103_232.0,
+        36_893_488_147_419_103_232.0,
+    );
     let (product, error) = A::product(exponent, log);
     let low = A::mul_add(exponent, log_low, error);
     let is_near = product.abs() < 1100.0;
-    let magnitude = exp2_sum::<A>(clamp(product, -1100.0, 1100.0), if is_near { low } else { 0.0 });
+    let magnitude = exp2_sum::<A>(
+        clamp(product, -1100.0, 1100.0),
+        if is_near { low } else { 0.0 },
+    );
     limits(x, y, magnitude)
 }

@@ -188,12 +188,24 @@ pub fn atan2<A: Arithmetic>(y: f64, x: f64) -> f64 {
     let most = if is_steep { height } else { width };
     // Neither does their sum overflow, nor are both below the normal numbers.
     let scale = if most > 1e300 { 0.25 } else { 1.0 };
-    let scale = if most < 1e-280 { 1_267_650_600_228_229_401_496_703_205_376.0 } else { scale };
+    let scale = if most < 1e-280 {
+        1_267_650_600_228_229_401_496_703_205_376.0
+    } else {
+        scale
+    };
     let is_infinite = most == f64::INFINITY;
     // Zero beside infinity, but NaN stays.
-    let both = if least == f64::INFINITY { 1.0 } else { least * 0.0 };
+    let both = if least == f64::INFINITY {
+        1.0
+    } else {
+        least * 0.0
+    };
     let least = if is_infinite { both } else { least * scale };
-    let most = if is_infinite || most == 0.0 { 1.0 } else { most * scale };
+    let most = if is_infinite || most == 0.0 {
+        1.0
+    } else {
+        most * scale
+    };
     octants::<A>(least, most, is_steep, x.is_sign_negative()).copysign(y)
 }
 

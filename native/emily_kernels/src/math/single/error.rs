@@ -24,10 +24,14 @@ pub fn erfc<A: Arithmetic>(x: f32) -> f32 {
 pub fn erf_inv<A: Arithmetic>(x: f32) -> f32 {
     let x = f64::from(x);
     let w = -natural::<A>(A::mul_add(-x, x, 1.0));
-    let near = polynomial::<A, _>(&ERFINV_NEAR, w - 2.5);
+    let near = polynomial::<A, _>(&ERFINV_NEAR, w);
     let far = polynomial::<A, _>(&ERFINV_FAR, w.sqrt() - 3.25);
     let factor = if w < 5.0 { near } else { far };
     // Infinity at one, NaN beyond.
-    let limit = if x.abs() == 1.0 { f64::INFINITY } else { f64::NAN };
+    let limit = if x.abs() == 1.0 {
+        f64::INFINITY
+    } else {
+        f64::NAN
+    };
     (x * if x.abs() < 1.0 { factor } else { limit }) as f32
 }

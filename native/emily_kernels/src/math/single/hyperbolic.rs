@@ -15,7 +15,10 @@ fn both<A: Arithmetic>(x: f64) -> (f64, f64) {
     let grown = n.power_of_two() * 0.5;
     let shrunk = nearest(-n.value).power_of_two() * 0.5;
     let (plus, minus) = (grown + shrunk, grown - shrunk);
-    (A::mul_add(plus, sinh, minus * cosh), A::mul_add(minus, sinh, plus * cosh))
+    (
+        A::mul_add(plus, sinh, minus * cosh),
+        A::mul_add(minus, sinh, plus * cosh),
+    )
 }
 
 /// The hyperbolic sine.
@@ -44,7 +47,11 @@ pub fn asinh<A: Arithmetic>(x: f32) -> f32 {
     let size = f64::from(x).abs();
     let square = size * size;
     // Below, the root's digits would not be enough, and the next term of its series is none that counts.
-    let rest = if size < 1e-4 { 0.5 * square } else { (1.0 + square).sqrt() - 1.0 };
+    let rest = if size < 1e-4 {
+        0.5 * square
+    } else {
+        (1.0 + square).sqrt() - 1.0
+    };
     (natural_of_one_and::<A>(size + rest) as f32).copysign(x)
 }
 

@@ -17,7 +17,11 @@ fn near<A: Arithmetic>(f: f64) -> f64 {
 fn scaled<A: Arithmetic>(x: f32, step: f64, scale: f64) -> f32 {
     let x = f64::from(x);
     let parts = normal_parts(x);
-    let y = A::mul_add(parts.exponent, step, near::<A>(parts.mantissa - 1.0) * scale);
+    let y = A::mul_add(
+        parts.exponent,
+        step,
+        near::<A>(parts.mantissa - 1.0) * scale,
+    );
     limits(x, y) as f32
 }
 
@@ -63,6 +67,10 @@ pub fn log1p<A: Arithmetic>(x: f32) -> f32 {
 pub(super) fn natural_of_one_and<A: Arithmetic>(x: f64) -> f64 {
     let one = 1.0 + x;
     let parts = normal_parts(one);
-    let f = if parts.exponent == 0.0 { x } else { parts.mantissa - 1.0 };
+    let f = if parts.exponent == 0.0 {
+        x
+    } else {
+        parts.mantissa - 1.0
+    };
     limits(one, A::mul_add(parts.exponent, LN_2, near::<A>(f)))
 }

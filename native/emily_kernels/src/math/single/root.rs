@@ -5,13 +5,13 @@ use crate::math::double::root::cube_parts;
 
 /// The square root.
 #[inline(always)]
-pub fn sqrt<A: Arithmetic>(x: f32) -> f32 {
+pub fn sqrt(x: f32) -> f32 {
     x.sqrt()
 }
 
 /// `1 / sqrt(x)`.
 #[inline(always)]
-pub fn rsqrt<A: Arithmetic>(x: f32) -> f32 {
+pub fn rsqrt(x: f32) -> f32 {
     (1.0 / f64::from(x).sqrt()) as f32
 }
 
@@ -21,6 +21,10 @@ pub fn cbrt<A: Arithmetic>(x: f32) -> f32 {
     let size = f64::from(x).abs();
     let (m, thirds, r) = cube_parts::<A>(size);
     let value = m * (r * r) * thirds.power_of_two();
-    let value = if (size > 0.0) & (size < f64::INFINITY) { value } else { size };
+    let value = if (size > 0.0) & (size < f64::INFINITY) {
+        value
+    } else {
+        size
+    };
     (value as f32).copysign(x)
 }

@@ -105,7 +105,11 @@ pub fn acos<A: Arithmetic>(x: f32) -> f32 {
     let x = f64::from(x);
     let (angle, is_far) = arc::<A>(x.abs());
     let start = if is_far { 0.0 } else { FRAC_PI_2 };
-    let start = if is_far & (x < 0.0) { 2.0 * FRAC_PI_2 } else { start };
+    let start = if is_far & (x < 0.0) {
+        2.0 * FRAC_PI_2
+    } else {
+        start
+    };
     (start + if is_far == (x < 0.0) { -angle } else { angle }) as f32
 }
 
@@ -129,7 +133,11 @@ pub fn atan2<A: Arithmetic>(y: f32, x: f32) -> f32 {
     let most = if is_steep { height } else { width };
     // Infinity is far enough with a number that no f32 reaches.
     let least = clamp_infinity(least);
-    let most = if most == 0.0 { 1.0 } else { clamp_infinity(most) };
+    let most = if most == 0.0 {
+        1.0
+    } else {
+        clamp_infinity(most)
+    };
     octants::<A>(least, most, is_steep, x.is_sign_negative()).copysign(y) as f32
 }
 
