@@ -9,7 +9,7 @@ pub(super) fn reduce(x: f64) -> Option<(u64, f64, f64)> {
         return None;
     }
     let bits = x.to_bits();
-    let exponent = ((bits >> 52) & 0x7ff) as usize - 1075 + 64;
+    let exponent = ((bits >> 52) & 0x7ff) as usize + 64 - 1075;
     let mantissa = u128::from(bits & ((1 << 52) - 1) | 1 << 52);
 
     // x = mantissa 2^(exponent - 64). What comes before this bit of 2 / pi gives multiples of four.
