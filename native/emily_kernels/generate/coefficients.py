@@ -142,11 +142,13 @@ fit("LOG_RATIO", "(log((1 + s) / (1 - s)) / s - 2 - 2 s^2 / 3) / s^4 of s^2, s <
     lambda z: z**2 / 2 + mpf("1e-7"), 0, ((mp.sqrt(2) - 1) / (mp.sqrt(2) + 1)) ** 2 + mpf("1e-9"), mpf(2) ** -68, 4)
 
 series = [(-1) ** (k + 1) / F(2 * k + 3) for k in range(8)]
-both("SIN", "(sin(r) / r - 1) / r^2 of r^2, |r| <= pi / 2.", *odd(series, mp.sin), 0, (mp.pi / 2) ** 2 + mpf("1e-3"))
+fit("SIN", "(sin(r) / r - 1) / r^2 of r^2, |r| <= pi / 2.", *odd(series, mp.sin), 0, (mp.pi / 2) ** 2 + mpf("1e-3"), SHORT)
 quarter = (mp.pi / 4) ** 2 + mpf("1e-4")
-fit("SIN_QUARTER", "(sin(r) / r - 1) / r^2 of r^2, |r| <= pi / 4.", *odd(series, mp.sin), 0, quarter, SHORT)
+both("SIN_QUARTER", "(sin(r) / r - 1) / r^2 of r^2, |r| <= pi / 4.", *odd(series, mp.sin), 0, quarter)
 g = taylor([(-1) ** (k + 1) / F(2 * k + 2) for k in range(8)], lambda z: (mp.cos(mp.sqrt(z)) - 1) / z)
 fit("COS_QUARTER", "(cos(r) - 1) / r^2 of r^2, |r| <= pi / 4.", g, lambda z: z + mpf("1e-4"), 0, quarter, SHORT)
+g = taylor([(-1) ** k / F(2 * k + 4) for k in range(8)], lambda z: (mp.cos(mp.sqrt(z)) - 1 + z / 2) / z**2)
+fit("COS_QUARTER_LONG", "(cos(r) - 1 + r^2 / 2) / r^4 of r^2, |r| <= pi / 4.", g, lambda z: z**2 + mpf("1e-4"), 0, quarter, LONG)
 tan = mp.taylor(lambda x: mp.tan(x), 0, 17)[3::2]
 fit("TAN_LONG", "(tan(r) / r - 1) / r^2 of r^2, |r| <= pi / 4.", *odd(tan, mp.tan), 0, quarter, LONG, 8)
 asin = mp.taylor(lambda x: mp.asin(x), 0, 17)[3::2]
@@ -175,9 +177,9 @@ def scaled_tail(x):
 
 
 inverse_sqrt_pi = 1 / mp.sqrt(mp.pi)
-fit("ERFC_LONG", "erfc(x) x e^(x^2) - 1 / sqrt(pi) of w = 2 / (x + 2) - 1/3, x >= 1.",
+fit("ERFC_LONG", "erfc(x) x e^(x^2) - 1 / sqrt(pi) of w = 2 / (x + 2) - 1/3, x >= 0.85.",
     lambda w: scaled_tail(2 / (w + mpf(1) / 3) - 2) - inverse_sqrt_pi, lambda w: mpf(2), 2 / mpf(30) - mpf(1) / 3,
-    mpf(1) / 3 + mpf("1e-3"), LONG, 14)
+    2 / mpf("2.85") - mpf(1) / 3, LONG, 20)
 
 
 def erfinv(w):

@@ -57,7 +57,7 @@ impl Arithmetic for Separate {
 #[inline(always)]
 pub(super) fn polynomial<A: Arithmetic, const N: usize>(coefficients: &[f64; N], x: f64) -> f64 {
     if N < 8 {
-        return horner::<A, N>(coefficients, x);
+        return powers::<A, N, 1>(coefficients, x, N - 1);
     }
     let square = x * x;
     let first = powers::<A, N, 2>(coefficients, square, N - 1);
@@ -70,10 +70,20 @@ pub(super) fn polynomial<A: Arithmetic, const N: usize>(coefficients: &[f64; N],
     A::mul_add(odd, x, even)
 }
 
-/// The polynomial of the coefficients, one after the other: where those of either half would be far greater than the sum.
+/// The polynomial of the coefficients and its rest, one power after the other: of halves that would be far greater than
+/// their sum.
 #[inline(always)]
-pub(super) fn horner<A: Arithmetic, const N: usize>(coefficients: &[f64; N], x: f64) -> f64 {
-    powers::<A, N, 1>(coefficients, x, N - 1)
+pub(super) fn polynomial_sum<A: Arithmetic, const N: usize>(
+    coefficients: &[f64; N],
+    x: f64,
+) -> (f64, f64) {
+    let mut powers = coefficients[N - 1];
+    for i in (1..N - 1).rev() {
+        powers = A::mul_add(powers, x, coefficients[i]);
+    }
+    let (product, error) = A::product(powers, x);
+    let (sum, low) = sum(coefficients[0], product);
+    (sum, low + error)
 }
 
 /// The polynomial of every `STEP`th coefficient down from the one at `last`.
@@ -116,7 +126,8 @@ const WHOLE: f64 = 6_755_399_441_055_744.0;
 #[derive(Clone, Copy)]
 pub(super) struct Nearest {
     pub value: f64,
-    bits: u64,
+    /// The number in the lowest bits, in the complement of two.
+    pub bits: u64,
 }
 
 #[inline(always)]
@@ -201,6 +212,12 @@ pub(super) fn parts(x: f64) -> Parts {
         exponent: parts.exponent - if tiny { 54.0 } else { 0.0 },
         ..parts
     }
+}
+
+/// `x` with its other sign, where the condition holds.
+#[inline(always)]
+pub(super) fn negate(x: f64, condition: bool) -> f64 {
+    f64::from_bits(x.to_bits() ^ (u64::from(condition) << 63))
 }
 
 /// `x` within the limits; NaN stays.

@@ -3,8 +3,8 @@
 use crate::table::{functions, functions2};
 use std::collections::BTreeMap;
 
-/// The greatest error that a function may have.
-const LIMIT: f64 = 2.0;
+/// The greatest error that a function may have at the fixture's places; elsewhere it is somewhat more, below 2.
+const LIMIT: f64 = 1.5;
 
 struct Case {
     arguments: Vec<f64>,

@@ -136,3 +136,52 @@ fn pairs_do_not_depend_on_place_or_width() {
         );
     }
 }
+
+#[test]
+fn no_value_is_beyond_its_bounds() {
+    let mut random = Random(5);
+    // Near whole numbers of quarter turns the sine and the cosine are nearest to one, far from zero the others.
+    let mut wide: Vec<f64> = (0..if cfg!(miri) { 60 } else { 60_000 })
+        .map(|_| {
+            let turns = (random.bits() % 1_200_000) as f64 - 600_000.0;
+            turns * std::f64::consts::FRAC_PI_2 * (1.0 + random.between(-1e-15, 1e-15))
+        })
+        .collect();
+    wide.extend((0..wide.len() / 2).map(|_| random.between(-40.0, 40.0)));
+    let narrow: Vec<f32> = wide.iter().map(|x| *x as f32).collect();
+    for row in functions() {
+        let (low, high) = match row.name {
+            "sin" | "cos" | "tanh" | "erf" => (-1.0, 1.0),
+            "sigmoid" => (0.0, 1.0),
+            "erfc" => (0.0, 2.0),
+            "atan" => (-std::f64::consts::FRAC_PI_2, std::f64::consts::FRAC_PI_2),
+            "cosh" => (1.0, f64::INFINITY),
+            _ => continue,
+        };
+        for compiled in (row.double)() {
+            let mut y = vec![0.0; wide.len()];
+            (compiled.function)(&wide, &mut y);
+            for (x, y) in wide.iter().zip(y) {
+                assert!(
+                    (low..=high).contains(&y),
+                    "{} {} of {x}: {y}",
+                    row.name,
+                    compiled.level
+                );
+            }
+        }
+        for compiled in (row.single)() {
+            let mut y = vec![0.0; narrow.len()];
+            (compiled.function)(&narrow, &mut y);
+            let (low, high) = (low as f32, high as f32);
+            for (x, y) in narrow.iter().zip(y) {
+                assert!(
+                    (low..=high).contains(&y),
+                    "{} {} of {x}f32: {y}",
+                    row.name,
+                    compiled.level
+                );
+            }
+        }
+    }
+}

@@ -1,11 +1,14 @@
 //! The error function: near zero a polynomial, beyond it what is missing to one, which is `e^(-x^2) / x` times another.
 
-use super::exponential::{exp, exp_parts, keep_zero};
+use super::exponential::{exp_parts, keep_zero, short_parts};
 use super::logarithm::log_sum;
-use crate::math::arithmetic::{clamp, horner, polynomial, quotient, sum, Arithmetic};
+use crate::math::arithmetic::{clamp, polynomial, polynomial_sum, quotient, sum, Arithmetic};
 use crate::math::coefficients::{
     ERFC_LONG, ERFINV_FAR_LONG, ERFINV_MIDDLE_LONG, ERFINV_NEAR_LONG, ERF_LONG, INVERSE_ROOT_OF_PI,
 };
+
+/// Where the tail begins, since the other polynomial's sum has fewer digits than its terms beyond.
+const FAR: f64 = 0.85;
 
 /// `erf(x) - x` of what is at most one.
 #[inline(always)]
@@ -13,10 +16,10 @@ fn near<A: Arithmetic>(x: f64) -> f64 {
     x * polynomial::<A, _>(&ERF_LONG, x * x)
 }
 
-/// `1 - erf(x)` of what is at least one.
+/// `1 - erf(x)` of what is at least [`FAR`].
 #[inline(always)]
 fn tail<A: Arithmetic>(x: f64) -> f64 {
-    let x = clamp(x, 1.0, 28.0);
+    let x = clamp(x, FAR, 28.0);
     let (square, error) = A::product(x, x);
     let (p, rest, n) = exp_parts::<A>(-square);
     let rest = A::mul_add(p, -error, rest);
@@ -36,7 +39,8 @@ fn short_tail<A: Arithmetic>(x: f64) -> f64 {
     let inverse = 1.0 / (x * sum);
     let w = A::mul_add(x + x, inverse, -1.0 / 3.0);
     let factor = INVERSE_ROOT_OF_PI[0] + polynomial::<A, _>(&ERFC_LONG, w);
-    exp::<A>(-x * x) * (factor * (sum * inverse))
+    let (p, n) = short_parts::<A>(-x * x);
+    p * n.power_of_two() * (factor * (sum * inverse))
 }
 
 /// The error function.
@@ -57,7 +61,7 @@ pub fn erfc<A: Arithmetic>(x: f64) -> f64 {
     let size = x.abs();
     let tail = tail::<A>(size);
     let far = if x < 0.0 { 2.0 - tail } else { tail };
-    if size < 1.0 {
+    if size < FAR {
         (1.0 - x) - near::<A>(x)
     } else {
         far
@@ -72,13 +76,13 @@ pub fn erf_inv<A: Arithmetic>(x: f64) -> f64 {
     let root = w.sqrt();
     let (square, error) = A::product(root, root);
     let root_low = ((w - square) - error - low) * (0.5 / root);
-    let near = horner::<A, _>(&ERFINV_NEAR_LONG, w - 1.0);
-    let middle = horner::<A, _>(&ERFINV_MIDDLE_LONG, root - 3.25);
-    let far = horner::<A, _>(&ERFINV_FAR_LONG, root - 5.0);
+    let near = polynomial_sum::<A, _>(&ERFINV_NEAR_LONG, w - 1.0);
+    let middle = polynomial_sum::<A, _>(&ERFINV_MIDDLE_LONG, root - 3.25);
+    let far = polynomial_sum::<A, _>(&ERFINV_FAR_LONG, root - 5.0);
     let beyond = if w < 16.0 { middle } else { far };
-    let factor = if w < 6.25 { near } else { beyond };
-    // The rests times the slopes, which they need no digits of.
-    let rest = if w < 6.25 { -0.24 * low } else { root_low };
+    let (factor, rest) = if w < 6.25 { near } else { beyond };
+    // The rests of the variables times the slopes, of which few digits count.
+    let rest = rest + if w < 6.25 { -0.24 * low } else { root_low };
     let value = A::mul_add(x, rest, x * factor);
     // Infinity at one, NaN beyond.
     let limit = if x.abs() == 1.0 {

@@ -17,6 +17,14 @@ pub(super) fn reduce<A: Arithmetic>(x: f64) -> (Nearest, f64, f64) {
     (n, r, (near - r) - low)
 }
 
+/// `e^x` as `p 2^n`.
+#[inline(always)]
+pub(super) fn short_parts<A: Arithmetic>(x: f64) -> (f64, Nearest) {
+    let (n, r, _) = reduce::<A>(x);
+    let p = 1.0 + A::mul_add(r * r, polynomial::<A, _>(&EXP_LONG, r), r);
+    (p, n)
+}
+
 /// `e^x` as `p 2^n`, and the rest of `p`, for products that are to keep its digits.
 #[inline(always)]
 pub(super) fn exp_parts<A: Arithmetic>(x: f64) -> (f64, f64, Nearest) {
@@ -30,8 +38,8 @@ pub(super) fn exp_parts<A: Arithmetic>(x: f64) -> (f64, f64, Nearest) {
 /// `e^x`.
 #[inline(always)]
 pub fn exp<A: Arithmetic>(x: f64) -> f64 {
-    let (n, r, _) = reduce::<A>(clamp(x, -746.0, 710.0));
-    n.scale(1.0 + A::mul_add(r * r, polynomial::<A, _>(&EXP_LONG, r), r))
+    let (p, n) = short_parts::<A>(clamp(x, -746.0, 710.0));
+    n.scale(p)
 }
 
 /// `e^x - 1`, exact near zero too.

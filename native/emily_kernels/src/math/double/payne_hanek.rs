@@ -3,10 +3,10 @@
 use crate::math::arithmetic::{sum, Arithmetic, Separate};
 use crate::math::coefficients::{HALF_PI, TWO_OVER_PI};
 
-/// The quadrant of a finite `x` beyond 2^20 (its lowest two bits count), and what is left, up to pi / 4, with its rest.
-pub(super) fn reduce(x: f64) -> Option<(u64, f64, f64)> {
+/// The quadrant of an `x` beyond 2^20, and what is left, up to pi / 4, with its rest; NaN of infinity.
+pub(super) fn reduce(x: f64) -> (u64, f64, f64) {
     if !x.is_finite() {
-        return None;
+        return (0, f64::NAN, f64::NAN);
     }
     let bits = x.to_bits();
     let exponent = ((bits >> 52) & 0x7ff) as usize + 64 - 1075;
@@ -54,7 +54,7 @@ pub(super) fn reduce(x: f64) -> Option<(u64, f64, f64)> {
         (quadrant, 1.0)
     };
     let sign = if lacks { -sign } else { sign };
-    Some((quadrant & 3, sign * r, sign * low))
+    (quadrant & 3, sign * r, sign * low)
 }
 
 /// Sixty-four bits of 2 / pi, counted from 64 zeros in front of the point.

@@ -2,9 +2,11 @@
 //! [`super::payne_hanek`].
 
 use super::payne_hanek;
-use crate::math::arithmetic::{nearest, nearest_of_product, polynomial, sum, Arithmetic, Separate};
-use crate::math::coefficients::{ASIN_LONG, ATAN_LONG, HALF_PI, HALF_PI_PARTS, SIN_LONG, TAN_LONG};
-use std::f64::consts::{FRAC_1_PI, FRAC_2_PI};
+use crate::math::arithmetic::{nearest_of_product, negate, polynomial, sum, Arithmetic, Separate};
+use crate::math::coefficients::{
+    ASIN_LONG, ATAN_LONG, COS_QUARTER_LONG, HALF_PI, HALF_PI_PARTS, SIN_QUARTER_LONG, TAN_LONG,
+};
+use std::f64::consts::FRAC_2_PI;
 
 use super::exponential::keep_zero;
 
@@ -32,13 +34,18 @@ fn reduce<A: Arithmetic>(x: f64, q: f64) -> (f64, f64) {
     (r, (third - r) + rest)
 }
 
-/// The sine of `r + low`, with `r` up to pi / 2.
+/// The sine of `r + low` and of as many right angles as the quadrant's lowest two bits say, with `r` up to pi / 4.
 #[inline(always)]
-fn sine<A: Arithmetic>(r: f64, low: f64) -> f64 {
+fn sine<A: Arithmetic>(quadrant: u64, r: f64, low: f64) -> f64 {
     let square = r * r;
-    let slope = A::mul_add(-0.5, square, 1.0);
-    let cubic = r * square * polynomial::<A, _>(&SIN_LONG, square);
-    r + A::mul_add(low, slope, cubic)
+    let half = 0.5 * square;
+    let cubic = r * square * polynomial::<A, _>(&SIN_QUARTER_LONG, square);
+    let sine = r + A::mul_add(low, 1.0 - half, cubic);
+    let (one, rest) = sum(1.0, -half);
+    let fourth = square * square * polynomial::<A, _>(&COS_QUARTER_LONG, square);
+    let cosine = one + (rest + A::mul_add(-r, low, fourth));
+    let value = if quadrant & 1 == 0 { sine } else { cosine };
+    f64::from_bits(value.to_bits() ^ ((quadrant & 2) << 62))
 }
 
 /// The tangent of `r + low`, with `r` up to pi / 4, or that of pi / 2 more.
@@ -61,17 +68,17 @@ fn tangent<A: Arithmetic>(r: f64, low: f64, is_odd: bool) -> f64 {
 /// The sine up to 2^20.
 #[inline(always)]
 pub fn sin_near<A: Arithmetic>(x: f64) -> f64 {
-    let n = nearest_of_product::<A>(x, FRAC_1_PI);
-    let (r, low) = reduce::<A>(x, 2.0 * n.value);
-    keep_zero(x, n.alternate(sine::<A>(r, low)))
+    let n = nearest_of_product::<A>(x, FRAC_2_PI);
+    let (r, low) = reduce::<A>(x, n.value);
+    keep_zero(x, sine::<A>(n.bits, r, low))
 }
 
 /// The cosine up to 2^20.
 #[inline(always)]
 pub fn cos_near<A: Arithmetic>(x: f64) -> f64 {
-    let n = nearest(A::mul_add(x, FRAC_1_PI, -0.5));
-    let (r, low) = reduce::<A>(x, A::mul_add(2.0, n.value, 1.0));
-    n.alternate(-sine::<A>(r, low))
+    let n = nearest_of_product::<A>(x, FRAC_2_PI);
+    let (r, low) = reduce::<A>(x, n.value);
+    sine::<A>(n.bits.wrapping_add(1), r, low)
 }
 
 /// The tangent up to 2^20.
@@ -84,41 +91,20 @@ pub fn tan_near<A: Arithmetic>(x: f64) -> f64 {
 
 /// The sine of a number beyond 2^20.
 pub fn sin_far(x: f64) -> f64 {
-    of_quadrant(x, 0)
+    let (quadrant, r, low) = payne_hanek::reduce(x);
+    sine::<Separate>(quadrant, r, low)
 }
 
 /// The cosine of a number beyond 2^20.
 pub fn cos_far(x: f64) -> f64 {
-    of_quadrant(x, 1)
+    let (quadrant, r, low) = payne_hanek::reduce(x);
+    sine::<Separate>(quadrant + 1, r, low)
 }
 
 /// The tangent of a number beyond 2^20.
 pub fn tan_far(x: f64) -> f64 {
-    match payne_hanek::reduce(x) {
-        Some((quadrant, r, low)) => tangent::<Separate>(r, low, quadrant & 1 != 0),
-        None => f64::NAN,
-    }
-}
-
-/// The sine of `x` and of `quadrants` right angles.
-fn of_quadrant(x: f64, quadrants: u64) -> f64 {
-    let Some((quadrant, r, low)) = payne_hanek::reduce(x) else {
-        return f64::NAN;
-    };
-    let quadrant = quadrant + quadrants;
-    let value = if quadrant & 1 == 0 {
-        sine::<Separate>(r, low)
-    } else {
-        // The cosine is the sine of what is left to a right angle.
-        let (r, low) = if r < 0.0 { (-r, -low) } else { (r, low) };
-        let (rest, error) = sum(HALF_PI[0], -r);
-        sine::<Separate>(rest, error + (HALF_PI[1] - low))
-    };
-    if quadrant & 2 == 0 {
-        value
-    } else {
-        -value
-    }
+    let (quadrant, r, low) = payne_hanek::reduce(x);
+    tangent::<Separate>(r, low, quadrant & 1 != 0)
 }
 
 /// `asin(x) / x - 1` of the square of what is at most one half, times `x`.
@@ -171,59 +157,53 @@ pub fn acos<A: Arithmetic>(x: f64) -> f64 {
 /// The angle whose tangent is `x`.
 #[inline(always)]
 pub fn atan<A: Arithmetic>(x: f64) -> f64 {
-    let size = x.abs();
-    let is_steep = size > 1.0;
-    let least = if is_steep { 1.0 } else { size };
-    let most = if is_steep { size } else { 1.0 };
-    let least = if most == f64::INFINITY { 0.0 } else { least };
-    octants::<A>(least, most, is_steep, false).copysign(x)
+    octants::<A>(x, 1.0)
 }
 
 /// The angle of the point (`x`, `y`), from -pi to pi.
 #[inline(always)]
 pub fn atan2<A: Arithmetic>(y: f64, x: f64) -> f64 {
+    octants::<A>(y, x)
+}
+
+/// The angle of a point: the arc tangent of the lesser over the greater of its sizes, taken from a right angle where it
+/// is steep, and then from two where it is behind.
+#[inline(always)]
+fn octants<A: Arithmetic>(y: f64, x: f64) -> f64 {
+    const TANGENT_OF_EIGHTH: f64 = 0.414_213_562_373_095_03;
+    const TWO_TO_100: f64 = 1_267_650_600_228_229_401_496_703_205_376.0;
+    // The least of all, for a quotient of two zeros that is none.
+    const LEAST: f64 = f64::from_bits(1);
     let (height, width) = (y.abs(), x.abs());
     let is_steep = height > width;
-    let least = if is_steep { width } else { height };
-    let most = if is_steep { height } else { width };
-    // Neither does their sum overflow, nor are both below the normal numbers.
-    let scale = if most > 1e300 { 0.25 } else { 1.0 };
-    let scale = if most < 1e-280 {
-        1_267_650_600_228_229_401_496_703_205_376.0
-    } else {
-        scale
-    };
-    let is_infinite = most == f64::INFINITY;
+    // In this order both are NaN or one of them, where either is.
+    let least = if height < width { height } else { width };
+    let most = if width > height { width } else { height };
     // Zero beside infinity, but NaN stays.
-    let both = if least == f64::INFINITY {
+    let is_infinite = most == f64::INFINITY;
+    let beside = if least == f64::INFINITY {
         1.0
     } else {
         least * 0.0
     };
-    let least = if is_infinite { both } else { least * scale };
-    let most = if is_infinite || most == 0.0 {
-        1.0
-    } else {
-        most * scale
-    };
-    octants::<A>(least, most, is_steep, x.is_sign_negative()).copysign(y)
-}
-
-/// The arc tangent of `least / most`, taken from a right angle where it is steep, and then from two where it is behind.
-#[inline(always)]
-fn octants<A: Arithmetic>(least: f64, most: f64, is_steep: bool, is_behind: bool) -> f64 {
-    const TANGENT_OF_EIGHTH: f64 = 0.414_213_562_373_095_03;
+    // Their sum does not overflow, and neither is below the normal numbers where it counts.
+    let scale = if most > 1e300 { 1.0 / TWO_TO_100 } else { 1.0 };
+    let scale = if most < 1e-260 { TWO_TO_100 } else { scale };
+    let most = if most < LEAST { LEAST } else { most };
+    let least = if is_infinite { beside } else { least * scale };
+    let most = if is_infinite { 1.0 } else { most * scale };
     let is_high = least > TANGENT_OF_EIGHTH * most;
-    let above = if is_high { least - most } else { least };
-    let below = if is_high { least + most } else { most };
+    let above = least - if is_high { most } else { 0.0 };
+    let below = most + if is_high { least } else { 0.0 };
     let t = above / below;
     let square = t * t;
     let rest = t * square * polynomial::<A, _>(&ATAN_LONG, square);
-    // In eighths of the circle: what the angle is added to or taken from.
+    let is_behind = x.is_sign_negative();
+    // In right angles: what the angle is added to or taken from.
     let start = if is_high { 0.5 } else { 0.0 };
-    let start = if is_steep { 1.0 - start } else { start };
-    let start = if is_behind { 2.0 - start } else { start };
-    let sign = if is_steep != is_behind { -1.0 } else { 1.0 };
-    let (high, low) = sum(start * HALF_PI[0], sign * t);
-    high + A::mul_add(start, HALF_PI[1], A::mul_add(sign, rest, low))
+    let start = negate(start, is_steep) + if is_steep { 1.0 } else { 0.0 };
+    let start = negate(start, is_behind) + if is_behind { 2.0 } else { 0.0 };
+    let turned = is_steep != is_behind;
+    let (high, low) = sum(start * HALF_PI[0], negate(t, turned));
+    (high + A::mul_add(start, HALF_PI[1], negate(rest, turned) + low)).copysign(y)
 }

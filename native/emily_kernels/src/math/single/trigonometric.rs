@@ -1,10 +1,10 @@
 //! `x = q pi / 2 + r`, and polynomials of `r`. What is too far from zero for a quotient in a double goes through the
 //! functions of f64.
 
-use crate::math::arithmetic::{nearest, nearest_of_product, polynomial, Arithmetic};
+use crate::math::arithmetic::{clamp, nearest, nearest_of_product, negate, polynomial, Arithmetic};
 use crate::math::coefficients::{ASIN, ATAN, COS_QUARTER, HALF_PI_PARTS, SIN, SIN_QUARTER};
 use crate::math::double;
-use std::f64::consts::{FRAC_1_PI, FRAC_2_PI, FRAC_PI_2};
+use std::f64::consts::{FRAC_1_PI, FRAC_2_PI, FRAC_PI_2, FRAC_PI_4, PI};
 
 /// Whether an angle is for the far functions.
 #[inline(always)]
@@ -116,54 +116,38 @@ pub fn acos<A: Arithmetic>(x: f32) -> f32 {
 /// The angle whose tangent is `x`.
 #[inline(always)]
 pub fn atan<A: Arithmetic>(x: f32) -> f32 {
-    let size = f64::from(x).abs();
-    let is_steep = size > 1.0;
-    let least = if is_steep { 1.0 } else { size };
-    let most = if is_steep { size } else { 1.0 };
-    (octants::<A>(least, most, is_steep, false) as f32).copysign(x)
+    let wide = f64::from(x);
+    octants::<A>(wide, 1.0) as f32
 }
 
 /// The angle of the point (`x`, `y`), from -pi to pi.
 #[inline(always)]
 pub fn atan2<A: Arithmetic>(y: f32, x: f32) -> f32 {
-    let (x, y) = (f64::from(x), f64::from(y));
+    octants::<A>(f64::from(y), f64::from(x)) as f32
+}
+
+/// The angle of a point: the arc tangent of the lesser over the greater of its sizes, taken from a right angle where it is
+/// steep, then from two where it is behind.
+#[inline(always)]
+fn octants<A: Arithmetic>(y: f64, x: f64) -> f64 {
+    const TANGENT_OF_EIGHTH: f64 = 0.414_213_562_373_095_03;
     let (height, width) = (y.abs(), x.abs());
     let is_steep = height > width;
-    let least = if is_steep { width } else { height };
-    let most = if is_steep { height } else { width };
-    // Infinity is far enough with a number that no f32 reaches.
-    let least = clamp_infinity(least);
-    let most = if most == 0.0 {
-        1.0
-    } else {
-        clamp_infinity(most)
-    };
-    octants::<A>(least, most, is_steep, x.is_sign_negative()).copysign(y) as f32
-}
-
-#[inline(always)]
-fn clamp_infinity(x: f64) -> f64 {
-    if x == f64::INFINITY {
-        1e200
-    } else {
-        x
-    }
-}
-
-/// The arc tangent of `least / most`, taken from a right angle where it is steep, and then from two where it is behind.
-#[inline(always)]
-fn octants<A: Arithmetic>(least: f64, most: f64, is_steep: bool, is_behind: bool) -> f64 {
-    const TANGENT_OF_EIGHTH: f64 = 0.414_213_562_373_095_03;
+    // In this order both are NaN or one of them, where either is.
+    let least = if height < width { height } else { width };
+    let most = if width > height { width } else { height };
+    // Bounds that no f32 but infinity and zero reaches.
+    let least = if least > 1e200 { 1e200 } else { least };
+    let most = clamp(most, 1e-200, 1e200);
     let is_high = least > TANGENT_OF_EIGHTH * most;
-    let above = if is_high { least - most } else { least };
-    let below = if is_high { least + most } else { most };
+    let above = least - if is_high { most } else { 0.0 };
+    let below = most + if is_high { least } else { 0.0 };
     let t = above / below;
     let square = t * t;
     let angle = A::mul_add(t * square, polynomial::<A, _>(&ATAN, square), t);
-    // In right angles: what the angle is added to or taken from.
-    let start = if is_high { 0.5 } else { 0.0 };
-    let start = if is_steep { 1.0 - start } else { start };
-    let start = if is_behind { 2.0 - start } else { start };
-    let signed = if is_steep != is_behind { -angle } else { angle };
-    A::mul_add(start, FRAC_PI_2, signed)
+    let angle = angle + if is_high { FRAC_PI_4 } else { 0.0 };
+    let angle = negate(angle, is_steep) + if is_steep { FRAC_PI_2 } else { 0.0 };
+    let is_behind = x.is_sign_negative();
+    let angle = negate(angle, is_behind) + if is_behind { PI } else { 0.0 };
+    angle.copysign(y)
 }
