@@ -1,0 +1,110 @@
+//! f64 against the fixture.
+
+use crate::table::{functions, functions2};
+use std::collections::BTreeMap;
+
+/// The greatest error that a function may have at the fixture's places; elsewhere it is somewhat more, below 2.
+const LIMIT: f64 = 1.5;
+
+struct Case {
+    arguments: Vec<f64>,
+    nearest: f64,
+    /// How far the true value is from the nearest, in units of the last place.
+    rest: f64,
+}
+
+fn fixture() -> BTreeMap<&'static str, Vec<Case>> {
+    let mut cases: BTreeMap<_, Vec<Case>> = BTreeMap::new();
+    for line in include_str!("../fixtures/math/functions.txt").lines() {
+        let words: Vec<&str> = line.split(' ').collect();
+        let [name, arguments @ .., nearest, rest] = words.as_slice() else {
+            panic!("a line of too few words");
+        };
+        let number = |bits: &&str| f64::from_bits(u64::from_str_radix(bits, 16).unwrap());
+        cases.entry(*name).or_default().push(Case {
+            arguments: arguments.iter().map(number).collect(),
+            nearest: number(nearest),
+            rest: rest.parse::<f64>().unwrap() / (1 << 20) as f64,
+        });
+    }
+    cases
+}
+
+/// The size of the last place of a finite number.
+fn last_place(x: f64) -> f64 {
+    let exponent = ((x.to_bits() >> 52) & 0x7ff).max(1);
+    if exponent > 52 {
+        f64::from_bits((exponent - 52) << 52)
+    } else {
+        f64::from_bits(1 << (exponent - 1))
+    }
+}
+
+fn error(case: &Case, value: f64) -> f64 {
+    let error = ((value - case.nearest) / last_place(case.nearest) - case.rest).abs();
+    if error.is_nan() {
+        f64::INFINITY
+    } else {
+        error
+    }
+}
+
+fn check(name: &str, level: &str, cases: &[Case], values: &[f64]) -> Option<String> {
+    let (greatest, worst) = cases
+        .iter()
+        .zip(values)
+        .map(|(case, value)| (error(case, *value), case))
+        .max_by(|a, b| a.0.total_cmp(&b.0))
+        .unwrap();
+    println!(
+        "f64 {name:8} {level:8} {greatest:6.3} at {:?}",
+        worst.arguments
+    );
+    (greatest > LIMIT).then(|| format!("{name} {level}: {greatest} at {:?}", worst.arguments))
+}
+
+#[test]
+fn errors_of_f64() {
+    let fixture = fixture();
+    let mut failures = vec![];
+    for row in functions() {
+        let cases = &fixture[row.name];
+        let x: Vec<f64> = cases.iter().map(|case| case.arguments[0]).collect();
+        for compiled in (row.double)() {
+            let mut y = vec![0.0; x.len()];
+            (compiled.function)(&x, &mut y);
+            failures.extend(check(row.name, compiled.level, cases, &y));
+        }
+    }
+    for row in functions2() {
+        let cases = &fixture[row.name];
+        let x: Vec<f64> = cases.iter().map(|case| case.arguments[0]).collect();
+        let y: Vec<f64> = cases.iter().map(|case| case.arguments[1]).collect();
+        for compiled in (row.double)() {
+            let mut z = vec![0.0; x.len()];
+            (compiled.function)(&x, &y, &mut z);
+            failures.extend(check(row.name, compiled.level, cases, &z));
+        }
+    }
+    assert!(failures.is_empty(), "{failures:#?}");
+}
+
+#[test]
+fn exact_powers_have_whole_logarithms() {
+    for row in functions() {
+        let base = match row.name {
+            "log2" => 2.0f64,
+            "log10" => 10.0,
+            _ => continue,
+        };
+        let most = if row.name == "log2" { 1023 } else { 22 };
+        let exponents: Vec<i32> = (if row.name == "log2" { -1022 } else { 0 }..=most).collect();
+        let x: Vec<f64> = exponents.iter().map(|e| base.powi(*e)).collect();
+        for compiled in (row.double)() {
+            let mut y = vec![0.0; x.len()];
+            (compiled.function)(&x, &mut y);
+            let wanted: Vec<f64> = exponents.iter().map(|e| f64::from(*e)).collect();
+            assert_eq!(y, wanted, "{} {}", row.name, compiled.level);
+        }
+    }
+}
