@@ -149,14 +149,17 @@ defmodule Emily.Native do
   def from_binary(binary, shape, _dtype, _device) do
     raise ArgumentError,
           "from_binary: expected a binary and a shape, got " <>
-            "#{inspect(binary, limit: 5)} and #{inspect(shape)}"
+            "#{shown(binary)} and #{shown(shape)}"
   end
 
   defp sizes(op, shape) do
     if not List.improper?(shape) and Enum.all?(shape, &(is_integer(&1) and &1 in 1..0x7FFFFFFF)),
       do: shape,
-      else: raise(ArgumentError, "#{op}: sizes must be 1..2^31-1, got #{inspect(shape)}")
+      else: raise(ArgumentError, "#{op}: sizes must be 1..2^31-1, got #{shown(shape)}")
   end
+
+  # Of a term that shares its parts, `inspect` would write each as often as it is named.
+  defp shown(term), do: inspect(term, limit: 10)
 
   @doc """
   An array from its bytes in a file: from `offset` on, row-major, in the machine's byte order. They
@@ -187,7 +190,7 @@ defmodule Emily.Native do
   def from_file(_path, offset, shape, _dtype, _device) do
     raise ArgumentError,
           "from_file: expected an offset of 0..2^63-1 and a shape, got " <>
-            "#{inspect(offset)} and #{inspect(shape)}"
+            "#{shown(offset)} and #{shown(shape)}"
   end
 
   @doc """
@@ -266,7 +269,7 @@ defmodule Emily.Native do
   def from_address(address, shape, _dtype, _device) do
     raise ArgumentError,
           "from_address: expected an address of 0..2^64-1 and a shape, got " <>
-            "#{inspect(address)} and #{inspect(shape)}"
+            "#{shown(address)} and #{shown(shape)}"
   end
 
   @doc """
@@ -444,7 +447,12 @@ defmodule Emily.Native do
       ** (Emily.Error) [reshape] Cannot reshape array of size 3 into shape (2).
   """
   @spec run([expression()], device()) :: [array()]
-  def run(expressions, device \\ default_device()), do: built(Nif.run(expressions, device))
+  def run(expressions, device \\ default_device()) do
+    case Nif.run(expressions, device) do
+      :long -> expressions |> Nif.run_long(device) |> built()
+      built -> built(built)
+    end
+  end
 
   @doc false
   def built({:arrays, arrays}), do: arrays

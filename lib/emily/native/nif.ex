@@ -14,7 +14,8 @@ defmodule Emily.Native.Nif do
   end
 
   def run(_expressions, _device), do: stub()
-  def compile(_function, _fuse), do: stub()
+  def run_long(_expressions, _device), do: stub()
+  def compile(_function, _fuse, _results), do: stub()
   def run_program(_program, _arrays, _device), do: stub()
   def run_long_program(_program, _arrays, _device), do: stub()
   def run_waiting_program(_program, _arrays, _device, _tag), do: stub()
