@@ -140,20 +140,43 @@ defmodule Emily.Backend do
   def to_binary(%T{data: %B{device: :host}} = tensor, limit),
     do: Nx.BinaryBackend.to_binary(Host.plain(tensor), limit)
 
-  def to_binary(%T{type: {_, bits}, data: %B{ref: ref, device: device}} = tensor, limit) do
+  def to_binary(%T{data: %B{device: device}} = tensor, limit) do
     size = size(tensor)
+    %T{data: %B{ref: ref}} = settled(tensor)
 
     if limit >= size do
-      read(ref, tensor)
+      read(ref, size, tensor)
     else
       part = execute({:slice, {:reshape, ref, [size]}, [0], [limit], [1]}, device)
-      binary_part(read(part, tensor), 0, limit * div(bits, 8))
+      read(part, limit, tensor)
     end
   end
 
+  @doc false
+  # The tensor with an array of its type: Nx's evaluator names the type that an expression says, and Nx's gradients
+  # of loops say another than they compute.
+  def settled(%T{data: %B{device: :host}} = tensor), do: tensor
+
+  def settled(%T{type: type, data: %B{ref: ref, device: device}} = tensor) do
+    dtype = Lower.dtype(type)
+
+    if Native.dtype(ref) == dtype,
+      do: tensor,
+      else: put_in(tensor.data.ref, execute({:astype, ref, dtype}, device))
+  rescue
+    error in ArgumentError -> reraise explain(error, tensor.data.ref), __STACKTRACE__
+  end
+
   # An array that is computed already is read in a fraction of the time that an event takes.
-  defp read(ref, tensor) do
-    Native.to_binary(ref, &Telemetry.evaluation(&1, tensor))
+  defp read(ref, size, %T{type: {_, bits}} = tensor) do
+    binary = Native.to_binary(ref, &Telemetry.evaluation(&1, tensor))
+
+    if 8 * byte_size(binary) != size * bits do
+      raise ArgumentError,
+            "an array of shape #{inspect(Native.shape(ref))} is no #{inspect(Nx.to_template(tensor))}"
+    end
+
+    binary
   rescue
     error in ArgumentError -> reraise explain(error, ref), __STACKTRACE__
   end
@@ -175,18 +198,15 @@ defmodule Emily.Backend do
   def backend_transfer(%T{data: %B{device: :host}} = tensor, Emily.Backend, opts),
     do: Host.hold(tensor, Host.plain(tensor), device(opts))
 
-  def backend_transfer(%T{data: %B{device: :host}} = tensor, backend, opts),
-    do: backend.from_binary(tensor, to_binary(tensor, size(tensor)), opts)
-
   # The memory is shared by the devices, and arrays never change.
-  def backend_transfer(%T{data: data, type: type} = tensor, Emily.Backend, opts) do
+  def backend_transfer(%T{type: type} = tensor, Emily.Backend, opts) do
     device = device(opts)
     refuse_f64(type, device)
-    %{tensor | data: %{data | device: device}}
+    put_in(settled(tensor).data.device, device)
   end
 
-  def backend_transfer(%T{data: %B{ref: ref}} = tensor, backend, opts) do
-    backend.from_binary(tensor, read(ref, tensor), opts)
+  def backend_transfer(tensor, backend, opts) do
+    backend.from_binary(tensor, to_binary(tensor, size(tensor)), opts)
   end
 
   # The array's memory is freed when the last reference to it is collected.
@@ -227,9 +247,10 @@ defmodule Emily.Backend do
           "Nx.to_pointer: no array of MLX's holds a tensor of type #{Nx.Type.to_string(type)}"
   end
 
-  def to_pointer(%T{data: %B{ref: ref}}, opts) do
+  def to_pointer(tensor, opts) do
     opts = Keyword.validate!(opts, mode: :local)
     check_kind(:to_pointer, opts[:mode])
+    %T{data: %B{ref: ref}} = settled(tensor)
     %Nx.Pointer{kind: :local, address: Native.address(ref), data_size: Native.nbytes(ref)}
   end
 
