@@ -140,9 +140,8 @@ defmodule Emily.Backend do
   def to_binary(%T{data: %B{device: :host}} = tensor, limit),
     do: Nx.BinaryBackend.to_binary(Host.plain(tensor), limit)
 
-  def to_binary(%T{data: %B{device: device}} = tensor, limit) do
+  def to_binary(%T{data: %B{ref: ref, device: device}} = tensor, limit) do
     size = size(tensor)
-    %T{data: %B{ref: ref}} = settled(tensor)
 
     if limit >= size do
       read(ref, size, tensor)
@@ -168,15 +167,18 @@ defmodule Emily.Backend do
   end
 
   # An array that is computed already is read in a fraction of the time that an event takes.
-  defp read(ref, size, %T{type: {_, bits}} = tensor) do
-    binary = Native.to_binary(ref, &Telemetry.evaluation(&1, tensor))
+  defp read(ref, size, %T{type: {_, bits} = type} = tensor) do
+    case Native.to_binary(ref, Lower.dtype(type), &Telemetry.evaluation(&1, tensor)) do
+      :other ->
+        read(settled(put_in(tensor.data.ref, ref)).data.ref, size, tensor)
 
-    if 8 * byte_size(binary) != size * bits do
-      raise ArgumentError,
-            "an array of shape #{inspect(Native.shape(ref))} is no #{inspect(Nx.to_template(tensor))}"
+      binary when 8 * byte_size(binary) == size * bits ->
+        binary
+
+      _ ->
+        raise ArgumentError,
+              "an array of shape #{inspect(Native.shape(ref))} is no #{inspect(Nx.to_template(tensor))}"
     end
-
-    binary
   rescue
     error in ArgumentError -> reraise explain(error, ref), __STACKTRACE__
   end

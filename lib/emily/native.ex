@@ -203,17 +203,19 @@ defmodule Emily.Native do
       <<7, 7>>
   """
   @spec to_binary(array()) :: binary()
-  def to_binary(array), do: to_binary(array, &await/1)
+  def to_binary(array), do: to_binary(array, nil, &await/1)
 
   @doc false
-  # `wait` is called with the tag of the answer where the array is not computed yet, and waits for it.
-  def to_binary(array, wait) do
+  # `wait` is called with the tag of the answer where the array is not computed yet, and waits for it. `:other` is the
+  # answer where the array has another type than `dtype`, which is nil for any.
+  def to_binary(array, dtype, wait) do
     tag = make_ref()
 
-    case Nif.to_binary(array, tag) do
+    case Nif.to_binary(array, dtype, tag) do
       binary when is_binary(binary) -> binary
+      :other -> :other
       :queued -> wait.(tag)
-      :full -> again(fn -> to_binary(array, wait) end)
+      :full -> again(fn -> to_binary(array, dtype, wait) end)
     end
   end
 

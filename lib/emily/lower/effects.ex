@@ -27,19 +27,20 @@ defmodule Emily.Lower.Effects do
   defp visit(_node, seen), do: seen
 
   @doc """
-  Whether a function that `Nx.Defn.Evaluator` made has effects. It closes over the nodes of its expression,
+  Whether a function that `Nx.Defn.Evaluator` made of an expression has effects. It closes over the nodes,
   which no longer refer to each other.
   """
   @spec of_evaluator?(function) :: boolean
   def of_evaluator?(fun) do
     {:module, module} = Function.info(fun, :module)
     {:env, env} = Function.info(fun, :env)
-    module == Nx.Defn.Evaluator and among?(env)
+    module in [Nx.Defn.Evaluator, Emily.Compiler.Calls] and among?(env)
   end
 
   defp among?([head | tail]), do: among?(head) or among?(tail)
   defp among?(tuple) when is_tuple(tuple), do: tuple |> Tuple.to_list() |> among?()
   defp among?(%Expr{op: op, args: args}), do: op in @effects or among?(args)
   defp among?(%{} = map), do: map |> :maps.to_list() |> among?()
+  defp among?(fun) when is_function(fun), do: of_evaluator?(fun)
   defp among?(_other), do: false
 end
