@@ -5,6 +5,7 @@ defmodule Emily.Application do
 
   @impl true
   def start(_type, _args) do
-    Supervisor.start_link([Emily.Compiler.Cache], strategy: :one_for_one, name: Emily.Supervisor)
+    children = [Emily.Compiler.Cache, Emily.Compiler.CodeVersion]
+    Supervisor.start_link(children, strategy: :one_for_one, name: Emily.Supervisor)
   end
 end

@@ -144,13 +144,14 @@ defmodule Emily.Backend do
     size = size(tensor)
 
     if limit >= size do
-      read(ref, tensor)
+      read(ref, size, tensor)
     else
       shape = Tuple.to_list(Native.shape(ref))
       zeros = List.duplicate(0, length(shape))
       ones = List.duplicate(1, length(shape))
-      part = execute({:slice, ref, zeros, beginning(shape, limit), ones}, device)
-      binary_part(read(part, tensor), 0, limit * div(bits, 8))
+      sizes = beginning(shape, limit)
+      part = execute({:slice, ref, zeros, sizes, ones}, device)
+      binary_part(read(part, Enum.product(sizes), tensor), 0, limit * div(bits, 8))
     end
   end
 
@@ -166,9 +167,34 @@ defmodule Emily.Backend do
     Enum.reverse(sizes)
   end
 
+  @doc false
+  # The tensor with an array of its type: Nx's evaluator names the type that an expression says, and Nx's gradients
+  # of loops say another than they compute.
+  def settled(%T{data: %B{device: :host}} = tensor), do: tensor
+
+  def settled(%T{type: type, data: %B{ref: ref, device: device}} = tensor) do
+    dtype = Lower.dtype(type)
+
+    if Native.dtype(ref) == dtype,
+      do: tensor,
+      else: put_in(tensor.data.ref, execute({:astype, ref, dtype}, device))
+  rescue
+    error in ArgumentError -> reraise explain(error, tensor.data.ref), __STACKTRACE__
+  end
+
   # An array that is computed already is read in a fraction of the time that an event takes.
-  defp read(ref, tensor) do
-    Native.to_binary(ref, &Telemetry.evaluation(&1, tensor))
+  defp read(ref, size, %T{type: {_, bits} = type} = tensor) do
+    case Native.to_binary(ref, Lower.dtype(type), &Telemetry.evaluation(&1, tensor)) do
+      :other ->
+        read(settled(put_in(tensor.data.ref, ref)).data.ref, size, tensor)
+
+      binary when 8 * byte_size(binary) == size * bits ->
+        binary
+
+      _ ->
+        raise ArgumentError,
+              "an array of shape #{inspect(Native.shape(ref))} is no #{inspect(Nx.to_template(tensor))}"
+    end
   rescue
     error in ArgumentError -> reraise explain(error, ref), __STACKTRACE__
   end
@@ -190,18 +216,15 @@ defmodule Emily.Backend do
   def backend_transfer(%T{data: %B{device: :host}} = tensor, Emily.Backend, opts),
     do: Host.hold(tensor, Host.plain(tensor), device(opts))
 
-  def backend_transfer(%T{data: %B{device: :host}} = tensor, backend, opts),
-    do: backend.from_binary(tensor, to_binary(tensor, size(tensor)), opts)
-
   # The memory is shared by the devices, and arrays never change.
-  def backend_transfer(%T{data: data, type: type} = tensor, Emily.Backend, opts) do
+  def backend_transfer(%T{type: type} = tensor, Emily.Backend, opts) do
     device = device(opts)
     refuse_f64(type, device)
-    %{tensor | data: %{data | device: device}}
+    put_in(settled(tensor).data.device, device)
   end
 
-  def backend_transfer(%T{data: %B{ref: ref}} = tensor, backend, opts) do
-    backend.from_binary(tensor, read(ref, tensor), opts)
+  def backend_transfer(tensor, backend, opts) do
+    backend.from_binary(tensor, to_binary(tensor, size(tensor)), opts)
   end
 
   # The array's memory is freed when the last reference to it is collected.
@@ -242,9 +265,10 @@ defmodule Emily.Backend do
           "Nx.to_pointer: no array of MLX's holds a tensor of type #{Nx.Type.to_string(type)}"
   end
 
-  def to_pointer(%T{data: %B{ref: ref}}, opts) do
+  def to_pointer(tensor, opts) do
     opts = Keyword.validate!(opts, mode: :local)
     check_kind(:to_pointer, opts[:mode])
+    %T{data: %B{ref: ref}} = settled(tensor)
     %Nx.Pointer{kind: :local, address: Native.address(ref), data_size: Native.nbytes(ref)}
   end
 

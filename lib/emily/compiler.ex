@@ -63,7 +63,7 @@ defmodule Emily.Compiler do
   @behaviour Nx.Defn.Compiler
 
   alias Emily.Backend
-  alias Emily.Compiler.{Cache, Executable, Options, Streams}
+  alias Emily.Compiler.{Cache, CodeVersion, Executable, Options, Streams}
   alias Nx.Defn.Composite
   alias Nx.Tensor, as: T
 
@@ -94,6 +94,7 @@ defmodule Emily.Compiler do
       Cache.fetch(cache_key(key, vars, options), options, fn ->
         Executable.compile(key, fun.(vars), options)
       end)
+      |> Executable.traced(fn -> fun.(vars) end)
 
     fn args_list ->
       for args <- args_list do
@@ -112,6 +113,6 @@ defmodule Emily.Compiler do
       end
 
     {key, templates, options.device, options.fallback, options.fuse, Map.keys(options.hooks),
-     Emily.Bounds.enabled?()}
+     Emily.Bounds.enabled?(), CodeVersion.current()}
   end
 end

@@ -149,14 +149,17 @@ defmodule Emily.Native do
   def from_binary(binary, shape, _dtype, _device) do
     raise ArgumentError,
           "from_binary: expected a binary and a shape, got " <>
-            "#{inspect(binary, limit: 5)} and #{inspect(shape)}"
+            "#{shown(binary)} and #{shown(shape)}"
   end
 
   defp sizes(op, shape) do
     if not List.improper?(shape) and Enum.all?(shape, &(is_integer(&1) and &1 in 1..0x7FFFFFFF)),
       do: shape,
-      else: raise(ArgumentError, "#{op}: sizes must be 1..2^31-1, got #{inspect(shape)}")
+      else: raise(ArgumentError, "#{op}: sizes must be 1..2^31-1, got #{shown(shape)}")
   end
+
+  # Of a term that shares its parts, `inspect` would write each as often as it is named.
+  defp shown(term), do: inspect(term, limit: 10)
 
   @doc """
   An array from its bytes in a file: from `offset` on, row-major, in the machine's byte order. They
@@ -187,7 +190,7 @@ defmodule Emily.Native do
   def from_file(_path, offset, shape, _dtype, _device) do
     raise ArgumentError,
           "from_file: expected an offset of 0..2^63-1 and a shape, got " <>
-            "#{inspect(offset)} and #{inspect(shape)}"
+            "#{shown(offset)} and #{shown(shape)}"
   end
 
   @doc """
@@ -200,18 +203,20 @@ defmodule Emily.Native do
       <<7, 7>>
   """
   @spec to_binary(array()) :: binary()
-  def to_binary(array), do: to_binary(array, &await/1)
+  def to_binary(array), do: to_binary(array, nil, &await/1)
 
   @doc false
-  # `wait` is called with the tag of the answer where the array is not computed yet, and waits for it.
-  def to_binary(array, wait) do
+  # `wait` is called with the tag of the answer where the array is not computed yet, and waits for it. `:other` is the
+  # answer where the array has another type than `dtype`, which is nil for any.
+  def to_binary(array, dtype, wait) do
     without_garbage(fn ->
       tag = make_ref()
 
-      case Nif.to_binary(array, tag) do
+      case Nif.to_binary(array, dtype, tag) do
         binary when is_binary(binary) -> binary
+        :other -> :other
         :queued -> wait.(tag)
-        :full -> again(fn -> to_binary(array, wait) end)
+        :full -> again(fn -> to_binary(array, dtype, wait) end)
       end
     end)
   end
@@ -268,7 +273,7 @@ defmodule Emily.Native do
   def from_address(address, shape, _dtype, _device) do
     raise ArgumentError,
           "from_address: expected an address of 0..2^64-1 and a shape, got " <>
-            "#{inspect(address)} and #{inspect(shape)}"
+            "#{shown(address)} and #{shown(shape)}"
   end
 
   @doc """
@@ -463,7 +468,12 @@ defmodule Emily.Native do
       ** (Emily.Error) [reshape] Cannot reshape array of size 3 into shape (2).
   """
   @spec run([expression()], device()) :: [array()]
-  def run(expressions, device \\ default_device()), do: built(Nif.run(expressions, device))
+  def run(expressions, device \\ default_device()) do
+    case Nif.run(expressions, device) do
+      :long -> expressions |> Nif.run_long(device) |> built()
+      built -> built(built)
+    end
+  end
 
   @doc false
   def built({:arrays, arrays}), do: arrays

@@ -256,4 +256,62 @@ defmodule Emily.GradientTest do
       slopes |> Nx.tensor(type: :f32) |> Nx.reshape(Nx.shape(tensor))
     end
   end
+
+  defmodule Loops do
+    import Nx.Defn
+
+    defn powers(x) do
+      {x, _} = while {x, i = 0}, i < 3, do: {x * x * 0.5, i + 1}
+      Nx.sum(x)
+    end
+
+    defn nested(x) do
+      {x, _} =
+        while {x, i = 0}, i < 2 do
+          {x, _} = while {x, j = 0}, j < 2, do: {Nx.sin(x), j + 1}
+          {x * 2, i + 1}
+        end
+
+      Nx.sum(x)
+    end
+
+    def derivative(:powers, x), do: 8 * x ** 7 / 128
+
+    def derivative(:nested, x) do
+      Enum.reduce(1..2, {x, 1.0}, fn _, {x, slope} ->
+        {x, slope} =
+          Enum.reduce(1..2, {x, slope}, fn _, {x, slope} ->
+            {:math.sin(x), slope * :math.cos(x)}
+          end)
+
+        {2 * x, 2 * slope}
+      end)
+      |> elem(1)
+    end
+  end
+
+  # Nx 0.12.1 says f32 of what such a gradient computes in f64.
+  for name <- [:powers, :nested], type <- [{:f, 64}, {:f, 32}, {:f, 16}, {:bf, 16}] do
+    test "through the loop #{name} in #{Nx.Type.to_string(type)} is a tensor of its own type" do
+      fun = Function.capture(Loops, unquote(name), 1)
+      x = Nx.tensor([0.5, 1.0, 1.5], type: unquote(Macro.escape(type)))
+      expected = for number <- Nx.to_flat_list(x), do: Loops.derivative(unquote(name), number)
+
+      for compiler <- [Emily.Compiler, Nx.Defn.Evaluator] do
+        grad = Nx.Defn.jit(&Nx.Defn.grad(&1, fun), compiler: compiler)
+        actual = grad.(Nx.backend_copy(x, Emily.Backend))
+        {_, bits} = actual.type
+        assert byte_size(Nx.to_binary(actual)) == 3 * div(bits, 8)
+        tolerance = if elem(x.type, 1) == 16, do: 5.0e-2, else: 1.0e-5
+
+        for {number, expected} <- Enum.zip(Nx.to_flat_list(actual), expected),
+            do: assert_in_delta(number, expected, tolerance * (1 + abs(expected)))
+
+        # Whatever is done with it.
+        assert Nx.to_number(actual[1]) == Enum.at(Nx.to_flat_list(actual), 1)
+        assert Nx.to_flat_list(Nx.backend_copy(actual)) == Nx.to_flat_list(actual)
+        assert Nx.to_pointer(actual).data_size == 3 * div(bits, 8)
+      end
+    end
+  end
 end

@@ -12,7 +12,7 @@ defmodule Emily.Compiler.Builder do
 
   @enforce_keys [:device, :hooks, :fallback]
   defstruct [:device, :hooks, :fallback, parameters: :inputs, scopes: []] ++
-              [needs: %Needs{}, emitted: 0, used: %{}, calls: []]
+              [needs: %Needs{}, emitted: 0, used: %{}, calls: [], called: 0, bytes: 0]
 
   # Operations whose lowering is a condition, seen as a number.
   @conditions [:equal, :not_equal, :greater, :less, :greater_equal, :less_equal] ++
@@ -20,14 +20,19 @@ defmodule Emily.Compiler.Builder do
                 [:all, :any]
 
   @typedoc """
-  The function of the program, the numbers of the parameters that it takes, in their order, and its
-  calls by their index; or, for want of a program, the first node of a type that MLX lacks, whose tensors
-  no register can hold.
+  The function of the program, the numbers of the parameters that it takes, in their order, its calls by
+  their index, and the bytes of the constants that were copied for it.
   """
-  @type built :: {Emily.Native.Program.fun_term(), [non_neg_integer], [Calls.t()]}
+  @type built :: %{
+          function: Emily.Native.Program.fun_term(),
+          inputs: [non_neg_integer],
+          calls: [Calls.t()],
+          bytes: non_neg_integer
+        }
 
   @doc """
-  Builds the program of a composite of expressions.
+  Builds the program of a composite of expressions. For want of a program it answers the first node of a
+  type that MLX lacks, whose tensors no register can hold.
 
   ## Options
 
@@ -55,7 +60,9 @@ defmodule Emily.Compiler.Builder do
     {results, state} = operands(expr, state)
     {%{steps: steps}, state} = pop(state)
     {inputs, variables} = state.used |> Enum.sort() |> Enum.unzip()
-    {{variables, steps, results}, inputs, Enum.reverse(state.calls)}
+    function = {variables, steps, results}
+    calls = Enum.reverse(state.calls)
+    %{function: function, inputs: inputs, calls: calls, bytes: state.bytes}
   catch
     {__MODULE__, node} -> {:held, node}
   end
@@ -77,7 +84,10 @@ defmodule Emily.Compiler.Builder do
   end
 
   defp value_of(%T{data: %Expr{op: :tensor, args: [tensor]}}, state) do
-    {Emily.Backend.operand(tensor, state.device), state}
+    operand = Emily.Backend.operand(tensor, state.device)
+    copied? = is_reference(operand) and not is_struct(tensor.data, Emily.Backend)
+    bytes = if copied?, do: Emily.Native.nbytes(operand), else: 0
+    {operand, %{state | bytes: state.bytes + bytes}}
   end
 
   defp value_of(%T{data: %Expr{op: :elem, args: [tuple, index]}}, state) do
@@ -127,6 +137,55 @@ defmodule Emily.Compiler.Builder do
     [composite] |> Composite.flatten_list() |> Enum.map_reduce(state, &value/2)
   end
 
+  # The leaves of a composite, with the types of those of another. Nx's gradients of loops may give a next state of
+  # another type than the loop's.
+  defp operands_as(templates, composite, what, state) do
+    templates = Composite.flatten_list([templates])
+    leaves = Composite.flatten_list([composite])
+
+    if length(templates) != length(leaves) do
+      raise ArgumentError,
+            "#{what}: expected #{length(templates)} tensors, got #{length(leaves)}"
+    end
+
+    templates
+    |> Enum.zip(leaves)
+    |> Enum.map_reduce(state, fn {template, leaf}, state ->
+      {operand, state} = value(leaf, state)
+      {as(template, leaf, operand, what), state}
+    end)
+  end
+
+  defp as(%T{type: type} = template, leaf, operand, what) do
+    cond do
+      sizes(template) != sizes(leaf) or kind(type) < kind(leaf.type) ->
+        raise ArgumentError,
+              "#{what}: expected a tensor as #{inspect(Nx.to_template(template))}, " <>
+                "got: #{inspect(Nx.to_template(leaf))}"
+
+      type == leaf.type ->
+        operand
+
+      not Lower.type?(type) ->
+        throw({__MODULE__, template})
+
+      true ->
+        {:astype, operand, Lower.dtype(type)}
+    end
+  end
+
+  # Numbers of one kind are of those that follow it.
+  defp kind(type) do
+    cond do
+      Nx.Type.integer?(type) -> 0
+      Nx.Type.float?(type) -> 1
+      true -> 2
+    end
+  end
+
+  defp sizes(%T{vectorized_axes: axes, shape: shape}),
+    do: Keyword.values(axes) ++ Tuple.to_list(shape)
+
   # A tensor with its operand, as lowerings take it.
   defp argument(%T{data: %Expr{op: :fun}} = fun, state), do: {fun, state}
 
@@ -163,8 +222,8 @@ defmodule Emily.Compiler.Builder do
     choose(clauses, last, node, state)
   end
 
-  defp emit(%T{data: %Expr{op: :while, args: [initial, _arg, condition, body]}} = node, state) do
-    {initial, state} = operands(initial, state)
+  defp emit(%T{data: %Expr{op: :while, args: [initial, arg, condition, body]}} = node, state) do
+    {initial, state} = operands_as(arg, initial, "while", state)
     size = length(initial)
 
     {condition, state} =
@@ -173,7 +232,7 @@ defmodule Emily.Compiler.Builder do
         {[operand], state}
       end)
 
-    {body, state} = function(size, body, state, &operands(body, &1))
+    {body, state} = function(size, body, state, &operands_as(arg, body, "while", &1))
     several({:while, initial, condition, body}, node, state)
   end
 
@@ -283,7 +342,9 @@ defmodule Emily.Compiler.Builder do
     state = before_branches({body, clauses, last}, state)
     {certain, state} = needs(state, &Needs.certain(&1, body))
     yes = Scopes.push_branch(state.scopes, body, certain, {condition, true})
-    {yes, state} = block(yes, state, &operands(body, &1))
+    # Branches have one type, which is that of the node.
+    like = if match?({:tuple, _}, node.type), do: last, else: node
+    {yes, state} = block(yes, state, &operands_as(like, body, "cond", &1))
 
     {certain, state} = needs(state, &Needs.certain(&1, clauses, last, node.data.id))
 
@@ -298,7 +359,7 @@ defmodule Emily.Compiler.Builder do
     {no, state} =
       block(no, state, fn state ->
         if clauses == [] do
-          operands(last, state)
+          operands_as(like, last, "cond", state)
         else
           {value, state} = choose(clauses, last, node, state)
           {listed(value), state}
@@ -469,7 +530,8 @@ defmodule Emily.Compiler.Builder do
   end
 
   defp numbered(call, operands, results, state) do
-    {{:call, length(state.calls), operands, results}, %{state | calls: [call | state.calls]}}
+    state = %{state | calls: [call | state.calls], called: state.called + 1}
+    {{:call, state.called - 1, operands, results}, state}
   end
 
   ## Steps

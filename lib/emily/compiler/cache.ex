@@ -3,10 +3,25 @@ defmodule Emily.Compiler.Cache do
   The programs that `Emily.Compiler` keeps for `Nx.Defn.jit/2`.
 
   A function called again with arguments of the same shapes, types and names finds its program here, if it
-  is the same function: closures are when they close over the same values. The cache holds up to
-  #{256} programs, with the tensors that their functions close over, and forgets those that were not
-  used for the longest time. A function that closes over new tensors each time is compiled each time:
-  pass them as arguments, or say `cache: false`.
+  is the same function: closures are when they close over the same values. A function that closes over new
+  tensors each time is compiled each time: pass them as arguments, or say `cache: false`.
+
+  When a module is loaded anew with other code, as a cell of Livebook does or `recompile` in IEx, all
+  programs are forgotten, since any may have called it when it was traced.
+
+  ## Bounds
+
+  The programs that were not used for the longest time are forgotten where there are too many of them,
+  where their keys and constants take too much memory (the tensors that functions close over, on any
+  backend), or where they are too old. The one used last stays, however large. The bounds are set by
+
+      config :emily, :compiler_cache, programs: 256, bytes: 64 * 1024 * 1024, age: 3_600_000
+
+    * `:programs` - how many there may be; 256 by default
+    * `:bytes` - how much memory they may hold; 64 MiB by default
+    * `:age` - the milliseconds after which a program that was not used is forgotten; an hour by default
+
+  Each may be `:infinity`. Anything else raises an `ArgumentError` where a program is compiled.
 
       iex> Emily.Compiler.Cache.clear()
       iex> double = Nx.Defn.jit(&Nx.multiply(&1, 2), compiler: Emily.Compiler)
@@ -18,42 +33,60 @@ defmodule Emily.Compiler.Cache do
 
   use GenServer
 
+  alias Emily.Compiler.{Executable, Weight}
+
   require Logger
 
-  @capacity 256
+  @bounds [programs: 256, bytes: 64 * 1024 * 1024, age: 3_600_000]
   @counters {__MODULE__, :counters}
   @hits 1
   @misses 2
 
+  # How often programs are looked at for their age, in milliseconds.
+  @interval 60_000
+
   @doc false
   def start_link(_opts), do: GenServer.start_link(__MODULE__, [], name: __MODULE__)
 
-  # The process does no more than own the table.
+  # The process owns the table, and forgets what is old.
   @impl true
   def init([]) do
     :ets.new(__MODULE__, [:named_table, :public, read_concurrency: true])
     :persistent_term.put(@counters, :counters.new(2, [:write_concurrency]))
+    Process.send_after(self(), :forget, @interval)
     {:ok, nil}
   end
 
+  @impl true
+  def handle_info(:forget, state) do
+    Process.send_after(self(), :forget, @interval)
+    forget(bounds())
+    {:noreply, state}
+  rescue
+    # Bounds that cannot be: who compiles is told.
+    ArgumentError -> {:noreply, state}
+  end
+
   @doc """
-  How many programs there are, how many calls have found theirs since the VM started, and how many have
-  not.
+  How many programs there are, the bytes that they hold, how many calls have found theirs since the VM
+  started, and how many have not. `:capacity` is the greatest number of programs.
   """
   @spec info() :: %{
           programs: non_neg_integer,
+          bytes: non_neg_integer,
           hits: non_neg_integer,
           misses: non_neg_integer,
-          capacity: pos_integer
+          capacity: pos_integer | :infinity
         }
   def info do
     counters = :persistent_term.get(@counters)
 
     %{
       programs: :ets.info(__MODULE__, :size),
+      bytes: Enum.sum(for {_used, bytes} <- usage(), do: bytes),
       hits: :counters.get(counters, @hits),
       misses: :counters.get(counters, @misses),
-      capacity: @capacity
+      capacity: bounds().programs
     }
   end
 
@@ -70,7 +103,7 @@ defmodule Emily.Compiler.Cache do
 
   def fetch(key, options, compile) do
     case :ets.lookup(__MODULE__, key) do
-      [{^key, executable, _used}] ->
+      [{^key, executable, _used, _bytes}] ->
         count(@hits)
         log(options, key, "found")
         :ets.update_element(__MODULE__, key, {3, now()})
@@ -78,25 +111,57 @@ defmodule Emily.Compiler.Cache do
 
       [] ->
         count(@misses)
+        bounds = bounds()
         log(options, key, "compiled")
         executable = compile.()
-        :ets.insert(__MODULE__, {key, executable, now()})
-        forget(:ets.info(__MODULE__, :size) - @capacity)
+        bytes = Weight.bytes(key) + Executable.bytes(executable)
+        :ets.insert(__MODULE__, {key, Executable.kept(executable), now(), bytes})
+        forget(bounds)
         executable
     end
   end
 
   # By the time of use alone: a key holds what its function closes over, which may be large to copy.
-  defp forget(count) when count > 0 do
-    used = :ets.select(__MODULE__, [{{:_, :_, :"$1"}, [], [:"$1"]}])
-    last = used |> Enum.sort() |> Enum.at(count - 1)
-    :ets.select_delete(__MODULE__, [{{:_, :_, :"$1"}, [{:"=<", :"$1", last}], [true]}])
+  defp forget(bounds) do
+    age = if is_integer(bounds.age), do: milliseconds(bounds.age), else: bounds.age
+    usage = Enum.sort(usage(), :desc)
+
+    if last = beyond(usage, 1, 0, %{bounds | age: age}, now()) do
+      older = [{{:_, :_, :"$1", :_}, [{:"=<", :"$1", last}], [true]}]
+      :ets.select_delete(__MODULE__, older)
+    end
   end
 
-  defp forget(_count), do: :ok
+  # When the last of those that have to go was used. An integer is less than `:infinity`.
+  defp beyond([], _programs, _bytes, _bounds, _now), do: nil
+
+  defp beyond([{used, bytes} | usage], programs, before, bounds, now) do
+    bytes = before + bytes
+    heavy? = programs > 1 and bytes > bounds.bytes
+
+    if heavy? or programs > bounds.programs or now - used > bounds.age,
+      do: used,
+      else: beyond(usage, programs + 1, bytes, bounds, now)
+  end
+
+  # When each was used, and what it holds.
+  defp usage, do: :ets.select(__MODULE__, [{{:_, :_, :"$1", :"$2"}, [], [{{:"$1", :"$2"}}]}])
+
+  defp bounds do
+    bounds = Keyword.validate!(Application.get_env(:emily, :compiler_cache, []), @bounds)
+
+    for {name, bound} <- bounds, bound != :infinity, not (is_integer(bound) and bound > 0) do
+      raise ArgumentError,
+            "config :emily, :compiler_cache: #{inspect(name)} cannot be #{inspect(bound)}; " <>
+              "it takes a positive integer or :infinity"
+    end
+
+    Map.new(bounds)
+  end
 
   defp count(index), do: :counters.add(:persistent_term.get(@counters), index, 1)
   defp now, do: :erlang.monotonic_time()
+  defp milliseconds(count), do: System.convert_time_unit(count, :millisecond, :native)
 
   defp log(%{log: nil}, _key, _what), do: :ok
 

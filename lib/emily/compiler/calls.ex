@@ -3,6 +3,7 @@ defmodule Emily.Compiler.Calls do
   # What a compiled program calls: functions of arrays, the device, and the hooks of the caller.
 
   alias Emily.Backend
+  alias Emily.Lower.Effects
   alias Nx.Defn.{Composite, Evaluator, Expr}
   alias Nx.Tensor, as: T
 
@@ -43,13 +44,15 @@ defmodule Emily.Compiler.Calls do
 
   @doc "An operation by `fun` on tensors, which `arguments` hold: an eager call."
   def eager(fun, arguments) do
-    fn arrays, device, _hooks ->
+    arguments = Enum.map(arguments, &precompiled/1)
+
+    fn arrays, device, hooks ->
       {arguments, []} =
         map(arguments, arrays, fn tensor, [array | arrays] ->
           {Backend.with_operand(tensor, array, device), arrays}
         end)
 
-      arguments |> Enum.map(&callable/1) |> fun.() |> arrays(device)
+      arguments |> Enum.map(&callable(&1, hooks)) |> fun.() |> arrays(device)
     end
   end
 
@@ -81,15 +84,30 @@ defmodule Emily.Compiler.Calls do
     end)
   end
 
-  # A function of two numbers, such as that of Nx.reduce/4.
-  defp callable(%T{data: %Expr{op: :fun, args: [parameters, body, _mfa]}}) do
-    run = Evaluator.__compile__(nil, parameters, fn _parameters -> body end, [])
+  # A function of two numbers, such as that of Nx.reduce/4. Evaluators keep a function without the parts that its
+  # expression shares, so that the program can be copied; one with hooks takes the caller's.
+  defp precompiled(%T{data: %Expr{op: :fun, args: [parameters, body, _mfa]}} = node) do
+    if Effects.any?(body),
+      do: node,
+      else: {:evaluator, evaluator(parameters, body, %{})}
+  end
 
+  defp precompiled(other), do: other
+
+  defp callable({:evaluator, run}, _hooks), do: of_two(run)
+
+  defp callable(%T{data: %Expr{op: :fun, args: [parameters, body, _mfa]}}, hooks),
+    do: of_two(evaluator(parameters, body, hooks))
+
+  defp callable(other, _hooks), do: other
+
+  defp evaluator(parameters, body, hooks),
+    do: Evaluator.__compile__(nil, parameters, fn _parameters -> body end, hooks: hooks)
+
+  defp of_two(run) do
     fn x, y ->
       [result] = run.([[fn -> Nx.to_tensor(x) end, fn -> Nx.to_tensor(y) end]])
       result
     end
   end
-
-  defp callable(other), do: other
 end

@@ -2,14 +2,14 @@ defmodule Emily.Compiler.Executable do
   @moduledoc false
   # A compiled function: its program, and what its arguments and results are to Nx.
 
-  alias Emily.{Backend, Fallback, Host}
+  alias Emily.{Backend, Fallback, Host, Lower}
   alias Emily.Compiler.{Builder, Calls}
   alias Emily.Native.Program
   alias Nx.Defn.{Composite, Evaluator}
   alias Nx.Tensor, as: T
 
   @enforce_keys [:program, :output, :device]
-  defstruct [:program, :output, :device, :expr, inputs: [], calls: {}]
+  defstruct [:program, :output, :device, :expr, inputs: [], calls: {}, bytes: 0]
 
   @doc "Compiles a composite of expressions; `name` is the function, for telemetry."
   def compile(name, expr, options) do
@@ -39,16 +39,38 @@ defmodule Emily.Compiler.Executable do
         template = Nx.to_template(expr)
         %__MODULE__{program: nil, expr: expr, output: template, device: options.device}
 
-      {function, inputs, calls} ->
+      %{function: function, inputs: inputs, calls: calls, bytes: bytes} ->
+        output = Nx.to_template(expr)
+
         %__MODULE__{
-          program: Program.compile(function, fuse: options.fuse),
+          program: Program.compile(function, fuse: options.fuse, results: declared(output)),
           inputs: inputs,
-          output: Nx.to_template(expr),
+          output: output,
           calls: List.to_tuple(calls),
-          device: options.device
+          device: options.device,
+          bytes: bytes
         }
     end
   end
+
+  # What Nx takes the results for. It says the wrong type of some, and nobody could read them.
+  defp declared(output) do
+    for %T{type: type} = leaf <- Composite.flatten_list([output]) do
+      {Lower.dtype(type), leaf |> Nx.devectorize() |> Nx.shape() |> Tuple.to_list()}
+    end
+  end
+
+  @doc "What may be kept: an expression shares its parts, and a copy would not."
+  def kept(executable), do: %{executable | expr: nil}
+
+  @doc "The executable with its expression, where it has no program; `trace` gives it."
+  def traced(%__MODULE__{program: nil, expr: nil} = executable, trace),
+    do: %{executable | expr: trace.()}
+
+  def traced(executable, _trace), do: executable
+
+  @doc "The memory of the constants that the program holds."
+  def bytes(%__MODULE__{bytes: bytes}), do: bytes
 
   @spec refuse(%T{}) :: no_return()
   defp refuse(%T{data: %Nx.Defn.Expr{op: op, args: args}} = node) do
@@ -65,7 +87,7 @@ defmodule Emily.Compiler.Executable do
     # Operation by operation, each of which Emily.Backend runs in MLX or counts as one that left it.
     Nx.with_default_backend(backend, fn ->
       [result] = Evaluator.__compile__(nil, [], fn [] -> expr end, hooks: hooks).([args])
-      Composite.traverse(result, &owned(&1, backend))
+      Composite.traverse(result, &(&1 |> owned(backend) |> Backend.settled()))
     end)
   end
 

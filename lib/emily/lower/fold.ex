@@ -7,7 +7,7 @@ defmodule Emily.Lower.Fold do
 
   import Emily.Lower.Types
   import Emily.Expr, only: [share: 2]
-  alias Emily.Lower.{Probe, Shape, Sliding}
+  alias Emily.Lower.{Effects, Probe, Shape, Sliding}
   alias Nx.Tensor, as: T
 
   # Nx's operation, MLX's reduction by it, and its step of two.
@@ -101,13 +101,18 @@ defmodule Emily.Lower.Fold do
   The operation that a function of two numbers of `type` is, as `{:ok, name}`, or `:error`.
 
   To find out, an Elixir function is called once, with tensors of `Emily.Lower.Probe`. One that
-  needs numbers, or raises, is no known operation.
+  needs numbers, or raises, is no known operation; nor is one with hooks.
   """
   def operation(%T{data: %{op: :fun, args: [_params, %T{} = body, _mfa]}}, type) do
     known(body, type)
   end
 
-  def operation(fun, type) when is_function(fun, 2) do
+  def operation(fun, type) when is_function(fun, 2),
+    do: if(Effects.of_evaluator?(fun), do: :error, else: probed(fun, type))
+
+  def operation(_node, _type), do: :error
+
+  defp probed(fun, type) do
     case fun.(Probe.parameter(0, type), Probe.parameter(1, type)) do
       %T{} = body -> known(body, type)
       _ -> :error
@@ -115,8 +120,6 @@ defmodule Emily.Lower.Fold do
   catch
     _kind, _reason -> :error
   end
-
-  def operation(_node, _type), do: :error
 
   # The data of a tensor are an expression of Nx.Defn, or of the probe, which has the same keys.
   defp known(%T{shape: {}} = body, type) do

@@ -14,7 +14,8 @@ defmodule Emily.Native.Nif do
   end
 
   def run(_expressions, _device), do: stub()
-  def compile(_function, _fuse), do: stub()
+  def run_long(_expressions, _device), do: stub()
+  def compile(_function, _fuse, _results), do: stub()
   def run_program(_program, _arrays, _device), do: stub()
   def run_long_program(_program, _arrays, _device), do: stub()
   def run_waiting_program(_program, _arrays, _device, _tag, _nested), do: stub()
@@ -32,7 +33,7 @@ defmodule Emily.Native.Nif do
   def from_large_binary(_binary, _shape, _type, _device), do: stub()
   def from_file(_path, _offset, _shape, _type, _device), do: stub()
   def from_address(_address, _shape, _type, _device), do: stub()
-  def to_binary(_array, _tag), do: stub()
+  def to_binary(_array, _dtype, _tag), do: stub()
   def address(_array, _tag), do: stub()
   def shape(_array), do: stub()
   def dtype(_array), do: stub()

@@ -89,7 +89,12 @@ defmodule Emily.Native.Program do
   a C++ compiler, `g++`, which must be there then, from files in the system's temporary folder. A
   function with conditions, loops, calls or linear algebra is refused with an `ArgumentError`.
 
-  Raises `ArgumentError` for what is no function of known operations.
+  With `results: [{type, shape}]`, the shapes as lists, a run whose results are others raises an
+  `ArgumentError` with both.
+
+  Raises `ArgumentError` for what is no function of known operations, and for one that comes to more than
+  2^24 list elements, bytes of text and elements of expressions, each of which counts 8 more; what a term
+  shares counts as often as it is named.
 
       iex> Emily.Native.Program.compile({[0], [], [{:exp, {:var, 0}}]}).operations
       1
@@ -99,8 +104,8 @@ defmodule Emily.Native.Program do
   """
   @spec compile(fun_term, keyword) :: t
   def compile(function, opts \\ []) do
-    opts = Keyword.validate!(opts, fuse: false)
-    {ref, operations, waits} = Nif.compile(function, opts[:fuse])
+    opts = Keyword.validate!(opts, fuse: false, results: nil)
+    {ref, operations, waits} = Nif.compile(function, opts[:fuse], opts[:results])
     %__MODULE__{ref: ref, operations: operations, waits: waits}
   end
 

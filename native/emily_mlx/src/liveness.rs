@@ -1,65 +1,96 @@
 //! Which registers of a program nothing reads any more when a condition, a loop or a call computes:
 //! MLX can write over an array that nobody holds, and free what is dead.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
-use crate::program::{Block, Operand, Register, Step};
+use crate::program::{Block, Operand, Place, Register, Step};
 
 type Registers = HashSet<Register>;
 
 /// Fills the lists of ended registers of a block and of those inside; `parameters` are set when it
-/// begins, `live` are the registers that are read after it. Adds what the block reads to `live`.
-pub(crate) fn mark(block: &mut Block, parameters: &[Register], live: &mut Registers) {
-    live.extend(block.results.iter().map(|place| place.register));
-    let written = parameters.iter().copied();
-    let written: Vec<Register> = written.chain(block.steps.iter().map(Step::to)).collect();
+/// begins. Answers what the block reads and does not write.
+///
+/// A register ends once, at the first step that computes after its last reader. One that is read within a step
+/// ends after that step: a branch, or the next iteration of a loop, may read it.
+pub(crate) fn mark(block: &mut Block, parameters: &[Register]) -> Registers {
+    let mut live = Registers::new();
+    let mut ended: HashMap<Register, usize> = HashMap::new();
+    let end = block.steps.len();
+    read(&block.results, end, &mut live, &mut ended);
     for (at, step) in block.steps.iter_mut().enumerate().rev() {
-        let ended = |live: &Registers| -> Vec<Register> {
-            let before = written[..parameters.len() + at].iter().copied();
-            before.filter(|register| !live.contains(register)).collect()
-        };
+        let to = step.to();
+        if live.insert(to) {
+            ended.insert(to, at + 1);
+        }
         match step {
             Step::Operation { operands, .. } => {
                 for operand in operands {
                     match operand {
                         Operand::Place(place) => {
-                            live.insert(place.register);
+                            read(std::slice::from_ref(place), at, &mut live, &mut ended)
                         }
-                        Operand::Places(places) => {
-                            live.extend(places.iter().map(|place| place.register))
-                        }
+                        Operand::Places(places) => read(places, at, &mut live, &mut ended),
                         Operand::Literal(_) => (),
                     }
                 }
             }
-            Step::Call(call) => {
-                call.ended = ended(live);
-                live.extend(call.operands.iter().map(|place| place.register));
-            }
+            Step::Call(call) => read(&call.operands, at, &mut live, &mut ended),
             Step::Cond(cond) => {
-                let mut before_no = live.clone();
-                mark(&mut cond.yes, &[], live);
-                mark(&mut cond.no, &[], &mut before_no);
-                live.extend(before_no);
-                cond.ended = ended(live);
-                live.insert(cond.predicate.register);
+                let within = [mark(&mut cond.yes, &[]), mark(&mut cond.no, &[])];
+                note(within.into_iter().flatten(), at + 1, &mut live, &mut ended);
+                let predicate = std::slice::from_ref(&cond.predicate);
+                read(predicate, at, &mut live, &mut ended);
             }
             Step::While(repeat) => {
-                // The next iteration reads what this one has read of the values around the loop, so
-                // a first walk collects it. What an iteration writes is written anew in the next.
-                mark(&mut repeat.condition, &repeat.tested, live);
-                mark(&mut repeat.body, &repeat.state, live);
-                let own = repeat.condition.own.clone().chain(repeat.body.own.clone());
-                for register in own.chain(repeat.tested.iter().chain(&repeat.state).copied()) {
-                    live.remove(&register);
-                }
-                let mut before_condition = live.clone();
-                mark(&mut repeat.condition, &repeat.tested, &mut before_condition);
-                mark(&mut repeat.body, &repeat.state, live);
-                live.extend(before_condition);
-                repeat.ended = ended(live);
-                live.extend(repeat.initial.iter().map(|place| place.register));
+                let condition = mark(&mut repeat.condition, &repeat.tested);
+                let within = [condition, mark(&mut repeat.body, &repeat.state)];
+                note(within.into_iter().flatten(), at + 1, &mut live, &mut ended);
+                read(&repeat.initial, at, &mut live, &mut ended);
             }
+        }
+    }
+    for parameter in parameters {
+        if live.insert(*parameter) {
+            ended.insert(*parameter, 0);
+        }
+    }
+
+    let own = parameters.iter().copied();
+    let own: Vec<Register> = own.chain(block.steps.iter().map(Step::to)).collect();
+    let mut ending: Vec<Vec<Register>> = vec![Vec::new(); end + 1];
+    for register in own {
+        live.remove(&register);
+        if let Some(at) = ended.get(&register) {
+            ending[*at].push(register);
+        }
+    }
+    let mut due = Vec::new();
+    for (step, mut registers) in block.steps.iter_mut().zip(ending) {
+        due.append(&mut registers);
+        match step {
+            Step::Operation { .. } => (),
+            Step::Call(call) => call.ended = std::mem::take(&mut due),
+            Step::Cond(cond) => cond.ended = std::mem::take(&mut due),
+            Step::While(repeat) => repeat.ended = std::mem::take(&mut due),
+        }
+    }
+    live
+}
+
+fn read(places: &[Place], at: usize, live: &mut Registers, ended: &mut HashMap<Register, usize>) {
+    note(places.iter().map(|place| place.register), at, live, ended);
+}
+
+/// Notes registers that are read, whose last reader is the first that is met on the way back.
+fn note(
+    registers: impl Iterator<Item = Register>,
+    at: usize,
+    live: &mut Registers,
+    ended: &mut HashMap<Register, usize>,
+) {
+    for register in registers {
+        if live.insert(register) {
+            ended.insert(register, at);
         }
     }
 }

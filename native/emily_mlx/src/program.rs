@@ -1,7 +1,6 @@
 //! Programs: operations over registers, with conditions and loops, turned into MLX's graph.
 
 use std::borrow::Cow;
-use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
 use mlx_rs::Array;
@@ -144,6 +143,8 @@ pub struct Program {
     /// Whether it looks at arrays where it may wait for them.
     pub looks: bool,
     pub calls: usize,
+    /// What the results have to be, where that is known.
+    pub declared: Option<Vec<(Dtype, Vec<i32>)>>,
 }
 
 /// Constants up to this many elements are kept; larger ones would only hold memory.
@@ -176,7 +177,7 @@ pub fn constant(op: Op, operands: &[Operand]) -> Result<Option<SharedArray>> {
 impl Program {
     /// Notes where registers end. To be called once the program is complete.
     pub fn mark_ended(&mut self) {
-        liveness::mark(&mut self.body, &[], &mut HashSet::new());
+        liveness::mark(&mut self.body, &[]);
     }
 
     /// The results on `inputs`, uncomputed, without a look at any array. For programs without conditions
@@ -226,7 +227,33 @@ impl Program {
             host,
         };
         run.block(&self.body)?;
-        run.results(&self.body)
+        let results = run.results(&self.body)?;
+        self.check(&results)?;
+        Ok(results)
+    }
+
+    fn check(&self, results: &[Array]) -> Result<()> {
+        let Some(declared) = &self.declared else {
+            return Ok(());
+        };
+        if declared.len() != results.len() {
+            refuse!(
+                "the program gives {} results, not {}",
+                results.len(),
+                declared.len()
+            )
+        }
+        for (at, (result, (dtype, shape))) in results.iter().zip(declared).enumerate() {
+            if Dtype::of(result) != *dtype || result.shape() != shape {
+                refuse!(
+                    "result {at} of the program is {} of shape {:?}, declared as {} of shape {shape:?}",
+                    Dtype::of(result).name(),
+                    result.shape(),
+                    dtype.name()
+                )
+            }
+        }
+        Ok(())
     }
 }
 

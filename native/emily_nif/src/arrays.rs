@@ -7,7 +7,7 @@ use std::path::Path;
 use emily_mlx::{Dtype, SharedArray};
 use rustler::{Atom, Binary, NifResult, ResourceArc, Term};
 
-use crate::error::{raise, refuse};
+use crate::error::{raise, refuse, shown};
 use crate::names;
 use crate::resources::{array, stream, ArrayRef, ArrayResource};
 
@@ -25,7 +25,7 @@ fn new_array<'a>(
 }
 
 fn named(op: &str, dtype: Term) -> NifResult<Dtype> {
-    names::dtype(dtype).ok_or_else(|| refuse(format!("{op}: {dtype:?} is no type")))
+    names::dtype(dtype).ok_or_else(|| refuse(format!("{op}: {} is no type", shown(dtype))))
 }
 
 #[rustler::nif]

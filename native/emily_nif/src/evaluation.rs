@@ -7,12 +7,13 @@ use rustler::{
 };
 
 use crate::error::raise;
+use crate::names;
 use crate::resources::{array_ref, array_refs, ArrayRef, ArrayResource};
 
 /// Binaries up to this size are copied; larger ones refer to the array's memory.
 const COPY_UP_TO: usize = 4096;
 
-rustler::atoms! { ok, error, argument, mlx, queued, full, ready }
+rustler::atoms! { ok, error, argument, mlx, queued, full, ready, other }
 
 /// Who waits for a job, and under which tag.
 pub struct Caller {
@@ -139,10 +140,18 @@ fn schedule<'a>(env: Env<'a>, arrays: Term<'a>, tag: Reference<'a>) -> NifResult
 }
 
 /// The bytes of an array that is computed and can be read in row-major order, else `:queued`, and the message
-/// `{tag, {:ok, binary}}` follows.
+/// `{tag, {:ok, binary}}` follows. `:other` where the array has another type than the one given, if one is.
 #[rustler::nif]
-fn to_binary<'a>(env: Env<'a>, array: Term<'a>, tag: Reference<'a>) -> NifResult<Term<'a>> {
+fn to_binary<'a>(
+    env: Env<'a>,
+    array: Term<'a>,
+    dtype: Term<'a>,
+    tag: Reference<'a>,
+) -> NifResult<Term<'a>> {
     let array = array_ref(array)?;
+    if names::dtype(dtype).is_some_and(|dtype| dtype != array.0.dtype()) {
+        return Ok(other().to_term(env));
+    }
     if array.0.is_evaluated() {
         if let Some(binary) = binary(env, &array).map_err(raise)? {
             return Ok(binary.to_term(env));

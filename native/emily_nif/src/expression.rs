@@ -1,14 +1,16 @@
 //! Expressions: nested tuples that name operations, decoded into the steps of a program.
 
 use std::collections::HashMap;
+use std::rc::Rc;
 
 use emily_mlx::program::{self, Block, Call, Cond, Operand, Place, Program, Register, Step, While};
 use emily_mlx::{Error, Literal, Number, Op, Result, SharedArray};
-use rustler::{types::tuple::get_tuple, Binary, Term, TermType};
+use rustler::{types::tuple::get_tuple, Binary, ListIterator, Term, TermType};
 use smallvec::{smallvec, SmallVec};
 
+use crate::error::shown;
 use crate::names::{self, Head};
-use crate::resources::{items, ArrayResource};
+use crate::resources::ArrayResource;
 
 /// How deep expressions may nest: decoding recurses on the scheduler's small stack.
 const MOST_NESTED: u32 = 200;
@@ -19,9 +21,19 @@ const MOST_BLOCKS: u32 = 1000;
 /// The stack for what recurses into the branches of a function. What is not touched takes no memory.
 pub const DEEP_STACK: usize = 1 << 29;
 
-/// How many tuples a step, or an eager call, may hold. Terms share their parts where a graph would repeat them, so a
-/// small term can stand for more tuples than any memory holds; `:let` shares in the graph too.
-const MOST_TUPLES: u32 = 1 << 18;
+/// What is decoded counts against one budget, in list elements, elements of tuples and bytes of text, since terms share
+/// their parts where a graph repeats them: a small term can stand for more than any memory holds. `:let` shares in the
+/// graph too.
+pub const MOST: usize = 1 << 21;
+
+/// The budget of a function.
+const MOST_OF_FUNCTION: usize = 1 << 24;
+
+/// What takes more leaves the scheduler to others.
+const SHORT: usize = 1 << 15;
+
+/// An expression takes its place in a program beside its arguments.
+const EXPRESSION: usize = 8;
 
 fn refuse<T>(message: String) -> Result<T> {
     Err(Error::Argument(message))
@@ -31,7 +43,6 @@ type Captured<'a> = SmallVec<[(Term<'a>, &'a SharedArray); 4]>;
 type Places = SmallVec<[Place; 2]>;
 
 /// Turns terms into steps.
-#[derive(Default)]
 pub struct Decoder<'a> {
     program: Program,
     /// The arrays that the terms hold.
@@ -43,7 +54,9 @@ pub struct Decoder<'a> {
     nested: u32,
     blocks: u32,
     deepest: u32,
-    tuples: u32,
+    budget: usize,
+    left: usize,
+    exhausted: bool,
 }
 
 /// What an expression gives.
@@ -52,7 +65,7 @@ enum Value {
     /// The result of a step, or all of its results.
     Place(Place),
     /// The results of several expressions.
-    Several(Vec<Place>),
+    Several(Rc<[Place]>),
 }
 
 enum Argument {
@@ -69,26 +82,50 @@ pub struct Decoded<'a> {
 }
 
 impl<'a> Decoder<'a> {
+    fn new(budget: usize) -> Self {
+        Decoder {
+            program: Program::default(),
+            captured: Captured::new(),
+            steps: Vec::new(),
+            variables: HashMap::new(),
+            constants: None,
+            nested: 0,
+            blocks: 0,
+            deepest: 0,
+            budget,
+            left: budget,
+            exhausted: false,
+        }
+    }
+
     /// A program of some expressions, without parameters.
     pub fn expressions(expressions: Term<'a>) -> Result<Decoded<'a>> {
-        let mut decoder = Decoder::default();
+        let mut decoder = Decoder::new(MOST);
         let results = decoder.results(expressions)?;
         Ok(decoder.finish(results))
     }
 
+    /// The same where that is short, and else nothing.
+    pub fn short_expressions(expressions: Term<'a>) -> Result<Option<Decoded<'a>>> {
+        let mut decoder = Decoder::new(SHORT);
+        match decoder.results(expressions) {
+            Ok(results) => Ok(Some(decoder.finish(results))),
+            Err(_) if decoder.exhausted => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
     /// A program of one operation, whose arguments are terms.
     pub fn of_operation(op: Op, terms: &[Term<'a>]) -> Result<Decoded<'a>> {
-        let mut decoder = Decoder::default();
+        let mut decoder = Decoder::new(SHORT);
         let result = decoder.operation(op, terms)?;
         Ok(decoder.finish(smallvec![result]))
     }
 
     /// A program from a function: `{parameters, steps, results}`. Wants `DEEP_STACK`.
     pub fn function(function: Term<'a>) -> Result<Decoded<'a>> {
-        let mut decoder = Decoder {
-            constants: Some(HashMap::new()),
-            ..Decoder::default()
-        };
+        let mut decoder = Decoder::new(MOST_OF_FUNCTION);
+        decoder.constants = Some(HashMap::new());
         let (parameters, block) = decoder.block(function)?;
         let captured = std::mem::take(&mut decoder.program.inputs);
         decoder.program.inputs = parameters.into_iter().chain(captured).collect();
@@ -96,6 +133,36 @@ impl<'a> Decoder<'a> {
         let mut decoded = decoder.finish(block.results);
         decoded.program.mark_ended();
         Ok(decoded)
+    }
+
+    /// Takes what is decoded from the budget.
+    fn spend(&mut self, units: usize) -> Result<()> {
+        if units > self.left {
+            self.exhausted = true;
+            let most = self.budget;
+            return refuse(format!(
+                "a call holds more than {most} list elements, bytes of text and elements of expressions, each of which \
+                 counts {EXPRESSION} more; :let names what is repeated"
+            ));
+        }
+        self.left -= units;
+        Ok(())
+    }
+
+    /// The items of a proper list, which count. Rustler's iterator panics at the end of an improper one.
+    fn items(&mut self, term: Term<'a>) -> Result<Option<ListIterator<'a>>> {
+        let (mut rest, mut count) = (term, 0);
+        while let Ok((_, tail)) = rest.list_get_cell() {
+            (rest, count) = (tail, count + 1);
+            if count > self.left {
+                break;
+            }
+        }
+        self.spend(count)?;
+        Ok(match rest.is_empty_list() {
+            true => term.into_list_iterator().ok(),
+            false => None,
+        })
     }
 
     fn finish(mut self, results: Places) -> Decoded<'a> {
@@ -117,11 +184,11 @@ impl<'a> Decoder<'a> {
     }
 
     fn bind(&mut self, ids: Term<'a>) -> Result<Vec<(Register, i64)>> {
-        let Some(ids) = items(ids) else {
-            return refuse(format!("expected a list of parameters, got {ids:?}"));
+        let Some(items) = self.items(ids)? else {
+            return refuse(format!("expected a list of parameters, got {}", shown(ids)));
         };
         let mut bound = Vec::new();
-        for id in ids {
+        for id in items {
             let register = self.register();
             let id = small_integer(id)?;
             self.variables.insert(id, Value::Place(whole(register)));
@@ -153,21 +220,21 @@ impl<'a> Decoder<'a> {
     fn inner_block(&mut self, function: Term<'a>) -> Result<(Vec<Register>, Block)> {
         let elements = get_tuple(function).unwrap_or_default();
         let [parameters, steps, results] = elements[..] else {
-            return refuse(format!("{function:?} is no {{parameters, steps, results}}"));
+            let what = shown(function);
+            return refuse(format!("{what} is no {{parameters, steps, results}}"));
         };
         let outer = std::mem::take(&mut self.steps);
         let parameters = self.bind(parameters)?;
         let first = self.program.registers;
-        let Some(steps) = items(steps) else {
-            return refuse(format!("expected a list of steps, got {steps:?}"));
+        let Some(items) = self.items(steps)? else {
+            return refuse(format!("expected a list of steps, got {}", shown(steps)));
         };
         let mut names: Vec<i64> = parameters.iter().map(|(_, id)| *id).collect();
-        for step in steps {
+        for step in items {
             let (id, expression): (i64, Term) = match step.decode() {
                 Ok(step) => step,
-                Err(_) => return refuse(format!("{step:?} is no {{id, expression}}")),
+                Err(_) => return refuse(format!("{} is no {{id, expression}}", shown(step))),
             };
-            self.tuples = 0;
             let value = self.value(expression)?;
             self.variables.insert(id, value);
             names.push(id);
@@ -186,16 +253,20 @@ impl<'a> Decoder<'a> {
     }
 
     fn results(&mut self, expressions: Term<'a>) -> Result<Places> {
-        let Some(expressions) = items(expressions) else {
+        let Some(items) = self.items(expressions)? else {
             return refuse(format!(
-                "expected a list of expressions, got {expressions:?}"
+                "expected a list of expressions, got {}",
+                shown(expressions)
             ));
         };
         let mut results = Places::new();
-        for expression in expressions {
+        for expression in items {
             match self.value(expression)? {
                 Value::Place(place) => results.push(place),
-                Value::Several(places) => results.extend(places),
+                Value::Several(places) => {
+                    self.spend(places.len())?;
+                    results.extend_from_slice(&places);
+                }
             }
         }
         Ok(results)
@@ -204,7 +275,7 @@ impl<'a> Decoder<'a> {
     fn value(&mut self, term: Term<'a>) -> Result<Value> {
         match self.argument(term)? {
             Argument::Value(value) => Ok(value),
-            Argument::Literal(_) => refuse(format!("expected an expression, got {term:?}")),
+            Argument::Literal(_) => refuse(format!("expected an expression, got {}", shown(term))),
         }
     }
 
@@ -221,7 +292,10 @@ impl<'a> Decoder<'a> {
             operands.push(match self.argument(*term)? {
                 Argument::Literal(literal) => Operand::Literal(literal),
                 Argument::Value(Value::Place(place)) => Operand::Place(place),
-                Argument::Value(Value::Several(places)) => Operand::Places(places),
+                Argument::Value(Value::Several(places)) => {
+                    self.spend(places.len())?;
+                    Operand::Places(places.to_vec())
+                }
             });
         }
         if let Some(register) = self.constant(op, &operands)? {
@@ -259,24 +333,31 @@ impl<'a> Decoder<'a> {
             TermType::Tuple => self.nest(|decoder| decoder.tuple(term)),
             TermType::Atom => match names::argument(term) {
                 Some(word) => literal(word),
-                None => refuse(format!("{term:?} means nothing in an expression")),
+                None => refuse(format!("{} means nothing in an expression", shown(term))),
             },
             TermType::Integer => literal(Literal::Number(Number::Int(integer(term)?))),
             TermType::Float => match term.decode() {
                 Ok(float) => literal(Literal::Number(Number::Float(float))),
-                Err(_) => refuse(format!("{term:?} is no number")),
+                Err(_) => refuse(format!("{} is no number", shown(term))),
             },
             TermType::List => self.nest(|decoder| decoder.list(term)),
-            _ => match Binary::from_term(term).map(|text| String::from_utf8(text.to_vec())) {
-                Ok(Ok(text)) => literal(Literal::Text(text)),
-                _ => refuse(format!("{term:?} means nothing in an expression")),
-            },
+            _ => self.text(term),
         }
+    }
+
+    fn text(&mut self, term: Term<'a>) -> Result<Argument> {
+        if let Ok(binary) = Binary::from_term(term) {
+            self.spend(binary.len())?;
+            if let Ok(text) = String::from_utf8(binary.to_vec()) {
+                return Ok(Argument::Literal(Literal::Text(text)));
+            }
+        }
+        refuse(format!("{} means nothing in an expression", shown(term)))
     }
 
     fn capture(&mut self, term: Term<'a>) -> Result<Argument> {
         let Some(ArrayResource(shared)) = term.try_get_resource::<ArrayResource>() else {
-            return refuse(format!("expected an array, got {term:?}"));
+            return refuse(format!("expected an array, got {}", shown(term)));
         };
         let register = self.register();
         self.captured.push((term, shared));
@@ -295,13 +376,8 @@ impl<'a> Decoder<'a> {
     }
 
     fn tuple(&mut self, term: Term<'a>) -> Result<Argument> {
-        if self.tuples >= MOST_TUPLES {
-            return refuse(format!(
-                "a call holds more than {MOST_TUPLES} tuples; :let names what is repeated"
-            ));
-        }
-        self.tuples += 1;
         let elements = get_tuple(term).unwrap_or_default();
+        self.spend(EXPRESSION + elements.len())?;
         let Some((head, rest)) = elements.split_first() else {
             return refuse("an empty tuple is no expression".to_owned());
         };
@@ -310,7 +386,9 @@ impl<'a> Decoder<'a> {
             (Some(Head::Let), [id, value, body]) => self.named(*id, *value, *body)?,
             (Some(Head::Var), [id]) => self.variable(*id)?,
             (Some(Head::Elem), [index, value]) => self.element(*index, *value)?,
-            (Some(Head::Tuple), [values]) => Value::Several(self.results(*values)?.into_vec()),
+            (Some(Head::Tuple), [values]) => {
+                Value::Several(self.results(*values)?.into_vec().into())
+            }
             (Some(Head::Complex), [re, im]) => return complex(*re, *im),
             (Some(Head::Cond), [predicate, yes, no]) => self.cond(*predicate, *yes, *no)?,
             (Some(Head::While), [initial, condition, body]) => {
@@ -321,7 +399,8 @@ impl<'a> Decoder<'a> {
             }
             _ => {
                 return refuse(format!(
-                    "{head:?} with {} arguments is no operation",
+                    "{} with {} arguments is no operation",
+                    shown(*head),
                     rest.len()
                 ))
             }
@@ -447,8 +526,8 @@ impl<'a> Decoder<'a> {
 
     /// Integers, or arrays and expressions.
     fn list(&mut self, term: Term<'a>) -> Result<Argument> {
-        let Some(list) = items(term) else {
-            return refuse(format!("{term:?} is no list"));
+        let Some(list) = self.items(term)? else {
+            return refuse(format!("{} is no list", shown(term)));
         };
         let mut ints = Vec::new();
         let mut places = Vec::new();
@@ -460,8 +539,8 @@ impl<'a> Decoder<'a> {
         }
         match (ints.is_empty(), places.is_empty()) {
             (_, true) => Ok(Argument::Literal(Literal::Ints(ints))),
-            (true, false) => Ok(Argument::Value(Value::Several(places))),
-            (false, false) => refuse(format!("{term:?} mixes integers and arrays")),
+            (true, false) => Ok(Argument::Value(Value::Several(places.into()))),
+            (false, false) => refuse(format!("{} mixes integers and arrays", shown(term))),
         }
     }
 }
@@ -479,7 +558,7 @@ fn complex(re: Term, im: Term) -> Result<Argument> {
         _ => term
             .decode::<f64>()
             .or_else(|_| term.decode::<i64>().map(|int| int as f64))
-            .map_err(|_| Error::Argument(format!("{term:?} is no real number"))),
+            .map_err(|_| Error::Argument(format!("{} is no real number", shown(term)))),
     };
     let number = Number::Complex(part(re)?, part(im)?);
     Ok(Argument::Literal(Literal::Number(number)))
@@ -488,7 +567,10 @@ fn complex(re: Term, im: Term) -> Result<Argument> {
 fn small_integer(term: Term) -> Result<i64> {
     match term.decode::<i64>() {
         Ok(integer) => Ok(integer),
-        Err(_) => refuse(format!("expected an integer of 64 bits, got {term:?}")),
+        Err(_) => refuse(format!(
+            "expected an integer of 64 bits, got {}",
+            shown(term)
+        )),
     }
 }
 
@@ -496,6 +578,6 @@ fn integer(term: Term) -> Result<i128> {
     let signed = term.decode::<i64>().map(i128::from);
     match signed.or_else(|_| term.decode::<u64>().map(i128::from)) {
         Ok(integer) => Ok(integer),
-        Err(_) => refuse(format!("{term:?} does not fit 64 bits")),
+        Err(_) => refuse(format!("{} does not fit 64 bits", shown(term))),
     }
 }

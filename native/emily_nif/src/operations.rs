@@ -9,9 +9,21 @@ use crate::expression::{Decoded, Decoder};
 use crate::programs::{self, Built};
 use crate::resources::{stream, ArrayRef};
 
-/// Builds the graphs of expressions; gives their arrays, uncomputed.
+/// Operations that are built on the scheduler: about a millisecond.
+const MOST_AT_ONCE: u32 = 500;
+
+/// Builds the graphs of expressions; gives their arrays, uncomputed, or says that it takes long.
 #[rustler::nif]
 fn run<'a>(expressions: Term<'a>, on: Term<'a>) -> NifResult<Built> {
+    match Decoder::short_expressions(expressions).map_err(raise)? {
+        Some(decoded) if decoded.program.operations <= MOST_AT_ONCE => build(decoded, stream(on)?),
+        _ => Ok(Built::Long),
+    }
+}
+
+/// `run` of what takes long.
+#[rustler::nif(schedule = "DirtyCpu")]
+fn run_long<'a>(expressions: Term<'a>, on: Term<'a>) -> NifResult<Built> {
     let decoded = Decoder::expressions(expressions).map_err(raise)?;
     build(decoded, stream(on)?)
 }
@@ -34,7 +46,7 @@ fn fused<'a>(op: Op, arguments: &[Term<'a>], on: Term<'a>) -> NifResult<ArrayRef
     match build(decoded, stream(on)?)? {
         Built::Arrays(mut arrays) if arrays.len() == 1 => Ok(arrays.remove(0)),
         Built::Arrays(_) => Err(refuse(format!("{} gave several arrays", op.name()))),
-        Built::Evaluate(_) => Err(refuse(format!(
+        Built::Evaluate(_) | Built::Long => Err(refuse(format!(
             "{}: takes linear algebra computed, or inside an expression of run/2",
             op.name()
         ))),

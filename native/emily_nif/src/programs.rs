@@ -9,17 +9,16 @@ use std::thread;
 
 use emily_mlx::fusion::Fusion;
 use emily_mlx::program::{Host, Program};
-use emily_mlx::{Error, Result, SharedArray, StreamHandle};
+use emily_mlx::{Dtype, Error, Result, SharedArray, StreamHandle};
 use mlx_rs::Array;
-use rustler::{
-    Encoder, Env, NifResult, NifTaggedEnum, OwnedEnv, Reference, Resource, ResourceArc, Term,
-};
+use rustler::{Encoder, Env, NifResult, NifTaggedEnum, Reference, Resource, ResourceArc, Term};
 use smallvec::SmallVec;
 
-use crate::error::{raise, refuse};
+use crate::error::{raise, refuse, shown};
 use crate::evaluation::{error_term, Caller};
 use crate::expression::{Decoded, Decoder, DEEP_STACK};
 use crate::host::Process;
+use crate::names;
 use crate::resources::{array, array_ref, array_refs, items, stream, ArrayRef, ArrayResource};
 
 rustler::atoms! { ok, queued, full, crowded }
@@ -114,6 +113,8 @@ type ProgramRef = ResourceArc<ProgramResource>;
 pub enum Built {
     Arrays(Vec<ArrayRef>),
     Evaluate(Vec<ArrayRef>),
+    /// Nothing yet: it takes too long for a scheduler.
+    Long,
 }
 
 /// Builds the graph of a program without conditions and loops.
@@ -140,37 +141,51 @@ fn wrap(arrays: impl Iterator<Item = SharedArray>) -> Vec<ArrayRef> {
     arrays.map(wrap).collect()
 }
 
-/// Decodes a copy of the function on a thread whose stack is large enough for what nests in it.
-fn decode(function: Term) -> Result<(Program, Vec<ArrayRef>, u32)> {
-    let own = OwnedEnv::new();
-    let saved = own.save(function);
-    let decode = move || {
-        own.run(|env| {
-            let Decoded {
-                program,
-                captured,
-                blocks,
-            } = Decoder::function(saved.load(env))?;
-            let lost = |_| Error::Argument("compile: an array is none any more".to_owned());
-            let captured = captured.iter().map(|(term, _)| array_ref(*term));
-            let captured = captured.collect::<NifResult<_>>().map_err(lost)?;
-            Ok((program, captured, blocks))
-        })
+/// Decodes a function with a stack that is large enough for what nests in it. The term is read where it is: a copy
+/// would hold what it shares as often as it names it.
+fn decode(function: Term) -> Result<Decoded> {
+    let decode = || stacker::grow(DEEP_STACK, || Decoder::function(function));
+    let failed =
+        || Error::Mlx("compile: decoding panicked, or had no room for its stack".to_owned());
+    catch_unwind(AssertUnwindSafe(decode)).unwrap_or_else(|_| Err(failed()))
+}
+
+/// What the results of a program are to be: `{type, shape}` each.
+fn declared(results: Term) -> NifResult<Vec<(Dtype, Vec<i32>)>> {
+    let wrong = || {
+        refuse(format!(
+            "compile: {} are no types and shapes",
+            shown(results)
+        ))
     };
-    let failed = |what: &str| Err(Error::Mlx(format!("compile: {what}")));
-    match thread::Builder::new().stack_size(DEEP_STACK).spawn(decode) {
-        Ok(thread) => thread
-            .join()
-            .unwrap_or_else(|_| failed("decoding panicked")),
-        Err(error) => failed(&format!("there is no thread to decode on: {error}")),
-    }
+    let results: Vec<(Term, Vec<i32>)> = results.decode().map_err(|_| wrong())?;
+    let result = |(dtype, shape)| Some((names::dtype(dtype)?, shape));
+    results
+        .into_iter()
+        .map(result)
+        .collect::<Option<_>>()
+        .ok_or_else(wrong)
 }
 
 /// A program of a function `{parameters, steps, results}`, with the number of its operations and
-/// whether it waits.
+/// whether it waits. `results`, where they are not nil, are what it has to give.
 #[rustler::nif(schedule = "DirtyCpu")]
-fn compile<'a>(env: Env<'a>, function: Term<'a>, fuse: bool) -> NifResult<Term<'a>> {
-    let (program, captured, blocks) = decode(function).map_err(raise)?;
+fn compile<'a>(
+    env: Env<'a>,
+    function: Term<'a>,
+    fuse: bool,
+    results: Term<'a>,
+) -> NifResult<Term<'a>> {
+    let Decoded {
+        mut program,
+        captured,
+        blocks,
+    } = decode(function).map_err(raise)?;
+    program.declared = (!results.is_atom())
+        .then(|| declared(results))
+        .transpose()?;
+    let captured = captured.iter().map(|(term, _)| array_ref(*term));
+    let captured: Vec<ArrayRef> = captured.collect::<NifResult<_>>()?;
     if fuse && (program.waits || program.has_linalg) {
         return Err(refuse(
             "compile: functions with conditions, loops, calls or linear algebra cannot be fused"
@@ -209,7 +224,8 @@ fn build_program<'a>(
     }
     let Some(list) = items(inputs) else {
         return Err(refuse(format!(
-            "run_program: expected a list of arrays, got {inputs:?}"
+            "run_program: expected a list of arrays, got {}",
+            shown(inputs)
         )));
     };
     let mut arrays: SmallVec<[&SharedArray; 16]> = SmallVec::new();

@@ -3,7 +3,7 @@
 use emily_mlx::{Device, SharedArray, StreamHandle};
 use rustler::{Decoder, ListIterator, NifResult, Resource, ResourceArc, Term};
 
-use crate::error::{raise, refuse};
+use crate::error::{raise, refuse, shown};
 
 /// An array.
 pub struct ArrayResource(pub SharedArray);
@@ -23,13 +23,17 @@ pub type ArrayRef = ResourceArc<ArrayResource>;
 pub fn array<'a>(term: Term<'a>) -> NifResult<&'a SharedArray> {
     match term.try_get_resource::<ArrayResource>() {
         Some(resource) => Ok(&resource.0),
-        None => Err(refuse(format!("expected an array, got {term:?}"))),
+        None => Err(no_array(term)),
     }
 }
 
 /// An array to keep beyond the call.
 pub fn array_ref(term: Term) -> NifResult<ArrayRef> {
-    ArrayRef::decode(term).map_err(|_| refuse(format!("expected an array, got {term:?}")))
+    ArrayRef::decode(term).map_err(|_| no_array(term))
+}
+
+fn no_array(term: Term) -> rustler::Error {
+    refuse(format!("expected an array, got {}", shown(term)))
 }
 
 /// The items of a proper list; rustler's iterator panics at the end of an improper one.
@@ -41,7 +45,10 @@ pub fn items(term: Term) -> Option<ListIterator> {
 pub fn array_refs(term: Term) -> NifResult<Vec<ArrayRef>> {
     match items(term) {
         Some(list) => list.map(array_ref).collect(),
-        None => Err(refuse(format!("expected a list of arrays, got {term:?}"))),
+        None => Err(refuse(format!(
+            "expected a list of arrays, got {}",
+            shown(term)
+        ))),
     }
 }
 
@@ -55,6 +62,10 @@ pub fn stream<'a>(term: Term<'a>) -> NifResult<&'a StreamHandle> {
 
 pub fn device(term: Term) -> NifResult<Device> {
     let name = term.atom_to_string().unwrap_or_default();
-    name.parse()
-        .map_err(|_| refuse(format!("expected :cpu, :gpu or a stream, got {term:?}")))
+    name.parse().map_err(|_| {
+        refuse(format!(
+            "expected :cpu, :gpu or a stream, got {}",
+            shown(term)
+        ))
+    })
 }

@@ -113,6 +113,145 @@ defmodule Emily.Compiler.CacheTest do
     assert Cache.info().programs == 0
   end
 
+  describe "the bounds of the configuration" do
+    setup do
+      on_exit(fn -> Application.delete_env(:emily, :compiler_cache) end)
+    end
+
+    defp bounded(bounds), do: Application.put_env(:emily, :compiler_cache, bounds)
+
+    # A program whose key holds a megabyte.
+    defp heavy(n) do
+      big = Nx.broadcast(Nx.tensor(n, type: :u8), {1_000_000})
+      compiled(fn x -> Nx.add(x, Nx.slice(big, [0], [1])) end, [1])
+    end
+
+    test "bytes: keys, and the constants that were copied for programs" do
+      for n <- 1..100, do: heavy(n)
+      assert Cache.info().bytes in 60_000_000..67_108_864
+
+      bounded(bytes: 10_000_000)
+      heavy(101)
+      assert Cache.info().bytes in 8_000_000..10_000_000
+      # The last ones are there.
+      assert {_, 1, 0} = since(fn -> heavy(101) end)
+    end
+
+    test "bytes: arrays of Emily.Backend count, as do binaries within functions within functions" do
+      big = on_emily(Nx.broadcast(Nx.tensor(1, type: :u8), {3_000_000}))
+      text = String.duplicate("a", 2_000_000)
+      inner = fn x -> Nx.add(x, byte_size(text)) end
+      compiled(fn x -> Nx.add(x, Nx.size(big)) end, [1])
+      assert Cache.info().bytes in 3_000_000..3_100_000
+      compiled(fn x -> inner.(x) end, [1])
+      assert Cache.info().bytes in 5_000_000..5_100_000
+    end
+
+    test "bytes: the program used last stays, whatever its size" do
+      bounded(bytes: 1000)
+      assert {1, 3, 1} = since(fn -> for _ <- 1..4, do: heavy(1) end)
+      heavy(2)
+      assert Cache.info().programs == 1
+    end
+
+    test "what a program held is freed" do
+      bounded(bytes: 1_000_000)
+      before = memory()
+      for n <- 1..20, do: heavy(n)
+      assert memory().active < before.active + 3_000_000
+    end
+
+    test "programs" do
+      bounded(programs: 3)
+      for n <- 1..10, do: compiled(fn x -> Nx.add(x, n) end, [1])
+      assert %{programs: 3, capacity: 3} = Cache.info()
+    end
+
+    test "age: a program that was not used for that long is forgotten unasked" do
+      bounded(age: 1)
+      compiled(&Nx.add/2, [1, 2])
+      Process.sleep(2)
+      send(Cache, :forget)
+      :sys.get_state(Cache)
+      assert Cache.info().programs == 0
+
+      bounded(age: :infinity)
+      compiled(&Nx.add/2, [1, 2])
+      send(Cache, :forget)
+      :sys.get_state(Cache)
+      assert Cache.info().programs == 1
+    end
+
+    test "others are refused" do
+      for bounds <- [[bytes: 0], [programs: nil], [age: 1.5], [size: 3]] do
+        bounded(bounds)
+        send(Cache, :forget)
+        assert_raise ArgumentError, fn -> compiled(&Nx.subtract/2, [1, 2]) end
+      end
+
+      bounded([])
+      assert_equal(compiled(&Nx.subtract/2, [1, 2]), Nx.tensor(-1))
+    end
+  end
+
+  describe "a module that is loaded anew" do
+    setup do
+      Code.put_compiler_option(:ignore_module_conflict, true)
+      on_exit(fn -> Code.put_compiler_option(:ignore_module_conflict, false) end)
+    end
+
+    @inner Emily.Compiler.CacheTest.Inner
+    @outer Emily.Compiler.CacheTest.Outer
+
+    defp define(module, body) do
+      Code.compile_string(
+        "defmodule #{inspect(module)} do\nimport Nx.Defn\ndefn f(x), do: #{body}\nend"
+      )
+    end
+
+    # Captured, captured from a module that calls it, closed over, and in a function of IEx.
+    defp answers do
+      inner = Function.capture(@inner, :f, 1)
+      {evaluated, _} = Code.eval_string("fn x -> #{inspect(@inner)}.f(x) end")
+      caller = Function.capture(@outer, :f, 1)
+
+      for fun <- [inner, caller, fn x -> apply(@inner, :f, [x]) end, &inner.(&1), evaluated] do
+        compiled(fun, [1]) |> Nx.to_number()
+      end
+    end
+
+    test "changes what was traced through it" do
+      define(@inner, "x + 1")
+      define(@outer, "#{inspect(@inner)}.f(x) * 10")
+      assert answers() == [2, 20, 2, 2, 2]
+      define(@inner, "x + 5")
+      assert answers() == [6, 60, 6, 6, 6]
+      define(@outer, "#{inspect(@inner)}.f(x) * 100")
+      assert answers() == [6, 600, 6, 6, 6]
+    end
+
+    test "with the same code, or for the first time, changes nothing" do
+      define(@inner, "x + 2")
+      compiled(&Nx.add/2, [1, 2])
+
+      assert {1, 2, 0} =
+               since(fn ->
+                 define(@inner, "x + 2")
+                 compiled(&Nx.add/2, [1, 2])
+                 define(Module.concat(@inner, "New#{System.unique_integer([:positive])}"), "x")
+                 compiled(&Nx.add/2, [1, 2])
+               end)
+    end
+
+    test "is seen by all processes" do
+      define(@inner, "x + 3")
+      answers = fn -> Function.capture(@inner, :f, 1) |> compiled([1]) |> Nx.to_number() end
+      assert for(_ <- 1..8, do: Task.async(answers)) |> Task.await_many() |> Enum.uniq() == [4]
+      define(@inner, "x + 4")
+      assert for(_ <- 1..8, do: Task.async(answers)) |> Task.await_many() |> Enum.uniq() == [5]
+    end
+  end
+
   import Nx.Defn
 
   defn step(x, y) do

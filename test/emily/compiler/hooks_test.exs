@@ -324,4 +324,59 @@ defmodule Emily.Compiler.HooksTest do
       do: apply(Nx, :runtime_call, [out, x, [], fn x, [] -> add.(x) end]),
       else: apply(Nx, :runtime_call, [out, x, add])
   end
+
+  # Each names one operation, which is what the function is taken for without its hook.
+  defn folds(x) do
+    {
+      Nx.reduce(x, 0, fn x, y -> tell(x + y, :sum) end),
+      Nx.reduce(x, 0, fn x, y -> tell(x, :first) + y end),
+      Nx.reduce(x, 1, fn x, y -> x * hook(y, :named) end),
+      Nx.reduce(x, 0, fn x, y -> Nx.max(x, called(y)) end),
+      Nx.window_reduce(x, 0, {2}, fn x, y -> tell(Nx.max(x, y), :window) end),
+      Nx.window_reduce(x, 0, {2}, fn x, y -> Nx.min(hook(x, :named), y) end)
+    }
+  end
+
+  deftransformp called(x) do
+    tell = fn x -> send(self(), {:called, x}) && x end
+
+    # Nx 0.12 gave runtime_call options.
+    if function_exported?(Nx, :runtime_call, 4),
+      do: apply(Nx, :runtime_call, [x, x, [], fn x, [] -> tell.(x) end]),
+      else: apply(Nx, :runtime_call, [x, x, tell])
+  end
+
+  defn folds_inside(x) do
+    {x, _} =
+      while {x, i = 0}, i < 3 do
+        sum = Nx.reduce(x, 0, fn x, y -> hook(x + y, :named) end)
+
+        {if(sum > 0, do: x + Nx.reduce(x, 0, fn x, y -> tell(x + y, :branch) end), else: x),
+         i + 1}
+      end
+
+    x
+  end
+
+  test "in the function of a reduction run for each element" do
+    named = [hooks: %{named: fn seen -> send(self(), {:named, seen}) end}]
+    x = Nx.tensor([1, 2, 3])
+
+    for fun <- [&folds/1, &folds_inside/1] do
+      evaluated(fun, [x], named)
+      expected = numbers_of(mailbox())
+      assert length(expected) > 10
+
+      Emily.Fallback.with_mode(:silent, fn ->
+        # The second time as it was kept.
+        for _ <- 1..2 do
+          compiled(fun, [x], named)
+          assert numbers_of(mailbox()) == expected
+        end
+
+        evaluated(fun, [on_emily(x)], named)
+        assert numbers_of(mailbox()) == expected
+      end)
+    end
+  end
 end
