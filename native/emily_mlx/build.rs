@@ -11,28 +11,38 @@ const KINDS: [(&str, &[&str]); 2] = [
 ];
 
 /// The files of loops.
-const LOOPS: [&str; 8] = [
-    "vector", "integer", "compare", "fold", "index", "totals", "products", "rotary",
-];
+const LOOPS: [&str; 6] = ["vector", "fold", "index", "totals", "products", "rotary"];
 
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");
     println!("cargo::rerun-if-changed=cpp");
-    println!("cargo::rustc-check-cfg=cfg(own_kernels)");
+    println!("cargo::rustc-check-cfg=cfg(own_kernels, cpp_kernels)");
     if let Ok(folder) = env::var("DEP_MLX_LIBRARIES") {
         println!("cargo::rustc-link-arg=-Wl,-rpath,{folder}");
     }
-    if let (Ok(include), Ok("x86_64")) = (
-        env::var("DEP_MLX_INCLUDE"),
-        env::var("CARGO_CFG_TARGET_ARCH").as_deref(),
-    ) {
-        println!("cargo::rustc-cfg=own_kernels");
-        compile_kernels(&include);
+    let Ok(include) = env::var("DEP_MLX_INCLUDE") else {
+        return;
+    };
+    println!("cargo::rustc-cfg=own_kernels");
+    compile_nodes(
+        &include,
+        "emily_nodes",
+        &["cpp/kernel.cpp", "cpp/short.cpp"],
+    );
+    if env::var("CARGO_CFG_TARGET_ARCH").as_deref() == Ok("x86_64") {
+        println!("cargo::rustc-cfg=cpp_kernels");
+        compile_loops();
+        let nodes = ["kernels", "reduce", "matmul", "rope"].map(|file| format!("cpp/{file}.cpp"));
+        compile_nodes(
+            &include,
+            "emily_kernels",
+            &nodes.each_ref().map(String::as_str),
+        );
     }
 }
 
-fn compile_kernels(include: &str) {
-    // The library is linked where the crate is, so before the libraries that it needs.
+// The libraries are linked where the crate is, so before the libraries that they need.
+fn compile_loops() {
     for (kind, options) in KINDS {
         for file in LOOPS {
             compiler()
@@ -45,21 +55,19 @@ fn compile_kernels(include: &str) {
                 .compile(&format!("emily_{file}_{kind}"));
         }
     }
+    println!("cargo::rustc-link-lib=dylib=mvec");
+}
+
+/// What knows MLX.
+fn compile_nodes(include: &str, library: &str, files: &[&str]) {
     compiler()
         .opt_level(2)
         .flag("-isystem")
         .flag(include)
         // MLX puts the names of its files into error messages.
         .flag(format!("-ffile-prefix-map={include}=mlx"))
-        .files([
-            "cpp/kernels.cpp",
-            "cpp/reduce.cpp",
-            "cpp/matmul.cpp",
-            "cpp/rope.cpp",
-            "cpp/short.cpp",
-        ])
-        .compile("emily_kernels");
-    println!("cargo::rustc-link-lib=dylib=mvec");
+        .files(files)
+        .compile(library);
 }
 
 fn compiler() -> cc::Build {

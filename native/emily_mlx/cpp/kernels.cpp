@@ -9,8 +9,6 @@
 namespace emily {
 namespace {
 
-// How many elements are computed at a time where inputs are gathered first: they stay in the nearest cache.
-constexpr size_t BLOCK = 1024;
 constexpr size_t MOST_INPUTS = 3;
 
 // By the numbers that mlx-c gives them.
@@ -22,9 +20,6 @@ struct Source {
   const char* data;
   size_t width;
   mx::Strides strides;
-  // One element for all, or all in row-major order.
-  bool scalar;
-  bool row;
 };
 
 // Walks an input in row-major order and copies its elements into a row.
@@ -82,9 +77,7 @@ class Gather {
 };
 
 Source source(const mx::array& array) {
-  bool scalar = true;
-  for (size_t axis = 0; axis < array.ndim(); axis++) scalar &= array.shape(axis) == 1 || array.strides(axis) == 0;
-  return {array.data<char>(), array.itemsize(), array.strides(), scalar, array.flags().row_contiguous};
+  return {array.data<char>(), array.itemsize(), array.strides()};
 }
 
 // As in MLX: memory that is much larger than the output stays free for others.
@@ -92,107 +85,6 @@ bool can_take(const mx::array& input, const mx::array& out) {
   constexpr size_t spare = 16384;
   return input.is_donatable() && input.itemsize() == out.itemsize() && input.buffer_size() <= out.nbytes() + spare;
 }
-
-// An element for an element: inputs of one shape, and an output of that shape.
-class MapPrimitive : public mx::UnaryPrimitive {
- public:
-  MapPrimitive(mx::Stream stream, const char* name, Map function, double option)
-      : UnaryPrimitive(stream), name_(name), function_(function), option_(option) {}
-
-  void eval_cpu(const std::vector<mx::array>& inputs, mx::array& out) override {
-    auto& encoder = mx::cpu::get_command_encoder(stream());
-    if (in_one_row(inputs)) {
-      allocate(inputs, out, true);
-      size_t n = out.data_size();
-      std::array<const void*, MOST_INPUTS> data{};
-      for (size_t i = 0; i < inputs.size(); i++) data[i] = inputs[i].data<char>();
-      encoder.dispatch([function = function_, data, to = out.data<char>(), n, option = option_] {
-        function(data.data(), to, n, option);
-      });
-    } else {
-      allocate(inputs, out, false);
-      std::vector<Source> sources;
-      for (const auto& input : inputs) sources.push_back(source(input));
-      encoder.dispatch([function = function_, sources = std::move(sources), shape = out.shape(), to = out.data<char>(),
-                        n = out.size(), width = out.itemsize(), option = option_] {
-        in_blocks(function, sources, shape, to, n, width, option);
-      });
-    }
-  }
-
-  void eval_gpu(const std::vector<mx::array>&, mx::array&) override {
-    throw std::runtime_error(std::string("[") + name_ + "] is a kernel for the CPU.");
-  }
-
-  const char* name() const override { return name_; }
-
-  bool is_equivalent(const Primitive& other) const override {
-    const auto& same = static_cast<const MapPrimitive&>(other);
-    return function_ == same.function_ && option_ == same.option_;
-  }
-
-  std::vector<mx::Shape> output_shapes(const std::vector<mx::array>& inputs) override { return {inputs[0].shape()}; }
-
- private:
-  // Whether the inputs' elements lie in the same order without gaps, so that they need no walk.
-  static bool in_one_row(const std::vector<mx::array>& inputs) {
-    const auto& first = inputs[0];
-    if (!first.flags().contiguous) return false;
-    for (const auto& input : inputs) {
-      bool same = input.flags().row_contiguous && first.flags().row_contiguous;
-      if (!same && (!input.flags().contiguous || input.strides() != first.strides())) return false;
-      if (input.data_size() != first.data_size()) return false;
-    }
-    return true;
-  }
-
-  // The output takes the memory of an input that nobody else needs, or its own.
-  static void allocate(const std::vector<mx::array>& inputs, mx::array& out, bool in_one_row) {
-    if (!in_one_row) {
-      out.set_data(mx::allocator::malloc(out.nbytes()));
-      return;
-    }
-    for (const auto& input : inputs) {
-      if (can_take(input, out)) {
-        out.copy_shared_buffer(input);
-        return;
-      }
-    }
-    const auto& like = inputs[0];
-    out.set_data(mx::allocator::malloc(like.data_size() * out.itemsize()), like.data_size(), like.strides(), like.flags());
-  }
-
-  static void in_blocks(Map function, const std::vector<Source>& sources, const mx::Shape& shape, char* to, size_t n,
-                        size_t width, double option) {
-    alignas(64) uint64_t blocks[MOST_INPUTS][BLOCK];
-    std::vector<Gather> walks;
-    for (size_t i = 0; i < sources.size(); i++) {
-      const auto& from = sources[i];
-      walks.emplace_back(from, shape);
-      char* block = reinterpret_cast<char*>(blocks[i]);
-      for (size_t at = 0; from.scalar && at < std::min(n, BLOCK); at++)
-        std::memcpy(block + at * from.width, from.data, from.width);
-    }
-    for (size_t done = 0; done < n; done += BLOCK) {
-      size_t count = std::min(BLOCK, n - done);
-      const void* data[MOST_INPUTS];
-      for (size_t i = 0; i < sources.size(); i++) {
-        const auto& from = sources[i];
-        if (!from.scalar && from.row) {
-          data[i] = from.data + done * from.width;
-        } else {
-          if (!from.scalar) walks[i].copy(reinterpret_cast<char*>(blocks[i]), count);
-          data[i] = blocks[i];
-        }
-      }
-      function(data, to + done * width, count, option);
-    }
-  }
-
-  const char* name_;
-  Map function_;
-  double option_;
-};
 
 // The last axis as a whole. Inputs are row-major; after the first they are vectors.
 class RowsPrimitive : public mx::UnaryPrimitive {
@@ -379,10 +271,10 @@ class AlongPrimitive : public mx::UnaryPrimitive {
 
 // The kernels of each file for this processor, or none.
 std::vector<const Kernels*> kernels() {
-  __builtin_cpu_init();
-  if (__builtin_cpu_supports("x86-64-v4")) return {&vector_v4, &integer_v4, &fold_v4, &index_v4, &compare_v4};
-  if (__builtin_cpu_supports("x86-64-v3")) return {&vector_v3, &integer_v3, &fold_v3, &index_v3, &compare_v3};
-  return {};
+  static const std::vector<const Kernels*> v3 = {&vector_v3, &fold_v3, &index_v3};
+  static const std::vector<const Kernels*> v4 = {&vector_v4, &fold_v4, &index_v4};
+  const auto* own = for_processor(&v3, &v4);
+  return own ? *own : std::vector<const Kernels*>();
 }
 
 template <class F>
@@ -407,21 +299,6 @@ const void* emily_find_rows(const char* name) { return emily::find(&emily::Kerne
 const void* emily_find_fold(const char* name) { return emily::find(&emily::Kernels::folds, name); }
 
 const void* emily_find_indexed(const char* name) { return emily::find(&emily::Kernels::indexed, name); }
-
-// Adds a kernel to the graph; its inputs are broadcast to one shape.
-int emily_map(mlx_array* result, const void* kernel, const mlx_array* inputs, size_t count, unsigned type, double option,
-              mlx_stream on) {
-  return emily::guarded([&] {
-    const auto* map = static_cast<const emily::NamedMap*>(kernel);
-    auto stream = *static_cast<mx::Stream*>(on.ctx);
-    std::vector<mx::array> arrays;
-    for (size_t i = 0; i < count; i++) arrays.push_back(*static_cast<mx::array*>(inputs[i].ctx));
-    if (count > 1) arrays = mx::broadcast_arrays(arrays, stream);
-    auto primitive = std::make_shared<emily::MapPrimitive>(stream, map->name, map->function, option);
-    auto shape = arrays[0].shape();
-    result->ctx = new mx::array(std::move(shape), emily::TYPES[type], std::move(primitive), std::move(arrays));
-  });
-}
 
 // Adds a kernel over the last axis; inputs of f32 without a handle are left out.
 int emily_rows(mlx_array* result, const void* kernel, const mlx_array* inputs, size_t count, double option, mlx_stream on) {

@@ -48,7 +48,7 @@ struct Kernels {
   const NamedIndexed* indexed;
 };
 
-extern const Kernels vector_v3, integer_v3, fold_v3, index_v3, compare_v3;
-extern const Kernels vector_v4, integer_v4, fold_v4, index_v4, compare_v4;
+extern const Kernels vector_v3, fold_v3, index_v3;
+extern const Kernels vector_v4, fold_v4, index_v4;
 
 } // namespace emily

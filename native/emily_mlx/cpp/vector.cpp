@@ -122,9 +122,6 @@ UNARY(map_arctanh, atanh(x))
 UNARY(map_erf, erf(x))
 UNARY(map_erfinv, erfinv(x))
 UNARY(map_sigmoid, sigmoid(x))
-UNARY(map_sqrt, __builtin_sqrtf(f))
-UNARY(map_floor, __builtin_floorf(f))
-UNARY(map_ceil, __builtin_ceilf(f))
 UNARY(map_cbrt, cbrt(x))
 BINARY(map_any_power, pow(x, y))
 UNARY(map_square, x * x)
@@ -137,15 +134,6 @@ void map_power(const void* const* inputs, void* output, size_t n, double option)
 }
 
 BINARY(map_arctan2, atan2(x, y))
-
-// Halves go away from zero. What is added is the greatest number below one half, which itself would become 1.
-UNARY(map_round_away, (f < 0 ? -1.0f : 1.0f) * __builtin_floorf(__builtin_fabsf(f) + 0x1.fffffep-2f))
-
-// NaN stays.
-template <class T>
-void map_sign(const void* const* inputs, void* output, size_t n, double) {
-  map<T, 1>(inputs, output, n, [](T x) { return x != x ? x : static_cast<T>((x > 0) - (x < 0)); });
-}
 
 // With the sign of the dividend. Numbers of 24 bits whose quotient stays below 2^28 have none that rounds up to an
 // integer, so that every step is exact; the rest, and what is not finite, is left to the C library.
@@ -171,23 +159,6 @@ void map_fmod(const void* const* inputs, void* output, size_t n, double) {
       if (far[i]) result[i] = __builtin_fmodf(x[i], y[i]);
     std::copy_n(result, count, out + at);
   }
-}
-
-// What is no larger than `option` becomes zero, in each of the `PARTS` of a number.
-template <size_t PARTS>
-void map_chop(const void* const* inputs, void* output, size_t n, double option) {
-  float least = static_cast<float>(option);
-  map<float, 1>(inputs, output, n * PARTS, [least](float f) { return __builtin_fabsf(f) <= least ? 0 : f; });
-}
-
-template <class T>
-void map_where(const void* const* inputs, void* output, size_t n, double) {
-  const uint8_t* chosen = static_cast<const uint8_t*>(inputs[0]);
-  const T* x = static_cast<const T*>(inputs[1]);
-  const T* y = static_cast<const T*>(inputs[2]);
-  T* out = static_cast<T*>(output);
-#pragma GCC ivdep
-  for (size_t i = 0; i < n; i++) out[i] = chosen[i] ? x[i] : y[i];
 }
 
 // Sums and extremes of a row, in lanes of their own that are added up at the end.
@@ -275,21 +246,17 @@ void layer_norm(const float* const* inputs, float* output, size_t rows, size_t c
   }
 }
 
-// By the names of Emily's operations, with a type where it is not f32; `where` by the width of what is chosen in bits.
+// By the names of Emily's operations.
 constexpr NamedMap maps[] = {
     {"exp", map_exp}, {"expm1", map_expm1}, {"log", map_log}, {"log1p", map_log1p},
-    {"log2", map_log2}, {"log10", map_log10}, {"sqrt", map_sqrt}, {"rsqrt", map_rsqrt},
+    {"log2", map_log2}, {"log10", map_log10}, {"rsqrt", map_rsqrt},
     {"sin", map_sin}, {"cos", map_cos}, {"tan", map_tan},
     {"arcsin", map_arcsin}, {"arccos", map_arccos}, {"arctan", map_arctan},
     {"sinh", map_sinh}, {"cosh", map_cosh}, {"tanh", map_tanh},
     {"arcsinh", map_arcsinh}, {"arccosh", map_arccosh}, {"arctanh", map_arctanh},
     {"erf", map_erf}, {"erfinv", map_erfinv}, {"sigmoid", map_sigmoid},
-    {"floor", map_floor}, {"ceil", map_ceil}, {"cbrt", map_cbrt}, {"round_away", map_round_away},
-    {"sign", map_sign<float>}, {"sign_f64", map_sign<double>},
-    {"chop", map_chop<1>}, {"chop_c64", map_chop<2>},
+    {"cbrt", map_cbrt},
     {"power", map_power}, {"fmod", map_fmod}, {"arctan2", map_arctan2},
-    {"where8", map_where<uint8_t>}, {"where16", map_where<uint16_t>},
-    {"where32", map_where<uint32_t>}, {"where64", map_where<uint64_t>},
     {nullptr, nullptr}};
 
 constexpr NamedRows rows[] = {

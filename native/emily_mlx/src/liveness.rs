@@ -3,7 +3,7 @@
 
 use std::collections::HashSet;
 
-use crate::program::{Block, Operand, Register, Step};
+use crate::program::{Block, Register, Step};
 
 type Registers = HashSet<Register>;
 
@@ -19,19 +19,9 @@ pub(crate) fn mark(block: &mut Block, parameters: &[Register], live: &mut Regist
             before.filter(|register| !live.contains(register)).collect()
         };
         match step {
-            Step::Operation { operands, .. } => {
-                for operand in operands {
-                    match operand {
-                        Operand::Place(place) => {
-                            live.insert(place.register);
-                        }
-                        Operand::Places(places) => {
-                            live.extend(places.iter().map(|place| place.register))
-                        }
-                        Operand::Literal(_) => (),
-                    }
-                }
-            }
+            Step::Operation(_) | Step::Chain(_) => step.each_read(&mut |place| {
+                live.insert(place.register);
+            }),
             Step::Call(call) => {
                 call.ended = ended(live);
                 live.extend(call.operands.iter().map(|place| place.register));

@@ -47,7 +47,7 @@ pub(crate) fn matmul(a: &Array, b: &Array, stream: &StreamHandle) -> Option<Resu
     }
 }
 
-#[cfg(own_kernels)]
+#[cfg(cpp_kernels)]
 mod own {
     use std::ffi::{c_char, c_int, c_void, CStr};
 
@@ -130,7 +130,7 @@ mod own {
 }
 
 /// A build without kernels of its own.
-#[cfg(not(own_kernels))]
+#[cfg(not(cpp_kernels))]
 mod own {
     use mlx_rs::Array;
 

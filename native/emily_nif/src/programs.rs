@@ -9,7 +9,7 @@ use std::thread;
 
 use emily_mlx::fusion::Fusion;
 use emily_mlx::program::{Host, Program};
-use emily_mlx::{Error, Result, SharedArray, StreamHandle};
+use emily_mlx::{Device, Error, Result, SharedArray, StreamHandle};
 use mlx_rs::Array;
 use rustler::{
     Encoder, Env, NifResult, NifTaggedEnum, OwnedEnv, Reference, Resource, ResourceArc, Term,
@@ -48,7 +48,7 @@ impl Drop for Idle {
 /// A compiled function with the arrays that it closes over.
 pub struct ProgramResource {
     program: Arc<Program>,
-    /// For a program that is to be fused by MLX.
+    /// For a program that MLX is to fuse on a GPU.
     fusion: Option<Fusion>,
     parameters: usize,
     captured: Vec<ArrayRef>,
@@ -137,19 +137,17 @@ fn decode(function: Term) -> Result<(Program, Vec<ArrayRef>, u32)> {
 /// whether it waits.
 #[rustler::nif(schedule = "DirtyCpu")]
 fn compile<'a>(env: Env<'a>, function: Term<'a>, fuse: bool) -> NifResult<Term<'a>> {
-    let (program, captured, blocks) = decode(function).map_err(raise)?;
-    if fuse && (program.waits || program.has_linalg) {
-        return Err(refuse(
-            "compile: functions with conditions, loops, calls or linear algebra cannot be fused"
-                .to_owned(),
-        ));
+    let (mut program, captured, blocks) = decode(function).map_err(raise)?;
+    if fuse {
+        program.chain();
     }
-    let waits = program.waits || program.looks || fuse;
+    let fuses = fuse && Device::Gpu.is_available();
+    let waits = program.waits || program.looks || fuses;
     let operations = program.operations;
     let resource = ResourceArc::new(ProgramResource {
         parameters: program.inputs.len() - captured.len(),
         program: Arc::new(program),
-        fusion: fuse.then(Fusion::default),
+        fusion: fuses.then(Fusion::default),
         captured,
         deep: blocks > SHALLOW,
     });
@@ -212,19 +210,13 @@ fn run_waiting_program<'a>(
 ) -> NifResult<rustler::Atom> {
     let mut inputs = array_refs(inputs)?;
     check_count(&program, inputs.len())?;
-    if let Some(fusion) = &program.fusion {
-        run_fused(
-            &program,
-            fusion,
-            &inputs,
-            stream(on)?,
-            Caller::new(env, tag),
-        )
-        .map_err(raise)?;
+    let stream = stream(on)?.clone();
+    if let (Some(fusion), Device::Gpu) = (&program.fusion, stream.device()) {
+        let caller = Caller::new(env, tag);
+        run_fused(&program, fusion, &inputs, &stream, caller).map_err(raise)?;
         return Ok(queued());
     }
     inputs.extend(program.captured.iter().cloned());
-    let stream = stream(on)?.clone();
     if WAITING.fetch_add(1, Ordering::Relaxed) >= MOST_WAITING {
         WAITING.fetch_sub(1, Ordering::Relaxed);
         return Ok(full());
@@ -260,6 +252,12 @@ fn run_fused(
     stream: &StreamHandle,
     caller: Caller,
 ) -> Result<()> {
+    if program.program.waits || program.program.has_linalg {
+        return Err(Error::Argument(
+            "run_program: on a GPU functions with conditions, loops, calls or linear algebra cannot be fused"
+                .to_owned(),
+        ));
+    }
     let arrays = |refs: &[ArrayRef]| refs.iter().map(|array| array.0.array().clone()).collect();
     let (inputs, captured) = (arrays(inputs), arrays(&program.captured));
     let (on, kept) = (stream.clone(), program.clone());

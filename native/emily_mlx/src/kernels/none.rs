@@ -1,5 +1,6 @@
-//! A build without kernels of its own: no kernel is ever found.
+//! A build without the kernels in C++: none is ever found.
 
+use emily_kernels::chain::Map;
 use mlx_rs::Array;
 
 use crate::dtype::Dtype;
@@ -7,41 +8,23 @@ use crate::error::Result;
 use crate::op::Op;
 use crate::stream::StreamHandle;
 
-pub(crate) enum Map {}
 pub(crate) enum Rows {}
 pub(crate) enum Fold {}
 pub(crate) enum Indexed {}
 
-pub(super) fn map(_op: Op, _dtype: Dtype, _stream: &StreamHandle) -> Option<Map> {
+pub(super) fn map(_op: Op) -> Option<&'static dyn Map> {
     None
 }
 
-pub(super) fn cast(_from: Dtype, _to: Dtype, _stream: &StreamHandle) -> Option<Map> {
+pub(super) fn fold(_op: Op, _dtype: Dtype, _last: bool) -> Option<Fold> {
     None
 }
 
-pub(super) fn clamp(_dtype: Dtype, _stream: &StreamHandle) -> Option<Map> {
+pub(super) fn rows(_op: Op) -> Option<Rows> {
     None
 }
 
-pub(super) fn fold(_op: Op, _dtype: Dtype, _last: bool, _stream: &StreamHandle) -> Option<Fold> {
-    None
-}
-
-pub(super) fn choice(_bytes: usize, _stream: &StreamHandle) -> Option<Map> {
-    None
-}
-
-pub(super) fn rows(_op: Op, _stream: &StreamHandle) -> Option<Rows> {
-    None
-}
-
-pub(super) fn indexed(
-    _op: Op,
-    _dtype: Dtype,
-    _index: Dtype,
-    _stream: &StreamHandle,
-) -> Option<Indexed> {
+pub(super) fn indexed(_op: Op, _dtype: Dtype, _index: Dtype) -> Option<Indexed> {
     None
 }
 
@@ -57,22 +40,6 @@ impl Indexed {
     }
 
     pub(crate) fn along(self, _x: &Array, _at: &Array, _stream: &StreamHandle) -> Result<Array> {
-        match self {}
-    }
-}
-
-impl Map {
-    pub(crate) fn apply(self, _arrays: &[&Array], _stream: &StreamHandle) -> Result<Array> {
-        match self {}
-    }
-
-    pub(crate) fn apply_with(
-        self,
-        _arrays: &[&Array],
-        _dtype: Dtype,
-        _option: f64,
-        _stream: &StreamHandle,
-    ) -> Result<Array> {
         match self {}
     }
 }

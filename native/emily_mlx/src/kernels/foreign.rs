@@ -1,23 +1,20 @@
-//! The kernels of `cpp/`, by the names of operations.
+//! The kernels in C++, by the names of operations.
 
 use std::ffi::{c_char, c_int, c_void, CString};
 
+use emily_kernels::chain::Map;
+use emily_kernels::dispatch::Level;
 use mlx_rs::Array;
 use mlx_sys::{mlx_array, mlx_dtype, mlx_stream};
 use once_cell::sync::Lazy;
 use smallvec::SmallVec;
 use strum::IntoEnumIterator;
 
-use crate::device::Device;
 use crate::dtype::Dtype;
 use crate::error::Result;
 use crate::ffi;
 use crate::op::Op;
 use crate::stream::StreamHandle;
-
-/// A kernel that gives an element for an element of each input.
-#[derive(Clone, Copy)]
-pub(crate) struct Map(*const c_void);
 
 /// A kernel over the last axis.
 #[derive(Clone, Copy)]
@@ -32,10 +29,6 @@ pub(crate) struct Indexed(*const c_void);
 pub(crate) struct Fold(*const c_void);
 
 // SAFETY: the pointers are to constants of the library.
-unsafe impl Send for Map {}
-// SAFETY: as above.
-unsafe impl Sync for Map {}
-// SAFETY: as above.
 unsafe impl Send for Rows {}
 // SAFETY: as above.
 unsafe impl Sync for Rows {}
@@ -49,19 +42,10 @@ unsafe impl Send for Indexed {}
 unsafe impl Sync for Indexed {}
 
 extern "C" {
-    fn emily_find_map(name: *const c_char) -> *const c_void;
+    fn emily_find_map(name: *const c_char) -> *const RawMap;
     fn emily_find_rows(name: *const c_char) -> *const c_void;
     fn emily_find_fold(name: *const c_char) -> *const c_void;
     fn emily_find_indexed(name: *const c_char) -> *const c_void;
-    fn emily_map(
-        result: *mut mlx_array,
-        kernel: *const c_void,
-        inputs: *const mlx_array,
-        count: usize,
-        dtype: mlx_dtype,
-        option: f64,
-        on: mlx_stream,
-    ) -> c_int;
     fn emily_rows(
         result: *mut mlx_array,
         kernel: *const c_void,
@@ -98,6 +82,49 @@ extern "C" {
     ) -> c_int;
 }
 
+/// As in `cpp/kernels.h`.
+#[repr(C)]
+struct RawMap {
+    name: *const c_char,
+    function: unsafe extern "C" fn(*const *const c_void, *mut c_void, usize, f64),
+}
+
+/// A map of f32 in C++.
+struct ForeignMap(&'static RawMap);
+
+// SAFETY: it is a constant of the library.
+unsafe impl Send for ForeignMap {}
+// SAFETY: as above.
+unsafe impl Sync for ForeignMap {}
+
+impl Map for ForeignMap {
+    fn run(&self, _level: Level, inputs: &[&[u8]], output: &mut [u8], option: f64) {
+        assert!(inputs.iter().all(|input| input.len() == output.len()));
+        let data: SmallVec<[*const c_void; 4]> =
+            inputs.iter().map(|input| input.as_ptr().cast()).collect();
+        // SAFETY: inputs and output have as many elements of f32; a map of the table takes as many inputs as the
+        // operation of its name has operands.
+        unsafe {
+            (self.0.function)(
+                data.as_ptr(),
+                output.as_mut_ptr().cast(),
+                output.len() / Dtype::F32.size(),
+                option,
+            )
+        }
+    }
+}
+
+/// What C++ asks to know for which processor kernels are wanted.
+#[no_mangle]
+extern "C" fn emily_level() -> c_int {
+    match Level::chosen().ok().flatten().map(Level::name) {
+        Some("avx512") => 4,
+        Some("avx2") => 3,
+        _ => 0,
+    }
+}
+
 fn find(
     name: &str,
     function: unsafe extern "C" fn(*const c_char) -> *const c_void,
@@ -108,30 +135,15 @@ fn find(
     (!kernel.is_null()).then_some(kernel)
 }
 
-/// By the number of the operation and the type.
-static MAPS: Lazy<Vec<Vec<Option<Map>>>> = Lazy::new(|| {
-    let name = |op: Op, dtype: Dtype| match dtype {
-        Dtype::F32 => op.name().to_owned(),
-        _ => format!("{}_{}", op.name(), dtype.name()),
+/// By the number of the operation.
+static MAPS: Lazy<Vec<Option<ForeignMap>>> = Lazy::new(|| {
+    let map = |op: Op| {
+        let name = CString::new(op.name()).ok()?;
+        // SAFETY: the name ends with a zero and lives through the call; what is found is a constant of the library.
+        let found = unsafe { emily_find_map(name.as_ptr()).as_ref() };
+        found.map(ForeignMap)
     };
-    Op::iter()
-        .map(|op| each_type(|dtype| find(&name(op, dtype), emily_find_map).map(Map)))
-        .collect()
-});
-
-/// Casts to integers, by the type of the number and that of the integer.
-static CASTS: Lazy<Vec<Vec<Option<Map>>>> = Lazy::new(|| {
-    each_type(|from| {
-        each_type(|to| {
-            let name = format!("to_integer_{}_{}", from.name(), to.name());
-            find(&name, emily_find_map).map(Map)
-        })
-    })
-});
-
-/// What clamps indices, by their type.
-static CLAMPS: Lazy<Vec<Option<Map>>> = Lazy::new(|| {
-    each_type(|dtype| find(&format!("clamp_{}", dtype.name()), emily_find_map).map(Map))
+    Op::iter().map(map).collect()
 });
 
 /// By the number of the operation and the type, and for what takes the last of equals.
@@ -178,42 +190,21 @@ static ROWS: Lazy<Vec<Option<Rows>>> = Lazy::new(|| {
         .collect()
 });
 
-/// By the width of the elements: 1, 2, 4 and 8 bytes.
-static CHOICES: Lazy<[Option<Map>; 4]> = Lazy::new(|| {
-    [8, 16, 32, 64].map(|bits| find(&format!("where{bits}"), emily_find_map).map(Map))
-});
-
-pub(super) fn map(op: Op, dtype: Dtype, stream: &StreamHandle) -> Option<Map> {
-    on_cpu(stream).and_then(|()| MAPS[op as usize][dtype as usize])
+/// The map of an operation on f32.
+pub(super) fn map(op: Op) -> Option<&'static dyn Map> {
+    let map: &'static ForeignMap = MAPS[op as usize].as_ref()?;
+    Some(map)
 }
 
-pub(super) fn cast(from: Dtype, to: Dtype, stream: &StreamHandle) -> Option<Map> {
-    on_cpu(stream).and_then(|()| CASTS[from as usize][to as usize])
+pub(super) fn fold(op: Op, dtype: Dtype, last: bool) -> Option<Fold> {
+    FOLDS[usize::from(last)][op as usize][dtype as usize]
 }
 
-pub(super) fn clamp(dtype: Dtype, stream: &StreamHandle) -> Option<Map> {
-    on_cpu(stream).and_then(|()| CLAMPS[dtype as usize])
+pub(super) fn rows(op: Op) -> Option<Rows> {
+    ROWS[op as usize]
 }
 
-pub(super) fn fold(op: Op, dtype: Dtype, last: bool, stream: &StreamHandle) -> Option<Fold> {
-    on_cpu(stream).and_then(|()| FOLDS[usize::from(last)][op as usize][dtype as usize])
-}
-
-pub(super) fn choice(bytes: usize, stream: &StreamHandle) -> Option<Map> {
-    on_cpu(stream).and_then(|()| CHOICES[bytes.ilog2() as usize])
-}
-
-pub(super) fn rows(op: Op, stream: &StreamHandle) -> Option<Rows> {
-    on_cpu(stream).and_then(|()| ROWS[op as usize])
-}
-
-pub(super) fn indexed(
-    op: Op,
-    dtype: Dtype,
-    index: Dtype,
-    stream: &StreamHandle,
-) -> Option<Indexed> {
-    on_cpu(stream)?;
+pub(super) fn indexed(op: Op, dtype: Dtype, index: Dtype) -> Option<Indexed> {
     let kernels = match op {
         Op::Take => &INDEXED[0],
         Op::Scatter => &INDEXED[1],
@@ -224,42 +215,6 @@ pub(super) fn indexed(
         .get(index as usize)
         .copied()
         .flatten()
-}
-
-fn on_cpu(stream: &StreamHandle) -> Option<()> {
-    (stream.device() == Device::Cpu).then_some(())
-}
-
-impl Map {
-    /// The kernel on arrays that broadcast to one shape; the result has the type of the last.
-    pub(crate) fn apply(self, arrays: &[&Array], stream: &StreamHandle) -> Result<Array> {
-        let dtype = arrays.last().map_or(Dtype::F32, |array| Dtype::of(array));
-        self.apply_with(arrays, dtype, 0.0, stream)
-    }
-
-    /// The kernel with a result of type `dtype`; what `option` means is its own affair.
-    pub(crate) fn apply_with(
-        self,
-        arrays: &[&Array],
-        dtype: Dtype,
-        option: f64,
-        stream: &StreamHandle,
-    ) -> Result<Array> {
-        let inputs: SmallVec<[mlx_array; 4]> = arrays.iter().map(|array| array.as_ptr()).collect();
-        // SAFETY: the handles are live, the kernel is one of the library's, and what MLX refuses comes back
-        // as a status.
-        ffi::array(|result| unsafe {
-            emily_map(
-                result,
-                self.0,
-                inputs.as_ptr(),
-                inputs.len(),
-                dtype.raw(),
-                option,
-                stream.raw(),
-            )
-        })
-    }
 }
 
 impl Fold {
@@ -273,7 +228,7 @@ impl Fold {
         stream: &StreamHandle,
     ) -> Result<Array> {
         let (x, s) = (x.as_ptr(), stream.raw());
-        // SAFETY: as in `Map::apply_with`; the caller made sure that `kept` is within the rank.
+        // SAFETY: as in `Rows::apply`; the caller made sure that `kept` is within the rank.
         ffi::array(|result| unsafe {
             emily_fold(result, self.0, x, kept, keep_axes, dtype.raw(), s)
         })
@@ -291,7 +246,7 @@ impl Indexed {
         stream: &StreamHandle,
     ) -> Result<Array> {
         let inputs: SmallVec<[mlx_array; 4]> = arrays.iter().map(|array| array.as_ptr()).collect();
-        // SAFETY: as in `Map::apply_with`; the caller made sure that the arrays' sizes and the shape fit together.
+        // SAFETY: as in `Rows::apply`; the caller made sure that the arrays' sizes and the shape fit together.
         ffi::array(|result| unsafe {
             emily_indexed(
                 result,
@@ -327,7 +282,8 @@ impl Rows {
         };
         let handle = |array: &Option<&Array>| array.map_or(none, Array::as_ptr);
         let inputs: SmallVec<[mlx_array; 4]> = arrays.iter().map(handle).collect();
-        // SAFETY: as in `Map::apply_with`.
+        // SAFETY: the handles are live, the kernel is one of the library's, and what MLX refuses comes back
+        // as a status.
         ffi::array(|result| unsafe {
             emily_rows(
                 result,
