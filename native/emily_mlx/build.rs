@@ -11,7 +11,7 @@ const KINDS: [(&str, &[&str]); 2] = [
 ];
 
 /// The files of loops.
-const LOOPS: [&str; 6] = ["vector", "fold", "index", "totals", "products", "rotary"];
+const LOOPS: [&str; 2] = ["vector", "rotary"];
 
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");
@@ -32,12 +32,7 @@ fn main() {
     if env::var("CARGO_CFG_TARGET_ARCH").as_deref() == Ok("x86_64") {
         println!("cargo::rustc-cfg=cpp_kernels");
         compile_loops();
-        let nodes = ["kernels", "reduce", "matmul", "rope"].map(|file| format!("cpp/{file}.cpp"));
-        compile_nodes(
-            &include,
-            "emily_kernels",
-            &nodes.each_ref().map(String::as_str),
-        );
+        compile_nodes(&include, "emily_kernels", &["cpp/maps.cpp", "cpp/rope.cpp"]);
     }
 }
 

@@ -263,9 +263,14 @@ defmodule Emily.Native.ProgramTest do
          [{:tanh, {:add, v(2), {:full, [], 1.5, :f32}}}, {:exp, {:negative, v(2)}}]}
 
       [x, y] = Native.run([{:arange, -2.0, 2.0, 0.01, :f32}, {:full, [400], 0.7, :f32}])
-      plain = function |> Program.compile() |> Program.run([x, y]) |> Enum.map(&Native.to_binary/1)
+
+      plain =
+        function |> Program.compile() |> Program.run([x, y]) |> Enum.map(&Native.to_binary/1)
+
       fused = Program.compile(function, fuse: true)
-      for _ <- 1..3, do: assert(fused |> Program.run([x, y]) |> Enum.map(&Native.to_binary/1) == plain)
+
+      for _ <- 1..3,
+          do: assert(fused |> Program.run([x, y]) |> Enum.map(&Native.to_binary/1) == plain)
     end
 
     test "programs run on several streams, and with arrays of their own" do
@@ -283,7 +288,13 @@ defmodule Emily.Native.ProgramTest do
       going = {[4], [], [{:less, {:multiply, v(4), v(4)}, {:full, [], 1000.0, :f32}}]}
       loop = {:elem, 0, {:while, [v(0)], going, step}}
       steps = [{1, {:negative, {:add, v(0), v(0)}}}, {2, {:call, 0, [v(1)], 0}}]
-      results = [loop, {:multiply, {:abs, v(1)}, v(0)}, {:det, {:reshape, {:exp, {:negative, v(0)}}, [1, 1]}}]
+
+      results = [
+        loop,
+        {:multiply, {:abs, v(1)}, v(0)},
+        {:det, {:reshape, {:exp, {:negative, v(0)}}, [1, 1]}}
+      ]
+
       program = Program.compile({[0], steps, results}, fuse: true)
       process = self()
       hook = fn 0, [x] -> send(process, {:called, Native.item(x)}) && [] end

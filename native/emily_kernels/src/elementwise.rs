@@ -1,6 +1,7 @@
 //! Arithmetic and choices: an element for an element of each input.
 
 use crate::dispatch::for_each_level;
+use crate::integer::Integer;
 use crate::view::{typed, typed_mut, Element};
 
 /// An element for each of the input's.
@@ -228,12 +229,14 @@ for_each_level! {
 
 for_each_level! {
     /// Elements of the second input where the first is true, of the third elsewhere.
-    pub fn select<T: Element>(inputs: &[&[u8]], output: &mut [u8], _option: f64) {
+    pub fn select<T: Integer>(inputs: &[&[u8]], output: &mut [u8], _option: f64) {
         let (chosen, x, y) = (inputs[0], typed::<T>(inputs[1]), typed::<T>(inputs[2]));
         let out = typed_mut::<T>(output);
         assert!(chosen.len() == out.len() && x.len() == out.len() && y.len() == out.len());
         for (((out, chosen), x), y) in out.iter_mut().zip(chosen).zip(x).zip(y) {
-            *out = if *chosen != 0 { *x } else { *y };
+            // Without a branch, so in vectors.
+            let mask = if *chosen != 0 { T::ALL_BITS } else { T::ZERO };
+            *out = y.xor(x.xor(*y).and(mask));
         }
     }
 }

@@ -1,5 +1,7 @@
 //! Arrays as they lie in memory.
 
+use std::borrow::Cow;
+
 use smallvec::SmallVec;
 
 mod sealed {
@@ -30,6 +32,18 @@ pub fn typed<T: Element>(bytes: &[u8]) -> &[T] {
         "bytes are no whole elements"
     );
     elements
+}
+
+/// Elements as bytes.
+pub(crate) fn bytes<T: Element>(elements: &[T]) -> &[u8] {
+    // SAFETY: elements are bytes without gaps.
+    unsafe { elements.align_to().1 }
+}
+
+/// Elements as bytes, to be written to.
+pub(crate) fn bytes_mut<T: Element>(elements: &mut [T]) -> &mut [u8] {
+    // SAFETY: elements are bytes without gaps, and every pattern of bits is an element.
+    unsafe { elements.align_to_mut().1 }
 }
 
 /// As `typed`, to be written to.
@@ -131,9 +145,79 @@ impl<'a> View<'a> {
             .get(self.first..self.first + self.size() * self.width)
     }
 
+    /// The elements in row-major order, gathered where they do not lie so.
+    pub fn to_row(&self) -> Row<'a> {
+        match self.as_row() {
+            Some(row) => Row::Borrowed(row),
+            None => {
+                let count = self.size() * self.width;
+                let mut words = vec![0u64; count.div_ceil(8)];
+                Walk::new(self).copy(&mut bytes_mut(&mut words)[..count]);
+                Row::Gathered(words, count)
+            }
+        }
+    }
+
+    /// The elements of type `T`, which has the array's width.
+    pub fn elements<T: Element>(&self) -> Elements<'a, T> {
+        assert_eq!(size_of::<T>(), self.width);
+        let before = self.first % self.width;
+        let whole = self.memory.len() - (self.memory.len() - before) % self.width;
+        let bytes = &self.memory[before..whole];
+        // SAFETY: every pattern of bits is an element.
+        let memory = match unsafe { bytes.align_to::<T>() } {
+            ([], elements, []) => Cow::Borrowed(elements),
+            // Memory that is not aligned is copied to where it is.
+            _ => {
+                let mut copy = vec![T::default(); bytes.len() / self.width];
+                bytes_mut(&mut copy).copy_from_slice(bytes);
+                Cow::Owned(copy)
+            }
+        };
+        let first = ((self.first - before) / self.width) as isize;
+        Elements { memory, first }
+    }
+
     /// The bytes of the first element.
     pub fn first(&self) -> &'a [u8] {
         &self.memory[self.first..self.first + self.width]
+    }
+}
+
+/// Elements in row-major order.
+pub enum Row<'a> {
+    Borrowed(&'a [u8]),
+    /// Words of which so many bytes are elements.
+    Gathered(Vec<u64>, usize),
+}
+
+impl Row<'_> {
+    pub fn bytes(&self) -> &[u8] {
+        match self {
+            Row::Borrowed(bytes) => bytes,
+            Row::Gathered(words, count) => &bytes(words)[..*count],
+        }
+    }
+}
+
+/// An array's elements by their distance from the first.
+pub struct Elements<'a, T: Element> {
+    memory: Cow<'a, [T]>,
+    first: isize,
+}
+
+impl<T: Element> Elements<'_, T> {
+    /// The element at a distance from the first, which must lie in the array's memory.
+    #[inline(always)]
+    pub fn at(&self, distance: isize) -> T {
+        self.memory[(self.first + distance) as usize]
+    }
+
+    /// As many elements that follow each other.
+    #[inline(always)]
+    pub fn row(&self, distance: isize, count: usize) -> &[T] {
+        let first = (self.first + distance) as usize;
+        &self.memory[first..first + count]
     }
 }
 
@@ -236,7 +320,7 @@ impl<'a> Walk<'a> {
 }
 
 /// The same elements with fewer axes: those of one element go, those that lie as one become one.
-fn merged(axes: &[Axis]) -> Axes {
+pub(crate) fn merged(axes: &[Axis]) -> Axes {
     let mut merged = Axes::new();
     for &axis in axes.iter().filter(|axis| axis.size != 1) {
         match merged.last_mut() {

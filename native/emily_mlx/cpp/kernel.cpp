@@ -139,7 +139,7 @@ class KernelPrimitive : public mx::UnaryPrimitive {
   // Puts the output in the place of an input that nobody else needs; answers which, or -1.
   int take(const std::vector<mx::array>& inputs, mx::array& out, const mx::array* like) const {
     for (size_t i = 0; i < inputs.size(); i++) {
-      bool fits = like ? !is_scalar(inputs[i]) : placement_ == EMILY_IN_FIRST && i == 0;
+      bool fits = like ? !is_scalar(inputs[i]) : placement_ == EMILY_IN_FIRST && i == 0 && inputs[i].flags().row_contiguous;
       if (!fits || !can_take(inputs[i], out)) continue;
       out.copy_shared_buffer(inputs[i]);
       return static_cast<int>(i);

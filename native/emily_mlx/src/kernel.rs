@@ -1,6 +1,7 @@
 //! Kernels of `emily_kernels` as nodes of MLX's graph, on a CPU.
 
 use emily_kernels::chain::Input;
+use emily_kernels::view::{Row, View, Walk};
 use mlx_rs::Array;
 
 use crate::dtype::Dtype;
@@ -15,7 +16,7 @@ pub(crate) enum Placement {
     Apart,
     /// In the order of the inputs, which are broadcast to one shape, and into the place of one, where that can be.
     Elementwise,
-    /// Into the place of the first input, which has the output's shape and lies in row-major order, where that can be.
+    /// Into the place of the first input, which has the output's shape, where that can be.
     InFirst,
 }
 
@@ -35,6 +36,26 @@ pub(crate) fn add(
     stream: &StreamHandle,
 ) -> Result<Array> {
     own::add(name, kernel, inputs, (shape, dtype), placement, stream)
+}
+
+/// An input's array. None but that of an elementwise kernel or the first of an `InFirst` one lies in the output's place.
+pub(crate) fn view<'a, 'b>(input: &'a Input<'b>) -> &'a View<'b> {
+    match input {
+        Input::Array(view) => view,
+        Input::InOutput => unreachable!("nothing takes the place of this input"),
+    }
+}
+
+/// An input's elements in row-major order.
+pub(crate) fn row<'a>(input: &Input<'a>) -> Row<'a> {
+    view(input).to_row()
+}
+
+/// Copies the first input of an `InFirst` kernel to the output, unless it is there.
+pub(crate) fn copy_into(input: &Input, output: &mut [u8]) {
+    if let Input::Array(view) = input {
+        Walk::new(view).copy(output);
+    }
 }
 
 #[cfg(own_kernels)]
@@ -234,5 +255,45 @@ mod own {
         _stream: &StreamHandle,
     ) -> Result<Array> {
         Err(Error::Mlx(format!("{name}: this build has no kernels")))
+    }
+}
+
+#[cfg(all(test, own_kernels))]
+mod tests {
+    use std::sync::mpsc::channel;
+
+    use super::*;
+    use crate::device::Device;
+    use crate::error::Error;
+    use crate::worker::Job;
+
+    struct Panics;
+
+    impl Kernel for Panics {
+        fn run(&self, _inputs: &[Input], _output: &mut [u8]) {
+            panic!("as a kernel with a fault would");
+        }
+    }
+
+    #[test]
+    fn a_panic_is_an_error_and_the_stream_goes_on() {
+        let stream = StreamHandle::new(Device::Cpu).expect("every build of MLX has the CPU");
+        let x = Array::from_slice(&[1.0f32, 2.0], &[2]);
+        let evaluate = |array: Array| {
+            let (answer, answered) = channel();
+            let job = Job::Evaluate {
+                arrays: vec![array],
+                may_fail: true,
+                wanted: Box::new(|| true),
+                done: Box::new(move |result| answer.send(result).expect("the test waits")),
+            };
+            assert!(stream.worker().push(job).is_ok());
+            answered.recv().expect("every job is answered")
+        };
+        let result = (&[2][..], Dtype::F32);
+        let bad = add("bad", Panics, &[&x], result, Placement::Apart, &stream);
+        let error = evaluate(bad.expect("nothing runs yet")).expect_err("the kernel panics");
+        assert!(matches!(&error, Error::Mlx(message) if message.contains("[bad]")), "{error}");
+        assert!(evaluate(x.clone()).is_ok());
     }
 }

@@ -11,14 +11,19 @@ use crate::op::Op;
 use crate::stream::StreamHandle;
 
 pub(crate) mod elementwise;
+mod fold;
 #[cfg(cpp_kernels)]
 mod foreign;
 #[cfg(not(cpp_kernels))]
 #[path = "kernels/none.rs"]
 mod foreign;
+mod index;
+mod norm;
 
 pub(crate) use elementwise::ElementwiseKernel;
-pub(crate) use foreign::{Fold, Indexed, Rows};
+pub(crate) use fold::FoldKernel;
+pub(crate) use index::IndexKernel;
+pub(crate) use norm::RowKernels;
 
 /// The level of the processor that kernels are taken for, if any are.
 pub(crate) fn level(stream: &StreamHandle) -> Option<Level> {
@@ -72,9 +77,9 @@ pub(crate) fn choice(
 }
 
 /// The kernel that makes one element of trailing axes; `last` means that it takes the last of equals.
-pub(crate) fn fold(op: Op, dtype: Dtype, last: bool, stream: &StreamHandle) -> Option<Fold> {
-    level(stream)?;
-    foreign::fold(op, dtype, last)
+pub(crate) fn fold(op: Op, dtype: Dtype, last: bool, stream: &StreamHandle) -> Option<FoldKernel> {
+    let level = level(stream)?;
+    fold::of(op, dtype, last).map(|fold| FoldKernel { op, fold, level })
 }
 
 /// The kernel that takes rows of `x` by `indices`, which it clamps, or updates them.
@@ -83,18 +88,14 @@ pub(crate) fn indexed(
     x: &Array,
     indices: &Array,
     stream: &StreamHandle,
-) -> Option<Indexed> {
-    level(stream)?;
-    foreign::indexed(op, Dtype::of(x), Dtype::of(indices))
+) -> Option<IndexKernel> {
+    index::of(op, Dtype::of(x), Dtype::of(indices), level(stream)?)
 }
 
-/// The kernel over the last axis that takes the place of MLX's operation, if there is one.
-pub(crate) fn rows(op: Op, arrays: &[Option<&Array>], stream: &StreamHandle) -> Option<Rows> {
-    level(stream)?;
+/// The kernels over the last axis, where all arrays are f32.
+pub(crate) fn rows(arrays: &[Option<&Array>], stream: &StreamHandle) -> Option<RowKernels> {
     let mut arrays = arrays.iter().flatten();
-    if arrays.all(|array| Dtype::of(array) == Dtype::F32) {
-        foreign::rows(op)
-    } else {
-        None
-    }
+    let level = level(stream)?;
+    let fits = arrays.all(|array| Dtype::of(array) == Dtype::F32);
+    fits.then_some(RowKernels(level))
 }

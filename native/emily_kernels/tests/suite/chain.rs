@@ -75,7 +75,7 @@ fn random_steps(random: &mut Random, inputs: &[Vec<f32>]) -> (Vec<Step>, Vec<f32
             Op::Greatest => {
                 let compared = next(&steps);
                 steps.push(step(&compare::greater::<f32>, &[a, b], 1));
-                steps.push(step(&elementwise::select::<f32>, &[compared, a, b], 4));
+                steps.push(step(&elementwise::select::<u32>, &[compared, a, b], 4));
                 pair(|x, y| if x > y { x } else { y })
             }
         };

@@ -2,6 +2,7 @@
 
 use emily_kernels::chain::Map;
 use emily_kernels::dispatch::Level;
+use emily_kernels::integer::Integer;
 use emily_kernels::{compare, elementwise};
 
 use crate::support::{bytes, check, check_pairs, mapped, samples, Random, Sample, LENGTHS};
@@ -155,7 +156,8 @@ fn extremes_and_comparisons() {
             false => y,
         },
     );
-    let tests: [(&dyn Map, fn(i128, i128) -> bool); 5] = [
+    type Test<'a> = (&'a dyn Map, fn(i128, i128) -> bool);
+    let tests: [Test; 5] = [
         (&compare::equal::<f64>, |x, y| x == y),
         (&compare::greater::<f64>, |x, y| x > y),
         (&compare::greater_equal::<f64>, |x, y| x >= y),
@@ -172,7 +174,7 @@ fn extremes_and_comparisons() {
     });
 }
 
-fn check_select<T: Sample>() {
+fn check_select<T: Sample + Integer>() {
     let mut random = Random::new(3);
     for length in LENGTHS {
         let chosen: Vec<u8> = (0..length).map(|_| random.bits() as u8 & 1).collect();

@@ -87,7 +87,7 @@ fn arithmetic_wraps() {
             check_pairs("maximum", &elementwise::maximum::<$type>, |x: $type, y: $type| x.max(y));
             check_pairs("minimum", &elementwise::minimum::<$type>, |x: $type, y: $type| x.min(y));
             check("negative", &elementwise::negative::<$type>, 0.0, |x: $type| (-wide(x)) as $type);
-            check("abs", &elementwise::abs::<$type>, 0.0, |x: $type| wide(x).abs() as $type);
+            check("abs", &elementwise::abs::<$type>, 0.0, |x: $type| wide(x).unsigned_abs() as $type);
             check("clamp", &integer::clamp::<$type>, 100.0, |x: $type| wide(x).clamp(0, 100) as $type);
             check_pairs("bitwise_and", &integer::bitwise_and::<$type>, |x: $type, y: $type| x & y);
             check_pairs("bitwise_or", &integer::bitwise_or::<$type>, |x: $type, y: $type| x | y);

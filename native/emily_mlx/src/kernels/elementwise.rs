@@ -2,7 +2,7 @@
 
 use emily_kernels::chain::{Chain, Input, Map, Step};
 use emily_kernels::dispatch::Level;
-use emily_kernels::{cast, compare, elementwise, integer};
+use emily_kernels::{cast, compare, elementwise, functions, integer};
 use mlx_rs::Array;
 
 use super::foreign;
@@ -72,59 +72,69 @@ fn some(map: &'static dyn Map) -> Option<&'static dyn Map> {
     Some(map)
 }
 
-/// `by_type!(dtype, integers, map)` is the map of a type that is among those named, if it is.
+/// `by_type!(dtype, integers, T => f::<T>())` is the value for the type, if it is among those named, and else `None`.
 macro_rules! by_type {
-    ($dtype:expr, floats, $($map:tt)+) => {
+    ($dtype:expr, floats, $type:ident => $value:expr) => {
+        by_type!(@match $dtype, $type => $value, F32 f32, F64 f64)
+    };
+    ($dtype:expr, integers, $type:ident => $value:expr) => {
+        by_type!(
+            @match $dtype, $type => $value,
+            U8 u8, U16 u16, U32 u32, U64 u64, S8 i8, S16 i16, S32 i32, S64 i64
+        )
+    };
+    ($dtype:expr, numbers, $type:ident => $value:expr) => {
+        by_type!(
+            @match $dtype, $type => $value,
+            U8 u8, U16 u16, U32 u32, U64 u64, S8 i8, S16 i16, S32 i32, S64 i64, F32 f32, F64 f64
+        )
+    };
+    (@match $dtype:expr, $type:ident => $value:expr, $($name:ident $own:ident),*) => {
         match $dtype {
-            Dtype::F32 => some(&$($map)+::<f32>),
-            Dtype::F64 => some(&$($map)+::<f64>),
+            $(Dtype::$name => {
+                type $type = $own;
+                $value
+            })*
             _ => None,
         }
     };
-    ($dtype:expr, integers, $($map:tt)+) => {
-        match $dtype {
-            Dtype::U8 => some(&$($map)+::<u8>),
-            Dtype::U16 => some(&$($map)+::<u16>),
-            Dtype::U32 => some(&$($map)+::<u32>),
-            Dtype::U64 => some(&$($map)+::<u64>),
-            Dtype::S8 => some(&$($map)+::<i8>),
-            Dtype::S16 => some(&$($map)+::<i16>),
-            Dtype::S32 => some(&$($map)+::<i32>),
-            Dtype::S64 => some(&$($map)+::<i64>),
-            _ => None,
-        }
-    };
-    ($dtype:expr, numbers, $($map:tt)+) => {
-        match by_type!($dtype, floats, $($map)+) {
-            None => by_type!($dtype, integers, $($map)+),
-            found => found,
-        }
+}
+pub(super) use by_type;
+
+/// The map of a type.
+macro_rules! map {
+    ($dtype:expr, $types:ident, $($map:tt)+) => {
+        by_type!($dtype, $types, T => some(&$($map)+::<T>))
     };
 }
 
 /// The map of an operation on numbers of one type where MLX has none, a slower one, or one that means less.
 pub(crate) fn own(op: Op, dtype: Dtype) -> Option<&'static dyn Map> {
     match op {
-        Op::Equal => by_type!(dtype, numbers, compare::equal),
-        Op::NotEqual => by_type!(dtype, numbers, compare::not_equal),
-        Op::Greater => by_type!(dtype, numbers, compare::greater),
-        Op::GreaterEqual => by_type!(dtype, numbers, compare::greater_equal),
-        Op::Less => by_type!(dtype, numbers, compare::less),
-        Op::LessEqual => by_type!(dtype, numbers, compare::less_equal),
-        Op::FloorDivide => by_type!(dtype, integers, integer::floor_divide),
-        Op::Remainder => by_type!(dtype, integers, integer::remainder),
-        Op::WideLeftShift => by_type!(dtype, integers, integer::wide_left_shift),
-        Op::WideRightShift => by_type!(dtype, integers, integer::wide_right_shift),
-        Op::Fmod if dtype.is_integer() => by_type!(dtype, integers, integer::fmod),
+        Op::Equal => map!(dtype, numbers, compare::equal),
+        Op::NotEqual => map!(dtype, numbers, compare::not_equal),
+        Op::Greater => map!(dtype, numbers, compare::greater),
+        Op::GreaterEqual => map!(dtype, numbers, compare::greater_equal),
+        Op::Less => map!(dtype, numbers, compare::less),
+        Op::LessEqual => map!(dtype, numbers, compare::less_equal),
+        Op::FloorDivide => map!(dtype, integers, integer::floor_divide),
+        Op::Remainder => map!(dtype, integers, integer::remainder),
+        Op::WideLeftShift => map!(dtype, integers, integer::wide_left_shift),
+        Op::WideRightShift => map!(dtype, integers, integer::wide_right_shift),
+        Op::Fmod if dtype.is_integer() => map!(dtype, integers, integer::fmod),
         Op::Power | Op::IntegerPower if dtype.is_integer() => {
-            by_type!(dtype, integers, integer::power)
+            map!(dtype, integers, integer::power)
         }
-        Op::Sign => by_type!(dtype, floats, elementwise::sign),
+        Op::Sign => map!(dtype, floats, elementwise::sign),
         Op::Chop if matches!(dtype, Dtype::F32 | Dtype::C64) => Some(&elementwise::chop),
         Op::Sqrt if dtype == Dtype::F32 => Some(&elementwise::sqrt::<f32>),
         Op::Floor if dtype == Dtype::F32 => Some(&elementwise::floor::<f32>),
         Op::Ceil if dtype == Dtype::F32 => Some(&elementwise::ceil::<f32>),
         Op::RoundAway if dtype == Dtype::F32 => Some(&elementwise::round_away::<f32>),
+        Op::Exp if dtype == Dtype::F32 => Some(&functions::exp),
+        Op::Sigmoid if dtype == Dtype::F32 => Some(&functions::sigmoid),
+        Op::Rsqrt if dtype == Dtype::F32 => Some(&functions::rsqrt),
+        Op::Fmod if dtype == Dtype::F32 => Some(&functions::fmod),
         _ if dtype == Dtype::F32 => foreign::map(op),
         _ => None,
     }
@@ -133,35 +143,35 @@ pub(crate) fn own(op: Op, dtype: Dtype) -> Option<&'static dyn Map> {
 /// The map of an operation on numbers of one type that means what MLX's means.
 pub(crate) fn same(op: Op, dtype: Dtype) -> Option<&'static dyn Map> {
     match op {
-        Op::Add => by_type!(dtype, numbers, elementwise::add),
-        Op::Subtract => by_type!(dtype, numbers, elementwise::subtract),
-        Op::Multiply => by_type!(dtype, numbers, elementwise::multiply),
-        Op::Divide => by_type!(dtype, floats, elementwise::divide),
-        Op::Maximum => by_type!(dtype, numbers, elementwise::maximum),
-        Op::Minimum => by_type!(dtype, numbers, elementwise::minimum),
-        Op::Clip => by_type!(dtype, numbers, elementwise::clip),
-        Op::Negative => by_type!(dtype, numbers, elementwise::negative),
-        Op::Abs => by_type!(dtype, numbers, elementwise::abs),
-        Op::Square => by_type!(dtype, numbers, elementwise::square),
-        Op::Sqrt => by_type!(dtype, floats, elementwise::sqrt),
-        Op::Floor => by_type!(dtype, floats, elementwise::floor),
-        Op::Ceil => by_type!(dtype, floats, elementwise::ceil),
-        Op::Round => by_type!(dtype, floats, elementwise::round),
-        Op::Isnan => by_type!(dtype, floats, elementwise::is_nan),
-        Op::Isinf => by_type!(dtype, floats, elementwise::is_infinite),
-        Op::Isfinite => by_type!(dtype, floats, elementwise::is_finite),
+        Op::Add => map!(dtype, numbers, elementwise::add),
+        Op::Subtract => map!(dtype, numbers, elementwise::subtract),
+        Op::Multiply => map!(dtype, numbers, elementwise::multiply),
+        Op::Divide => map!(dtype, floats, elementwise::divide),
+        Op::Maximum => map!(dtype, numbers, elementwise::maximum),
+        Op::Minimum => map!(dtype, numbers, elementwise::minimum),
+        Op::Clip => map!(dtype, numbers, elementwise::clip),
+        Op::Negative => map!(dtype, numbers, elementwise::negative),
+        Op::Abs => map!(dtype, numbers, elementwise::abs),
+        Op::Square => map!(dtype, numbers, elementwise::square),
+        Op::Sqrt => map!(dtype, floats, elementwise::sqrt),
+        Op::Floor => map!(dtype, floats, elementwise::floor),
+        Op::Ceil => map!(dtype, floats, elementwise::ceil),
+        Op::Round => map!(dtype, floats, elementwise::round),
+        Op::Isnan => map!(dtype, floats, elementwise::is_nan),
+        Op::Isinf => map!(dtype, floats, elementwise::is_infinite),
+        Op::Isfinite => map!(dtype, floats, elementwise::is_finite),
         Op::LogicalNot | Op::LogicalAnd | Op::LogicalOr if dtype == Dtype::Bool => {
             same(op, Dtype::U8)
         }
-        Op::LogicalNot => by_type!(dtype, numbers, elementwise::logical_not),
-        Op::LogicalAnd => by_type!(dtype, numbers, elementwise::logical_and),
-        Op::LogicalOr => by_type!(dtype, numbers, elementwise::logical_or),
-        Op::BitwiseAnd => by_type!(dtype, integers, integer::bitwise_and),
-        Op::BitwiseOr => by_type!(dtype, integers, integer::bitwise_or),
-        Op::BitwiseXor => by_type!(dtype, integers, integer::bitwise_xor),
-        Op::BitwiseInvert => by_type!(dtype, integers, integer::bitwise_invert),
-        Op::LeftShift => by_type!(dtype, integers, integer::left_shift),
-        Op::RightShift => by_type!(dtype, integers, integer::right_shift),
+        Op::LogicalNot => map!(dtype, numbers, elementwise::logical_not),
+        Op::LogicalAnd => map!(dtype, numbers, elementwise::logical_and),
+        Op::LogicalOr => map!(dtype, numbers, elementwise::logical_or),
+        Op::BitwiseAnd => map!(dtype, integers, integer::bitwise_and),
+        Op::BitwiseOr => map!(dtype, integers, integer::bitwise_or),
+        Op::BitwiseXor => map!(dtype, integers, integer::bitwise_xor),
+        Op::BitwiseInvert => map!(dtype, integers, integer::bitwise_invert),
+        Op::LeftShift => map!(dtype, integers, integer::left_shift),
+        Op::RightShift => map!(dtype, integers, integer::right_shift),
         _ => None,
     }
 }
@@ -187,28 +197,16 @@ pub(crate) fn result(op: Op, dtype: Dtype) -> Dtype {
 
 /// The map that makes integers of type `to` of floats of type `from`.
 pub(crate) fn to_integer(from: Dtype, to: Dtype) -> Option<&'static dyn Map> {
-    macro_rules! from {
-        ($from:ident, $($dtype:ident $to:ident),*) => {
-            match to {
-                $(Dtype::$dtype => some(&cast::to_integer::<$from, $to>),)*
-                _ => None,
-            }
-        };
-    }
     match from {
-        Dtype::F32 => {
-            from!(f32, U8 u8, U16 u16, U32 u32, U64 u64, S8 i8, S16 i16, S32 i32, S64 i64)
-        }
-        Dtype::F64 => {
-            from!(f64, U8 u8, U16 u16, U32 u32, U64 u64, S8 i8, S16 i16, S32 i32, S64 i64)
-        }
+        Dtype::F32 => by_type!(to, integers, T => some(&cast::to_integer::<f32, T>)),
+        Dtype::F64 => by_type!(to, integers, T => some(&cast::to_integer::<f64, T>)),
         _ => None,
     }
 }
 
 /// The map that clamps integers to `0..=option`.
 pub(crate) fn clamp(dtype: Dtype) -> Option<&'static dyn Map> {
-    by_type!(dtype, integers, integer::clamp)
+    map!(dtype, integers, integer::clamp)
 }
 
 /// The map that chooses between elements of so many bytes.
@@ -224,35 +222,14 @@ pub(crate) fn select(bytes: usize) -> Option<&'static dyn Map> {
 
 /// The map that casts numbers as MLX does; of floats to integers MLX has nothing that is defined for all numbers.
 pub(crate) fn cast(from: Dtype, to: Dtype) -> Option<&'static dyn Map> {
-    macro_rules! from {
-        ($from:ident, $($dtype:ident $to:ident),*) => {
-            match to {
-                Dtype::Bool => some(&cast::to_bool::<$from>),
-                $(Dtype::$dtype => some(&cast::cast::<$from, $to>),)*
-                _ => None,
-            }
-        };
-    }
-    macro_rules! from_integer {
-        ($from:ident) => {
-            from!(
-                $from, U8 u8, U16 u16, U32 u32, U64 u64, S8 i8, S16 i16, S32 i32, S64 i64, F32 f32, F64 f64
-            )
-        };
-    }
-    match from {
-        Dtype::Bool if to == Dtype::Bool => Some(&elementwise::copy),
-        Dtype::Bool | Dtype::U8 => from_integer!(u8),
-        Dtype::U16 => from_integer!(u16),
-        Dtype::U32 => from_integer!(u32),
-        Dtype::U64 => from_integer!(u64),
-        Dtype::S8 => from_integer!(i8),
-        Dtype::S16 => from_integer!(i16),
-        Dtype::S32 => from_integer!(i32),
-        Dtype::S64 => from_integer!(i64),
-        Dtype::F32 => from!(f32, F32 f32, F64 f64),
-        Dtype::F64 => from!(f64, F32 f32, F64 f64),
-        _ => None,
+    match (from, to) {
+        (Dtype::Bool, Dtype::Bool) => Some(&elementwise::copy),
+        (Dtype::Bool, _) => cast(Dtype::U8, to),
+        (_, Dtype::Bool) => map!(from, numbers, cast::to_bool),
+        (Dtype::F32 | Dtype::F64, _) => {
+            by_type!(from, floats, F => by_type!(to, floats, T => some(&cast::cast::<F, T>)))
+        }
+        _ => by_type!(from, integers, F => by_type!(to, numbers, T => some(&cast::cast::<F, T>))),
     }
 }
 
