@@ -32,11 +32,11 @@ defmodule Emily.Compiler do
     * `:max_concurrency` - how many partitions an `Nx.Serving` with `partitions: true` has, each with a
       stream of its own. Defaults to 1
     * `:partition` - the number of such a partition, from 0
-    * `:fuse` - whether MLX compiles the program too (`mx.compile`): runs of elementwise operations become
-      one kernel. Defaults to `false`. On a CPU that needs `g++` when the function is first run, which then
-      takes seconds a kernel, in files of the system's temporary folder; without `g++` nothing is fused. The
-      kernels do not round what lies between their operations, so that the last digits may differ. Functions with
-      conditions, loops, calls of Elixir or linear algebra are refused with an `ArgumentError`
+    * `:fuse` - whether runs of elementwise operations become one kernel. Defaults to `false`. On a CPU that
+      is one of Emily's own, which computes what the operations do, bit for bit. On a GPU MLX compiles the
+      program (`mx.compile`) when it is first run: its kernels do not round what lies between their operations,
+      so that the last digits may differ, and functions with conditions, loops, calls of Elixir or linear
+      algebra are refused there with an `ArgumentError`
     * `:garbage_collect` - whether the calling process collects its garbage after each call. Defaults
       to `false`
     * `:debug_options` - `[log: level]` logs each compilation and each hit of the cache at a level of

@@ -11,42 +11,33 @@ const KINDS: [(&str, &[&str]); 2] = [
 ];
 
 /// The files of loops.
-const LOOPS: [&str; 8] = [
-    "vector", "integer", "compare", "fold", "index", "totals", "products", "rotary",
-];
+const LOOPS: [&str; 2] = ["vector", "rotary"];
 
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");
     println!("cargo::rerun-if-changed=cpp");
-    println!("cargo::rustc-check-cfg=cfg(own_kernels)");
-    println!("cargo::rustc-check-cfg=cfg(mlx_headers)");
+    println!("cargo::rustc-check-cfg=cfg(own_kernels, cpp_kernels)");
     if let Ok(folder) = env::var("DEP_MLX_LIBRARIES") {
         println!("cargo::rustc-link-arg=-Wl,-rpath,{folder}");
     }
     let Ok(include) = env::var("DEP_MLX_INCLUDE") else {
         return;
     };
-    println!("cargo::rustc-cfg=mlx_headers");
+    println!("cargo::rustc-cfg=own_kernels");
+    compile_nodes(
+        &include,
+        "emily_nodes",
+        &["cpp/allocator.cpp", "cpp/kernel.cpp", "cpp/short.cpp"],
+    );
     if env::var("CARGO_CFG_TARGET_ARCH").as_deref() == Ok("x86_64") {
-        println!("cargo::rustc-cfg=own_kernels");
-        compile_kernels(&include);
+        println!("cargo::rustc-cfg=cpp_kernels");
+        compile_loops();
+        compile_nodes(&include, "emily_kernels", &["cpp/maps.cpp", "cpp/rope.cpp"]);
     }
-    nodes(&include)
-        .file("cpp/allocator.cpp")
-        .compile("emily_allocator");
 }
 
-fn compile_kernels(include: &str) {
-    nodes(include)
-        .files([
-            "cpp/kernels.cpp",
-            "cpp/reduce.cpp",
-            "cpp/matmul.cpp",
-            "cpp/rope.cpp",
-            "cpp/short.cpp",
-        ])
-        .compile("emily_kernels");
-    // Behind what calls them, as the linker wants it.
+// The libraries are linked where the crate is, so before the libraries that they need.
+fn compile_loops() {
     for (kind, options) in KINDS {
         for file in LOOPS {
             compiler()
@@ -62,16 +53,16 @@ fn compile_kernels(include: &str) {
     println!("cargo::rustc-link-lib=dylib=mvec");
 }
 
-/// For what knows MLX.
-fn nodes(include: &str) -> cc::Build {
-    let mut build = compiler();
-    build
+/// What knows MLX.
+fn compile_nodes(include: &str, library: &str, files: &[&str]) {
+    compiler()
         .opt_level(2)
         .flag("-isystem")
         .flag(include)
         // MLX puts the names of its files into error messages.
-        .flag(format!("-ffile-prefix-map={include}=mlx"));
-    build
+        .flag(format!("-ffile-prefix-map={include}=mlx"))
+        .files(files)
+        .compile(library);
 }
 
 fn compiler() -> cc::Build {

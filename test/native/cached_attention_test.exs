@@ -112,7 +112,7 @@ defmodule Emily.Native.CachedAttentionTest do
     assert means == [2.5, 3, 2, 1.5, 2.5]
   end
 
-  test "a fused program has a mask" do
+  test "a fused program sees as much" do
     values = cache([[1, 2, 3, 9]])
     q = {:full, [1, 1, 1, 1], 0.0, :f32}
     attention = {:cached_attention, q, values, values, 1.0, v(0), v(1)}

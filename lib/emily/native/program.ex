@@ -38,7 +38,7 @@ defmodule Emily.Native.Program do
       10
 
   `:cached_attention` waits too, for its `key_mask` and `offset`: it computes over the keys that are
-  seen, without a mask where they have no gaps. A program that is fused has the mask.
+  seen, without a mask where they have no gaps. A program that is fused on a GPU has the mask.
 
   ## Calls
 
@@ -84,9 +84,9 @@ defmodule Emily.Native.Program do
   @doc """
   Compiles a function.
 
-  With `fuse: true`, MLX compiles it (`mx.compile`): runs of elementwise operations become one kernel,
-  which rounds otherwise than they do. The kernels are made when the program is first run: on a CPU by
-  a C++ compiler, `g++`, which must be there then, from files in the system's temporary folder. A
+  With `fuse: true`, runs of elementwise operations become one kernel. On a CPU that is one of Emily's
+  own, which computes what the operations do, bit for bit. On a GPU MLX compiles the program
+  (`mx.compile`) when it is first run: what lies between operations is not rounded, and a run of a
   function with conditions, loops, calls or linear algebra is refused with an `ArgumentError`.
 
   With `results: [{type, shape}]`, the shapes as lists, a run whose results are others raises an

@@ -1,3 +1,17 @@
 //! The loops that compute on a CPU, over slices and strides. Nothing here knows of MLX or of the BEAM.
 
+pub mod cast;
+pub mod chain;
+pub mod compare;
+pub mod dispatch;
+pub mod dot;
+pub mod elementwise;
+pub mod fold;
+pub mod functions;
+pub mod index;
+pub mod integer;
+mod lanes;
 pub mod math;
+pub mod norm;
+pub mod reduce;
+pub mod view;

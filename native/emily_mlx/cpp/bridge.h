@@ -16,20 +16,22 @@ struct mlx_array { void* ctx; };
 struct mlx_stream { void* ctx; };
 
 void _mlx_error(const char* file, const int line, const char* format, ...);
+
+// The version of x86-64 that kernels are wanted for, or 0.
+int emily_level();
 }
 
 namespace emily {
 
-#ifdef __x86_64__
-// What is compiled for the processor that runs this, or null where it is too old.
+// What is compiled for the level that Rust has chosen, or null where there is nothing for it.
 template <class T>
 const T* for_processor(const T* v3, const T* v4) {
-  __builtin_cpu_init();
-  if (__builtin_cpu_supports("x86-64-v4")) return v4;
-  if (__builtin_cpu_supports("x86-64-v3")) return v3;
-  return nullptr;
+  switch (emily_level()) {
+    case 4: return v4;
+    case 3: return v3;
+    default: return nullptr;
+  }
 }
-#endif
 
 // Calls `f`; what it throws becomes mlx-c's error and the status of a failure.
 template <class F>

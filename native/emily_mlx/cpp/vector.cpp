@@ -2,7 +2,7 @@
 // the compiler makes vector instructions of them, and of the functions of <cmath> calls of the C library's
 // vector functions.
 #include "functions.h"
-#include "kernels.h"
+#include "vector.h"
 
 #include <algorithm>
 #include <cmath>
@@ -50,38 +50,16 @@ inline void map(const void* const* inputs, void* output, size_t n, F f) {
 
 // Functions of f32 are computed in doubles and rounded once, as Nx.BinaryBackend does.
 #define UNARY(NAME, EXPRESSION)                                                                         \
-  void NAME(const void* const* inputs, void* output, size_t n, double) {                                \
+  void NAME(const void* const* inputs, void* output, size_t n) {                                \
     map<float, 1>(inputs, output, n, [](float f) { [[maybe_unused]] double x = f; return static_cast<float>(EXPRESSION); }); \
   }
 #define BINARY(NAME, EXPRESSION)                                       \
-  void NAME(const void* const* inputs, void* output, size_t n, double) { \
+  void NAME(const void* const* inputs, void* output, size_t n) { \
     map<float, 2>(inputs, output, n, [](float f, float g) {            \
       double x = f, y = g;                                             \
       return static_cast<float>(EXPRESSION);                           \
     });                                                                \
   }
-
-// The exponential as exactly as a float can tell, in a third of the time of the C library's for doubles:
-// 2^n e^r with r within half a unit of ln 2, by Taylor's series, whose rest is below 1e-9.
-inline double exponential(double x) {
-  // Beyond these a float is infinite or zero. NaN is neither less nor greater.
-  x = x > 90 ? 90 : x;
-  x = x < -110 ? -110 : x;
-  // Adding this rounds to a whole number and leaves it in the lowest bits.
-  constexpr double whole = 0x1.8p52;
-  double shifted = x * 1.4426950408889634 + whole;
-  double r = x - (shifted - whole) * 0.6931471805599453;
-  double sum = 1.0 / 40320;
-  for (double factor : {1.0 / 5040, 1.0 / 720, 1.0 / 120, 1.0 / 24, 1.0 / 6, 0.5, 1.0, 1.0}) sum = sum * r + factor;
-  int64_t bits = (__builtin_bit_cast(int64_t, shifted) + 1023) << 52;
-  return sum * __builtin_bit_cast(double, bits);
-}
-
-// The exponential of what is below zero neither overflows nor loses digits.
-inline double sigmoid(double x) {
-  double e = exponential(x < 0 ? x : -x);
-  return (x < 0 ? e : 1) / (1 + e);
-}
 
 // Giles, "Approximating the erfinv function": a polynomial for most, another for the tails.
 inline double erfinv(double y) {
@@ -100,13 +78,11 @@ inline double erfinv(double y) {
   return size == 1 ? infinite : finite;
 }
 
-UNARY(map_exp, exponential(x))
 UNARY(map_expm1, expm1(x))
 UNARY(map_log, log(x))
 UNARY(map_log1p, log1p(x))
 UNARY(map_log2, log2(x))
 UNARY(map_log10, log10(x))
-UNARY(map_rsqrt, 1 / sqrt(x))
 UNARY(map_sin, sin(x))
 UNARY(map_cos, cos(x))
 UNARY(map_tan, tan(x))
@@ -121,182 +97,31 @@ UNARY(map_arccosh, acosh(x))
 UNARY(map_arctanh, atanh(x))
 UNARY(map_erf, erf(x))
 UNARY(map_erfinv, erfinv(x))
-UNARY(map_sigmoid, sigmoid(x))
-UNARY(map_sqrt, __builtin_sqrtf(f))
-UNARY(map_floor, __builtin_floorf(f))
-UNARY(map_ceil, __builtin_ceilf(f))
 UNARY(map_cbrt, cbrt(x))
 BINARY(map_any_power, pow(x, y))
 UNARY(map_square, x * x)
 
 // The second power, which a variance is made of, is the same number by a product.
-void map_power(const void* const* inputs, void* output, size_t n, double option) {
+void map_power(const void* const* inputs, void* output, size_t n) {
   const float* exponents = static_cast<const float*>(inputs[1]);
   bool square = std::all_of(exponents, exponents + n, [](float exponent) { return exponent == 2; });
-  (square ? map_square : map_any_power)(inputs, output, n, option);
+  (square ? map_square : map_any_power)(inputs, output, n);
 }
 
 BINARY(map_arctan2, atan2(x, y))
 
-// Halves go away from zero. What is added is the greatest number below one half, which itself would become 1.
-UNARY(map_round_away, (f < 0 ? -1.0f : 1.0f) * __builtin_floorf(__builtin_fabsf(f) + 0x1.fffffep-2f))
-
-// NaN stays.
-template <class T>
-void map_sign(const void* const* inputs, void* output, size_t n, double) {
-  map<T, 1>(inputs, output, n, [](T x) { return x != x ? x : static_cast<T>((x > 0) - (x < 0)); });
-}
-
-// With the sign of the dividend. Numbers of 24 bits whose quotient stays below 2^28 have none that rounds up to an
-// integer, so that every step is exact; the rest, and what is not finite, is left to the C library.
-void map_fmod(const void* const* inputs, void* output, size_t n, double) {
-  constexpr size_t BLOCK = 64;
-  float* out = static_cast<float*>(output);
-  for (size_t at = 0; at < n; at += BLOCK) {
-    size_t count = std::min(BLOCK, n - at);
-    float x[BLOCK] = {}, y[BLOCK] = {}, result[BLOCK];
-    std::copy_n(static_cast<const float*>(inputs[0]) + at, count, x);
-    std::copy_n(static_cast<const float*>(inputs[1]) + at, count, y);
-    std::fill(y + count, y + BLOCK, 1.0f);
-    bool far[BLOCK];
-    unsigned others = 0;
-    for (size_t i = 0; i < BLOCK; i++) {
-      double dividend = __builtin_fabsf(x[i]), divisor = __builtin_fabsf(y[i]);
-      double quotient = __builtin_trunc(dividend / divisor);
-      result[i] = __builtin_copysignf(static_cast<float>(dividend - quotient * divisor), x[i]);
-      far[i] = !(quotient < 0x1p28) | !(divisor <= std::numeric_limits<float>::max());
-      others |= far[i];
-    }
-    for (size_t i = 0; others && i < count; i++)
-      if (far[i]) result[i] = __builtin_fmodf(x[i], y[i]);
-    std::copy_n(result, count, out + at);
-  }
-}
-
-// What is no larger than `option` becomes zero, in each of the `PARTS` of a number.
-template <size_t PARTS>
-void map_chop(const void* const* inputs, void* output, size_t n, double option) {
-  float least = static_cast<float>(option);
-  map<float, 1>(inputs, output, n * PARTS, [least](float f) { return __builtin_fabsf(f) <= least ? 0 : f; });
-}
-
-template <class T>
-void map_where(const void* const* inputs, void* output, size_t n, double) {
-  const uint8_t* chosen = static_cast<const uint8_t*>(inputs[0]);
-  const T* x = static_cast<const T*>(inputs[1]);
-  const T* y = static_cast<const T*>(inputs[2]);
-  T* out = static_cast<T*>(output);
-#pragma GCC ivdep
-  for (size_t i = 0; i < n; i++) out[i] = chosen[i] ? x[i] : y[i];
-}
-
-// Sums and extremes of a row, in lanes of their own that are added up at the end.
-template <class F>
-inline float sum(const float* x, size_t n, F f) {
-  float lanes[LANES] = {};
-  size_t whole = n - n % LANES;
-  for (size_t i = 0; i < whole; i += LANES)
-    for (size_t lane = 0; lane < LANES; lane++) lanes[lane] += f(x[i + lane]);
-  for (size_t i = whole; i < n; i++) lanes[i - whole] += f(x[i]);
-  float total = 0;
-  for (size_t lane = 0; lane < LANES; lane++) total += lanes[lane];
-  return total;
-}
-
-// NaN goes through.
-inline float greater(float a, float b) { return a > b || a != a ? a : b; }
-
-inline float greatest(const float* x, size_t n) {
-  float lanes[LANES];
-  std::fill_n(lanes, LANES, x[0]);
-  size_t whole = n - n % LANES;
-  for (size_t i = 0; i < whole; i += LANES)
-    for (size_t lane = 0; lane < LANES; lane++) lanes[lane] = greater(lanes[lane], x[i + lane]);
-  for (size_t i = whole; i < n; i++) lanes[0] = greater(lanes[0], x[i]);
-  float most = lanes[0];
-  for (size_t lane = 1; lane < LANES; lane++) most = greater(most, lanes[lane]);
-  return most;
-}
-
-// With `queries`, each `queries` rows have a causal mask: the last of them sees all columns, each before it one
-// fewer.
-void softmax(const float* const* inputs, float* output, size_t rows, size_t columns, double queries) {
-  size_t period = static_cast<size_t>(queries);
-  for (size_t row = 0; row < rows; row++) {
-    const float* x = inputs[0] + row * columns;
-    float* out = output + row * columns;
-    size_t hidden = period ? period - 1 - row % period : 0;
-    size_t seen = columns > hidden ? columns - hidden : 0;
-    std::fill(out + seen, out + columns, 0.0f);
-    if (seen == 0) continue;
-    float most = greatest(x, seen);
-    const void* in = x;
-    map<float, 1>(&in, out, seen, [most](float x) { return static_cast<float>(exponential(x - most)); });
-    float inverse = 1.0f / sum(out, seen, [](float x) { return x; });
-    for (size_t i = 0; i < seen; i++) out[i] *= inverse;
-  }
-}
-
-template <class F>
-inline void scaled(const float* x, const float* weight, const float* bias, float* out, size_t n, F f) {
-  if (weight && bias) {
-#pragma GCC ivdep
-    for (size_t i = 0; i < n; i++) out[i] = f(x[i]) * weight[i] + bias[i];
-  } else if (weight) {
-#pragma GCC ivdep
-    for (size_t i = 0; i < n; i++) out[i] = f(x[i]) * weight[i];
-  } else if (bias) {
-#pragma GCC ivdep
-    for (size_t i = 0; i < n; i++) out[i] = f(x[i]) + bias[i];
-  } else {
-#pragma GCC ivdep
-    for (size_t i = 0; i < n; i++) out[i] = f(x[i]);
-  }
-}
-
-void rms_norm(const float* const* inputs, float* output, size_t rows, size_t columns, double eps) {
-  for (size_t row = 0; row < rows; row++) {
-    const float* x = inputs[0] + row * columns;
-    float square = sum(x, columns, [](float x) { return x * x; }) / columns;
-    float inverse = 1.0f / sqrtf(square + static_cast<float>(eps));
-    scaled(x, inputs[1], nullptr, output + row * columns, columns, [inverse](float x) { return x * inverse; });
-  }
-}
-
-void layer_norm(const float* const* inputs, float* output, size_t rows, size_t columns, double eps) {
-  for (size_t row = 0; row < rows; row++) {
-    const float* x = inputs[0] + row * columns;
-    float mean = sum(x, columns, [](float x) { return x; }) / columns;
-    float variance = sum(x, columns, [mean](float x) { return (x - mean) * (x - mean); }) / columns;
-    float inverse = 1.0f / sqrtf(variance + static_cast<float>(eps));
-    scaled(x, inputs[1], inputs[2], output + row * columns, columns, [mean, inverse](float x) {
-      return (x - mean) * inverse;
-    });
-  }
-}
-
-// By the names of Emily's operations, with a type where it is not f32; `where` by the width of what is chosen in bits.
+// By the names of Emily's operations.
 constexpr NamedMap maps[] = {
-    {"exp", map_exp}, {"expm1", map_expm1}, {"log", map_log}, {"log1p", map_log1p},
-    {"log2", map_log2}, {"log10", map_log10}, {"sqrt", map_sqrt}, {"rsqrt", map_rsqrt},
+    {"expm1", map_expm1}, {"log", map_log}, {"log1p", map_log1p}, {"log2", map_log2}, {"log10", map_log10},
     {"sin", map_sin}, {"cos", map_cos}, {"tan", map_tan},
     {"arcsin", map_arcsin}, {"arccos", map_arccos}, {"arctan", map_arctan},
     {"sinh", map_sinh}, {"cosh", map_cosh}, {"tanh", map_tanh},
     {"arcsinh", map_arcsinh}, {"arccosh", map_arccosh}, {"arctanh", map_arctanh},
-    {"erf", map_erf}, {"erfinv", map_erfinv}, {"sigmoid", map_sigmoid},
-    {"floor", map_floor}, {"ceil", map_ceil}, {"cbrt", map_cbrt}, {"round_away", map_round_away},
-    {"sign", map_sign<float>}, {"sign_f64", map_sign<double>},
-    {"chop", map_chop<1>}, {"chop_c64", map_chop<2>},
-    {"power", map_power}, {"fmod", map_fmod}, {"arctan2", map_arctan2},
-    {"where8", map_where<uint8_t>}, {"where16", map_where<uint16_t>},
-    {"where32", map_where<uint32_t>}, {"where64", map_where<uint64_t>},
+    {"erf", map_erf}, {"erfinv", map_erfinv}, {"cbrt", map_cbrt}, {"power", map_power}, {"arctan2", map_arctan2},
     {nullptr, nullptr}};
-
-constexpr NamedRows rows[] = {
-    {"softmax", softmax}, {"rms_norm", rms_norm}, {"layer_norm", layer_norm}, {nullptr, nullptr}};
 
 } // namespace
 
-extern const Kernels KERNELS = {maps, rows, nullptr, nullptr};
+extern const NamedMap* const KERNELS = maps;
 
 } // namespace emily

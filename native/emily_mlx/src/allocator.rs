@@ -103,7 +103,7 @@ fn least(pending: usize) -> Bound {
 }
 
 /// The hook in MLX's way to its allocator, which `cpp/allocator.cpp` is the other side of.
-#[cfg(mlx_headers)]
+#[cfg(own_kernels)]
 mod hook {
     use std::ffi::{c_char, c_void};
     use std::sync::atomic::Ordering;

@@ -10,8 +10,8 @@ use crate::device::Device;
 use crate::dtype::Dtype;
 use crate::error::{refuse, Error, Result};
 use crate::ffi::{self, mlx, Arrays};
-use crate::kernels::{self, Rows};
-use crate::op::{Op, Stream};
+use crate::kernels::{self, RowKernels};
+use crate::op::Stream;
 use crate::shape;
 use crate::stream::StreamHandle;
 
@@ -114,19 +114,19 @@ pub(crate) fn softmax(
     v: &Array,
     mask: &Mask,
     stream: &StreamHandle,
-) -> Option<Rows> {
+) -> Option<RowKernels> {
     let mask = match mask {
         Mask::Array(mask) if Dtype::of(mask) != Dtype::Bool => Some(*mask),
         // A query that sees no key at all is left to MLX.
         Mask::Causal if q.dim(2) > k.dim(2) => return None,
         _ => None,
     };
-    kernels::rows(Op::Softmax, &[Some(q), Some(k), Some(v), mask], stream)
+    kernels::rows(&[Some(q), Some(k), Some(v), mask], stream)
 }
 
 /// `softmax(scale * q k^T + mask) v` on arrays whose shapes fit together.
 pub(crate) fn composed(
-    softmax: Rows,
+    softmax: RowKernels,
     q: &Array,
     k: &Array,
     v: &Array,
@@ -146,7 +146,7 @@ pub(crate) fn composed(
         Mask::Causal => (scores, q.dim(-2)),
         Mask::Array(mask) => (masked(&groups.split(mask, s)?, &scores, s)?, 0),
     };
-    let weights = softmax.apply(&[Some(&scores)], queries.into(), stream)?;
+    let weights = softmax.softmax(&scores, queries as usize, stream)?;
     let v = groups.shared(v, s)?;
     groups.join(&mlx!(mlx_matmul, weights.as_ptr(), v.as_ptr(), s)?, s)
 }

@@ -127,7 +127,7 @@ pub(crate) fn read(from: &impl AsFd, mut to: &mut [MaybeUninit<u8>]) -> io::Resu
 }
 
 /// A new array of a shape that `sized` has given, whose bytes `fill` writes, all of them.
-#[cfg(mlx_headers)]
+#[cfg(own_kernels)]
 pub(crate) fn filled(
     op: &str,
     shape: &[i32],
@@ -169,7 +169,7 @@ pub(crate) fn filled(
 }
 
 /// Without MLX's headers the bytes are copied.
-#[cfg(not(mlx_headers))]
+#[cfg(not(own_kernels))]
 pub(crate) fn filled(
     op: &str,
     shape: &[i32],

@@ -10,7 +10,6 @@ use crate::dtype::Dtype;
 use crate::error::{refuse, Result};
 use crate::ffi::{self, mlx};
 use crate::kernels;
-use crate::op::Op;
 use crate::rotary;
 use crate::stream::StreamHandle;
 use crate::totals;
@@ -62,8 +61,8 @@ pub(crate) fn rms_norm(
     stream: &StreamHandle,
 ) -> Result<Array> {
     norm_input("rms_norm", x, &[("weight", weight)])?;
-    if let Some(kernel) = kernels::rows(Op::RmsNorm, &[Some(x), weight], stream) {
-        return kernel.apply(&[Some(x), weight], eps, stream);
+    if let Some(kernels) = kernels::rows(&[Some(x), weight], stream) {
+        return kernels.rms_norm(x, weight, eps, stream);
     }
     on(stream, || fast::rms_norm(x, weight, eps as f32))
 }
@@ -77,8 +76,8 @@ pub(crate) fn layer_norm(
     stream: &StreamHandle,
 ) -> Result<Array> {
     norm_input("layer_norm", x, &[("weight", weight), ("bias", bias)])?;
-    if let Some(kernel) = kernels::rows(Op::LayerNorm, &[Some(x), weight, bias], stream) {
-        return kernel.apply(&[Some(x), weight, bias], eps, stream);
+    if let Some(kernels) = kernels::rows(&[Some(x), weight, bias], stream) {
+        return kernels.layer_norm(x, weight, bias, eps, stream);
     }
     on(stream, || fast::layer_norm(x, weight, bias, eps as f32))
 }

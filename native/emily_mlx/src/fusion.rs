@@ -1,4 +1,4 @@
-//! `mx.compile` of programs: runs of elementwise operations become one kernel.
+//! `mx.compile` of programs on a GPU: runs of elementwise operations become one kernel.
 //!
 //! MLX keeps what it compiled for the calling thread, under the address of the function. So that no
 //! address is met again by a thread that remembers another function there, one thread does all.
@@ -95,7 +95,6 @@ fn run(
     captured: Vec<Array>,
     stream: StreamHandle,
 ) -> Result<Vec<Array>> {
-    let _children = Children::waited_for();
     let mut streams = streams.lock();
     let found = streams.iter().position(|(other, _)| other.is(&stream));
     let at = match found {
@@ -108,29 +107,6 @@ fn run(
     let results = streams[at].1.run(inputs)?;
     schedule(&results)?;
     Ok(results)
-}
-
-/// The BEAM has the kernel forget its children, but MLX waits for those that compile its kernels.
-struct Children(libc::sigaction);
-
-impl Children {
-    fn waited_for() -> Self {
-        // SAFETY: plain data, which zeros are valid for: the default action, no flags, no signals.
-        let mut before = unsafe { std::mem::zeroed() };
-        // SAFETY: as above.
-        let mut default: libc::sigaction = unsafe { std::mem::zeroed() };
-        default.sa_sigaction = libc::SIG_DFL;
-        // SAFETY: both are live for the call.
-        unsafe { libc::sigaction(libc::SIGCHLD, &default, &mut before) };
-        Children(before)
-    }
-}
-
-impl Drop for Children {
-    fn drop(&mut self) {
-        // SAFETY: the action that was in force before.
-        unsafe { libc::sigaction(libc::SIGCHLD, &self.0, std::ptr::null_mut()) };
-    }
 }
 
 impl Drop for Fusion {

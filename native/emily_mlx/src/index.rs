@@ -69,7 +69,7 @@ pub(crate) fn take(args: &Args, stream: &StreamHandle) -> Result<Array> {
     if let Some(kernel) = kernel.filter(|_| leads(x, axis)) {
         let (before, from) = x.shape().split_at(axis as usize);
         let shape = [before, indices.shape(), &from[1..]].concat();
-        return kernel.apply(&[x, indices], axis as usize, &shape, stream);
+        return kernel.take(x, indices, axis as usize, &shape, stream);
     }
     let indices = clamp_to_axis(args.op, indices, x, axis, stream)?;
     mlx!(
@@ -209,7 +209,7 @@ impl Scatter<'_> {
                 && Dtype::of(updates) == Dtype::of(x)
                 && updates.shape()[..index_rank] == *indices.shape();
             if let Some(kernel) = kernels::indexed(self.op, x, indices, stream).filter(|_| rows) {
-                return kernel.apply(&[x, indices, updates], *axis as usize, x.shape(), stream);
+                return kernel.update([x, indices, updates], *axis as usize, stream);
             }
         }
         let indices = clamp_all(name, x, self.indices, axes, stream)?;

@@ -1,54 +1,63 @@
-//! Emily's own kernels for a CPU, in `cpp/`: MLX's are one element at a time there, or several where Emily means
-//! more than MLX. They take the place of MLX's, which mean the same.
+//! Kernels of Emily's own for a CPU: MLX's are one element at a time there, or several where Emily means more than
+//! MLX. They take the place of MLX's, which mean the same.
 
+use emily_kernels::chain::Map as KernelMap;
+use emily_kernels::dispatch::Level;
 use mlx_rs::Array;
 
+use crate::device::Device;
 use crate::dtype::Dtype;
 use crate::op::Op;
 use crate::stream::StreamHandle;
 
-#[cfg(own_kernels)]
-mod own;
-#[cfg(not(own_kernels))]
+pub(crate) mod elementwise;
+mod fold;
+#[cfg(cpp_kernels)]
+mod foreign;
+#[cfg(not(cpp_kernels))]
 #[path = "kernels/none.rs"]
-mod own;
+mod foreign;
+mod index;
+mod norm;
 
-pub(crate) use own::{Fold, Indexed, Map, Rows};
+pub(crate) use elementwise::ElementwiseKernel;
+pub(crate) use fold::FoldKernel;
+pub(crate) use index::IndexKernel;
+pub(crate) use norm::RowKernels;
+
+/// The level of the processor that kernels are taken for, if any are.
+pub(crate) fn level(stream: &StreamHandle) -> Option<Level> {
+    if cfg!(not(own_kernels)) || stream.device() != Device::Cpu {
+        return None;
+    }
+    // What names no level is refused where streams are made.
+    Level::chosen().ok().flatten()
+}
+
+fn elementwise(
+    op: Op,
+    map: impl FnOnce() -> Option<&'static dyn KernelMap>,
+    stream: &StreamHandle,
+) -> Option<ElementwiseKernel> {
+    let level = level(stream)?;
+    map().map(|map| ElementwiseKernel { op, map, level })
+}
 
 /// The kernel that takes the place of MLX's operation on these arrays, if there is one.
-pub(crate) fn map(op: Op, arrays: &[&Array], stream: &StreamHandle) -> Option<Map> {
+pub(crate) fn map(op: Op, arrays: &[&Array], stream: &StreamHandle) -> Option<ElementwiseKernel> {
     let dtype = Dtype::of(arrays.first()?);
     let same = arrays.iter().all(|array| Dtype::of(array) == dtype);
-    if same {
-        own::map(op, dtype, stream)
-    } else {
-        None
-    }
+    elementwise(op, || elementwise::own(op, dtype).filter(|_| same), stream)
 }
 
 /// The kernel that makes integers of type `to` of numbers of type `from`.
-pub(crate) fn cast(from: Dtype, to: Dtype, stream: &StreamHandle) -> Option<Map> {
-    own::cast(from, to, stream)
+pub(crate) fn cast(from: Dtype, to: Dtype, stream: &StreamHandle) -> Option<ElementwiseKernel> {
+    elementwise(Op::ToInteger, || elementwise::to_integer(from, to), stream)
 }
 
 /// The kernel that clamps integers to `0..=option`.
-pub(crate) fn clamp(x: &Array, stream: &StreamHandle) -> Option<Map> {
-    own::clamp(Dtype::of(x), stream)
-}
-
-/// The kernel that makes one element of trailing axes; `last` means that it takes the last of equals.
-pub(crate) fn fold(op: Op, dtype: Dtype, last: bool, stream: &StreamHandle) -> Option<Fold> {
-    own::fold(op, dtype, last, stream)
-}
-
-/// The kernel that takes rows of `x` by `indices`, which it clamps, or updates them.
-pub(crate) fn indexed(
-    op: Op,
-    x: &Array,
-    indices: &Array,
-    stream: &StreamHandle,
-) -> Option<Indexed> {
-    own::indexed(op, Dtype::of(x), Dtype::of(indices), stream)
+pub(crate) fn clamp(x: &Array, stream: &StreamHandle) -> Option<ElementwiseKernel> {
+    elementwise(Op::Clip, || elementwise::clamp(Dtype::of(x)), stream)
 }
 
 /// The kernel that chooses between two arrays of one type.
@@ -57,21 +66,36 @@ pub(crate) fn choice(
     x: &Array,
     y: &Array,
     stream: &StreamHandle,
-) -> Option<Map> {
+) -> Option<ElementwiseKernel> {
     let (x, y) = (Dtype::of(x), Dtype::of(y));
-    if x == y && Dtype::of(condition) == Dtype::Bool {
-        own::choice(x.size(), stream)
-    } else {
-        None
-    }
+    let fits = x == y && Dtype::of(condition) == Dtype::Bool;
+    elementwise(
+        Op::Where,
+        || elementwise::select(x.size()).filter(|_| fits),
+        stream,
+    )
 }
 
-/// The kernel over the last axis that takes the place of MLX's operation, if there is one.
-pub(crate) fn rows(op: Op, arrays: &[Option<&Array>], stream: &StreamHandle) -> Option<Rows> {
+/// The kernel that makes one element of trailing axes; `last` means that it takes the last of equals.
+pub(crate) fn fold(op: Op, dtype: Dtype, last: bool, stream: &StreamHandle) -> Option<FoldKernel> {
+    let level = level(stream)?;
+    fold::of(op, dtype, last).map(|fold| FoldKernel { op, fold, level })
+}
+
+/// The kernel that takes rows of `x` by `indices`, which it clamps, or updates them.
+pub(crate) fn indexed(
+    op: Op,
+    x: &Array,
+    indices: &Array,
+    stream: &StreamHandle,
+) -> Option<IndexKernel> {
+    index::of(op, Dtype::of(x), Dtype::of(indices), level(stream)?)
+}
+
+/// The kernels over the last axis, where all arrays are f32.
+pub(crate) fn rows(arrays: &[Option<&Array>], stream: &StreamHandle) -> Option<RowKernels> {
     let mut arrays = arrays.iter().flatten();
-    if arrays.all(|array| Dtype::of(array) == Dtype::F32) {
-        own::rows(op, stream)
-    } else {
-        None
-    }
+    let level = level(stream)?;
+    let fits = arrays.all(|array| Dtype::of(array) == Dtype::F32);
+    fits.then_some(RowKernels(level))
 }

@@ -3,7 +3,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use crate::program::{Block, Operand, Place, Register, Step};
+use crate::program::{Block, Place, Register, Step};
 
 type Registers = HashSet<Register>;
 
@@ -23,17 +23,9 @@ pub(crate) fn mark(block: &mut Block, parameters: &[Register]) -> Registers {
             ended.insert(to, at + 1);
         }
         match step {
-            Step::Operation { operands, .. } => {
-                for operand in operands {
-                    match operand {
-                        Operand::Place(place) => {
-                            read(std::slice::from_ref(place), at, &mut live, &mut ended)
-                        }
-                        Operand::Places(places) => read(places, at, &mut live, &mut ended),
-                        Operand::Literal(_) => (),
-                    }
-                }
-            }
+            Step::Operation(_) | Step::Chain(_) => step.each_read(&mut |place| {
+                read(std::slice::from_ref(&place), at, &mut live, &mut ended);
+            }),
             Step::Call(call) => read(&call.operands, at, &mut live, &mut ended),
             Step::Cond(cond) => {
                 let within = [mark(&mut cond.yes, &[]), mark(&mut cond.no, &[])];
@@ -68,7 +60,7 @@ pub(crate) fn mark(block: &mut Block, parameters: &[Register]) -> Registers {
     for (step, mut registers) in block.steps.iter_mut().zip(ending) {
         due.append(&mut registers);
         match step {
-            Step::Operation { .. } => (),
+            Step::Operation(_) | Step::Chain(_) => (),
             Step::Call(call) => call.ended = std::mem::take(&mut due),
             Step::Cond(cond) => cond.ended = std::mem::take(&mut due),
             Step::While(repeat) => repeat.ended = std::mem::take(&mut due),

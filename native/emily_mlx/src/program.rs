@@ -1,5 +1,7 @@
 //! Programs: operations over registers, with conditions and loops, turned into MLX's graph.
 
+mod chain;
+
 use std::borrow::Cow;
 use std::time::{Duration, Instant};
 
@@ -9,6 +11,7 @@ use smallvec::SmallVec;
 use crate::args::{Arg, Args, Literal};
 use crate::array::SharedArray;
 use crate::cached::{CachedAttention, Seen};
+use crate::chains;
 use crate::device::Device;
 use crate::dtype::Dtype;
 use crate::error::{refuse, Error, Result};
@@ -38,13 +41,32 @@ pub enum Operand {
     Literal(Literal),
 }
 
+/// An operation on arguments, and where its result goes.
+#[derive(Debug)]
+pub struct Operation {
+    pub op: Op,
+    pub operands: Vec<Operand>,
+    pub to: Register,
+}
+
+impl Operation {
+    /// Calls `f` with each place that the operation reads.
+    pub(crate) fn each_read(&self, f: &mut impl FnMut(Place)) {
+        for operand in &self.operands {
+            match operand {
+                Operand::Place(place) => f(*place),
+                Operand::Places(places) => places.iter().copied().for_each(&mut *f),
+                Operand::Literal(_) => (),
+            }
+        }
+    }
+}
+
 #[derive(Debug)]
 pub enum Step {
-    Operation {
-        op: Op,
-        operands: Vec<Operand>,
-        to: Register,
-    },
+    Operation(Operation),
+    /// Operations of which the last alone is read by other steps.
+    Chain(Vec<Operation>),
     Cond(Box<Cond>),
     While(Box<While>),
     Call(Call),
@@ -54,10 +76,31 @@ impl Step {
     /// The register that the step writes.
     pub(crate) fn to(&self) -> Register {
         match self {
-            Step::Operation { to, .. } => *to,
+            Step::Operation(operation) => operation.to,
+            // It has operations.
+            Step::Chain(operations) => operations[operations.len() - 1].to,
             Step::Cond(cond) => cond.to,
             Step::While(repeat) => repeat.to,
             Step::Call(call) => call.to,
+        }
+    }
+
+    /// Calls `f` with each place that the step reads, in the blocks inside too.
+    pub(crate) fn each_read(&self, f: &mut impl FnMut(Place)) {
+        match self {
+            Step::Operation(operation) => operation.each_read(f),
+            Step::Chain(operations) => operations.iter().for_each(|one| one.each_read(f)),
+            Step::Call(call) => call.operands.iter().copied().for_each(f),
+            Step::Cond(cond) => {
+                f(cond.predicate);
+                cond.yes.each_read(f);
+                cond.no.each_read(f);
+            }
+            Step::While(repeat) => {
+                repeat.initial.iter().copied().for_each(&mut *f);
+                repeat.condition.each_read(f);
+                repeat.body.each_read(f);
+            }
         }
     }
 }
@@ -129,6 +172,13 @@ pub struct Block {
     pub own: std::ops::Range<Register>,
 }
 
+impl Block {
+    fn each_read(&self, f: &mut impl FnMut(Place)) {
+        self.steps.iter().for_each(|step| step.each_read(f));
+        self.results.iter().copied().for_each(f);
+    }
+}
+
 #[derive(Default)]
 pub struct Program {
     /// The registers that the inputs of a run go to, in order.
@@ -178,6 +228,12 @@ impl Program {
     /// Notes where registers end. To be called once the program is complete.
     pub fn mark_ended(&mut self) {
         liveness::mark(&mut self.body, &[]);
+    }
+
+    /// Makes chains of operations that give an element for an element, which a CPU computes in one pass. To be called
+    /// once, with the registers marked.
+    pub fn chain(&mut self) {
+        chains::group(&mut self.body);
     }
 
     /// The results on `inputs`, uncomputed, without a look at any array. For programs without conditions
@@ -279,18 +335,23 @@ impl Run<'_> {
     fn block(&mut self, block: &Block) -> Result<()> {
         for step in &block.steps {
             match step {
-                Step::Operation { op, operands, to } => {
-                    let value = match op {
-                        Op::CachedAttention => self.cached_attention(operands)?,
-                        _ => apply(*op, &self.args(*op, operands)?, self.stream)?,
-                    };
-                    self.registers[*to] = Slot::Value(value);
-                }
+                Step::Operation(operation) => self.operation(operation)?,
+                Step::Chain(operations) => self.chain(operations)?,
                 Step::Cond(cond) => self.cond(cond)?,
                 Step::While(repeat) => self.repeat(repeat)?,
                 Step::Call(call) => self.call(call)?,
             }
         }
+        Ok(())
+    }
+
+    fn operation(&mut self, operation: &Operation) -> Result<()> {
+        let Operation { op, operands, to } = operation;
+        let value = match op {
+            Op::CachedAttention => self.cached_attention(operands)?,
+            _ => apply(*op, &self.args(*op, operands)?, self.stream)?,
+        };
+        self.registers[*to] = Slot::Value(value);
         Ok(())
     }
 

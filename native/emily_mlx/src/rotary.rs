@@ -17,7 +17,7 @@ pub(crate) fn rotate(x: &Array, rope: &Rope, stream: &StreamHandle) -> Option<Re
     own::rotate(x, rope, stream)
 }
 
-#[cfg(own_kernels)]
+#[cfg(cpp_kernels)]
 mod own {
     use std::ffi::c_int;
 
@@ -77,7 +77,7 @@ mod own {
 }
 
 /// A build without kernels of its own.
-#[cfg(not(own_kernels))]
+#[cfg(not(cpp_kernels))]
 mod own {
     use mlx_rs::Array;
 

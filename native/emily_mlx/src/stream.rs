@@ -3,6 +3,7 @@
 use std::cell::Cell;
 use std::sync::{Arc, Weak};
 
+use emily_kernels::dispatch::Level;
 use mlx_rs::Stream;
 use once_cell::sync::OnceCell;
 use parking_lot::Mutex;
@@ -61,6 +62,9 @@ impl StreamHandle {
                 "there is no {} device: this build of MLX or this machine lacks it",
                 device.name()
             )
+        }
+        if let Err(message) = Level::chosen() {
+            refuse!("{message}")
         }
         let stream = new_stream(device)?;
         // SAFETY: see `Inner`; the copy names the same stream.

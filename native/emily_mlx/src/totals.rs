@@ -1,15 +1,22 @@
-//! Sums and products of f32 and products of small matrices of f32, taken in f64 by kernels of `cpp/` on a CPU.
+//! Sums and products of f32 and products of small matrices of f32, taken in f64 by kernels of Emily's own on a CPU.
 //! Elsewhere, and for everything else, there are MLX's.
 //!
 //! Floats of 16 bits lose every addend beyond a few thousand where they accumulate in their own type, as MLX has them
 //! on a CPU. Whatever accumulates them does so in f32, and rounds once.
 
+use emily_kernels::chain::Input;
+use emily_kernels::dispatch::Level;
+use emily_kernels::dot;
+use emily_kernels::reduce::{self, Reduction};
+use emily_kernels::view::typed_mut;
 use mlx_rs::Array;
+use smallvec::SmallVec;
 
-use crate::device::Device;
 use crate::dtype::Dtype;
 use crate::error::Result;
 use crate::ffi::mlx;
+use crate::kernel::{self, view, Kernel, Placement};
+use crate::kernels;
 use crate::op::{Op, Stream};
 use crate::stream::StreamHandle;
 
@@ -42,6 +49,26 @@ pub(crate) fn cast(x: &Array, dtype: Dtype, s: Stream) -> Result<Array> {
 /// two vectors never does.
 const FEW_PRODUCTS: i64 = 8 * 8 * 8;
 
+/// A reduction over some axes, for a level of the processor.
+struct Totals {
+    reduction: Reduction,
+    axes: SmallVec<[usize; 6]>,
+    level: Level,
+}
+
+impl Kernel for Totals {
+    fn run(&self, inputs: &[Input], output: &mut [u8]) {
+        let output = typed_mut(output);
+        reduce::reduce(
+            self.level,
+            self.reduction,
+            view(&inputs[0]),
+            &self.axes,
+            output,
+        );
+    }
+}
+
 /// The reduction over `axes`, each named once and within the rank, if there is a kernel for it.
 pub(crate) fn reduce(
     op: Op,
@@ -50,17 +77,56 @@ pub(crate) fn reduce(
     keep: bool,
     stream: &StreamHandle,
 ) -> Option<Result<Array>> {
-    if Dtype::of(x) != Dtype::F32 || axes.is_empty() || stream.device() != Device::Cpu {
+    let reduction = match op {
+        Op::Sum => Reduction::Sum,
+        Op::Prod => Reduction::Product,
+        _ => return None,
+    };
+    if Dtype::of(x) != Dtype::F32 || axes.is_empty() {
         return None;
     }
-    own::reduce(op, x, axes, keep, stream)
+    let totals = Totals {
+        reduction,
+        axes: axes.iter().map(|axis| *axis as usize).collect(),
+        level: kernels::level(stream)?,
+    };
+    let sizes = x.shape().iter().enumerate();
+    let shape: SmallVec<[i32; 6]> = sizes
+        .filter_map(|(at, size)| match axes.contains(&(at as i32)) {
+            true => keep.then_some(1),
+            false => Some(*size),
+        })
+        .collect();
+    let result = (&shape[..], Dtype::F32);
+    Some(kernel::add(
+        op.name(),
+        totals,
+        &[x],
+        result,
+        Placement::Apart,
+        stream,
+    ))
+}
+
+/// A product of batches of matrices, for a level of the processor.
+struct Product(Level);
+
+impl Kernel for Product {
+    fn run(&self, inputs: &[Input], output: &mut [u8]) {
+        dot::products(
+            self.0,
+            view(&inputs[0]),
+            view(&inputs[1]),
+            typed_mut(output),
+        );
+    }
 }
 
 /// The product of two batches of matrices, where they are small and there is a kernel for it.
 pub(crate) fn matmul(a: &Array, b: &Array, stream: &StreamHandle) -> Option<Result<Array>> {
     let f32s = Dtype::of(a) == Dtype::F32 && Dtype::of(b) == Dtype::F32;
     let rank = a.ndim();
-    if !f32s || stream.device() != Device::Cpu || rank < 2 || b.ndim() != rank {
+    if !f32s || rank < 2 || b.ndim() != rank {
         return None;
     }
     let (rows, inner, columns) = (a.dim(-2), a.dim(-1), b.dim(-1));
@@ -69,115 +135,18 @@ pub(crate) fn matmul(a: &Array, b: &Array, stream: &StreamHandle) -> Option<Resu
         .saturating_mul(columns.into());
     let same_batch = a.shape()[..rank - 2] == b.shape()[..rank - 2];
     let vectors = rows == 1 && columns == 1;
-    if same_batch && inner == b.dim(-2) && (vectors || products <= FEW_PRODUCTS) {
-        own::matmul(a, b, stream)
-    } else {
-        None
+    if !same_batch || inner != b.dim(-2) || !(vectors || products <= FEW_PRODUCTS) {
+        return None;
     }
-}
-
-#[cfg(own_kernels)]
-mod own {
-    use std::ffi::{c_char, c_int, c_void, CStr};
-
-    use mlx_rs::Array;
-    use mlx_sys::{mlx_array, mlx_stream};
-    use once_cell::sync::Lazy;
-
-    use crate::error::Result;
-    use crate::ffi;
-    use crate::op::Op;
-    use crate::stream::StreamHandle;
-
-    extern "C" {
-        fn emily_find_reduction(name: *const c_char) -> *const c_void;
-        fn emily_has_matmul() -> bool;
-        fn emily_reduce(
-            result: *mut mlx_array,
-            kernel: *const c_void,
-            input: mlx_array,
-            axes: *const c_int,
-            count: usize,
-            keep: bool,
-            on: mlx_stream,
-        ) -> c_int;
-        fn emily_matmul(
-            result: *mut mlx_array,
-            a: mlx_array,
-            b: mlx_array,
-            on: mlx_stream,
-        ) -> c_int;
-    }
-
-    #[derive(Clone, Copy)]
-    struct Reduction(*const c_void);
-
-    // SAFETY: the pointers are to constants of the library.
-    unsafe impl Send for Reduction {}
-    // SAFETY: as above.
-    unsafe impl Sync for Reduction {}
-
-    fn find(name: &CStr) -> Option<Reduction> {
-        // SAFETY: the name ends with a zero and lives through the call.
-        let kernel = unsafe { emily_find_reduction(name.as_ptr()) };
-        (!kernel.is_null()).then_some(Reduction(kernel))
-    }
-
-    static SUM: Lazy<Option<Reduction>> = Lazy::new(|| find(c"sum"));
-    static PROD: Lazy<Option<Reduction>> = Lazy::new(|| find(c"prod"));
-
-    pub(super) fn reduce(
-        op: Op,
-        x: &Array,
-        axes: &[i32],
-        keep: bool,
-        stream: &StreamHandle,
-    ) -> Option<Result<Array>> {
-        let Reduction(kernel) = match op {
-            Op::Sum => (*SUM)?,
-            Op::Prod => (*PROD)?,
-            _ => return None,
-        };
-        let (x, s) = (x.as_ptr(), stream.raw());
-        // SAFETY: the handles are live, the axes are within the rank and outlive the call, and what MLX refuses
-        // comes back as a status.
-        Some(ffi::array(|result| unsafe {
-            emily_reduce(result, kernel, x, axes.as_ptr(), axes.len(), keep, s)
-        }))
-    }
-
-    pub(super) fn matmul(a: &Array, b: &Array, stream: &StreamHandle) -> Option<Result<Array>> {
-        // SAFETY: it only looks at the processor.
-        if !unsafe { emily_has_matmul() } {
-            return None;
-        }
-        // SAFETY: as in `reduce`; the matrices fit each other.
-        Some(ffi::array(|result| unsafe {
-            emily_matmul(result, a.as_ptr(), b.as_ptr(), stream.raw())
-        }))
-    }
-}
-
-/// A build without kernels of its own.
-#[cfg(not(own_kernels))]
-mod own {
-    use mlx_rs::Array;
-
-    use crate::error::Result;
-    use crate::op::Op;
-    use crate::stream::StreamHandle;
-
-    pub(super) fn reduce(
-        _op: Op,
-        _x: &Array,
-        _axes: &[i32],
-        _keep: bool,
-        _stream: &StreamHandle,
-    ) -> Option<Result<Array>> {
-        None
-    }
-
-    pub(super) fn matmul(_a: &Array, _b: &Array, _stream: &StreamHandle) -> Option<Result<Array>> {
-        None
-    }
+    let product = Product(kernels::level(stream)?);
+    let shape = [&a.shape()[..rank - 1], &[columns]].concat();
+    let result = (&shape[..], Dtype::F32);
+    Some(kernel::add(
+        "matmul",
+        product,
+        &[a, b],
+        result,
+        Placement::Apart,
+        stream,
+    ))
 }

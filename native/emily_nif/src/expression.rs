@@ -3,7 +3,9 @@
 use std::collections::HashMap;
 use std::rc::Rc;
 
-use emily_mlx::program::{self, Block, Call, Cond, Operand, Place, Program, Register, Step, While};
+use emily_mlx::program::{
+    self, Block, Call, Cond, Operand, Operation, Place, Program, Register, Step, While,
+};
 use emily_mlx::{Error, Literal, Number, Op, Result, SharedArray};
 use rustler::{types::tuple::get_tuple, Binary, ListIterator, Term, TermType};
 use smallvec::{smallvec, SmallVec};
@@ -305,7 +307,8 @@ impl<'a> Decoder<'a> {
         self.program.has_linalg |= op.is_linalg();
         self.program.looks |= op == Op::CachedAttention;
         let to = self.register();
-        self.steps.push(Step::Operation { op, operands, to });
+        let operation = Operation { op, operands, to };
+        self.steps.push(Step::Operation(operation));
         Ok(whole(to))
     }
 

@@ -9,7 +9,7 @@ use std::thread;
 
 use emily_mlx::fusion::Fusion;
 use emily_mlx::program::{Host, Program};
-use emily_mlx::{Dtype, Error, Result, SharedArray, StreamHandle};
+use emily_mlx::{Device, Dtype, Error, Result, SharedArray, StreamHandle};
 use mlx_rs::Array;
 use rustler::{Encoder, Env, NifResult, NifTaggedEnum, Reference, Resource, ResourceArc, Term};
 use smallvec::SmallVec;
@@ -80,7 +80,7 @@ impl Drop for Idle {
 /// A compiled function with the arrays that it closes over.
 pub struct ProgramResource {
     program: Arc<Program>,
-    /// For a program that is to be fused by MLX.
+    /// For a program that MLX is to fuse on a GPU.
     fusion: Option<Fusion>,
     parameters: usize,
     captured: Vec<ArrayRef>,
@@ -186,18 +186,16 @@ fn compile<'a>(
         .transpose()?;
     let captured = captured.iter().map(|(term, _)| array_ref(*term));
     let captured: Vec<ArrayRef> = captured.collect::<NifResult<_>>()?;
-    if fuse && (program.waits || program.has_linalg) {
-        return Err(refuse(
-            "compile: functions with conditions, loops, calls or linear algebra cannot be fused"
-                .to_owned(),
-        ));
+    if fuse {
+        program.chain();
     }
-    let waits = program.waits || program.looks || fuse;
+    let fuses = fuse && Device::Gpu.is_available();
+    let waits = program.waits || program.looks || fuses;
     let operations = program.operations;
     let resource = ResourceArc::new(ProgramResource {
         parameters: program.inputs.len() - captured.len(),
         program: Arc::new(program),
-        fusion: fuse.then(Fusion::default),
+        fusion: fuses.then(Fusion::default),
         captured,
         deep: blocks > SHALLOW,
     });
@@ -263,19 +261,13 @@ fn run_waiting_program<'a>(
 ) -> NifResult<rustler::Atom> {
     let mut inputs = array_refs(inputs)?;
     check_count(&program, inputs.len())?;
-    if let Some(fusion) = &program.fusion {
-        run_fused(
-            &program,
-            fusion,
-            &inputs,
-            stream(on)?,
-            Caller::new(env, tag),
-        )
-        .map_err(raise)?;
+    let stream = stream(on)?.clone();
+    if let (Some(fusion), Device::Gpu) = (&program.fusion, stream.device()) {
+        let caller = Caller::new(env, tag);
+        run_fused(&program, fusion, &inputs, &stream, caller).map_err(raise)?;
         return Ok(queued());
     }
     inputs.extend(program.captured.iter().cloned());
-    let stream = stream(on)?.clone();
     let running = match Running::begin(if nested { MOST_NESTED } else { MOST_RUNNING }) {
         Ok(running) => running,
         Err(what) => return Ok(what),
@@ -306,6 +298,12 @@ fn run_fused(
     stream: &StreamHandle,
     caller: Caller,
 ) -> Result<()> {
+    if program.program.waits || program.program.has_linalg {
+        return Err(Error::Argument(
+            "run_program: on a GPU functions with conditions, loops, calls or linear algebra cannot be fused"
+                .to_owned(),
+        ));
+    }
     let arrays = |refs: &[ArrayRef]| refs.iter().map(|array| array.0.array().clone()).collect();
     let (inputs, captured) = (arrays(inputs), arrays(&program.captured));
     let (on, kept) = (stream.clone(), program.clone());

@@ -1,0 +1,122 @@
+//! How long kernels take for an element, at each level: `cargo bench -p emily_kernels`.
+
+use std::hint::black_box;
+use std::time::Instant;
+
+use emily_kernels::chain::Map;
+use emily_kernels::dispatch::Level;
+use emily_kernels::reduce::{reduce, Reduction};
+use emily_kernels::view::{Axes, Axis, Element, View};
+use emily_kernels::{cast, compare, elementwise, fold, integer};
+
+/// As many elements as the nearest cache holds of each operand.
+const COUNT: usize = 2048;
+
+fn main() {
+    let maps: [(&str, &dyn Map, usize, [usize; 4]); 14] = [
+        ("add f32", &elementwise::add::<f32>, 4, [4, 4, 0, 0]),
+        ("maximum f32", &elementwise::maximum::<f32>, 4, [4, 4, 0, 0]),
+        (
+            "round_away f32",
+            &elementwise::round_away::<f32>,
+            4,
+            [4, 0, 0, 0],
+        ),
+        ("sign f32", &elementwise::sign::<f32>, 4, [4, 0, 0, 0]),
+        ("less f32", &compare::less::<f32>, 1, [4, 4, 0, 0]),
+        ("less s64", &compare::less::<i64>, 1, [8, 8, 0, 0]),
+        ("select 8", &elementwise::select::<u8>, 1, [1, 1, 1, 0]),
+        ("select 32", &elementwise::select::<u32>, 4, [1, 4, 4, 0]),
+        (
+            "floor_divide s32",
+            &integer::floor_divide::<i32>,
+            4,
+            [4, 4, 0, 0],
+        ),
+        ("remainder u8", &integer::remainder::<u8>, 1, [1, 1, 0, 0]),
+        ("power s32", &integer::power::<i32>, 4, [4, 4, 0, 0]),
+        (
+            "shift s16",
+            &integer::wide_left_shift::<i16>,
+            2,
+            [2, 2, 0, 0],
+        ),
+        (
+            "to_integer f32 s32",
+            &cast::to_integer::<f32, i32>,
+            4,
+            [4, 0, 0, 0],
+        ),
+        (
+            "to_integer f64 u8",
+            &cast::to_integer::<f64, u8>,
+            1,
+            [8, 0, 0, 0],
+        ),
+    ];
+    for (name, map, width, operands) in maps {
+        let inputs: Vec<Vec<u64>> = operands
+            .iter()
+            .filter(|width| **width > 0)
+            .map(|width| vec![0x3F91_0203_4123_0001; COUNT * width / 8])
+            .collect();
+        let inputs: Vec<&[u8]> = inputs.iter().map(|words| as_bytes(words)).collect();
+        let mut output = vec![0u64; COUNT * width / 8];
+        // SAFETY: words are bytes, and all bytes are words.
+        let output = unsafe { output.align_to_mut().1 };
+        time(name, COUNT, |level| {
+            map.run(level, black_box(&inputs), output, 3.0)
+        });
+    }
+    let x: Vec<f32> = (0..64 * COUNT).map(|i| (i % 97) as f32).collect();
+    let mut output = vec![0.0f32; 64 * COUNT];
+    let sums: [(&str, [usize; 2], [usize; 1]); 4] = [
+        ("sum of rows", [64, COUNT], [1]),
+        ("sum of columns", [64, COUNT], [0]),
+        ("sum of few columns", [16 * COUNT, 4], [0]),
+        ("sum of short rows", [16 * COUNT, 4], [1]),
+    ];
+    for (name, [rows, columns], reduced) in sums {
+        let axes = [(rows, columns), (columns, 1)];
+        let axes = axes.map(|(size, stride)| Axis {
+            size,
+            stride: stride as isize,
+        });
+        let view = View::new(as_bytes(&x), 0, 4, Axes::from_slice(&axes));
+        let output = &mut output[..rows * columns / axes[reduced[0]].size];
+        time(name, 64 * COUNT, |level| {
+            reduce(level, Reduction::Sum, &view, &reduced, output)
+        });
+    }
+    let mut place = [0u8; 4 * 64];
+    time("argmax f32", 64 * COUNT, |level| {
+        fold::argmax::<f32>(level, as_bytes(&x), &mut place, COUNT)
+    });
+    time("all f32", COUNT - 1, |level| {
+        fold::all::<f32>(level, as_bytes(&x[1..COUNT]), &mut [0], COUNT - 1)
+    });
+}
+
+/// Prints the shortest of many runs.
+fn time(name: &str, count: usize, mut run: impl FnMut(Level)) {
+    print!("{name:20}");
+    for level in Level::available() {
+        let fastest = (0..1000).map(|_| {
+            let begun = Instant::now();
+            run(level);
+            begun.elapsed()
+        });
+        let nanoseconds = fastest.min().map_or(0, |time| time.as_nanos());
+        print!(
+            "  {} {:.3} ns",
+            level.name(),
+            nanoseconds as f64 / count as f64
+        );
+    }
+    println!();
+}
+
+fn as_bytes<T: Element>(elements: &[T]) -> &[u8] {
+    // SAFETY: elements are bytes without gaps.
+    unsafe { elements.align_to().1 }
+}

@@ -1,0 +1,161 @@
+//! Levels: the instructions that a processor has. Each loop is compiled for all of them from one source.
+
+use std::sync::OnceLock;
+
+/// A level that this processor has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Level(#[doc(hidden)] pub(crate) Kind);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Portable,
+    #[cfg(target_arch = "x86_64")]
+    Avx2,
+    #[cfg(target_arch = "x86_64")]
+    Avx512,
+    #[cfg(target_arch = "aarch64")]
+    Neon,
+}
+
+/// The levels by their names, from the plainest on.
+const NAMES: [&str; 4] = ["portable", "avx2", "avx512", "neon"];
+
+impl Level {
+    /// What the compiler takes without being told more of the processor.
+    pub const PORTABLE: Level = Level(Kind::Portable);
+
+    /// The levels that this processor has, the best one last.
+    pub fn available() -> impl Iterator<Item = Level> {
+        NAMES.into_iter().filter_map(Level::named)
+    }
+
+    /// The level of that name, if this processor has it.
+    pub fn named(name: &str) -> Option<Level> {
+        match name {
+            "portable" => Some(Level::PORTABLE),
+            #[cfg(target_arch = "x86_64")]
+            "avx2" => has_avx2().then_some(Level(Kind::Avx2)),
+            #[cfg(target_arch = "x86_64")]
+            "avx512" => (has_avx2() && has_avx512()).then_some(Level(Kind::Avx512)),
+            #[cfg(target_arch = "aarch64")]
+            "neon" => std::arch::is_aarch64_feature_detected!("neon").then_some(Level(Kind::Neon)),
+            _ => None,
+        }
+    }
+
+    pub fn name(self) -> &'static str {
+        match self.0 {
+            Kind::Portable => "portable",
+            #[cfg(target_arch = "x86_64")]
+            Kind::Avx2 => "avx2",
+            #[cfg(target_arch = "x86_64")]
+            Kind::Avx512 => "avx512",
+            #[cfg(target_arch = "aarch64")]
+            Kind::Neon => "neon",
+        }
+    }
+
+    /// The level that `EMILY_KERNELS` names, or else the best; none where it says `off`. An error where it names none
+    /// that this processor has.
+    pub fn chosen() -> Result<Option<Level>, &'static str> {
+        static CHOSEN: OnceLock<Result<Option<Level>, String>> = OnceLock::new();
+        let chosen = CHOSEN.get_or_init(|| match std::env::var("EMILY_KERNELS") {
+            Err(_) => Ok(Level::available().last()),
+            Ok(name) if name.is_empty() => Ok(Level::available().last()),
+            Ok(name) if name == "off" => Ok(None),
+            Ok(name) => match Level::named(&name) {
+                Some(level) => Ok(Some(level)),
+                None => Err(refusal(&name)),
+            },
+        });
+        match chosen {
+            Ok(level) => Ok(*level),
+            Err(message) => Err(message),
+        }
+    }
+}
+
+fn refusal(name: &str) -> String {
+    let available: Vec<&str> = Level::available().map(Level::name).collect();
+    format!(
+        "EMILY_KERNELS is {name:?}; here it may be off, {}",
+        available.join(", ")
+    )
+}
+
+#[cfg(target_arch = "x86_64")]
+fn has_avx2() -> bool {
+    is_x86_feature_detected!("avx2")
+        && is_x86_feature_detected!("fma")
+        && is_x86_feature_detected!("f16c")
+        && is_x86_feature_detected!("bmi1")
+        && is_x86_feature_detected!("bmi2")
+}
+
+#[cfg(target_arch = "x86_64")]
+fn has_avx512() -> bool {
+    is_x86_feature_detected!("avx512f")
+        && is_x86_feature_detected!("avx512bw")
+        && is_x86_feature_detected!("avx512cd")
+        && is_x86_feature_detected!("avx512dq")
+        && is_x86_feature_detected!("avx512vl")
+}
+
+/// Compiles a function once for each level, and gives it the level as its first argument. What it calls takes part
+/// where it is `#[inline(always)]`.
+macro_rules! for_each_level {
+    (
+        $(#[$meta:meta])*
+        $vis:vis fn $name:ident $(<$($generic:ident: $bound:path),+>)? (
+            $($argument:ident: $type:ty),* $(,)?
+        ) $(-> $result:ty)? $body:block
+    ) => {
+        $(#[$meta])*
+        $vis fn $name $(<$($generic: $bound),+>)? (
+            level: $crate::dispatch::Level, $($argument: $type),*
+        ) $(-> $result)? {
+            #[inline(always)]
+            fn body $(<$($generic: $bound),+>)? ($($argument: $type),*) $(-> $result)? $body
+
+            #[cfg(target_arch = "x86_64")]
+            #[target_feature(enable = "avx2,fma,f16c,bmi1,bmi2")]
+            fn avx2 $(<$($generic: $bound),+>)? ($($argument: $type),*) $(-> $result)? {
+                body $(::<$($generic),+>)? ($($argument),*)
+            }
+
+            #[cfg(target_arch = "x86_64")]
+            #[target_feature(
+                enable = "avx2,fma,f16c,bmi1,bmi2,avx512f,avx512bw,avx512cd,avx512dq,avx512vl"
+            )]
+            fn avx512 $(<$($generic: $bound),+>)? ($($argument: $type),*) $(-> $result)? {
+                body $(::<$($generic),+>)? ($($argument),*)
+            }
+
+            #[cfg(target_arch = "aarch64")]
+            #[target_feature(enable = "neon")]
+            fn neon $(<$($generic: $bound),+>)? ($($argument: $type),*) $(-> $result)? {
+                body $(::<$($generic),+>)? ($($argument),*)
+            }
+
+            match level.0 {
+                $crate::dispatch::Kind::Portable => body $(::<$($generic),+>)? ($($argument),*),
+                // SAFETY: there is a level only where the processor has its instructions.
+                #[cfg(target_arch = "x86_64")]
+                $crate::dispatch::Kind::Avx2 => unsafe {
+                    avx2 $(::<$($generic),+>)? ($($argument),*)
+                },
+                // SAFETY: as above.
+                #[cfg(target_arch = "x86_64")]
+                $crate::dispatch::Kind::Avx512 => unsafe {
+                    avx512 $(::<$($generic),+>)? ($($argument),*)
+                },
+                // SAFETY: as above.
+                #[cfg(target_arch = "aarch64")]
+                $crate::dispatch::Kind::Neon => unsafe {
+                    neon $(::<$($generic),+>)? ($($argument),*)
+                },
+            }
+        }
+    };
+}
+pub(crate) use for_each_level;

@@ -1,0 +1,147 @@
+//! Products of small matrices and of vectors of f32, taken in f64 and rounded once: the product of two f32 is exact
+//! there.
+
+use std::hint::black_box;
+
+use crate::dispatch::{for_each_level, Level};
+use crate::reduce::{folded, Sum};
+use crate::view::{Axis, Elements, View};
+
+/// A vector has so many totals.
+const WIDTH: usize = 4;
+/// How many totals of a row are taken at a time.
+const BLOCK: usize = 64;
+
+/// Two axes of an array that make a matrix.
+#[derive(Clone, Copy)]
+struct Matrix<'a> {
+    elements: &'a Elements<'a, f32>,
+    first: isize,
+    rows: Axis,
+    columns: Axis,
+}
+
+impl Matrix<'_> {
+    #[inline(always)]
+    fn at(&self, row: usize, column: usize) -> f32 {
+        let place = row as isize * self.rows.stride + column as isize * self.columns.stride;
+        self.elements.at(self.first + place)
+    }
+}
+
+/// The products of two batches of matrices of f32, whose axes fit, in row-major order.
+pub fn products(level: Level, a: &View, b: &View, output: &mut [f32]) {
+    let ([batch @ .., rows, inner], [other @ .., _, columns]) = (a.axes(), b.axes()) else {
+        panic!("matrices have two axes");
+    };
+    let (left, right) = (a.elements::<f32>(), b.elements::<f32>());
+    let size = rows.size * columns.size;
+    let mut copy = vec![0.0; inner.size * columns.size];
+    for (number, output) in output.chunks_exact_mut(size).enumerate() {
+        let a = matrix(&left, batch, [*rows, *inner], number);
+        let b = matrix(&right, other, [b.axes()[other.len()], *columns], number);
+        product(level, a, b, &mut copy, output);
+    }
+}
+
+/// A matrix of a batch by its number.
+fn matrix<'a>(
+    elements: &'a Elements<'a, f32>,
+    batch: &[Axis],
+    [rows, columns]: [Axis; 2],
+    number: usize,
+) -> Matrix<'a> {
+    let (mut rest, mut first) = (number, 0);
+    for axis in batch.iter().rev() {
+        first += (rest % axis.size) as isize * axis.stride;
+        rest /= axis.size;
+    }
+    Matrix {
+        elements,
+        first,
+        rows,
+        columns,
+    }
+}
+
+for_each_level! {
+    fn product(a: Matrix, b: Matrix, copy: &mut [f32], output: &mut [f32]) {
+        let columns = b.columns.size;
+        // Few dot products take less time than a copy of `b`.
+        let is_few = a.rows.size < WIDTH || columns < WIDTH;
+        let in_rows = a.columns.stride == 1 && b.rows.stride == 1;
+        if (is_few && in_rows) || output.len() == 1 {
+            for (i, output) in output.chunks_exact_mut(columns).enumerate() {
+                for (j, out) in output.iter_mut().enumerate() {
+                    *out = dot(a, i, b, j) as f32;
+                }
+            }
+            return;
+        }
+        for (k, row) in copy.chunks_exact_mut(columns).enumerate() {
+            for (j, x) in row.iter_mut().enumerate() {
+                *x = b.at(k, j);
+            }
+        }
+        let mut totals = [0.0; BLOCK];
+        for (i, output) in output.chunks_exact_mut(columns).enumerate() {
+            for (block, output) in output.chunks_mut(BLOCK).enumerate() {
+                let totals = &mut totals[..output.len()];
+                totals.fill(0.0);
+                for (k, row) in copy.chunks_exact(columns).enumerate() {
+                    let factor = f64::from(a.at(i, k));
+                    for (total, x) in totals.iter_mut().zip(&row[block * BLOCK..]) {
+                        *total += factor * f64::from(*x);
+                    }
+                }
+                for (out, total) in output.iter_mut().zip(totals) {
+                    *out = *total as f32;
+                }
+            }
+        }
+    }
+}
+
+/// The product of a row and a column. Few terms are added up in their order.
+#[inline(always)]
+fn dot(a: Matrix, row: usize, b: Matrix, column: usize) -> f64 {
+    let size = a.columns.size;
+    let term = |k: usize| f64::from(a.at(row, k)) * f64::from(b.at(k, column));
+    if size < 4 * WIDTH {
+        return (0..size).fold(0.0, |total, k| total + term(k));
+    }
+    if a.columns.stride == 1 && b.rows.stride == 1 {
+        let x = a.elements.row(a.first + row as isize * a.rows.stride, size);
+        let y = b
+            .elements
+            .row(b.first + column as isize * b.columns.stride, size);
+        return match size < 32 * WIDTH {
+            true => dot_in_lanes::<{ 2 * WIDTH }>(x, y),
+            false => dot_in_lanes::<{ 8 * WIDTH }>(x, y),
+        };
+    }
+    let mut lanes = [0.0; 2 * WIDTH];
+    let whole = size - size % lanes.len();
+    for k in (0..whole).step_by(2 * WIDTH) {
+        for (lane, total) in lanes.iter_mut().enumerate() {
+            *total += term(k + lane);
+        }
+    }
+    (whole..size).fold(folded::<Sum>(&mut lanes), |total, k| total + term(k))
+}
+
+#[inline(always)]
+fn dot_in_lanes<const COUNT: usize>(x: &[f32], y: &[f32]) -> f64 {
+    let mut lanes = [0.0; COUNT];
+    // As in `in_lanes`.
+    let count = black_box(COUNT).min(COUNT);
+    let (xs, x) = x.as_chunks::<COUNT>();
+    let (ys, y) = y.as_chunks::<COUNT>();
+    for (x, y) in xs.iter().zip(ys) {
+        for lane in 0..count {
+            lanes[lane] += f64::from(x[lane]) * f64::from(y[lane]);
+        }
+    }
+    let terms = x.iter().zip(y).map(|(x, y)| f64::from(*x) * f64::from(*y));
+    terms.fold(folded::<Sum>(&mut lanes), |total, term| total + term)
+}

@@ -1,0 +1,148 @@
+//! Rows of an array by their numbers, which are clamped to those that there are.
+
+use crate::dispatch::Level;
+use crate::elementwise::Number;
+use crate::view::{merged, typed, typed_mut, Axis, Element, View, Walk};
+
+/// Integers that number rows.
+pub trait Index: Element {
+    fn clamped(self, rows: usize) -> usize;
+}
+
+macro_rules! indices {
+    ($($type:ident)*) => {
+        $(impl Index for $type {
+            #[inline(always)]
+            fn clamped(self, rows: usize) -> usize {
+                usize::try_from(self.max(0)).map_or(rows - 1, |row| row.min(rows - 1))
+            }
+        })*
+    };
+}
+
+indices!(u8 u16 u32 u64 i8 i16 i32 i64);
+
+/// How many indices are read at a time.
+const BLOCK: usize = 256;
+
+/// Reads indices as numbers of `rows` rows.
+pub type Numbers = fn(indices: &[u8], rows: usize, numbers: &mut [usize]);
+
+/// Indices of one type.
+pub fn numbers<I: Index>(indices: &[u8], rows: usize, numbers: &mut [usize]) {
+    for (number, index) in numbers.iter_mut().zip(typed::<I>(indices)) {
+        *number = index.clamped(rows);
+    }
+}
+
+/// Calls `f` with the number of each index and the number of the row that it means.
+#[inline(always)]
+fn each_row(
+    (indices, width, numbers): (&[u8], usize, Numbers),
+    rows: usize,
+    mut f: impl FnMut(usize, usize),
+) {
+    let mut block = [0; BLOCK];
+    for (at, indices) in indices.chunks(BLOCK * width).enumerate() {
+        let block = &mut block[..indices.len() / width];
+        numbers(indices, rows, block);
+        for (i, row) in block.iter().enumerate() {
+            f(at * BLOCK + i, *row);
+        }
+    }
+}
+
+/// Takes rows of `x` along `axis`, before which all sizes are 1. The indices are of so many bytes.
+pub fn take<T: Element>(
+    x: &View,
+    axis: usize,
+    (indices, width, numbers): (&[u8], usize, Numbers),
+    output: &mut [u8],
+) {
+    let axes = x.axes();
+    let (rows, inner) = (axes[axis], merged(&axes[axis + 1..]));
+    let columns: usize = inner.iter().map(|axis| axis.size).product();
+    let output = typed_mut::<T>(output);
+    match inner[..] {
+        [Axis { size, stride }] => {
+            let elements = x.elements::<T>();
+            each_row((indices, width, numbers), rows.size, |at, row| {
+                let first = row as isize * rows.stride;
+                let out = &mut output[at * size..(at + 1) * size];
+                match stride {
+                    1 => out.copy_from_slice(elements.row(first, size)),
+                    _ => {
+                        for (column, out) in out.iter_mut().enumerate() {
+                            *out = elements.at(first + column as isize * stride);
+                        }
+                    }
+                }
+            });
+        }
+        _ => {
+            // Rows of elements without a common step are copied first.
+            let mut copy = vec![T::default(); rows.size * columns];
+            Walk::new(x).copy(crate::view::bytes_mut(&mut copy));
+            each_row((indices, width, numbers), rows.size, |at, row| {
+                let from = &copy[row * columns..(row + 1) * columns];
+                output[at * columns..(at + 1) * columns].copy_from_slice(from);
+            });
+        }
+    }
+}
+
+/// Takes elements of rows of `columns` by indices of each row, `count` of them.
+pub fn take_along<T: Element>(
+    x: &[u8],
+    columns: usize,
+    (indices, width, numbers): (&[u8], usize, Numbers),
+    count: usize,
+    output: &mut [u8],
+) {
+    let (x, output) = (typed::<T>(x), typed_mut::<T>(output));
+    let rows = x
+        .chunks_exact(columns)
+        .zip(indices.chunks_exact(count * width));
+    for ((x, indices), output) in rows.zip(output.chunks_exact_mut(count)) {
+        each_row((indices, width, numbers), columns, |at, column| {
+            output[at] = x[column]
+        });
+    }
+}
+
+/// Writes rows of `updates` into the rows of `output`, of `columns` each, one after the other.
+pub fn scatter<T: Element>(
+    _level: Level,
+    updates: &[u8],
+    columns: usize,
+    (indices, width, numbers): (&[u8], usize, Numbers),
+    output: &mut [u8],
+) {
+    let (updates, output) = (typed::<T>(updates), typed_mut::<T>(output));
+    each_row(
+        (indices, width, numbers),
+        output.len() / columns,
+        |at, row| {
+            let update = &updates[at * columns..(at + 1) * columns];
+            output[row * columns..(row + 1) * columns].copy_from_slice(update);
+        },
+    );
+}
+
+crate::dispatch::for_each_level! {
+    /// Adds rows of `updates` to the rows of `output`, of `columns` each, one after the other.
+    pub fn scatter_add<T: Number>(
+        updates: &[u8],
+        columns: usize,
+        indices: (&[u8], usize, Numbers),
+        output: &mut [u8],
+    ) {
+        let (updates, output) = (typed::<T>(updates), typed_mut::<T>(output));
+        each_row(indices, output.len() / columns, |at, row| {
+            let update = &updates[at * columns..(at + 1) * columns];
+            for (out, x) in output[row * columns..(row + 1) * columns].iter_mut().zip(update) {
+                *out = out.plus(*x);
+            }
+        });
+    }
+}

@@ -1,0 +1,116 @@
+//! Kernels over rows of f32: softmax and the norms.
+
+use crate::dispatch::for_each_level;
+use crate::functions::exponential;
+use crate::lanes::in_lanes;
+
+/// Sums are taken in so many lanes.
+const LANES: usize = 16;
+
+#[inline(always)]
+fn sum(x: &[f32], f: impl Fn(f32) -> f32) -> f32 {
+    let (mut lanes, rest) = in_lanes(x, [0.0; LANES], |total, x| total + f(x));
+    for (lane, x) in lanes.iter_mut().zip(rest) {
+        *lane += f(*x);
+    }
+    lanes.iter().fold(0.0, |total, lane| total + lane)
+}
+
+/// NaN goes through.
+#[inline(always)]
+fn greater(a: f32, b: f32) -> f32 {
+    if (a > b) | a.is_nan() {
+        a
+    } else {
+        b
+    }
+}
+
+#[inline(always)]
+fn greatest(x: &[f32]) -> f32 {
+    let (lanes, rest) = in_lanes(x, [x[0]; LANES], greater);
+    lanes
+        .iter()
+        .chain(rest)
+        .fold(x[0], |most, x| greater(most, *x))
+}
+
+for_each_level! {
+    /// Rows in which each number lies in proportion to its exponential, and which add up to one. `x` is in the place of
+    /// the output. With `queries`, each `queries` rows have a causal mask: the last of them sees all columns, each
+    /// before it one fewer.
+    pub fn softmax(rows: &mut [f32], columns: usize, queries: usize) {
+        for (row, out) in rows.chunks_exact_mut(columns).enumerate() {
+            let hidden = if queries > 0 { queries - 1 - row % queries } else { 0 };
+            let seen = columns.saturating_sub(hidden);
+            let (out, unseen) = out.split_at_mut(seen);
+            unseen.fill(0.0);
+            if seen == 0 {
+                continue;
+            }
+            let most = greatest(out);
+            for x in out.iter_mut() {
+                *x = exponential(f64::from(*x - most)) as f32;
+            }
+            let inverse = 1.0 / sum(out, |x| x);
+            for x in out.iter_mut() {
+                *x *= inverse;
+            }
+        }
+    }
+}
+
+#[inline(always)]
+fn scale(row: &mut [f32], weight: Option<&[f32]>, bias: Option<&[f32]>, f: impl Fn(f32) -> f32) {
+    match (weight, bias) {
+        (Some(weight), Some(bias)) => {
+            for ((x, weight), bias) in row.iter_mut().zip(weight).zip(bias) {
+                *x = f(*x) * weight + bias;
+            }
+        }
+        (Some(weight), None) => {
+            for (x, weight) in row.iter_mut().zip(weight) {
+                *x = f(*x) * weight;
+            }
+        }
+        (None, Some(bias)) => {
+            for (x, bias) in row.iter_mut().zip(bias) {
+                *x = f(*x) + bias;
+            }
+        }
+        (None, None) => {
+            for x in row.iter_mut() {
+                *x = f(*x);
+            }
+        }
+    }
+}
+
+for_each_level! {
+    /// `x * rsqrt(mean(x^2) + eps) * weight`, in the place of `x`.
+    pub fn rms_norm(rows: &mut [f32], columns: usize, weight: Option<&[f32]>, eps: f32) {
+        for row in rows.chunks_exact_mut(columns) {
+            let square = sum(row, |x| x * x) / columns as f32;
+            let inverse = 1.0 / (square + eps).sqrt();
+            scale(row, weight, None, |x| x * inverse);
+        }
+    }
+}
+
+for_each_level! {
+    /// `(x - mean) * rsqrt(variance + eps) * weight + bias`, in the place of `x`.
+    pub fn layer_norm(
+        rows: &mut [f32],
+        columns: usize,
+        weight: Option<&[f32]>,
+        bias: Option<&[f32]>,
+        eps: f32,
+    ) {
+        for row in rows.chunks_exact_mut(columns) {
+            let mean = sum(row, |x| x) / columns as f32;
+            let variance = sum(row, |x| (x - mean) * (x - mean)) / columns as f32;
+            let inverse = 1.0 / (variance + eps).sqrt();
+            scale(row, weight, bias, |x| (x - mean) * inverse);
+        }
+    }
+}

@@ -1,0 +1,349 @@
+//! Sums and products of f32 over any axes, taken in f64: f32 alone loses digits with every addend, f64 loses none that
+//! the rounded result would show. An input is walked over as it lies in memory.
+
+use smallvec::SmallVec;
+
+use crate::dispatch::{for_each_level, Level};
+use crate::lanes::in_lanes;
+use crate::view::{Axis, Elements, View};
+
+/// What totals are of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reduction {
+    Sum,
+    Product,
+}
+
+pub(crate) trait Operation {
+    const IDENTITY: f64;
+    fn of(a: f64, b: f64) -> f64;
+}
+
+pub(crate) struct Sum;
+struct Product;
+
+impl Operation for Sum {
+    const IDENTITY: f64 = 0.0;
+    #[inline(always)]
+    fn of(a: f64, b: f64) -> f64 {
+        a + b
+    }
+}
+
+impl Operation for Product {
+    const IDENTITY: f64 = 1.0;
+    #[inline(always)]
+    fn of(a: f64, b: f64) -> f64 {
+        a * b
+    }
+}
+
+/// How many totals are taken at a time: they stay in a near cache.
+const BLOCK: usize = 2048;
+/// The totals of a row are taken in lanes, so many at a time.
+const WIDTH: usize = 4;
+/// So many hide how long an addition takes.
+const LANES: usize = 8 * WIDTH;
+/// Fewer elements in a row are taken in their order.
+const FEW: usize = 4 * WIDTH;
+/// What memory gives faster one row after the other than several at a time: rows of less than a page that no cache
+/// near the processor holds.
+const PAGE: usize = 1024;
+const CACHED: usize = 128 * 1024;
+
+/// An axis of the input, with the distance of its elements in the output, which is 0 where it is reduced.
+#[derive(Clone, Copy)]
+struct Loop {
+    size: usize,
+    input: isize,
+    output: usize,
+}
+
+type Loops = SmallVec<[Loop; 6]>;
+
+/// Appends an axis to those around it, as one with the last where they lie as one.
+fn append(loops: &mut Loops, inner: Loop) {
+    match loops.last_mut() {
+        Some(outer)
+            if outer.input == inner.size as isize * inner.input
+                && outer.output == inner.size * inner.output =>
+        {
+            *outer = Loop {
+                size: outer.size * inner.size,
+                ..inner
+            }
+        }
+        _ => loops.push(inner),
+    }
+}
+
+/// The axes that stay and those that are reduced, each in the order in which the input lies in memory.
+fn loops(axes: &[Axis], reduced: &[usize]) -> (Loops, Loops) {
+    let mut places: SmallVec<[(Loop, bool); 6]> = SmallVec::new();
+    let mut step = 1;
+    for (at, axis) in axes
+        .iter()
+        .enumerate()
+        .rev()
+        .filter(|(_, axis)| axis.size != 1)
+    {
+        let is_reduced = reduced.contains(&at);
+        let output = if is_reduced { 0 } else { step };
+        let place = Loop {
+            size: axis.size,
+            input: axis.stride,
+            output,
+        };
+        places.push((place, is_reduced));
+        if !is_reduced {
+            step *= axis.size;
+        }
+    }
+    places.reverse();
+    // What is the same all along an axis is walked there last.
+    let distance = |place: &Loop| match place.input {
+        0 => usize::MAX,
+        stride => stride.unsigned_abs(),
+    };
+    places.sort_by_key(|(place, _)| std::cmp::Reverse(distance(place)));
+    let (mut kept, mut gone) = (Loops::new(), Loops::new());
+    for (place, is_reduced) in places {
+        append(if is_reduced { &mut gone } else { &mut kept }, place);
+    }
+    (kept, gone)
+}
+
+/// Calls `f` with the places in both arrays for each index of the axes, the last axis first.
+fn each(loops: &[Loop], input: isize, output: usize, f: &mut impl FnMut(isize, usize)) {
+    match loops.split_first() {
+        None => f(input, output),
+        Some((outer, inner)) => {
+            for i in 0..outer.size {
+                each(
+                    inner,
+                    input + i as isize * outer.input,
+                    output + i * outer.output,
+                    f,
+                );
+            }
+        }
+    }
+}
+
+/// The totals of `x` over the axes `reduced`, in row-major order of the axes that stay.
+pub fn reduce(level: Level, reduction: Reduction, x: &View, reduced: &[usize], output: &mut [f32]) {
+    let nothing = Loop {
+        size: 1,
+        input: 0,
+        output: 0,
+    };
+    let (mut kept, mut gone) = loops(x.axes(), reduced);
+    let (near, taken) = (kept.pop().unwrap_or(nothing), gone.pop().unwrap_or(nothing));
+    let x = x.elements::<f32>();
+    let mut totals = [0.0; BLOCK];
+    each(&kept, 0, 0, &mut |input, out| {
+        for start in (0..near.size).step_by(BLOCK) {
+            let count = BLOCK.min(near.size - start);
+            let totals = &mut totals[..count];
+            let lines = Lines {
+                kept: Axis {
+                    size: count,
+                    stride: near.input,
+                },
+                reduced: Axis {
+                    size: taken.size,
+                    stride: taken.input,
+                },
+            };
+            let mut is_first = true;
+            each(
+                &gone,
+                input + start as isize * near.input,
+                0,
+                &mut |at, _| {
+                    match reduction {
+                        Reduction::Sum => take::<Sum>(level, &x, at, totals, lines, is_first),
+                        Reduction::Product => {
+                            take::<Product>(level, &x, at, totals, lines, is_first)
+                        }
+                    }
+                    is_first = false;
+                },
+            );
+            for (i, total) in totals.iter().enumerate() {
+                output[out + (start + i) * near.output] = *total as f32;
+            }
+        }
+    });
+}
+
+/// The axis that stays and the one that is reduced, nearest in memory.
+#[derive(Clone, Copy)]
+struct Lines {
+    kept: Axis,
+    reduced: Axis,
+}
+
+for_each_level! {
+    /// Takes the elements of both axes into totals, which start at the identity or go on from what is there.
+    fn take<F: Operation>(x: &Elements<f32>, at: isize, totals: &mut [f64], lines: Lines, is_first: bool) {
+        if is_first {
+            totals.fill(F::IDENTITY);
+        }
+        let Lines { kept, reduced } = lines;
+        let is_dense = kept.stride == 1 && reduced.stride == kept.size as isize;
+        if kept.size == 1 || reduced.stride.unsigned_abs() < kept.stride.unsigned_abs() {
+            rows::<F>(x, at, totals, lines);
+        } else if is_dense && kept.size <= LANES / 2 && reduced.size >= 2 * LANES {
+            few_columns::<F>(x.row(at, kept.size * reduced.size), totals);
+        } else {
+            columns::<F>(x, at, totals, lines);
+        }
+    }
+}
+
+#[inline(always)]
+fn rows<F: Operation>(
+    x: &Elements<f32>,
+    at: isize,
+    totals: &mut [f64],
+    Lines { kept, reduced }: Lines,
+) {
+    let in_order = reduced.stride != 1 || reduced.size < FEW;
+    let mut done = 0;
+    // As many rows at a time as a vector has totals.
+    while in_order && done + WIDTH <= kept.size {
+        let mut lanes = [0.0; WIDTH];
+        lanes.copy_from_slice(&totals[done..done + WIDTH]);
+        let first = at + done as isize * kept.stride;
+        for i in 0..reduced.size {
+            for (lane, total) in lanes.iter_mut().enumerate() {
+                let place = first + lane as isize * kept.stride + i as isize * reduced.stride;
+                *total = F::of(*total, x.at(place).into());
+            }
+        }
+        totals[done..done + WIDTH].copy_from_slice(&lanes);
+        done += WIDTH;
+    }
+    for (i, total) in totals.iter_mut().enumerate().skip(done) {
+        *total = row::<F>(x, at + i as isize * kept.stride, reduced, *total);
+    }
+}
+
+#[inline(always)]
+fn row<F: Operation>(x: &Elements<f32>, at: isize, Axis { size, stride }: Axis, total: f64) -> f64 {
+    if stride == 1 && size >= 2 * LANES {
+        return in_row::<F, LANES>(x.row(at, size), total);
+    }
+    if stride == 1 && size >= FEW {
+        return in_row::<F, WIDTH>(x.row(at, size), total);
+    }
+    let along = |i: usize| f64::from(x.at(at + i as isize * stride));
+    if size < 2 * LANES {
+        return (0..size).fold(total, |total, i| F::of(total, along(i)));
+    }
+    let mut lanes = [F::IDENTITY; 2 * WIDTH];
+    let whole = size - size % lanes.len();
+    for i in (0..whole).step_by(2 * WIDTH) {
+        for (lane, total) in lanes.iter_mut().enumerate() {
+            *total = F::of(*total, along(i + lane));
+        }
+    }
+    let total = F::of(total, folded::<F>(&mut lanes));
+    (whole..size).fold(total, |total, i| F::of(total, along(i)))
+}
+
+/// The total of elements in a row: so many lanes at a time, and those left over one by one.
+#[inline(always)]
+fn in_row<F: Operation, const COUNT: usize>(x: &[f32], total: f64) -> f64 {
+    let take = |total, x| F::of(total, f64::from(x));
+    let (mut lanes, rest) = in_lanes(x, [F::IDENTITY; COUNT], take);
+    let total = F::of(total, folded::<F>(&mut lanes));
+    rest.iter().fold(total, |total, x| take(total, *x))
+}
+
+/// Lanes in one, halves onto halves down to a vector, and its four in pairs.
+#[inline(always)]
+pub(crate) fn folded<F: Operation>(lanes: &mut [f64]) -> f64 {
+    let mut half = lanes.len() / 2;
+    while half >= WIDTH {
+        for i in 0..half {
+            lanes[i] = F::of(lanes[i], lanes[i + half]);
+        }
+        half /= 2;
+    }
+    F::of(F::of(lanes[0], lanes[1]), F::of(lanes[2], lanes[3]))
+}
+
+/// COUNT rows are taken at a time, so that a total is read and written once for all of them.
+#[inline(always)]
+fn add_rows<F: Operation, const COUNT: usize>(rows: [&[f32]; COUNT], totals: &mut [f64]) {
+    let rows = rows.map(|row| &row[..totals.len()]);
+    for (at, total) in totals.iter_mut().enumerate() {
+        *total = rows
+            .iter()
+            .fold(*total, |total, row| F::of(total, f64::from(row[at])));
+    }
+}
+
+#[inline(always)]
+fn columns<F: Operation>(
+    x: &Elements<f32>,
+    at: isize,
+    totals: &mut [f64],
+    Lines { kept, reduced }: Lines,
+) {
+    let line = |i: usize| at + i as isize * reduced.stride;
+    if kept.stride != 1 {
+        for i in 0..reduced.size {
+            for (column, total) in totals.iter_mut().enumerate() {
+                *total = F::of(*total, x.at(line(i) + column as isize * kept.stride).into());
+            }
+        }
+        return;
+    }
+    let row = |i: usize| x.row(line(i), kept.size);
+    let in_turn = kept.size < PAGE && kept.size * reduced.size > CACHED;
+    add_all::<F>(row, reduced.size, in_turn, totals);
+}
+
+/// Adds so many rows, several at a time or each in its turn.
+#[inline(always)]
+fn add_all<'a, F: Operation>(
+    row: impl Fn(usize) -> &'a [f32],
+    count: usize,
+    in_turn: bool,
+    totals: &mut [f64],
+) {
+    let mut done = 0;
+    while !in_turn && done + 8 <= count {
+        add_rows::<F, 8>(std::array::from_fn(|i| row(done + i)), totals);
+        done += 8;
+    }
+    while !in_turn && done + 2 <= count {
+        add_rows::<F, 2>([row(done), row(done + 1)], totals);
+        done += 2;
+    }
+    for i in done..count {
+        add_rows::<F, 1>([row(i)], totals);
+    }
+}
+
+/// Rows of a few elements without gaps are as well fewer long rows, which have every total several times.
+#[inline(always)]
+fn few_columns<F: Operation>(x: &[f32], totals: &mut [f64]) {
+    let few = totals.len();
+    let width = LANES / few * few;
+    let mut many = [F::IDENTITY; LANES];
+    let many = &mut many[..width];
+    let rows = x.len() / width;
+    add_all::<F>(|i| &x[i * width..(i + 1) * width], rows, false, many);
+    for part in many.chunks_exact(few) {
+        for (total, x) in totals.iter_mut().zip(part) {
+            *total = F::of(*total, *x);
+        }
+    }
+    for row in x[rows * width..].chunks_exact(few) {
+        add_rows::<F, 1>([row], totals);
+    }
+}

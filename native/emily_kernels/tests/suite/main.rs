@@ -1,0 +1,13 @@
+//! Each kernel against arithmetic in wider numbers, and each level against the portable one.
+
+mod chain;
+mod dot;
+mod elementwise;
+mod fold;
+mod functions;
+mod index;
+mod integer;
+mod norm;
+mod reduce;
+mod support;
+mod view;

@@ -1,0 +1,113 @@
+//! Softmax and norms against sums of f64.
+
+use emily_kernels::dispatch::Level;
+use emily_kernels::norm;
+
+use crate::support::{Random, LENGTHS};
+
+fn numbers(random: &mut Random, count: usize) -> Vec<f32> {
+    (0..count)
+        .map(|_| (random.below(20_001) as f32 - 10_000.0) / 1000.0)
+        .collect()
+}
+
+fn assert_near(got: &[f32], wanted: &[f64], what: &str) {
+    assert_eq!(got.len(), wanted.len());
+    for (got, wanted) in got.iter().zip(wanted) {
+        let near = (f64::from(*got) - wanted).abs() <= 2e-5 * wanted.abs().max(0.1);
+        assert!(near, "{what}: {got}, not {wanted}");
+    }
+}
+
+fn wide(x: &[f32]) -> Vec<f64> {
+    x.iter().map(|x| f64::from(*x)).collect()
+}
+
+fn mean(x: &[f64]) -> f64 {
+    x.iter().sum::<f64>() / x.len() as f64
+}
+
+#[test]
+fn softmaxes() {
+    let mut random = Random::new(13);
+    for columns in LENGTHS {
+        for queries in [0, 1, 3, 4] {
+            let rows = 12;
+            let x = numbers(&mut random, rows * columns);
+            let wanted: Vec<f64> = (0..rows)
+                .flat_map(|row| {
+                    let hidden = if queries > 0 {
+                        queries - 1 - row % queries
+                    } else {
+                        0
+                    };
+                    let seen = columns.saturating_sub(hidden);
+                    let powers: Vec<f64> = wide(&x[row * columns..][..seen])
+                        .iter()
+                        .map(|x| x.exp())
+                        .collect();
+                    let total: f64 = powers.iter().sum();
+                    let shares = powers.into_iter().map(move |power| power / total);
+                    shares
+                        .chain(std::iter::repeat_n(0.0, columns - seen))
+                        .collect::<Vec<f64>>()
+                })
+                .collect();
+            for level in Level::available() {
+                let mut got = x.clone();
+                norm::softmax(level, &mut got, columns, queries);
+                assert_near(&got, &wanted, &format!("{columns} at {}", level.name()));
+            }
+        }
+    }
+}
+
+#[test]
+fn nan_goes_through_a_softmax() {
+    for at in [0, 5, 16, 33] {
+        let mut x = vec![1.0; 34];
+        x[at] = f32::NAN;
+        for level in Level::available() {
+            let mut got = x.clone();
+            norm::softmax(level, &mut got, 34, 0);
+            assert!(got.iter().all(|x| x.is_nan()), "{at} at {}", level.name());
+        }
+    }
+}
+
+#[test]
+fn norms() {
+    let mut random = Random::new(14);
+    for columns in LENGTHS {
+        let x = numbers(&mut random, 4 * columns);
+        let (weight, bias) = (numbers(&mut random, columns), numbers(&mut random, columns));
+        for mask in 0..4 {
+            let weight = (mask & 1 != 0).then_some(&weight[..]);
+            let bias = (mask & 2 != 0).then_some(&bias[..]);
+            let weigh = |x: f64, at: usize| x * weight.map_or(1.0, |weight| weight[at].into());
+            let (mut rms, mut layer) = (Vec::new(), Vec::new());
+            for row in wide(&x).chunks(columns) {
+                let square = mean(&row.iter().map(|x| x * x).collect::<Vec<f64>>());
+                let middle = mean(row);
+                let variance = mean(
+                    &row.iter()
+                        .map(|x| (x - middle).powi(2))
+                        .collect::<Vec<f64>>(),
+                );
+                for (at, x) in row.iter().enumerate() {
+                    rms.push(weigh(x / (square + 0.5).sqrt(), at));
+                    let shift = bias.map_or(0.0, |bias| bias[at].into());
+                    layer.push(weigh((x - middle) / (variance + 0.5).sqrt(), at) + shift);
+                }
+            }
+            for level in Level::available() {
+                let mut got = x.clone();
+                norm::rms_norm(level, &mut got, columns, weight, 0.5);
+                assert_near(&got, &rms, level.name());
+                let mut got = x.clone();
+                norm::layer_norm(level, &mut got, columns, weight, bias, 0.5);
+                assert_near(&got, &layer, level.name());
+            }
+        }
+    }
+}

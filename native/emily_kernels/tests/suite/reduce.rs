@@ -1,0 +1,135 @@
+//! Totals against exact sums of integers, and against totals of f64 one number after the other.
+
+use emily_kernels::dispatch::Level;
+use emily_kernels::reduce::{reduce, Reduction};
+use emily_kernels::view::{extent, Axes, Axis, View};
+
+use crate::support::{bytes, Random};
+
+/// An array of small whole numbers, of which every sum and product is exact in f64.
+struct Stored {
+    memory: Vec<f32>,
+    first: usize,
+    axes: Axes,
+}
+
+impl Stored {
+    fn new(random: &mut Random, shape: &[usize], number: impl Fn(&mut Random) -> f32) -> Self {
+        let mut order: Vec<usize> = (0..shape.len()).collect();
+        for at in (1..order.len()).rev() {
+            order.swap(at, random.below(at + 1));
+        }
+        let mut axes: Axes = shape.iter().map(|&size| Axis { size, stride: 0 }).collect();
+        let mut step = 1;
+        for at in order {
+            // Some go backwards, some repeat, some have gaps.
+            let kind = random.below(6);
+            axes[at].stride = [step, step, step, -step, 2 * step, 0][kind];
+            step *= axes[at].size as isize * [1, 1, 1, 1, 2, 1][kind];
+        }
+        let (before, after) = extent(&axes, 4);
+        let memory = (0..(before + after) / 4).map(|_| number(random)).collect();
+        Stored {
+            memory,
+            first: before,
+            axes,
+        }
+    }
+
+    /// The elements with the places that they have in the result.
+    fn elements(&self, reduced: &[usize]) -> Vec<(usize, f64)> {
+        let mut places = vec![(0usize, (self.first / 4) as isize)];
+        for (at, axis) in self.axes.iter().enumerate() {
+            let along = |(out, place): (usize, isize)| {
+                (0..axis.size).map(move |i| {
+                    let out = if reduced.contains(&at) {
+                        out
+                    } else {
+                        out * axis.size + i
+                    };
+                    (out, place + i as isize * axis.stride)
+                })
+            };
+            places = places.into_iter().flat_map(along).collect();
+        }
+        places
+            .into_iter()
+            .map(|(out, place)| (out, self.memory[place as usize].into()))
+            .collect()
+    }
+}
+
+fn check(
+    reduction: Reduction,
+    number: impl Fn(&mut Random) -> f32 + Copy,
+    of: impl Fn(f64, f64) -> f64,
+) {
+    let mut random = Random::new(12);
+    for round in 0..200 {
+        let rank = random.below(5);
+        let most = [5000, 900, 60, 14, 7][rank];
+        let shape: Vec<usize> = (0..rank)
+            .map(|_| 1 + random.below(if round % 2 == 0 { most } else { 5 }))
+            .collect();
+        let stored = Stored::new(&mut random, &shape, number);
+        let reduced: Vec<usize> = (0..rank).filter(|_| random.below(2) == 0).collect();
+        let count: usize = (0..rank)
+            .filter(|at| !reduced.contains(at))
+            .map(|at| shape[at])
+            .product();
+        let start = if reduction == Reduction::Sum {
+            0.0
+        } else {
+            1.0
+        };
+        let mut wanted = vec![start; count];
+        for (out, x) in stored.elements(&reduced) {
+            wanted[out] = of(wanted[out], x);
+        }
+        let view = View::new(bytes(&stored.memory), stored.first, 4, stored.axes.clone());
+        for level in Level::available() {
+            let mut got = vec![f32::NAN; count];
+            reduce(level, reduction, &view, &reduced, &mut got);
+            for (got, wanted) in got.iter().zip(&wanted) {
+                let wanted = *wanted as f32;
+                let same = *got == wanted || (got.is_nan() && wanted.is_nan());
+                assert!(
+                    same,
+                    "{} {reduction:?} of {:?} over {reduced:?}: {got}, not {wanted}",
+                    level.name(),
+                    stored.axes
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn sums() {
+    check(
+        Reduction::Sum,
+        |random| random.below(2_000_001) as f32 - 1_000_000.0,
+        |a, b| a + b,
+    );
+}
+
+#[test]
+fn products() {
+    // Powers of two, of which no product rounds.
+    check(
+        Reduction::Product,
+        |random| [1.0, 1.0, -1.0, 2.0, 0.5][random.below(5)],
+        |a, b| a * b,
+    );
+}
+
+#[test]
+fn nan_and_infinities() {
+    let number = |random: &mut Random| match random.below(400) {
+        0 => f32::NAN,
+        1 => f32::INFINITY,
+        2 => f32::NEG_INFINITY,
+        other => other as f32,
+    };
+    check(Reduction::Sum, number, |a, b| a + b);
+}

@@ -1,0 +1,221 @@
+defmodule Emily.Native.ChainTest do
+  # Runs of elementwise operations as one kernel, against the same operations one by one.
+  use ExUnit.Case, async: true
+
+  import Bitwise
+
+  alias Emily.Native
+  alias Emily.Native.Program
+
+  @floats [:f32, :f64]
+  @integers [:u8, :u16, :u32, :u64, :s8, :s16, :s32, :s64]
+  @numbers @floats ++ @integers
+
+  @unary [
+    {@numbers, ~w(negative abs square logical_not)a},
+    {@floats, ~w(sqrt floor ceil round sign isnan isinf isfinite exp log sin tanh)a},
+    {[:f32], ~w(round_away rsqrt sigmoid erf cbrt)a},
+    {@integers, ~w(bitwise_invert)a},
+    {[:bool], ~w(logical_not)a}
+  ]
+
+  @binary [
+    {@numbers, ~w(add subtract multiply maximum minimum logical_and logical_or)a},
+    {@numbers, ~w(equal not_equal greater greater_equal less less_equal)a},
+    {@floats, ~w(divide)a},
+    {[:f32], ~w(power fmod arctan2)a},
+    {@integers, ~w(floor_divide remainder fmod bitwise_and bitwise_or bitwise_xor)a},
+    {@integers, ~w(wide_left_shift wide_right_shift integer_power)a},
+    {[:bool], ~w(logical_and logical_or)a}
+  ]
+
+  @to_bool ~w(equal not_equal greater greater_equal less less_equal logical_and logical_or logical_not)a ++
+             ~w(isnan isinf isfinite)a
+
+  # Shapes that broadcast to the last.
+  @shapes [
+    [[], [5], [1, 5], [3, 1], [3, 5]],
+    [[], [1], [1500]],
+    [[], [40], [60, 1], [60, 40]],
+    [[], [7], [2, 1, 7], [11, 7], [2, 11, 7]]
+  ]
+
+  defp v(id), do: {:var, id}
+  defp pick(list), do: Enum.random(list)
+
+  defp names(table, type),
+    do: for({types, names} <- table, type in types, name <- names, do: name)
+
+  # Numbers of all sizes, of floats those too that are none.
+  defp array(shape, type) do
+    count = Enum.product(shape)
+
+    bytes =
+      for _ <- 1..count, into: <<>> do
+        number = Enum.random([0, 1, 2, 3, 7, 100, :rand.uniform(1000)])
+
+        case type do
+          :f32 ->
+            pick([
+              <<number / 7::float-32-native>>,
+              <<-number / 3::float-32-native>>,
+              <<:rand.uniform(0xFFFFFFFF)::32>>
+            ])
+
+          :f64 ->
+            pick([<<number / 7::float-64-native>>, <<-number / 3::float-64-native>>])
+
+          :bool ->
+            <<rem(number, 2)>>
+
+          integer ->
+            pick([number, -number, :rand.uniform(1 <<< 62)]) |> bits(width(integer))
+        end
+      end
+
+    Native.from_binary(bytes, shape, type)
+  end
+
+  defp width(type), do: type |> Atom.to_string() |> String.slice(1..-1//1) |> String.to_integer()
+  defp bits(number, width), do: <<number::size(width)-native>>
+
+  # A step on values of known types, and the type that it gives.
+  defp step(values) do
+    {id, type} = pick(values)
+    same = for {other, ^type} <- values, do: other
+    flags = for {other, :bool} <- values, do: other
+
+    case :rand.uniform(12) do
+      kind when kind <= 5 ->
+        op = pick(names(@binary, type))
+        {{op, v(id), v(pick(same))}, if(op in @to_bool, do: :bool, else: type)}
+
+      kind when kind <= 8 ->
+        op = pick(names(@unary, type))
+        {{op, v(id)}, if(op in @to_bool, do: :bool, else: type)}
+
+      9 when flags != [] ->
+        {{:where, v(pick(flags)), v(id), v(pick(same))}, type}
+
+      10 when type != :bool ->
+        {{:clip, v(id), v(pick(same)), v(pick(same))}, type}
+
+      11 when type in @floats ->
+        to = pick(@integers)
+        {{:to_integer, v(id), to}, to}
+
+      _ ->
+        to = pick(if type in @floats, do: @floats ++ [:bool], else: @numbers ++ [:bool])
+        {{:astype, v(id), to}, to}
+    end
+  end
+
+  defp program(parameters) do
+    {steps, values} =
+      Enum.map_reduce(1..(3 + :rand.uniform(25)), parameters, fn _, values ->
+        {expression, type} = step(values)
+        id = length(values)
+        {{id, expression}, [{id, type} | values]}
+      end)
+
+    ids = for {id, _} <- parameters, do: id
+    others = for _ <- 1..:rand.uniform(2), do: v(elem(pick(values), 0))
+    {Enum.sort(ids), steps, [v(length(values) - 1) | others]}
+  end
+
+  # Which NaN an operation gives is left to the processor.
+  defp same?(a, a, _), do: true
+
+  defp same?(<<a::32-native, x::binary>>, <<b::32-native, y::binary>>, :f32),
+    do: (a == b or (nan32?(a) and nan32?(b))) and same?(x, y, :f32)
+
+  defp same?(<<a::64-native, x::binary>>, <<b::64-native, y::binary>>, :f64),
+    do: (a == b or (nan64?(a) and nan64?(b))) and same?(x, y, :f64)
+
+  defp same?(_, _, _), do: false
+
+  defp nan32?(bits), do: (bits &&& 0x7FFFFFFF) > 0x7F800000
+  defp nan64?(bits), do: (bits &&& 0x7FFFFFFFFFFFFFFF) > 0x7FF0000000000000
+
+  test "mean bit for bit what the operations do" do
+    for round <- 1..300 do
+      :rand.seed(:exsss, round)
+      shapes = pick(@shapes)
+      types = for _ <- 1..(1 + :rand.uniform(3)), do: pick(@numbers)
+      shaped = for type <- [hd(types) | types], do: {pick([List.last(shapes) | shapes]), type}
+      arrays = for {shape, type} <- shaped, do: array(shape, type)
+      parameters = for {{_, type}, id} <- Enum.with_index(shaped), do: {id, type}
+      function = program(parameters)
+
+      [plain, fused] =
+        for fuse <- [false, true] do
+          results = function |> Program.compile(fuse: fuse) |> Program.run(arrays)
+
+          for result <- results,
+              do: {Native.shape(result), Native.dtype(result), Native.to_binary(result)}
+        end
+
+      for {{shape, type, one}, {fused_shape, fused_type, other}} <- Enum.zip(plain, fused) do
+        assert {shape, type} == {fused_shape, fused_type}, "round #{round}: #{inspect(function)}"
+        assert same?(one, other, type), "round #{round}: #{inspect(function)}"
+      end
+    end
+  end
+
+  test "write over arrays that nobody holds, and over no other" do
+    function =
+      {[0], [{1, {:add, v(0), v(0)}}, {2, {:multiply, v(1), v(0)}}], [{:subtract, v(2), v(0)}]}
+
+    program = Program.compile(function, fuse: true)
+    [x] = Native.run([{:arange, 0, 4096, 1, :f32}])
+
+    for _ <- 1..3 do
+      [y] = Program.run(program, [x])
+      [z] = Program.run(program, [y])
+
+      assert Native.to_binary(z) ==
+               for(i <- 0..4095, into: <<>>, do: <<twice(twice(i))::float-32-native>>)
+    end
+
+    assert Native.to_binary(x) == for(i <- 0..4095, into: <<>>, do: <<i::float-32-native>>)
+  end
+
+  # Rounded as f32 does.
+  defp twice(x) do
+    round32 = fn x -> with <<y::float-32>> <- <<x::float-32>>, do: y end
+    round32.(round32.(round32.(x + x) * x) - x)
+  end
+
+  test "take transposed, reversed and strided arrays" do
+    x = {:reshape, {:arange, 0, 3600, 1, :f32}, [60, 60]}
+    layouts = [x, {:transpose, x, [1, 0]}, {:flip, x, [0]}, {:flip, {:transpose, x, [1, 0]}, [1]}]
+
+    for one <- layouts, other <- layouts do
+      arrays = Native.run([one, other])
+
+      function =
+        {[0, 1], [{2, {:multiply, v(0), v(1)}}],
+         [{:where, {:less, v(2), v(0)}, v(1), {:negative, v(2)}}]}
+
+      [plain, fused] =
+        for fuse <- [false, true],
+            do: function |> Program.compile(fuse: fuse) |> Program.run(arrays)
+
+      assert Enum.map(plain, &Native.to_binary/1) == Enum.map(fused, &Native.to_binary/1)
+    end
+  end
+
+  test "refuse what the operations refuse" do
+    for {bad, message} <- [
+          {[{:add, {:exp, v(0)}, v(1)}], ~r/broadcast/},
+          {[{:negative, {:exp, v(0), v(0)}}], ~r/exp: takes 1 arguments/},
+          {[{:negative, {:add, v(0)}}], ~r/add: argument 2 is missing/},
+          {[{:negative, {:astype, v(0), 3}}], ~r/must be a type/}
+        ] do
+      program = Program.compile({[0, 1], [], bad}, fuse: true)
+      arrays = Native.run([{:full, [2], 1.0, :f32}, {:full, [3], 1.0, :f32}])
+      error = catch_error(Program.run(program, arrays))
+      assert Exception.message(error) =~ message
+    end
+  end
+end
