@@ -74,7 +74,7 @@ defmodule Emily.Native.Program do
   # The key in a process's dictionary that says that the process answers a call.
   @answering {__MODULE__, :answering}
 
-  # How often, and how many milliseconds apart, a program asks for room that programs hold whose processes are busy.
+  # How often, and how many milliseconds apart, a program asks for room that others hold whose processes are busy.
   @patience 600
   @pause 100
 
@@ -116,7 +116,7 @@ defmodule Emily.Native.Program do
   graph is on its way to being computed.
 
   Of programs that wait, up to 512 run at once, of which 256 compute; the next begin when others have ended, or raise
-  an `Emily.Error` where none does within a minute. What the function for calls runs in its own process begins at
+  an `Emily.Error` where there is no room within a minute. What the function for calls runs in its own process begins at
   once, up to 1024.
   """
   @spec run(t, [Native.array()], Native.device(), call) :: [Native.array()]
