@@ -177,9 +177,9 @@ def scaled_tail(x):
 
 
 inverse_sqrt_pi = 1 / mp.sqrt(mp.pi)
-fit("ERFC_LONG", "erfc(x) x e^(x^2) - 1 / sqrt(pi) of w = 2 / (x + 2) - 1/3, x >= 0.85.",
+fit("ERFC_LONG", "erfc(x) x e^(x^2) - 1 / sqrt(pi) of w = 2 / (x + 2) - 1/3, x >= 0.75.",
     lambda w: scaled_tail(2 / (w + mpf(1) / 3) - 2) - inverse_sqrt_pi, lambda w: mpf(2), 2 / mpf(30) - mpf(1) / 3,
-    2 / mpf("2.85") - mpf(1) / 3, LONG, 20)
+    2 / mpf("2.75") - mpf(1) / 3, LONG, 20)
 
 
 def erfinv(w):

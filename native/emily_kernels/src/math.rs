@@ -17,6 +17,13 @@ mod single;
 pub use arithmetic::{Arithmetic, Fused, Separate};
 
 /// A function of one number.
+///
+/// ```
+/// use emily_kernels::math::{Separate, Sin, Unary};
+///
+/// assert_eq!(Sin::value::<Separate>(1e22f64), -0.8522008497671888);
+/// assert!(Sin::is_far(1e22f64));
+/// ```
 pub trait Unary<T> {
     /// The value where `x` is not far, without branches.
     fn near<A: Arithmetic>(x: T) -> T;
@@ -27,7 +34,7 @@ pub trait Unary<T> {
         false
     }
 
-    /// The value where `x` is far.
+    /// The value where `x` is far, and nowhere else.
     fn far(x: T) -> T {
         x
     }
@@ -52,9 +59,20 @@ pub trait Binary<T> {
     fn value<A: Arithmetic>(x: T, y: T) -> T;
 }
 
-/// Puts the function of each number of `from` where it belongs in `to`, which is as long.
+/// Puts the function of each number of `from` where it belongs in `to`; panics where they differ in length.
+///
+/// It is inlined, so vectors are as wide as the features of the function that calls it.
+///
+/// ```
+/// use emily_kernels::math::{map, Exp, Separate};
+///
+/// let mut powers = [0.0; 3];
+/// map::<Exp, Separate, f64>(&[0.0, 1.0, f64::NEG_INFINITY], &mut powers);
+/// assert_eq!(powers, [1.0, std::f64::consts::E, 0.0]);
+/// ```
 #[inline(always)]
 pub fn map<F: Unary<T>, A: Arithmetic, T: Copy>(from: &[T], to: &mut [T]) {
+    assert_eq!(from.len(), to.len(), "slices of one length");
     const BLOCK: usize = 256;
     for (from, to) in from.chunks(BLOCK).zip(to.chunks_mut(BLOCK)) {
         let mut any_far = false;
@@ -77,9 +95,19 @@ fn far<F: Unary<T>, T: Copy>(from: &[T], to: &mut [T]) {
     }
 }
 
-/// The same of two slices.
+/// [`map`] of two slices.
+///
+/// ```
+/// use emily_kernels::math::{map2, Pow, Separate};
+///
+/// let mut powers = [0.0; 3];
+/// map2::<Pow, Separate, f32>(&[2.0, -2.0, 4.0], &[3.0, 3.0, -0.5], &mut powers);
+/// assert_eq!(powers, [8.0, -8.0, 0.5]);
+/// ```
 #[inline(always)]
 pub fn map2<F: Binary<T>, A: Arithmetic, T: Copy>(left: &[T], right: &[T], to: &mut [T]) {
+    assert_eq!(left.len(), right.len(), "slices of one length");
+    assert_eq!(left.len(), to.len(), "slices of one length");
     for ((x, y), z) in left.iter().zip(right).zip(to.iter_mut()) {
         *z = F::value::<A>(*x, *y);
     }

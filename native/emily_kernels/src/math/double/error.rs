@@ -8,7 +8,7 @@ use crate::math::coefficients::{
 };
 
 /// Where the tail begins, since the other polynomial's sum has fewer digits than its terms beyond.
-const FAR: f64 = 0.85;
+const FAR: f64 = 0.75;
 
 /// `erf(x) - x` of what is at most one.
 #[inline(always)]
@@ -23,9 +23,16 @@ fn tail<A: Arithmetic>(x: f64) -> f64 {
     let (square, error) = A::product(x, x);
     let (p, rest, n) = exp_parts::<A>(-square);
     let rest = A::mul_add(p, -error, rest);
-    let w = 2.0 / (x + 2.0) - 1.0 / 3.0;
-    let (factor, low) = sum(INVERSE_ROOT_OF_PI[0], polynomial::<A, _>(&ERFC_LONG, w));
-    let factor_rest = low + INVERSE_ROOT_OF_PI[1];
+    // The variable has a rest too, which the slope's first terms are enough for.
+    let (below, lost) = sum(2.0, x);
+    let ratio = 2.0 / below;
+    let (product, missing) = A::product(ratio, below);
+    let w = ratio - 1.0 / 3.0;
+    let w_rest = (((2.0 - product) - missing) - ratio * lost) * (0.5 * ratio);
+    let slope = A::mul_add(w, 2.0 * ERFC_LONG[2], ERFC_LONG[1]);
+    let (value, value_rest) = polynomial_sum::<A, _>(&ERFC_LONG, w);
+    let (factor, low) = sum(INVERSE_ROOT_OF_PI[0], value);
+    let factor_rest = A::mul_add(w_rest, slope, value_rest) + (low + INVERSE_ROOT_OF_PI[1]);
     let (product, error) = A::product(p, factor);
     let error = A::mul_add(p, factor_rest, A::mul_add(rest, factor, error));
     n.scale(quotient::<A>([product, error], [x, 0.0]))

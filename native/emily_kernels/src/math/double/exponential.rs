@@ -17,7 +17,7 @@ pub(super) fn reduce<A: Arithmetic>(x: f64) -> (Nearest, f64, f64) {
     (n, r, (near - r) - low)
 }
 
-/// `e^x` as `p 2^n`.
+/// `e^x` as `p 2^n`, to a unit of the last place.
 #[inline(always)]
 pub(super) fn short_parts<A: Arithmetic>(x: f64) -> (f64, Nearest) {
     let (n, r, _) = reduce::<A>(x);
@@ -25,7 +25,7 @@ pub(super) fn short_parts<A: Arithmetic>(x: f64) -> (f64, Nearest) {
     (p, n)
 }
 
-/// `e^x` as `p 2^n`, and the rest of `p`, for products that are to keep its digits.
+/// `e^x` as `p 2^n`, nearly the nearest `p`, and its rest.
 #[inline(always)]
 pub(super) fn exp_parts<A: Arithmetic>(x: f64) -> (f64, f64, Nearest) {
     let (n, r, rest) = reduce::<A>(x);
@@ -38,7 +38,7 @@ pub(super) fn exp_parts<A: Arithmetic>(x: f64) -> (f64, f64, Nearest) {
 /// `e^x`.
 #[inline(always)]
 pub fn exp<A: Arithmetic>(x: f64) -> f64 {
-    let (p, n) = short_parts::<A>(clamp(x, -746.0, 710.0));
+    let (p, _, n) = exp_parts::<A>(clamp(x, -746.0, 710.0));
     n.scale(p)
 }
 
