@@ -6,8 +6,6 @@ defmodule Emily.ReadmeTest do
   # A whole model runs here: on a busy machine that takes longer than ExUnit's minute.
   @moduletag timeout: 600_000
 
-  @golden Path.expand("../fixtures/golden", __DIR__)
-
   doctest_file("README.md")
 
   defp blocks(path) do
@@ -48,6 +46,8 @@ defmodule Emily.ReadmeTest do
   # Bumblebee takes one line of Nx versions; the suite also runs on others.
   if Code.ensure_loaded?(Bumblebee) do
     Code.require_file("../../examples/support/demo.ex", __DIR__)
+
+    @golden Path.expand("../fixtures/golden", __DIR__)
 
     setup do
       before = Nx.default_backend()
