@@ -1,10 +1,15 @@
-//! The elementary functions, for vectors: each is a straight line of additions, multiplications and selections, which the
-//! compiler makes vector instructions of wherever it stands in a loop over a slice. No table is looked up, no library called.
+//! The elementary functions, for vectors: each is a straight line of additions, multiplications and selections,
+//! which the compiler makes vector instructions of wherever it stands in a loop over a slice. No table is looked up,
+//! no library called.
 //!
-//! Functions of f32 are computed in f64 and rounded once: they are the nearest f32 nearly always, and never further than
-//! its neighbour. Functions of f64 are within two units of the last place. Limits and special cases are those of C99.
-//! An element's value depends on nothing but the element and the [`Arithmetic`]: neither on its place nor on the width of
-//! the vectors.
+//! Functions of f32 are computed in f64 and rounded once: they are the nearest f32 nearly always, and never further
+//! than its neighbour. Functions of f64 are within two units of the last place. Limits and special cases are those of
+//! C99.
+//!
+//! An element's value depends on nothing but the element and the [`Arithmetic`]: neither on its place nor on the width
+//! of the vectors. The two kinds of arithmetic differ by a unit or two of the last place of an f64, and of an f32 near
+//! ties only; one kind for all processors would take half as long again, up to twice as long, on those that multiply
+//! and add in one step.
 //!
 //! The sine, cosine and tangent of numbers beyond 2^20 take another way, with integers and one by one; so a loop is
 //! over the near ones, and those beyond are computed again: see [`map`].

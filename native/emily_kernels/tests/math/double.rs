@@ -4,7 +4,12 @@ use crate::table::{functions, functions2};
 use std::collections::BTreeMap;
 
 /// The greatest error that a function may have at the fixture's places; elsewhere it is somewhat more, below 2.
-const LIMIT: f64 = 1.5;
+fn limit(name: &str) -> f64 {
+    match name {
+        "atan2" | "erf_inv" | "erfc" | "rsqrt" | "tanh" => 1.5,
+        _ => 1.0,
+    }
+}
 
 struct Case {
     arguments: Vec<f64>,
@@ -60,7 +65,7 @@ fn check(name: &str, level: &str, cases: &[Case], values: &[f64]) -> Option<Stri
         "f64 {name:8} {level:8} {greatest:6.3} at {:?}",
         worst.arguments
     );
-    (greatest > LIMIT).then(|| format!("{name} {level}: {greatest} at {:?}", worst.arguments))
+    (greatest > limit(name)).then(|| format!("{name} {level}: {greatest} at {:?}", worst.arguments))
 }
 
 #[test]
