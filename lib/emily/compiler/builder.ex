@@ -69,7 +69,7 @@ defmodule Emily.Compiler.Builder do
 
   ## Operands
 
-  # A node's value is an operand, or `{:many, operands}`.
+  # A node's value is an operand, or `{:many, operands}` with a tuple of them.
   defp value(%T{type: {kind, _} = type} = node, state) when kind != :tuple do
     if Lower.type?(type), do: value_of(node, state), else: throw({__MODULE__, node})
   end
@@ -92,7 +92,7 @@ defmodule Emily.Compiler.Builder do
 
   defp value_of(%T{data: %Expr{op: :elem, args: [tuple, index]}}, state) do
     {{:many, operands}, state} = value(tuple, state)
-    {Enum.fetch!(operands, index), state}
+    {elem(operands, index), state}
   end
 
   defp value_of(%T{data: %Expr{id: id}} = node, state) do
@@ -129,7 +129,7 @@ defmodule Emily.Compiler.Builder do
 
   defp many(composite, state) do
     {operands, state} = operands(composite, state)
-    {{:many, operands}, state}
+    {formed(operands, true), state}
   end
 
   # The leaves of a composite, each one operand.
@@ -215,7 +215,7 @@ defmodule Emily.Compiler.Builder do
   end
 
   defp emit(%T{data: %Expr{op: :parameter, args: [index]}}, state) do
-    {Enum.fetch!(state.parameters, index), state}
+    {elem(state.parameters, index), state}
   end
 
   defp emit(%T{data: %Expr{op: :cond, args: [clauses, last]}} = node, state) do
@@ -259,7 +259,7 @@ defmodule Emily.Compiler.Builder do
 
   defp emit(%T{data: %Expr{op: :token, args: [token]}}, state) do
     state = token.hooks |> Enum.reverse() |> Enum.reduce(state, &hook/2)
-    {{:many, []}, state}
+    {{:many, {}}, state}
   end
 
   defp emit(%T{data: %Expr{op: :attach_token, args: [token, expr]}}, state) do
@@ -328,8 +328,8 @@ defmodule Emily.Compiler.Builder do
   # Nx's own composition, in the place of the node.
   defp inline(default, arguments, state) do
     outer = state.parameters
-    tensors = Enum.filter(arguments, &is_struct(&1, T))
-    state = push(%{state | parameters: Enum.map(tensors, &Lower.value/1)}, default)
+    operands = for %T{} = tensor <- arguments, do: Lower.value(tensor)
+    state = push(%{state | parameters: List.to_tuple(operands)}, default)
     {value, state} = many(default, state)
     {%{steps: steps}, state} = pop(%{state | parameters: outer})
     {value, add(state, steps)}
@@ -378,7 +378,7 @@ defmodule Emily.Compiler.Builder do
   defp before_branches(_branches, %{needs: %{once: true}} = state), do: state
 
   defp before_branches(branches, state) do
-    sought = &Scopes.certain?(state.scopes, &1)
+    sought = &Scopes.standing(state.scopes, &1)
     state.needs |> Needs.within(branches, sought) |> Enum.reduce(state, &elem(value(&1, &2), 1))
   end
 
@@ -411,7 +411,7 @@ defmodule Emily.Compiler.Builder do
     cond = {:cond, condition, yes_block, branch.(no_scope, no, no_more)}
     state = add(state, [{variable, cond}])
 
-    {:many, operands} = elements(variable, yes_block |> elem(2) |> length())
+    operands = variable |> elements(yes_block |> elem(2) |> length()) |> listed()
     {results, more} = Enum.split(operands, length(yes))
     {results, known(handed_out, more, condition, state)}
   end
@@ -457,17 +457,18 @@ defmodule Emily.Compiler.Builder do
 
   defp under(_yes, _no, _condition), do: nil
 
-  defp listed({:many, operands}), do: operands
+  defp listed({:many, operands}), do: Tuple.to_list(operands)
   defp listed(operand), do: [operand]
 
-  defp formed(operands, true), do: {:many, operands}
+  defp formed(operands, true), do: {:many, List.to_tuple(operands)}
   defp formed([operand], false), do: operand
 
   # A function sees its parameters alone.
   defp function(arity, composite, state, results) do
     variables = for _ <- 1..arity//1, do: unique()
     outer = state.parameters
-    state = push(%{state | parameters: Enum.map(variables, &{:var, &1})}, composite)
+    operands = for variable <- variables, do: {:var, variable}
+    state = push(%{state | parameters: List.to_tuple(operands)}, composite)
     {results, state} = results.(state)
     {%{steps: steps}, state} = pop(%{state | parameters: outer})
     {{variables, steps, results}, state}
@@ -558,13 +559,12 @@ defmodule Emily.Compiler.Builder do
   # A step of several results, even where there is one.
   defp several(expr, node, state) do
     variable = unique()
-    {:many, operands} = many = elements(variable, size(node))
-    value = if match?({:tuple, _}, node.type), do: many, else: hd(operands)
-    {value, add(state, [{variable, expr}])}
+    operands = variable |> elements(size(node)) |> listed()
+    {formed(operands, match?({:tuple, _}, node.type)), add(state, [{variable, expr}])}
   end
 
   defp elements(variable, size) do
-    {:many, for(index <- 0..(size - 1)//1, do: {:elem, index, {:var, variable}})}
+    formed(for(index <- 0..(size - 1)//1, do: {:elem, index, {:var, variable}}), true)
   end
 
   defp size(%T{type: {:tuple, size}}), do: size

@@ -108,8 +108,8 @@ defmodule Emily.Compiler.Needs do
   end
 
   @doc """
-  The first waiting nodes on each way into the branches of a condition that are `sought`, a function of
-  ids.
+  The first waiting nodes on each way into the branches of a condition of which `sought`, a function of ids, says
+  `:found`. The way ends where it says `:known`.
   """
   def within(needs, branches, sought) do
     {found, _seen} = search(branches, {[], %{}}, &seek(&1, &2, needs, sought))
@@ -117,7 +117,7 @@ defmodule Emily.Compiler.Needs do
   end
 
   defp all(needs, branches) do
-    {_found, seen} = search(branches, {[], %{}}, &seek(&1, &2, needs, fn _id -> false end))
+    {_found, seen} = search(branches, {[], %{}}, &seek(&1, &2, needs, fn _id -> :on end))
     seen
   end
 
@@ -133,17 +133,23 @@ defmodule Emily.Compiler.Needs do
   end
 
   defp seek(%T{data: %Expr{id: id}} = node, {found, seen}, needs, sought) do
-    cond do
-      is_map_key(seen, id) or not waits?(needs, id) ->
-        {found, seen}
+    if is_map_key(seen, id) or not waits?(needs, id) do
+      {found, seen}
+    else
+      seen = Map.put(seen, id, node)
 
-      sought.(id) ->
-        {[node | found], Map.put(seen, id, node)}
+      case sought.(id) do
+        :found ->
+          {[node | found], seen}
 
-      true ->
-        further = fn arg, acc -> {arg, seek(arg, acc, needs, sought)} end
-        {_, acc} = Tree.apply_args(node, :scope, {found, Map.put(seen, id, node)}, further)
-        acc
+        :known ->
+          {found, seen}
+
+        :on ->
+          further = fn arg, acc -> {arg, seek(arg, acc, needs, sought)} end
+          {_, acc} = Tree.apply_args(node, :scope, {found, seen}, further)
+          acc
+      end
     end
   end
 

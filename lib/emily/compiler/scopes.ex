@@ -13,9 +13,15 @@ defmodule Emily.Compiler.Scopes do
   defstruct [:ids, :certain, :pending, :under, barrier: false] ++
               [values: %{}, maybe: %{}, lent: %{}, steps: []]
 
+  # The ids of a scope are those of its nodes and of the scopes around it, so that the one that owns a node is
+  # found where the scope around it does not have the id. No value lies further out.
+
   @doc "A function's scope."
-  def push(scopes, composite, certain),
-    do: [scope(ids(composite, certain, %{}), certain, %{}, nil) | scopes]
+  def push([], composite, certain),
+    do: [scope(ids(composite, certain, %{}), certain, %{}, nil)]
+
+  def push([%{ids: ids} | _] = scopes, composite, certain),
+    do: [scope(ids(composite, certain, ids), certain, %{}, nil) | scopes]
 
   @doc "A branch's scope inside of `scopes`, where `under`, a predicate and its value, holds."
   def push_branch([%{ids: ids, pending: pending} | _] = scopes, composite, certain, under),
@@ -47,7 +53,7 @@ defmodule Emily.Compiler.Scopes do
 
   @doc "The value of a node that has one already."
   def fetch(scopes, id) do
-    Enum.find_value(scopes, :error, fn scope ->
+    find(scopes, id, :error, fn scope ->
       case scope do
         %{values: %{^id => value}} ->
           {:ok, value}
@@ -61,28 +67,49 @@ defmodule Emily.Compiler.Scopes do
     end)
   end
 
+  # What `fun` gives for a scope, from the innermost to the one that owns the node.
+  defp find([], _id, default, _fun), do: default
+
+  defp find([scope | scopes], id, default, fun) do
+    found = fun.(scope)
+
+    cond do
+      found != nil -> found
+      owner?(scope, scopes, id) -> default
+      true -> find(scopes, id, default, fun)
+    end
+  end
+
+  defp owner?(%{ids: ids}, _scopes, id) when not is_map_key(ids, id), do: false
+  defp owner?(_scope, [%{ids: ids} | _], id), do: not is_map_key(ids, id)
+  defp owner?(_scope, [], _id), do: true
+
   defp holds?(scopes, under),
     do: Enum.all?(under, fn one -> Enum.any?(scopes, &(&1.under == one)) end)
 
   @doc "The value that a node may have, with the flag that tells."
-  def maybe(scopes, id), do: Enum.find_value(scopes, & &1.maybe[id])
+  def maybe(scopes, id), do: find(scopes, id, nil, & &1.maybe[id])
 
   @doc "The scopes inside of the one where a node goes, and the rest."
   def split(scopes, id, waits?) do
-    owner =
-      Enum.find_index(
-        Enum.reverse(scopes),
-        &is_map_key(&1.ids, id)
-      )
-
     # A node that no scope owns, a constant of several elements, goes where it is needed.
-    inside = if owner, do: length(scopes) - 1 - owner, else: 0
+    inside = owner(scopes, id, 0) || 0
     Enum.split(scopes, if(waits?, do: needed(scopes, id, 0, 0, inside), else: inside))
   end
 
-  @doc "Whether a scope around certainly needs a node that has no value yet."
-  def certain?([%{pending: pending} | _] = scopes, id),
-    do: is_map_key(pending, id) and fetch(scopes, id) == :error
+  defp owner([], _id, _at), do: nil
+
+  defp owner([scope | scopes], id, at),
+    do: if(owner?(scope, scopes, id), do: at, else: owner(scopes, id, at + 1))
+
+  @doc "Whether a node is `:known`, or to be `:found` since a scope around certainly needs it, or neither: `:on`."
+  def standing([%{pending: pending} | _] = scopes, id) do
+    cond do
+      fetch(scopes, id) != :error -> :known
+      is_map_key(pending, id) -> :found
+      true -> :on
+    end
+  end
 
   # The outermost of the scopes up to the owner that certainly needs the node.
   defp needed([scope | scopes], id, at, found, owner) do
@@ -118,11 +145,11 @@ defmodule Emily.Compiler.Scopes do
     lent = Map.merge(yes.lent, no.lent)
 
     for {id, leaves} <- Enum.sort(lent) do
-      {id, leaves, standing([yes | scopes], id), standing([no | scopes], id)}
+      {id, leaves, handed([yes | scopes], id), handed([no | scopes], id)}
     end
   end
 
-  defp standing(scopes, id) do
+  defp handed(scopes, id) do
     case fetch(scopes, id) do
       {:ok, value} -> %{value: value, flag: true, under: []}
       :error -> maybe(scopes, id) || %{value: nil, flag: false, under: nil}

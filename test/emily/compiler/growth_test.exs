@@ -18,6 +18,17 @@ defmodule Emily.Compiler.GrowthTest do
 
   deftransformp inside(x, opts), do: opts[:inner].(x)
 
+  # A state of many tensors.
+  defn rotated(state) do
+    {state, _} = while {state, i = 0}, i < 3, do: {rotate(state), i + 1}
+    state
+  end
+
+  deftransformp rotate(state) do
+    [first | others] = Tuple.to_list(state)
+    List.to_tuple(others ++ [first])
+  end
+
   defp nested(0, _level, x), do: Nx.add(x, 1)
   defp nested(n, level, x), do: level.(n, x, &nested(n - 1, level, &1))
 
@@ -30,14 +41,16 @@ defmodule Emily.Compiler.GrowthTest do
   defp fold(x, fun), do: x |> Nx.reshape({1}) |> Nx.reduce(0.0, fun)
   defp chained(n, x, fun), do: Enum.reduce(1..n, x, fn at, x -> fun.(x, at) end)
 
-  # By their names: a size, a function of it and of x, and by how much twice the size may cost more. A node is
-  # looked for in all scopes around it, so what nests may grow by the square of its depth.
+  # By their names: a size, a function of it and of x, and by how much twice the size may cost more. Of each branch
+  # Nx collects the ids anew, so conditions within conditions grow by the square of their depth, as in Nx's evaluator.
   defp shapes do
     [
       chain: {2000, fn n, x -> chained(n, x, fn x, _ -> Nx.sin(x) end) end, 2.3},
       sharing: {1000, fn n, x -> chained(n, x, fn x, _ -> Nx.add(x, x) end) end, 2.3},
       results: {500, fn n, x -> List.to_tuple(for at <- 1..n, do: Nx.add(x, at)) end, 2.3},
       tuples: {500, fn n, x -> chained(n, x, fn tuple, _ -> {tuple, x} end) end, 2.3},
+      states:
+        {300, fn n, x -> rotated(List.to_tuple(for at <- 1..n, do: Nx.add(x, at))) end, 2.3},
       stack: {500, fn n, x -> Nx.stack(for at <- 1..n, do: Nx.add(x, at)) end, 2.3},
       hooks:
         {300, fn n, x -> chained(n, x, fn x, _ -> Kernel.hook(Nx.sin(x), & &1) end) end, 2.3},
@@ -56,16 +69,16 @@ defmodule Emily.Compiler.GrowthTest do
          fn n, x ->
            Enum.reduce(1..n, x, fn at, sum -> Nx.add(sum, branch(x, inner: &Nx.add(&1, at))) end)
          end, 2.3},
-      loops_in_loops: {40, fn n, x -> nested(n, &loops/3, x) end, 4.4},
-      branches_in_branches: {40, fn n, x -> nested(n, &branches/3, x) end, 4.4},
-      both: {40, fn n, x -> nested(n, &both/3, x) end, 4.4},
+      loops_in_loops: {40, fn n, x -> nested(n, &loops/3, x) end, 2.3},
+      branches_in_branches: {40, fn n, x -> nested(n, &branches/3, x) end, 5.0},
+      both: {40, fn n, x -> nested(n, &both/3, x) end, 2.5},
       branches:
-        {40, fn n, x -> chained(n, x, fn x, at -> branch(x, inner: &Nx.add(&1, at)) end) end, 4.4}
+        {40, fn n, x -> chained(n, x, fn x, at -> branch(x, inner: &Nx.add(&1, at)) end) end, 5.0}
     ]
   end
 
   for name <-
-        ~w(chain sharing results tuples stack hooks functions compositions loops gradients)a ++
+        ~w(chain sharing results tuples states stack hooks functions compositions loops gradients)a ++
           ~w(side_by_side loops_in_loops branches_in_branches both branches)a do
     test "#{name}" do
       {size, shape, most} = shapes()[unquote(name)]
