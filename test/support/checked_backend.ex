@@ -7,6 +7,8 @@ defmodule Emily.CheckedBackend do
 
   @behaviour Nx.Backend
 
+  Code.ensure_loaded!(Emily.Backend)
+
   import Kernel, except: [inspect: 2]
   alias Emily.CheckedBackend, as: C
   alias Nx.BinaryBackend
@@ -74,20 +76,22 @@ defmodule Emily.CheckedBackend do
       do: wrap(Emily.Backend.unquote(name)(out, unquote_splicing(args), opts))
   end
 
-  if {:block, 4} in Nx.Backend.behaviour_info(:callbacks), do: @impl(true)
+  # Of Nx 0.12 and later; what 0.11 calls by name it composes of operations here.
+  if function_exported?(Emily.Backend, :block, 4) do
+    @impl true
+    def block(struct, out, args, fun) do
+      checked(name(struct), out, args, fn
+        Emily.Backend, out, args ->
+          Emily.Backend.block(struct, out, args, fun)
 
-  def block(struct, out, args, fun) do
-    checked(name(struct), out, args, fn
-      Emily.Backend, out, args ->
-        Emily.Backend.block(struct, out, args, fun)
+        backend, _out, args ->
+          Nx.with_default_backend(backend, fn -> apply(fun, [struct | args]) end)
+      end)
+    end
 
-      backend, _out, args ->
-        Nx.with_default_backend(backend, fn -> apply(fun, [struct | args]) end)
-    end)
+    defp name(%module{}),
+      do: module |> Module.split() |> List.last() |> Macro.underscore() |> String.to_atom()
   end
-
-  defp name(%module{}),
-    do: module |> Module.split() |> List.last() |> Macro.underscore() |> String.to_atom()
 
   @impl true
   def backend_copy(tensor, backend, opts), do: backend_transfer(tensor, backend, opts)
