@@ -7,7 +7,7 @@ defmodule Emily.CheckedBackend do
 
   @behaviour Nx.Backend
 
-  Code.ensure_loaded!(Emily.Backend)
+  Code.ensure_loaded!(Nx)
 
   import Kernel, except: [inspect: 2]
   alias Emily.CheckedBackend, as: C
@@ -77,7 +77,7 @@ defmodule Emily.CheckedBackend do
   end
 
   # Of Nx 0.12 and later; what 0.11 calls by name it composes of operations here.
-  if function_exported?(Emily.Backend, :block, 4) do
+  if function_exported?(Nx, :block, 4) do
     @impl true
     def block(struct, out, args, fun) do
       checked(name(struct), out, args, fn
