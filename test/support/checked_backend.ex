@@ -3,7 +3,7 @@ defmodule Emily.CheckedBackend do
   # A backend that computes each operation by Emily.Backend, and on the same numbers by Nx.BinaryBackend in f64.
   #
   # So whatever runs on a backend, a gradient too, is checked operation by operation, and no difference grows on its way
-  # through a program. Differences are sent to the process, as `{:difference, name, text}`.
+  # through a program.
 
   @behaviour Nx.Backend
 
