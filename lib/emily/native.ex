@@ -59,7 +59,9 @@ defmodule Emily.Native do
       `{:argmax_nan, x, axis, last}`, which answers the last NaN, or else the first or the last of
       equals, `{:window_argmax, x, axis}`, which answers the last of equals, but a NaN only where it
       comes first, likewise `argmin_nan` and `window_argmin` (these four keep the axis),
-      `{:cumsum, x, axis, reverse}`, and likewise `cumprod cummax cummin logcumsumexp`
+      `{:cumsum, x, axis, reverse}`, and likewise `cumprod cummax cummin logcumsumexp`. Whatever adds or
+      multiplies floats of 16 bits, here, in `softmax`, `scatter_add`, `scatter_prod` and `einsum`, accumulates
+      them in f32 and rounds once
     * sorting: `{:sort, x, axis}`, `{:argsort, x, axis}`
     * indices, clamped into their axis: `{:take, x, indices, axis}`,
       `{:take_along_axis, x, indices, axis}`, `{:gather, x, [indices], axes, slice_sizes}`,

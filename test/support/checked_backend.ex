@@ -3,9 +3,11 @@ defmodule Emily.CheckedBackend do
   # A backend that computes each operation by Emily.Backend, and on the same numbers by Nx.BinaryBackend in f64.
   #
   # So whatever runs on a backend, a gradient too, is checked operation by operation, and no difference grows on its way
-  # through a program. Differences are sent to the process, as `{:difference, name, text}`.
+  # through a program.
 
   @behaviour Nx.Backend
+
+  Code.ensure_loaded!(Nx)
 
   import Kernel, except: [inspect: 2]
   alias Emily.CheckedBackend, as: C
@@ -74,20 +76,22 @@ defmodule Emily.CheckedBackend do
       do: wrap(Emily.Backend.unquote(name)(out, unquote_splicing(args), opts))
   end
 
-  if {:block, 4} in Nx.Backend.behaviour_info(:callbacks), do: @impl(true)
+  # Of Nx 0.12 and later; what 0.11 calls by name it composes of operations here.
+  if function_exported?(Nx, :block, 4) do
+    @impl true
+    def block(struct, out, args, fun) do
+      checked(name(struct), out, args, fn
+        Emily.Backend, out, args ->
+          Emily.Backend.block(struct, out, args, fun)
 
-  def block(struct, out, args, fun) do
-    checked(name(struct), out, args, fn
-      Emily.Backend, out, args ->
-        Emily.Backend.block(struct, out, args, fun)
+        backend, _out, args ->
+          Nx.with_default_backend(backend, fn -> apply(fun, [struct | args]) end)
+      end)
+    end
 
-      backend, _out, args ->
-        Nx.with_default_backend(backend, fn -> apply(fun, [struct | args]) end)
-    end)
+    defp name(%module{}),
+      do: module |> Module.split() |> List.last() |> Macro.underscore() |> String.to_atom()
   end
-
-  defp name(%module{}),
-    do: module |> Module.split() |> List.last() |> Macro.underscore() |> String.to_atom()
 
   @impl true
   def backend_copy(tensor, backend, opts), do: backend_transfer(tensor, backend, opts)
