@@ -55,6 +55,8 @@ fn compile_kernels(include: &str) {
             "cpp/kernels.cpp",
             "cpp/reduce.cpp",
             "cpp/matmul.cpp",
+            "cpp/truthful.cpp",
+            "cpp/layout.cpp",
             "cpp/rope.cpp",
             "cpp/short.cpp",
         ])

@@ -10,6 +10,7 @@ use crate::ffi::mlx;
 use crate::kernels::{self, Rows};
 use crate::op::{Op, Stream};
 use crate::stream::StreamHandle;
+use crate::truth;
 
 /// The softmax that attention on these arrays takes, where it is composed here.
 pub(crate) fn softmax(
@@ -94,7 +95,7 @@ impl Groups {
             _ => [self.heads, self.queries],
         };
         let shape: Vec<i32> = [&x.shape()[..at], &heads, &x.shape()[at + 1..]].concat();
-        mlx!(mlx_reshape, x.as_ptr(), shape.as_ptr(), shape.len(), s)
+        truth::reshape(x, &shape, s)
     }
 
     /// Keys or values, the same for all queries of a group.
@@ -110,6 +111,6 @@ impl Groups {
             return Ok(x.clone());
         }
         let shape = [x.dim(0), self.heads * self.queries, x.dim(3), x.dim(4)];
-        mlx!(mlx_reshape, x.as_ptr(), shape.as_ptr(), shape.len(), s)
+        truth::reshape(x, &shape, s)
     }
 }

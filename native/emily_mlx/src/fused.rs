@@ -6,6 +6,7 @@ use mlx_rs::{with_stream, Array};
 
 use crate::args::{Args, Mask};
 use crate::attention;
+use crate::device::Device;
 use crate::dtype::Dtype;
 use crate::error::{refuse, Result};
 use crate::ffi::{self, mlx};
@@ -199,16 +200,26 @@ pub(crate) fn attention(
     if let (None, Some(softmax)) = (sinks, attention::softmax(q, k, v, &mask, stream)) {
         return attention::composed(softmax, q, k, v, scale, &mask, stream);
     }
+    let contiguous = |array: &Array| mlx!(mlx_contiguous, array.as_ptr(), false, stream.raw());
     // The CUDA kernel reads them in a row, whatever their strides.
-    let contiguous = |sinks: &Array| mlx!(mlx_contiguous, sinks.as_ptr(), false, stream.raw());
     let sinks = sinks.map(contiguous).transpose()?;
-    let mask = match mask {
-        Mask::None => None,
-        Mask::Causal => Some(ScaledDotProductAttentionMask::Causal),
-        Mask::Array(array) => Some(ScaledDotProductAttentionMask::Array(array)),
+    // On a CPU MLX reshapes queries and mask, which is wrong of what is column-major (`truth.rs`).
+    let row_major = |array: &Array| match stream.device() {
+        Device::Cpu => contiguous(array),
+        Device::Gpu => Ok(array.clone()),
+    };
+    let q = row_major(q)?;
+    let array = match &mask {
+        Mask::Array(array) => Some(row_major(array)?),
+        _ => None,
+    };
+    let mask = match (&mask, &array) {
+        (Mask::Causal, _) => Some(ScaledDotProductAttentionMask::Causal),
+        (_, Some(array)) => Some(ScaledDotProductAttentionMask::Array(array)),
+        _ => None,
     };
     on(stream, || {
-        fast::scaled_dot_product_attention(q, k, v, scale as f32, mask, sinks.as_ref())
+        fast::scaled_dot_product_attention(&q, k, v, scale as f32, mask, sinks.as_ref())
     })
 }
 

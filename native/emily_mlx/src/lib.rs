@@ -22,6 +22,9 @@ pub mod fusion;
 mod index;
 mod integer;
 mod kernels;
+#[cfg(own_kernels)]
+#[doc(hidden)]
+pub mod layout;
 mod linalg;
 mod liveness;
 pub mod memory;
@@ -34,6 +37,7 @@ mod shape;
 mod short;
 mod stream;
 mod totals;
+mod truth;
 mod worker;
 
 pub use args::{Arg, Args, Literal};

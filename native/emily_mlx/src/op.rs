@@ -214,7 +214,7 @@ fn build(op: Op, args: &Args, stream: &StreamHandle) -> Result<Value> {
         Op::Astype => { let (x, dtype) = (args.array()?, args.dtype()?); mlx!(mlx_astype, x.as_ptr(), dtype.raw(), s) }
         Op::ToInteger => number::to_integer(args, stream),
         Op::View => shape::view(args, s),
-        Op::Where => choose(args, stream),
+        Op::Where => choose(args.array()?, args.array()?, args.array()?, stream),
         Op::Clip => {
             let (x, low, high) = (args.array()?, args.array()?, args.array()?);
             mlx!(mlx_clip, x.as_ptr(), low.as_ptr(), high.as_ptr(), s)
@@ -315,7 +315,16 @@ fn unary(op: Op, function: Unary, args: &Args, stream: &StreamHandle) -> Result<
 }
 
 fn binary(op: Op, function: Binary, args: &Args, stream: &StreamHandle) -> Result<Array> {
-    let (x, y) = (args.array()?, args.array()?);
+    pairwise(op, function, args.array()?, args.array()?, stream)
+}
+
+pub(crate) fn pairwise(
+    op: Op,
+    function: Binary,
+    x: &Array,
+    y: &Array,
+    stream: &StreamHandle,
+) -> Result<Array> {
     match kernels::map(op, &[x, y], stream) {
         Some(kernel) => kernel.apply(&[x, y], stream),
         None => call(function, x, y, stream.raw()),
@@ -330,8 +339,12 @@ fn compare(op: Op, function: Binary, args: &Args, stream: &StreamHandle) -> Resu
     }
 }
 
-fn choose(args: &Args, stream: &StreamHandle) -> Result<Array> {
-    let (condition, x, y) = (args.array()?, args.array()?, args.array()?);
+pub(crate) fn choose(
+    condition: &Array,
+    x: &Array,
+    y: &Array,
+    stream: &StreamHandle,
+) -> Result<Array> {
     if let Some(kernel) = kernels::choice(condition, x, y, stream) {
         return kernel.apply(&[condition, x, y], stream);
     }
@@ -352,8 +365,19 @@ fn matmul(args: &Args, stream: &StreamHandle) -> Result<Array> {
 fn total(op: Op, function: Reduction, args: &Args, stream: &StreamHandle) -> Result<Array> {
     let x = args.array()?;
     let (axes, keep) = (args.axes(x.ndim())?, args.bool()?);
-    totals::reduce(op, x, &axes, keep, stream)
-        .unwrap_or_else(|| reduced(function, x, &axes, keep, stream.raw()))
+    totalled(op, function, x, &axes, keep, stream)
+}
+
+pub(crate) fn totalled(
+    op: Op,
+    function: Reduction,
+    x: &Array,
+    axes: &[i32],
+    keep: bool,
+    stream: &StreamHandle,
+) -> Result<Array> {
+    totals::reduce(op, x, axes, keep, stream)
+        .unwrap_or_else(|| reduced(function, x, axes, keep, stream.raw()))
 }
 
 fn reduce(function: Reduction, args: &Args, s: Stream) -> Result<Array> {
