@@ -57,13 +57,25 @@ class Truthful : public mx::Primitive {
   std::shared_ptr<mx::Primitive> inner_;
 };
 
+std::shared_ptr<Truthful> truthful(const mx::array& made) {
+  return std::make_shared<Truthful>(made.primitive().stream(), made.primitive_ptr());
+}
+
 } // namespace
 } // namespace emily
 
 extern "C" {
 
-// Gives all results of the operation that `made`, which is not computed, is a result of, followed by the truth.
-int emily_truthful(mlx_vector_array results, mlx_array input) {
+// The one result of an operation that `made`, which is not computed, is the result of, followed by the truth.
+int emily_truthful(mlx_array* result, mlx_array input) {
+  return emily::guarded([&] {
+    const auto& made = *static_cast<mx::array*>(input.ctx);
+    result->ctx = new mx::array(made.shape(), made.dtype(), emily::truthful(made), made.inputs());
+  });
+}
+
+// All results of an operation that `made`, which is not computed, is one of, followed by the truth.
+int emily_all_truthful(mlx_vector_array results, mlx_array input) {
   return emily::guarded([&] {
     const auto& made = *static_cast<mx::array*>(input.ctx);
     std::vector<mx::Shape> shapes;
@@ -72,8 +84,7 @@ int emily_truthful(mlx_vector_array results, mlx_array input) {
       shapes.push_back(result.shape());
       types.push_back(result.dtype());
     }
-    auto primitive = std::make_shared<emily::Truthful>(made.primitive().stream(), made.primitive_ptr());
-    auto all = mx::array::make_arrays(std::move(shapes), types, std::move(primitive), made.inputs());
+    auto all = mx::array::make_arrays(std::move(shapes), types, emily::truthful(made), made.inputs());
     *static_cast<std::vector<mx::array>*>(results.ctx) = std::move(all);
   });
 }

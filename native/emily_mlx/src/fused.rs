@@ -6,6 +6,7 @@ use mlx_rs::{with_stream, Array};
 
 use crate::args::{Args, Mask};
 use crate::attention;
+use crate::checks;
 use crate::device::Device;
 use crate::dtype::Dtype;
 use crate::error::{refuse, Result};
@@ -223,10 +224,27 @@ pub(crate) fn attention(
     })
 }
 
+/// How many operands an einsum takes, as NumPy's: MLX looks at each pair before each contraction.
+const MOST_OPERANDS: usize = 64;
+/// A letter for every axis that the operands may have.
+const MOST_SUBSCRIPTS: usize = MOST_OPERANDS * checks::MOST_AXES;
+
 /// The contraction that `subscripts` names, in the order that MLX finds cheapest.
 pub(crate) fn einsum(subscripts: &str, operands: &[Array], stream: &StreamHandle) -> Result<Array> {
     if operands.is_empty() {
         refuse!("einsum: needs at least one operand")
+    }
+    if operands.len() > MOST_OPERANDS {
+        refuse!(
+            "einsum: takes up to {MOST_OPERANDS} operands, got {}",
+            operands.len()
+        )
+    }
+    if subscripts.len() > MOST_SUBSCRIPTS {
+        refuse!(
+            "einsum: takes subscripts of up to {MOST_SUBSCRIPTS} bytes, got {}",
+            subscripts.len()
+        )
     }
     enough_letters(subscripts, operands)?;
     on(stream, || mlx_rs::ops::einsum(subscripts, operands))

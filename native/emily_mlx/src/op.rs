@@ -122,6 +122,7 @@ pub(crate) fn checked(op: Op, args: &Args, value: Value) -> Result<Value> {
         Value::Many(arrays) => arrays,
     };
     for array in results {
+        checks::rank(args.op, array.ndim())?;
         checks::not_empty(args.op, array)?;
         // A broadcast takes no memory of its own.
         if op != Op::BroadcastTo {

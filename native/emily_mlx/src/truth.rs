@@ -20,13 +20,14 @@ mod own {
     use crate::op::Stream;
 
     extern "C" {
-        fn emily_truthful(results: mlx_vector_array, made: mlx_array) -> c_int;
+        fn emily_truthful(result: *mut mlx_array, made: mlx_array) -> c_int;
+        fn emily_all_truthful(results: mlx_vector_array, made: mlx_array) -> c_int;
     }
 
-    /// All results of the operation that `made`, which is not computed, is a result of.
-    fn told(made: &Array) -> Result<Vec<Array>> {
-        // SAFETY: the handles are live, and what MLX refuses comes back as a status.
-        ffi::arrays(|results| unsafe { emily_truthful(*results, made.as_ptr()) })
+    /// The result of the operation that gave `made`, which is not computed.
+    fn told(made: &Array) -> Result<Array> {
+        // SAFETY: the handle is live, and what MLX refuses comes back as a status.
+        ffi::array(|result| unsafe { emily_truthful(result, made.as_ptr()) })
     }
 
     pub(crate) fn reshape(x: &Array, shape: &[i32], s: Stream) -> Result<Array> {
@@ -34,7 +35,7 @@ mod own {
             return Ok(x.clone());
         }
         let made = mlx!(mlx_reshape, x.as_ptr(), shape.as_ptr(), shape.len(), s)?;
-        Ok(told(&made)?.remove(0))
+        told(&made)
     }
 
     /// The bytes of `x` as another type.
@@ -43,7 +44,7 @@ mod own {
             return Ok(x.clone());
         }
         let made = mlx!(mlx_view, x.as_ptr(), dtype.raw(), s)?;
-        Ok(told(&made)?.remove(0))
+        told(&made)
     }
 
     /// The factors in one matrix, the row that each row was swapped with, and the row that each row was.
@@ -52,7 +53,8 @@ mod own {
         let made = ffi::two_arrays(|factors, pivots| unsafe {
             mlx_sys::mlx_linalg_lu_factor(factors, pivots, x.as_ptr(), s)
         })?;
-        told(&made[0])
+        // SAFETY: as in `told`.
+        ffi::arrays(|results| unsafe { emily_all_truthful(*results, made[0].as_ptr()) })
     }
 }
 
