@@ -329,7 +329,7 @@ defmodule Emily.Fast do
     * A scalar has an empty group: `"i,->i"`. Spaces are ignored
 
   Letters are `a` to `z` and `A` to `Z`, so there are up to 52 different axes, those of the ellipsis
-  included.
+  included. There are up to 64 operands, as in NumPy.
 
   The operands are of float or complex types. The result has the type to which MLX promotes them:
   Nx's, but that f16 with bf16 gives f32, and f64 with c64 gives c64. It has no names.
@@ -356,7 +356,8 @@ defmodule Emily.Fast do
 
   Raises `ArgumentError` with the equation and with the shapes and types of the operands where the
   equation is malformed, where sizes do not match it, where the result would have more than
-  2,147,483,647 elements, and for operands of other types or places; inside `defn` when it is traced.
+  2,147,483,647 elements, and for operands of other types or places; inside `defn` when it is traced. More
+  than 64 operands raise one with their number.
 
   ## Examples
 

@@ -69,7 +69,9 @@ defmodule Emily.Native do
     * linear algebra, on the CPU always and computed at once: `{:cholesky, x, upper}`,
       `{:qr, x}` (two results), `{:svd, x, vectors}` (three, or one), `{:eigh, x, upper}` (two),
       `{:lu, x}` (three), `{:lu_factor, x}` (two), `{:solve, a, b}`,
-      `{:solve_triangular, a, b, upper}`, `{:inv, x}`, `{:det, x}`
+      `{:solve_triangular, a, b, upper}`, `{:inv, x}`, `{:det, x}`. What `svd` and `eigh` make of a matrix
+      with a NaN or an infinity is NaN, as are solutions by a triangle with a NaN on its diagonal. A
+      singular matrix raises `Emily.Error` in `solve`, `solve_triangular` and `inv`
     * `{:fft, x, length, axis}`, and likewise `ifft rfft irfft`
     * `{:conv, x, kernel, strides, low, high, kernel_dilation, input_dilation, groups, flip}`
     * fused kernels: `{:rms_norm, x, weight, eps}`, `{:layer_norm, x, weight, bias, eps}`,
@@ -84,7 +86,7 @@ defmodule Emily.Native do
   `{:elem, i, expression}` picks one result of several; `{:tuple, expressions}` makes several of
   one expression each.
 
-  Every size is at least one: as in Nx, there are no empty arrays.
+  Every size is at least one: as in Nx, there are no empty arrays. An array has at most 1024 axes.
 
   Every argument is checked: a wrong one raises `ArgumentError`, what MLX itself refuses raises
   `Emily.Error`, and none ends the VM.
@@ -592,7 +594,7 @@ defmodule Emily.Native do
   end
 
   @doc """
-  Einstein summation over any number of arrays, by `mx::einsum`, in the cheapest order.
+  Einstein summation over up to 64 arrays, by `mx::einsum`, in the cheapest order.
 
       iex> [x] = Emily.Native.run([{:eye, 2, 2, 0, :f32}])
       iex> Emily.Native.einsum("ij,jk->ik", [x, x]) |> Emily.Native.shape()

@@ -27,7 +27,13 @@ fn main() {
     compile_nodes(
         &include,
         "emily_nodes",
-        &["cpp/allocator.cpp", "cpp/kernel.cpp", "cpp/short.cpp"],
+        &[
+            "cpp/allocator.cpp",
+            "cpp/kernel.cpp",
+            "cpp/layout.cpp",
+            "cpp/short.cpp",
+            "cpp/truthful.cpp",
+        ],
     );
     if env::var("CARGO_CFG_TARGET_ARCH").as_deref() == Ok("x86_64") {
         println!("cargo::rustc-cfg=cpp_kernels");

@@ -103,6 +103,125 @@ defmodule Emily.Native.LinalgTest do
     end
   end
 
+  test "what follows a factorisation computes with its numbers" do
+    twos = {:full, [16, 16], 2.0, :f32}
+    # The first row stays, what is below it vanishes but for the quotients.
+    factors =
+      for i <- 0..15, j <- 0..15, do: if(i == 0, do: 2.0, else: if(j == 0, do: 1.0, else: 0.0))
+
+    exps = Enum.map(factors, &:math.exp/1)
+
+    for _ <- 1..300 do
+      assert_near(numbers({:exp, {:elem, 0, {:lu_factor, twos}}}), exps, :f32)
+    end
+
+    one = {:full, [1, 1], 3.0, :f64}
+    for _ <- 1..150, do: assert(numbers({:elem, 1, {:lu, one}}) == [1.0])
+  end
+
+  # The second of three matrices has a number that is none; the others are those that are known.
+  describe "beside a matrix with a flaw" do
+    test "svd and eigh are right" do
+      for dtype <- [:f32, :f64], flaw <- [:nan, :infinity, :neg_infinity], at <- 0..8 do
+        good = List.flatten(@square)
+        x = array(Enum.concat([good, List.replace_at(good, at, flaw), good]), [3, 3, 3], dtype)
+
+        for expression <- [{:svd, x, true}, {:svd, x, false}, {:eigh, x, false}] do
+          arrays = Native.run([expression], :cpu)
+          assert_values(expression, arrays, dtype)
+
+          for array <- arrays do
+            numbers = numbers(array)
+            [good, bad, same] = Enum.chunk_every(numbers, div(length(numbers), 3))
+            assert Enum.all?(bad, &(&1 == :nan))
+            assert good == same and Enum.all?(good, &is_float/1)
+          end
+        end
+      end
+    end
+
+    test "systems are solved" do
+      for dtype <- [:f32, :f64], flaw <- [:nan, :infinity, :neg_infinity] do
+        good = [[2.0, 0.0, 0.0], [1.0, 4.0, 0.0], [0.0, 1.0, 8.0]]
+        # A NaN on the diagonal is what LAPACK takes for a zero.
+        bad = List.replace_at(List.flatten(good), 4, flaw)
+        a = array(Enum.concat([List.flatten(good), bad, List.flatten(good)]), [3, 3, 3], dtype)
+        b = array(List.duplicate([2.0, 5.0, 9.0], 3) |> List.flatten(), [3, 3, 1], dtype)
+
+        for expression <- [{:solve, a, b}, {:solve_triangular, a, b, false}] do
+          [x] = Native.run([expression], :cpu)
+          assert [one, _bad, other] = x |> numbers() |> Enum.chunk_every(3)
+          assert_near(one, [1.0, 1.0, 1.0], dtype)
+          assert one == other
+        end
+
+        [inverse] = Native.run([{:inv, a}], :cpu)
+        [one, _bad, other] = inverse |> numbers() |> Enum.chunk_every(9)
+        assert_near(one, [0.5, 0.0, 0.0, -0.125, 0.25, 0.0, 0.015625, -0.03125, 0.125], dtype)
+        assert one == other
+      end
+
+      a = array([:nan, 0.0, 1.0, 2.0], [2, 2], :f32)
+      b = array([1.0, 2.0], [2], :f32)
+
+      for expression <- [{:solve, a, b}, {:solve_triangular, a, b, false}],
+          do: assert(numbers(expression) == [:nan, :nan])
+    end
+  end
+
+  # The sum of the squares of the values is that of the elements.
+  defp assert_values({:svd, _, _}, arrays, dtype) do
+    values =
+      arrays |> Enum.at(if(length(arrays) == 3, do: 1, else: 0)) |> numbers() |> Enum.take(3)
+
+    squares = fn list -> list |> List.flatten() |> Enum.map(&(&1 * &1)) |> Enum.sum() end
+    assert_near([squares.(values)], [squares.(@square)], dtype, 64)
+  end
+
+  # The sum of the values is that of the diagonal.
+  defp assert_values({:eigh, _, _}, [values, _], dtype) do
+    assert_near([values |> numbers() |> Enum.take(3) |> Enum.sum()], [9.0], dtype, 64)
+  end
+
+  test "the other triangle is not looked at" do
+    a = array([2.0, :nan, 1.0, 4.0], [2, 2], :f32)
+    b = array([2.0, 5.0], [2], :f32)
+    assert_near(numbers({:solve_triangular, a, b, false}), [1.0, 1.0], :f32)
+  end
+
+  test "no pivot is out of its matrix, whatever is in it" do
+    :rand.seed(:exsss, {1, 2, 3})
+
+    for size <- [1, 2, 3, 8, 33, 100], dtype <- [:f32, :f64], share <- [0.01, 0.2, 1.0] do
+      number = fn ->
+        if :rand.uniform() < share,
+          do: Enum.random([:nan, :infinity, :neg_infinity]),
+          else: :rand.normal()
+      end
+
+      x = array(for(_ <- 1..(size * size), do: number.()), [size, size], dtype)
+      [_, pivots] = Native.run([{:lu_factor, x}], :cpu)
+
+      assert Enum.all?(Enum.with_index(numbers(pivots)), fn {pivot, row} ->
+               pivot in row..(size - 1)
+             end)
+
+      [rows | _] = Native.run([{:lu, x}], :cpu)
+      assert Enum.sort(numbers(rows)) == Enum.to_list(0..(size - 1))
+    end
+  end
+
+  test "det" do
+    for dtype <- [:f32, :f64] do
+      # By hand; the rows of the last are those of a triangle in another order.
+      assert_near(numbers({:det, matrix(@pivoting, dtype)}), [-13.0], dtype, 16)
+
+      triangle = [[0, 0, 0, 5], [0, 2, 7, 1], [3, 1, 4, 1], [0, 0, 4, 2]]
+      rows = for row <- triangle, do: Enum.map(row, &(&1 * 1.0))
+      assert_near(numbers({:det, matrix(rows, dtype)}), [120.0], dtype, 16)
+    end
+  end
+
   test "cholesky of what is not positive definite gives no crash" do
     assert [_, _, _, _] = numbers({:cholesky, matrix([[-1.0, 0.0], [0.0, -1.0]], :f32), false})
   end

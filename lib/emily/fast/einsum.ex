@@ -15,6 +15,9 @@ defmodule Emily.Fast.Einsum do
 
   @fun "einsum/2"
 
+  # As many as NumPy's: the search for an order looks at every pair before each contraction.
+  @most_operands 64
+
   def run(subscripts, operands) do
     operands!(operands)
     {groups, output, sizes} = Equation.parse!(subscripts, Enum.map(operands, & &1.shape))
@@ -53,6 +56,11 @@ defmodule Emily.Fast.Einsum do
   ## Operands
 
   defp operands!([_ | _] = operands) do
+    count = length(operands)
+
+    if count > @most_operands,
+      do: fail!(@fun, "takes up to #{@most_operands} operands, got #{count}")
+
     Enum.each(operands, &operand!/1)
     unless Enum.any?(operands, &traced?/1), do: on_emily!(operands)
   end

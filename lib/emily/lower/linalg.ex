@@ -22,7 +22,7 @@ defmodule Emily.Lower.LinAlg do
   end
 
   # LAPACK stops at a pivot that is not positive and leaves the rest as it was: all of the factor is
-  # NaN then. After the last pivot nothing is left, so that one may be zero.
+  # NaN then, as it is where a pivot is infinite. After the last pivot nothing is left, so that one may be zero.
   def lower(:cholesky, %{type: {:c, 64}}, [tensor]) do
     {size, _} = matrix_shape(tensor)
     batch = batch(tensor)
@@ -163,7 +163,7 @@ defmodule Emily.Lower.LinAlg do
         along = {:broadcast_to, {:expand_dims, order, [-1]}, dims}
         b = {:take_along_axis, b, along, -2}
         b = half_solved(lower_factor(factors, size), b, false, wide)
-        {:reshape, half_solved({:triu, factors, 0}, b, true, wide), dims(out)}
+        {:reshape, half_solved(factors, b, true, wide), dims(out)}
       end)
     else
       {b, dims} = as_matrix(a, b, wide)
@@ -187,23 +187,13 @@ defmodule Emily.Lower.LinAlg do
 
     wide = width(type, [tensor])
 
-    # MLX's own determinant underflows. Every row that LAPACK swapped changes the sign.
     if Factor.small?(type, size) do
       Factor.lu(cast(tensor, type), batch(tensor), size, fn _order, factors, signs ->
         pivots = convert({:multiply, {:diagonal, factors, 0, -2, -1}, signs}, type, wide)
         convert({:prod, pivots, [-1], false}, wide, type)
       end)
     else
-      determinant =
-        share({:lu_factor, cast(tensor, wide)}, fn lu ->
-          dtype = dtype(wide)
-          in_place = {:equal, Expr.elem(lu, 1), {:arange, 0, size, 1, :u32}}
-          signs = {:where, in_place, scalar(1, dtype), scalar(-1, dtype)}
-          pivots = {:diagonal, Expr.elem(lu, 0), 0, -2, -1}
-          {:prod, {:multiply, pivots, signs}, [-1], false}
-        end)
-
-      convert(determinant, wide, type)
+      convert({:det, cast(tensor, wide)}, wide, type)
     end
   end
 
@@ -219,12 +209,11 @@ defmodule Emily.Lower.LinAlg do
       x = cast(a, wide)
       conjugated? = opts[:transform_a] == :conjugate and wide == {:c, 64}
       x = if conjugated?, do: {:conjugate, x}, else: x
-      triangle = {if(lower?, do: :tril, else: :triu), x, 0}
 
       # x a = b is a' x' = b'.
       flip_a? = transposed? == left?
       flip_b? = not (left? or vector?)
-      triangle = if flip_a?, do: swap(triangle, a), else: triangle
+      triangle = if flip_a?, do: swap(x, a), else: x
       b_matrix = if flip_b?, do: swap(b_matrix, a), else: b_matrix
       dims = if flip_b?, do: swapped(dims), else: dims
       upper? = lower? == flip_a?
@@ -247,7 +236,9 @@ defmodule Emily.Lower.LinAlg do
 
       share({:diagonal, factor, 0, -2, -1}, fn pivots ->
         is_zero = {:logical_and, is_last, {:equal, pivots, zero}}
-        valid = {:all, {:logical_or, is_zero, {:greater, pivots, zero}}, [-1], true}
+        finite = {:less, pivots, scalar(:infinity, dtype(type))}
+        is_positive = {:logical_and, finite, {:greater, pivots, zero}}
+        valid = {:all, {:logical_or, is_zero, is_positive}, [-1], true}
         {:where, {:expand_dims, valid, [-1]}, factor, scalar(:nan, dtype(type))}
       end)
     end)
@@ -282,9 +273,8 @@ defmodule Emily.Lower.LinAlg do
 
         share({:where, is_zero, scalar(1, :c64), diagonal}, fn scale ->
           unit = Complex.real_matrix({:divide, a, scale}, a_dims)
-          triangle = {if(upper?, do: :triu, else: :tril), convert(unit, {:f, 32}, real), 0}
           right = convert(Complex.to_rows({:divide, b, scale}, dims), {:f, 32}, real)
-          solved = {:solve_triangular, triangle, right, upper?}
+          solved = {:solve_triangular, convert(unit, {:f, 32}, real), right, upper?}
           Complex.from_rows(convert(solved, real, {:f, 32}), dims)
         end)
       end)
@@ -322,13 +312,13 @@ defmodule Emily.Lower.LinAlg do
 
   # A singular value below the rounding errors of the greatest is zero, for what is known: its
   # reciprocal must not decide a pseudo-inverse. What is known is known in `known`'s precision,
-  # whatever type computes.
+  # whatever type computes. NaN stays.
   defp significant(s, size, type, known) do
     epsilon = if known == {:f, 64}, do: 2.220446049250313e-16, else: 1.1920929e-7
 
     share(s, fn s ->
       limit = {:multiply, {:max, s, [-1], true}, scalar(size * epsilon, dtype(type))}
-      {:where, {:greater, s, limit}, s, scalar(0, dtype(type))}
+      {:where, {:less_equal, s, limit}, scalar(0, dtype(type)), s}
     end)
   end
 

@@ -14,6 +14,7 @@ extern "C" {
 // As mlx-c has them: a pointer to MLX's own.
 struct mlx_array { void* ctx; };
 struct mlx_stream { void* ctx; };
+struct mlx_vector_array { void* ctx; };
 
 void _mlx_error(const char* file, const int line, const char* format, ...);
 

@@ -229,10 +229,14 @@ impl<'a> Args<'a> {
         }
     }
 
+    /// Integers of which there is at most one for each axis.
     pub(crate) fn wide_ints(&self) -> Result<&[i64]> {
         let item = self.take()?;
         match item.literal() {
-            Some(Literal::Ints(ints)) => Ok(ints),
+            Some(Literal::Ints(ints)) => {
+                crate::checks::rank(self.op, ints.len())?;
+                Ok(ints)
+            }
             _ => self.wrong("a list of integers", item),
         }
     }

@@ -14,6 +14,7 @@ use crate::kernels::{self, RowKernels};
 use crate::op::Stream;
 use crate::shape;
 use crate::stream::StreamHandle;
+use crate::truth;
 
 /// Scores up to so many bytes are computed at once on a CPU. More are computed for as many queries at a time as have
 /// `PIECE` of them, in `MOST_PIECES` pieces at most.
@@ -190,7 +191,7 @@ impl Groups {
             _ => [self.heads, self.queries],
         };
         let shape: Vec<i32> = [&x.shape()[..at], &heads, &x.shape()[at + 1..]].concat();
-        mlx!(mlx_reshape, x.as_ptr(), shape.as_ptr(), shape.len(), s)
+        truth::reshape(x, &shape, s)
     }
 
     /// Keys or values, the same for all queries of a group.
@@ -206,7 +207,7 @@ impl Groups {
             return Ok(x.clone());
         }
         let shape = [x.dim(0), self.heads * self.queries, x.dim(3), x.dim(4)];
-        mlx!(mlx_reshape, x.as_ptr(), shape.as_ptr(), shape.len(), s)
+        truth::reshape(x, &shape, s)
     }
 }
 

@@ -16,9 +16,9 @@ use crate::dtype::Dtype;
 use crate::error::{refuse, Result};
 use crate::ffi::mlx;
 use crate::fused;
-use crate::op::Stream;
 use crate::shape::{self, cut};
 use crate::stream::StreamHandle;
+use crate::truth;
 use crate::worker::compute;
 
 /// `{:cached_attention, q, k, v, scale, key_mask, offset}`: query `i` sees the keys up to `offset + i` where
@@ -144,7 +144,7 @@ impl<'a> CachedAttention<'a> {
         let key = count(keys.start, keys.end)?;
         let before = mlx!(mlx_less_equal, key.as_ptr(), query.as_ptr(), s)?;
         let there = cut(self.key_mask, 1, &keys, s)?;
-        let there = reshape(&there, &[self.q.dim(0), 1, 1, keys.end - keys.start], s)?;
+        let there = truth::reshape(&there, &[self.q.dim(0), 1, 1, keys.end - keys.start], s)?;
         let seen = mlx!(mlx_logical_and, there.as_ptr(), before.as_ptr(), s)?;
         let number = |number| create::scalar(self.op, Number::Float(number), dtype);
         let (zero, least) = (number(0.0)?, number(least(dtype))?);
@@ -187,10 +187,6 @@ fn least(dtype: Dtype) -> f64 {
         Dtype::F64 => f64::MIN,
         _ => f64::from(f32::MIN),
     }
-}
-
-fn reshape(x: &Array, shape: &[i32], s: Stream) -> Result<Array> {
-    mlx!(mlx_reshape, x.as_ptr(), shape.as_ptr(), shape.len(), s)
 }
 
 /// The bytes of a computed array whose elements lie in a row.
@@ -255,12 +251,12 @@ mod tests {
             let array = |shape: [i32; 4]| {
                 let values = ints(&vec![0; shape.iter().product::<i32>() as usize]);
                 let values = values.as_dtype(mlx_rs::Dtype::Float32).expect("floats");
-                Arg::Owned(reshape(&values, &shape, stream.raw()).expect("as many"))
+                Arg::Owned(truth::reshape(&values, &shape, stream.raw()).expect("as many"))
             };
             let keys = key_mask.len() as i32;
-            let key_mask = reshape(&ints(key_mask), &[1, keys], stream.raw());
+            let key_mask = truth::reshape(&ints(key_mask), &[1, keys], stream.raw());
             let offset = cut(&ints(&[2]), 0, &(0..1), stream.raw());
-            let offset = reshape(&offset.expect("one"), &[], stream.raw());
+            let offset = truth::reshape(&offset.expect("one"), &[], stream.raw());
             let args = Args::new(
                 "test",
                 smallvec![

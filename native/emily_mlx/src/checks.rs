@@ -1,14 +1,27 @@
 //! Checks of shapes, axes and sizes, made before MLX is called.
 
 use mlx_rs::Array;
+use smallvec::{smallvec, SmallVec};
 
 use crate::allocator;
 use crate::args::Ints;
 use crate::error::{refuse, Result};
 
+/// How many axes an array may have. MLX sets no limit, but takes time for each axis and each pair of them.
+pub(crate) const MOST_AXES: usize = 1024;
+
+/// Refuses more axes than an array may have, or more entries of a list that has one for each.
+pub(crate) fn rank(op: &str, given: usize) -> Result<()> {
+    if given > MOST_AXES {
+        refuse!("{op}: {given} axes are more than the {MOST_AXES} that an array may have")
+    }
+    Ok(())
+}
+
 /// How many elements a shape has; refuses sizes below one and products that do not fit. Nx knows no
 /// empty tensors, and several of MLX's kernels end the process on an empty array.
 pub(crate) fn shape(op: &str, shape: &[i32]) -> Result<usize> {
+    rank(op, shape.len())?;
     let mut elements = 1usize;
     for &size in shape {
         let size = match usize::try_from(size) {
@@ -34,9 +47,10 @@ pub(crate) fn axis(op: &str, axis: i32, rank: usize) -> Result<i32> {
 
 pub(crate) fn axes(op: &str, given: &[i32], rank: usize) -> Result<Ints> {
     let mut axes = Ints::with_capacity(given.len());
+    let mut named: SmallVec<[bool; 8]> = smallvec![false; rank];
     for &one in given {
         let one = axis(op, one, rank)?;
-        if axes.contains(&one) {
+        if std::mem::replace(&mut named[one as usize], true) {
             refuse!("{op}: axis {one} is named twice in {given:?}")
         }
         axes.push(one);

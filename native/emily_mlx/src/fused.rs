@@ -6,6 +6,8 @@ use mlx_rs::{with_stream, Array};
 
 use crate::args::{Args, Mask};
 use crate::attention;
+use crate::checks;
+use crate::device::Device;
 use crate::dtype::Dtype;
 use crate::error::{refuse, Result};
 use crate::ffi::{self, mlx};
@@ -214,23 +216,50 @@ fn whole_attention(
     if let (None, Some(softmax)) = (sinks, attention::softmax(q, k, v, &mask, stream)) {
         return attention::composed(softmax, q, k, v, scale, &mask, stream);
     }
+    let contiguous = |array: &Array| mlx!(mlx_contiguous, array.as_ptr(), false, stream.raw());
     // The CUDA kernel reads them in a row, whatever their strides.
-    let contiguous = |sinks: &Array| mlx!(mlx_contiguous, sinks.as_ptr(), false, stream.raw());
     let sinks = sinks.map(contiguous).transpose()?;
-    let mask = match mask {
-        Mask::None => None,
-        Mask::Causal => Some(ScaledDotProductAttentionMask::Causal),
-        Mask::Array(array) => Some(ScaledDotProductAttentionMask::Array(array)),
+    // On a CPU MLX reshapes queries and mask, which is wrong of what is column-major (`truth.rs`).
+    let row_major = |array: &Array| match stream.device() {
+        Device::Cpu => contiguous(array),
+        Device::Gpu => Ok(array.clone()),
+    };
+    let q = row_major(q)?;
+    let array = match &mask {
+        Mask::Array(array) => Some(row_major(array)?),
+        _ => None,
+    };
+    let mask = match (&mask, &array) {
+        (Mask::Causal, _) => Some(ScaledDotProductAttentionMask::Causal),
+        (_, Some(array)) => Some(ScaledDotProductAttentionMask::Array(array)),
+        _ => None,
     };
     on(stream, || {
-        fast::scaled_dot_product_attention(q, k, v, scale as f32, mask, sinks.as_ref())
+        fast::scaled_dot_product_attention(&q, k, v, scale as f32, mask, sinks.as_ref())
     })
 }
+
+/// How many operands an einsum takes, as NumPy's: MLX looks at each pair before each contraction.
+const MOST_OPERANDS: usize = 64;
+/// A letter for every axis that the operands may have.
+const MOST_SUBSCRIPTS: usize = MOST_OPERANDS * checks::MOST_AXES;
 
 /// The contraction that `subscripts` names, in the order that MLX finds cheapest.
 pub(crate) fn einsum(subscripts: &str, operands: &[Array], stream: &StreamHandle) -> Result<Array> {
     if operands.is_empty() {
         refuse!("einsum: needs at least one operand")
+    }
+    if operands.len() > MOST_OPERANDS {
+        refuse!(
+            "einsum: takes up to {MOST_OPERANDS} operands, got {}",
+            operands.len()
+        )
+    }
+    if subscripts.len() > MOST_SUBSCRIPTS {
+        refuse!(
+            "einsum: takes subscripts of up to {MOST_SUBSCRIPTS} bytes, got {}",
+            subscripts.len()
+        )
     }
     enough_letters(subscripts, operands)?;
     let s = stream.raw();

@@ -25,6 +25,9 @@ mod index;
 mod integer;
 mod kernel;
 mod kernels;
+#[cfg(own_kernels)]
+#[doc(hidden)]
+pub mod layout;
 mod limits;
 mod linalg;
 mod liveness;
@@ -38,6 +41,7 @@ mod shape;
 mod short;
 mod stream;
 mod totals;
+mod truth;
 mod worker;
 
 pub use args::{Arg, Args, Literal};

@@ -3,11 +3,14 @@
 use mlx_rs::Array;
 
 use crate::args::Args;
+use crate::create::{self, Number};
 use crate::dtype::Dtype;
 use crate::error::{refuse, Result};
 use crate::ffi::{self, mlx};
-use crate::op::Value;
+use crate::op::{self, call, Op, Stream, Value};
+use crate::shape;
 use crate::stream::StreamHandle;
+use crate::truth;
 
 /// LAPACK knows f32 and f64 only.
 fn matrix<'a>(args: &'a Args) -> Result<&'a Array> {
@@ -55,15 +58,46 @@ pub(crate) fn cholesky(args: &Args, stream: &StreamHandle) -> Result<Array> {
 }
 
 pub(crate) fn inv(args: &Args, stream: &StreamHandle) -> Result<Array> {
-    let x = square(args)?;
-    let s = stream.cpu()?.raw();
-    mlx!(mlx_linalg_inv, x.as_ptr(), s)
+    let (x, stream) = (square(args)?, stream.cpu()?);
+    let (size, dtype) = (x.dim(-1), Dtype::of(x).raw());
+    let identity = mlx!(mlx_eye, size, size, 0, dtype, stream.raw())?;
+    let identity = mlx!(
+        mlx_broadcast_to,
+        identity.as_ptr(),
+        x.shape().as_ptr(),
+        x.ndim(),
+        stream.raw()
+    )?;
+    solved(x, &identity, stream)
 }
 
+/// Written out up to three rows, as MLX does; the product of the pivots beyond, since MLX's way through the
+/// logarithm underflows. Every row that was swapped changes the sign.
 pub(crate) fn det(args: &Args, stream: &StreamHandle) -> Result<Array> {
-    let x = square(args)?;
-    let s = stream.cpu()?.raw();
-    mlx!(mlx_linalg_det, x.as_ptr(), s)
+    let (x, stream) = (square(args)?, stream.cpu()?);
+    let (size, s) = (x.dim(-1), stream.raw());
+    if size <= 3 {
+        return mlx!(mlx_linalg_det, x.as_ptr(), s);
+    }
+    let Lu {
+        factors, pivots, ..
+    } = Lu::of(x, stream)?;
+    let number = |number| create::scalar(args.op, Number::Int(number), Dtype::of(x));
+    let u32s = Dtype::U32.raw();
+    let each = mlx!(mlx_arange, 0.0, f64::from(size), 1.0, u32s, s)?;
+    let in_place = call(mlx_sys::mlx_equal, &pivots, &each, s)?;
+    let signs = op::choose(&in_place, &number(1)?, &number(-1)?, stream)?;
+    let diagonal = mlx!(mlx_diagonal, factors.as_ptr(), 0, -2, -1, s)?;
+    let signed = op::pairwise(
+        Op::Multiply,
+        mlx_sys::mlx_multiply,
+        &diagonal,
+        &signs,
+        stream,
+    )?;
+    let last = [signed.ndim() as i32 - 1];
+    let product = mlx_sys::mlx_prod_axes;
+    op::totalled(Op::Prod, product, &signed, &last, false, stream)
 }
 
 /// The right-hand side of a system: a vector or matrices of as many rows as `a`.
@@ -91,23 +125,36 @@ fn right_side<'a>(args: &'a Args, a: &Array) -> Result<&'a Array> {
 
 pub(crate) fn solve(args: &Args, stream: &StreamHandle) -> Result<Array> {
     let a = square(args)?;
-    let b = right_side(args, a)?;
-    let s = stream.cpu()?.raw();
-    mlx!(mlx_linalg_solve, a.as_ptr(), b.as_ptr(), s)
+    solved(a, right_side(args, a)?, stream.cpu()?)
+}
+
+/// The two triangles of `a`, one after the other, as MLX does.
+fn solved(a: &Array, b: &Array, stream: &StreamHandle) -> Result<Array> {
+    let (lu, s) = (Lu::of(a, stream)?, stream.raw());
+    let mut order = mlx!(mlx_argsort_axis, lu.rows.as_ptr(), -1, s)?;
+    let mut axis = -1;
+    if b.ndim() > 1 {
+        order = mlx!(mlx_expand_dims, order.as_ptr(), -1, s)?;
+        axis = -2;
+    }
+    let b = mlx!(mlx_take_along_axis, b.as_ptr(), order.as_ptr(), axis, s)?;
+    let half = solved_by_inverse(&lu.lower(s)?, &b, false, s)?;
+    let upper = Sound::triangles(&lu.upper(s)?, stream)?;
+    upper.mark(&solved_by_inverse(&upper.x, &half, true, s)?)
 }
 
 pub(crate) fn solve_triangular(args: &Args, stream: &StreamHandle) -> Result<Array> {
     let a = square(args)?;
     let b = right_side(args, a)?;
-    let upper = args.bool()?;
-    let s = stream.cpu()?.raw();
-    mlx!(
-        mlx_linalg_solve_triangular,
-        a.as_ptr(),
-        b.as_ptr(),
-        upper,
-        s
-    )
+    let (upper, stream) = (args.bool()?, stream.cpu()?);
+    let a = Sound::triangles(a, stream)?;
+    a.mark(&solved_by_inverse(&a.x, b, upper, stream.raw())?)
+}
+
+/// By the inverse of a triangle; the other one is not looked at.
+fn solved_by_inverse(a: &Array, b: &Array, upper: bool, s: Stream) -> Result<Array> {
+    let (a, b) = (a.as_ptr(), b.as_ptr());
+    mlx!(mlx_linalg_solve_triangular, a, b, upper, s)
 }
 
 pub(crate) fn qr(args: &Args, stream: &StreamHandle) -> Result<Value> {
@@ -122,30 +169,26 @@ pub(crate) fn eigh(args: &Args, stream: &StreamHandle) -> Result<Value> {
     let (x, upper) = (square(args)?, args.bool()?);
     let size = i128::from(x.dim(-1));
     workspace_fits(args, x, 1 + 6 * size + 2 * size * size)?;
-    let (s, triangle) = (stream.cpu()?.raw(), if upper { c"U" } else { c"L" });
+    let (stream, triangle) = (stream.cpu()?, if upper { c"U" } else { c"L" });
+    let finite = Sound::finite(x, stream)?;
+    let (x, s) = (finite.x.as_ptr(), stream.raw());
     // SAFETY: as in `qr`; the triangle's name is a constant.
     let arrays = ffi::two_arrays(|values, vectors| unsafe {
-        mlx_sys::mlx_linalg_eigh(values, vectors, x.as_ptr(), triangle.as_ptr(), s)
+        mlx_sys::mlx_linalg_eigh(values, vectors, x, triangle.as_ptr(), s)
     })?;
-    Ok(arrays.into())
+    finite.mark_all(arrays)
 }
 
 pub(crate) fn lu_factor(args: &Args, stream: &StreamHandle) -> Result<Value> {
-    let x = matrix(args)?;
-    let s = stream.cpu()?.raw();
-    // SAFETY: as in `qr`.
-    let arrays = ffi::two_arrays(|lu, pivots| unsafe {
-        mlx_sys::mlx_linalg_lu_factor(lu, pivots, x.as_ptr(), s)
-    })?;
-    Ok(arrays.into())
+    let lu = Lu::of(matrix(args)?, stream.cpu()?)?;
+    Ok(vec![lu.factors, lu.pivots].into())
 }
 
 pub(crate) fn lu(args: &Args, stream: &StreamHandle) -> Result<Value> {
-    let x = matrix(args)?;
-    let s = stream.cpu()?.raw();
-    // SAFETY: as in `qr`.
-    let arrays = ffi::arrays(|result| unsafe { mlx_sys::mlx_linalg_lu(result, x.as_ptr(), s) })?;
-    Ok(arrays.into())
+    let (x, stream) = (matrix(args)?, stream.cpu()?);
+    let (lu, s) = (Lu::of(x, stream)?, stream.raw());
+    let (lower, upper) = (lu.lower(s)?, lu.upper(s)?);
+    Ok(vec![lu.rows, lower, upper].into())
 }
 
 pub(crate) fn svd(args: &Args, stream: &StreamHandle) -> Result<Value> {
@@ -153,10 +196,120 @@ pub(crate) fn svd(args: &Args, stream: &StreamHandle) -> Result<Value> {
     let (rows, columns) = (i128::from(x.dim(-2)), i128::from(x.dim(-1)));
     let least = rows.min(columns);
     workspace_fits(args, x, 4 * least * least + 6 * least + rows.max(columns))?;
-    let s = stream.cpu()?.raw();
+    let stream = stream.cpu()?;
+    let finite = Sound::finite(x, stream)?;
+    let (x, s) = (finite.x.as_ptr(), stream.raw());
     let arrays = ffi::arrays(|result| {
         // SAFETY: as in `qr`.
-        unsafe { mlx_sys::mlx_linalg_svd(result, x.as_ptr(), vectors, s) }
+        unsafe { mlx_sys::mlx_linalg_svd(result, x, vectors, s) }
     })?;
-    Ok(arrays.into())
+    finite.mark_all(arrays)
+}
+
+/// Matrices that LAPACK can compute with, all of a batch: it fails for all where it fails for one.
+struct Sound<'a> {
+    /// The matrices, with something harmless in the place of those with a flaw.
+    x: Array,
+    /// Zero for each matrix, NaN for those with a flaw, with two axes of one entry.
+    flaw: Array,
+    stream: &'a StreamHandle,
+}
+
+impl<'a> Sound<'a> {
+    /// For a NaN or an infinity LAPACK's iterations fail, or never end.
+    fn finite(x: &Array, stream: &'a StreamHandle) -> Result<Self> {
+        let marks = minus(x, x, stream)?;
+        Sound::unmarked(x, &marks, 0, stream)
+    }
+
+    /// A triangle with a NaN on its diagonal is taken for singular.
+    fn triangles(x: &Array, stream: &'a StreamHandle) -> Result<Self> {
+        let s = stream.raw();
+        let pivots = mlx!(mlx_diagonal, x.as_ptr(), 0, -2, -1, s)?;
+        let is_nan = mlx!(mlx_isnan, pivots.as_ptr(), s)?;
+        let zero = create::scalar("linalg", Number::Int(0), Dtype::of(x))?;
+        let marks = op::choose(&is_nan, &pivots, &zero, stream)?;
+        let marks = mlx!(mlx_expand_dims, marks.as_ptr(), -1, s)?;
+        // A triangle of ones is not singular.
+        Sound::unmarked(x, &marks, 1, stream)
+    }
+
+    /// Puts `harmless` in the place of matrices whose `marks` are not all zeros, but have a NaN.
+    fn unmarked(
+        x: &Array,
+        marks: &Array,
+        harmless: i128,
+        stream: &'a StreamHandle,
+    ) -> Result<Self> {
+        let rank = x.ndim() as i32;
+        let (sum, axes) = (mlx_sys::mlx_sum_axes, [rank - 2, rank - 1]);
+        let flaw = op::totalled(Op::Sum, sum, marks, &axes, true, stream)?;
+        let has_flaw = mlx!(mlx_isnan, flaw.as_ptr(), stream.raw())?;
+        let harmless = create::scalar("linalg", Number::Int(harmless), Dtype::of(x))?;
+        let x = op::choose(&has_flaw, &harmless, x, stream)?;
+        Ok(Sound { x, flaw, stream })
+    }
+
+    /// A result of the matrices, all of it NaN for those with a flaw.
+    fn mark(&self, result: &Array) -> Result<Array> {
+        if result.ndim() >= self.flaw.ndim() {
+            return minus(result, &self.flaw, self.stream);
+        }
+        let s = self.stream.raw();
+        let flaw = mlx!(mlx_squeeze_axis, self.flaw.as_ptr(), -1, s)?;
+        minus(result, &flaw, self.stream)
+    }
+
+    fn mark_all(&self, results: Vec<Array>) -> Result<Value> {
+        let marked: Result<Vec<Array>> = results.iter().map(|result| self.mark(result)).collect();
+        Ok(marked?.into())
+    }
+}
+
+/// The difference, which is `x` itself, down to the sign of a zero, where `y` is zero.
+fn minus(x: &Array, y: &Array, stream: &StreamHandle) -> Result<Array> {
+    op::pairwise(Op::Subtract, mlx_sys::mlx_subtract, x, y, stream)
+}
+
+/// A matrix's LU factors.
+struct Lu {
+    /// Both in one matrix.
+    factors: Array,
+    /// The row that each was swapped with.
+    pivots: Array,
+    /// The row of the product that is each row of the matrix.
+    rows: Array,
+}
+
+impl Lu {
+    fn of(x: &Array, stream: &StreamHandle) -> Result<Self> {
+        match <[Array; 3]>::try_from(truth::lu(x, stream.raw())?) {
+            Ok([factors, pivots, rows]) => Ok(Lu {
+                factors,
+                pivots,
+                rows,
+            }),
+            Err(results) => refuse!("lu: MLX gave {} results", results.len()),
+        }
+    }
+
+    /// How many pivots there are.
+    fn count(&self) -> i32 {
+        self.pivots.dim(-1)
+    }
+
+    fn lower(&self, s: Stream) -> Result<Array> {
+        let (x, rank) = (&self.factors, self.factors.ndim() as i32);
+        let below = mlx!(mlx_tril, x.as_ptr(), -1, s)?;
+        let below = shape::cut(&below, rank - 1, &(0..self.count()), s)?;
+        let dtype = Dtype::of(x).raw();
+        let ones = mlx!(mlx_eye, x.dim(-2), self.count(), 0, dtype, s)?;
+        call(mlx_sys::mlx_add, &below, &ones, s)
+    }
+
+    fn upper(&self, s: Stream) -> Result<Array> {
+        let (x, rank) = (&self.factors, self.factors.ndim() as i32);
+        let above = mlx!(mlx_triu, x.as_ptr(), 0, s)?;
+        shape::cut(&above, rank - 2, &(0..self.count()), s)
+    }
 }

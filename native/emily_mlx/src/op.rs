@@ -133,6 +133,7 @@ pub(crate) fn checked(op: Op, args: &Args, value: Value) -> Result<Value> {
         Value::Many(arrays) => arrays,
     };
     for array in results {
+        checks::rank(args.op, array.ndim())?;
         checks::not_empty(args.op, array)?;
         // A broadcast takes no memory of its own.
         if op != Op::BroadcastTo {
@@ -225,7 +226,7 @@ fn build(op: Op, args: &Args, stream: &StreamHandle) -> Result<Value> {
         Op::Astype => { let (x, dtype) = (args.array()?, args.dtype()?); mlx!(mlx_astype, x.as_ptr(), dtype.raw(), s) }
         Op::ToInteger => number::to_integer(args, stream),
         Op::View => shape::view(args, s),
-        Op::Where => choose(args, stream),
+        Op::Where => choose(args.array()?, args.array()?, args.array()?, stream),
         Op::Clip => {
             let (x, low, high) = (args.array()?, args.array()?, args.array()?);
             mlx!(mlx_clip, x.as_ptr(), low.as_ptr(), high.as_ptr(), s)
@@ -332,7 +333,16 @@ fn unary(op: Op, function: Unary, args: &Args, stream: &StreamHandle) -> Result<
 }
 
 fn binary(op: Op, function: Binary, args: &Args, stream: &StreamHandle) -> Result<Array> {
-    let (x, y) = (args.array()?, args.array()?);
+    pairwise(op, function, args.array()?, args.array()?, stream)
+}
+
+pub(crate) fn pairwise(
+    op: Op,
+    function: Binary,
+    x: &Array,
+    y: &Array,
+    stream: &StreamHandle,
+) -> Result<Array> {
     match kernels::map(op, &[x, y], stream) {
         Some(kernel) => kernel.apply(&[x, y], stream),
         None => call(function, x, y, stream.raw()),
@@ -347,8 +357,12 @@ fn compare(op: Op, function: Binary, args: &Args, stream: &StreamHandle) -> Resu
     }
 }
 
-fn choose(args: &Args, stream: &StreamHandle) -> Result<Array> {
-    let (condition, x, y) = (args.array()?, args.array()?, args.array()?);
+pub(crate) fn choose(
+    condition: &Array,
+    x: &Array,
+    y: &Array,
+    stream: &StreamHandle,
+) -> Result<Array> {
     if let Some(kernel) = kernels::choice(condition, x, y, stream) {
         return kernel.apply(&[condition, x, y], stream);
     }
@@ -368,10 +382,21 @@ fn matmul(args: &Args, stream: &StreamHandle) -> Result<Array> {
 
 fn total(op: Op, function: Reduction, args: &Args, stream: &StreamHandle) -> Result<Array> {
     let x = args.array()?;
-    let (axes, flag) = (args.axes(x.ndim())?, args.bool()?);
+    let (axes, keep) = (args.axes(x.ndim())?, args.bool()?);
+    totalled(op, function, x, &axes, keep, stream)
+}
+
+pub(crate) fn totalled(
+    op: Op,
+    function: Reduction,
+    x: &Array,
+    axes: &[i32],
+    keep: bool,
+    stream: &StreamHandle,
+) -> Result<Array> {
     totals::accumulate(x, stream.raw(), |x| {
-        totals::reduce(op, x, &axes, flag, stream)
-            .unwrap_or_else(|| reduced(function, x, &axes, flag, stream.raw()))
+        totals::reduce(op, x, axes, keep, stream)
+            .unwrap_or_else(|| reduced(function, x, axes, keep, stream.raw()))
     })
 }
 

@@ -14,6 +14,7 @@ use crate::error::{refuse, Result};
 use crate::ffi::{self, mlx, Arrays};
 use crate::op::Stream;
 use crate::stream::StreamHandle;
+use crate::truth;
 
 type OverAxes =
     unsafe extern "C" fn(*mut mlx_array, mlx_array, *const i32, usize, mlx_stream) -> i32;
@@ -32,7 +33,7 @@ type SliceUpdate = unsafe extern "C" fn(
 
 pub(crate) fn reshape(args: &Args, s: Stream) -> Result<Array> {
     let (x, shape) = (args.array()?, args.shape()?);
-    mlx!(mlx_reshape, x.as_ptr(), shape.as_ptr(), shape.len(), s)
+    truth::reshape(x, &shape, s)
 }
 
 /// The same bytes as another type. One element of MLX's may say that the next lies anywhere, and its
@@ -50,8 +51,8 @@ pub(crate) fn view(args: &Args, s: Stream) -> Result<Array> {
     };
     shape[last] = size;
     let apart = mlx!(mlx_expand_dims, x.as_ptr(), -1, s)?;
-    let view = mlx!(mlx_view, apart.as_ptr(), dtype.raw(), s)?;
-    mlx!(mlx_reshape, view.as_ptr(), shape.as_ptr(), shape.len(), s)
+    let view = truth::view(&apart, dtype, s)?;
+    truth::reshape(&view, &shape, s)
 }
 
 pub(crate) fn broadcast_to(args: &Args, s: Stream) -> Result<Array> {

@@ -15,6 +15,12 @@ defmodule Emily.Fast.ErrorsTest do
 
   defp refuses(message, fun), do: assert_raise(ArgumentError, "Emily.Fast." <> message, fun)
 
+  test "einsum takes up to 64 operands" do
+    refuses("einsum/2 takes up to 64 operands, got 800", fn ->
+      Fast.einsum(Enum.map_join(1..800, ",", fn _ -> "a" end), List.duplicate(t({2}), 800))
+    end)
+  end
+
   describe "norms" do
     test "sizes of weight and bias" do
       refuses(

@@ -273,6 +273,126 @@ defmodule Emily.Lower.LinAlgTest do
     end
   end
 
+  defp factored(:thin, a), do: Nx.LinAlg.svd(a, full_matrices?: false)
+  defp factored(:solve, a), do: {Nx.LinAlg.solve(a, ones(a))}
+  defp factored(:cholesky, a), do: {Nx.LinAlg.cholesky(a)}
+  defp factored(name, a), do: apply(Nx.LinAlg, name, [a])
+
+  defp ones(a), do: Nx.broadcast(Nx.tensor(1, type: a.type), a.shape)
+
+  describe "one flawed matrix of a batch leaves the others right:" do
+    for name <- [:svd, :thin, :eigh, :qr, :lu, :cholesky, :solve] do
+      test "#{name}" do
+        for type <- [{:f, 32}, {:f, 64}],
+            size <- [1, 2, 4, 7],
+            flaw <- [:nan, :infinity, :neg_infinity] do
+          good = positive(size, type)
+
+          for {row, column} <- Enum.uniq([{0, 0}, {size - 1, 0}, {div(size, 2), div(size, 2)}]) do
+            at = [row, column]
+            bad = Nx.put_slice(good, at, Nx.tensor([[flaw]], type: type))
+            results = emily(&factored(unquote(name), &1), Nx.stack([good, bad, good]))
+
+            results =
+              results |> Tuple.to_list() |> Enum.map(&Nx.backend_copy(&1, Nx.BinaryBackend))
+
+            for at <- [0, 2] do
+              parts = Enum.map(results, & &1[at])
+              {actual, expected} = back(unquote(name), parts, good)
+              assert Nx.to_number(Nx.all_close(actual, expected, atol: 1.0e-4)) == 1
+            end
+
+            # What comes by iteration is NaN throughout.
+            if unquote(name) in [:svd, :thin, :eigh],
+              do:
+                for(
+                  result <- results,
+                  do: assert(Nx.to_number(Nx.all(Nx.is_nan(result[1]))) == 1)
+                )
+          end
+        end
+      end
+    end
+  end
+
+  defp positive(size, type) do
+    x = Nx.iota({size, size}, type: type) |> Nx.sin()
+    Nx.add(Nx.dot(x, Nx.transpose(x)), Nx.multiply(4, Nx.eye(size, type: type)))
+  end
+
+  # What the results make of the matrix that they are those of, and what that should be.
+  defp back(:eigh, [values, vectors], a),
+    do: {Nx.dot(Nx.multiply(vectors, values), Nx.transpose(vectors)), a}
+
+  defp back(:solve, [x], a), do: {Nx.dot(a, x), ones(a)}
+  defp back(:cholesky, [l], a), do: {Nx.dot(l, Nx.transpose(l)), a}
+
+  defp back(name, factors, a) when name in [:qr, :lu],
+    do: {Enum.reduce(factors, &Nx.dot(&2, &1)), a}
+
+  defp back(_svd, [u, s, vt], a), do: {Nx.dot(Nx.multiply(u, s), vt), a}
+
+  test "what Nx composes of a matrix with a flaw is NaN" do
+    for flaw <- [:nan, :infinity, :neg_infinity], type <- [:f32, :f64], at <- 0..5 do
+      numbers = List.replace_at([1.0, 2.0, 3.0, 4.0, 5.0, 7.0], at, flaw)
+      a = Nx.tensor(numbers, type: type, backend: Emily.Backend)
+      wide = Nx.reshape(a, {2, 3})
+
+      for a <- [wide, Nx.transpose(wide)] do
+        nan? = &(Nx.to_number(Nx.all(Nx.is_nan(&1))) == 1)
+        assert nan?.(Nx.LinAlg.pinv(a))
+        assert nan?.(Nx.LinAlg.norm(a, ord: 2))
+        assert nan?.(Nx.LinAlg.norm(a, ord: :nuclear))
+        # No singular value is above the tolerance.
+        assert Nx.to_number(Nx.LinAlg.matrix_rank(a)) == 0
+      end
+
+      assert Nx.to_number(
+               Nx.all(
+                 Nx.is_nan(
+                   Nx.LinAlg.least_squares(Nx.transpose(wide), Nx.tensor([1.0, 2.0, 3.0]))
+                 )
+               )
+             ) == 1
+    end
+  end
+
+  # Powers of two scale without rounding.
+  test "huge and subnormal numbers are as those of their size" do
+    for {type, exponents} <- [f64: [1020, -1060], f32: [124, -140]], exponent <- exponents do
+      # 2 ** -1060 is no float's reciprocal: in two steps.
+      half = div(exponent, 2)
+
+      scale = fn x ->
+        x |> Nx.multiply(power(half, type)) |> Nx.multiply(power(exponent - half, type))
+      end
+
+      a = Nx.tensor([[0.0, 3.0, 0.0], [2.0, 0.0, 0.0], [0.0, 0.0, 1.0]], type: type)
+      scaled = scale.(a)
+
+      {_, s, _} = emily(&Nx.LinAlg.svd/1, scaled)
+      assert_equal(s, scale.(Nx.tensor([3.0, 2.0, 1.0], type: type)), tolerance: 0.0)
+
+      {values, _} =
+        emily(&Nx.LinAlg.eigh/1, scale.(Nx.tensor([[3.0, 0.0], [0.0, 2.0]], type: type)))
+
+      assert_equal(values, scale.(Nx.tensor([3.0, 2.0], type: type)), tolerance: 0.0)
+
+      {_, r} = emily(&Nx.LinAlg.qr/1, scaled)
+
+      assert_equal(Nx.abs(Nx.take_diagonal(r)), scale.(Nx.tensor([2.0, 3.0, 1.0], type: type)),
+        tolerance: 0.0
+      )
+    end
+  end
+
+  defp power(exponent, type), do: Nx.tensor(:math.pow(2, exponent), type: type)
+
+  test "a Cholesky factor has no infinity" do
+    a = Nx.tensor([[:infinity, 0.0], [0.0, 1.0]], backend: Emily.Backend)
+    assert Nx.to_flat_list(Nx.LinAlg.cholesky(a)) == [:nan, :nan, :nan, :nan]
+  end
+
   test "a singular system raises, as on Nx.BinaryBackend" do
     a = Nx.tensor([[1.0, 0.0], [2.0, 0.0]])
 

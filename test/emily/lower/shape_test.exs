@@ -35,6 +35,26 @@ defmodule Emily.Lower.ShapeTest do
     end
   end
 
+  # What is column-major is no longer so once an axis is split.
+  property "a transposed tensor with a split axis meets another transposed tensor" do
+    check all(
+            type <- type(all_types()),
+            [a, b, c] <- StreamData.list_of(StreamData.integer(1..4), length: 3),
+            x <- tensor(type, {c, a * b}),
+            y <- tensor(type, {c, b, a}),
+            max_runs: 60
+          ) do
+      split = fn x, y -> {Nx.reshape(Nx.transpose(x), {a, b, c}), Nx.transpose(y)} end
+
+      for fun <- [&Nx.add/2, &Nx.subtract/2, &Nx.equal/2, &Nx.select(Nx.equal(&1, 0), &2, &1)] do
+        assert_same([x, y], fn [x, y] ->
+          {x, y} = split.(x, y)
+          fun.(x, y)
+        end)
+      end
+    end
+  end
+
   property "broadcast" do
     check all(
             type <- type(all_types()),

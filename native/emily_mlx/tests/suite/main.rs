@@ -7,6 +7,8 @@ mod indices;
 mod integers;
 #[cfg(own_kernels)]
 mod kernels;
+#[cfg(own_kernels)]
+mod layouts;
 mod operations;
 mod pointers;
 mod refusals;

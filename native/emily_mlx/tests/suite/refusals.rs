@@ -65,6 +65,68 @@ fn wrong_arguments() {
 }
 
 #[test]
+fn more_axes_than_an_array_may_have() {
+    let many: Vec<i64> = (0..500_000).collect();
+    let ones = vec![1; 500_000];
+    for (name, args) in [
+        ("expand_dims", vec![x(), list(&many)]),
+        ("sum", vec![x(), list(&many), boolean(false)]),
+        ("transpose", vec![x(), list(&many)]),
+        ("reshape", vec![x(), list(&ones)]),
+        ("slice", vec![x(), list(&many), list(&many), list(&ones)]),
+        ("as_strided", vec![x(), list(&[1]), list(&many), int(0)]),
+    ] {
+        let message = refusal(name, args);
+        let wanted = format!("{name}: 500000 axes are more than the 1024 that an array may have");
+        assert_eq!(message, wanted);
+    }
+    let widest = build(
+        "reshape",
+        vec![
+            own(counted(&[6])),
+            list(&[&[6][..], &ones[..1023]].concat()),
+        ],
+    );
+    let widest = widest.expect("1024 axes are allowed");
+    let one_more = ints(&[0], &[1, 1], Dtype::S32);
+    for (name, args) in [
+        ("expand_dims", vec![own(widest.clone()), list(&[0])]),
+        ("stack", vec![Arg::Arrays(vec![widest.clone(); 2]), int(0)]),
+        ("take", vec![own(widest.clone()), own(one_more), int(0)]),
+    ] {
+        assert!(refusal(name, args).starts_with(&format!("{name}: 1025 axes")));
+    }
+    let sum = vec![own(widest), list(&many[..1024]), boolean(false)];
+    assert_eq!(result("sum", sum), [15.0]);
+    let shape = vec![1; 500_000];
+    let refused = from_bytes(&[0; 4], &shape, Dtype::F32)
+        .unwrap_err()
+        .to_string();
+    assert!(refused.starts_with("from_binary: 500000 axes"), "{refused}");
+}
+
+#[test]
+fn more_operands_than_an_einsum_takes() {
+    let sum = |count: usize| {
+        let text = text(vec!["a"; count].join(",") + "->a");
+        vec![text, Arg::Arrays(vec![vector(&[1.0, 2.0]); count])]
+    };
+    assert_eq!(
+        refusal("einsum", sum(800)),
+        "einsum: takes up to 64 operands, got 800"
+    );
+    assert_eq!(result("einsum", sum(64)), [1.0, 2f64.powi(64)]);
+    let blank = vec![
+        text(" ".repeat(70_000) + "a->a"),
+        Arg::Arrays(vec![vector(&[1.0])]),
+    ];
+    assert_eq!(
+        refusal("einsum", blank),
+        "einsum: takes subscripts of up to 65536 bytes, got 70004"
+    );
+}
+
+#[test]
 fn shapes_that_overflow() {
     let full = |shape: &[i64]| vec![list(shape), int(0), dtype(Dtype::F32)];
     refused(
