@@ -50,6 +50,8 @@ static HANDLER: Lazy<()> = Lazy::new(|| {
 /// first call, so that call is made here, before ours takes its place for good.
 fn use_first() {
     let _ = mlx_rs::memory::active_memory();
+    #[cfg(target_os = "linux")]
+    crate::blas::one_thread();
     // SAFETY: the handler is a plain function that lives as long as the program. The device and the stream are
     // freed once, the stream after its last use; null is no stream.
     unsafe {

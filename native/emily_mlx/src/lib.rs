@@ -7,6 +7,8 @@
 mod args;
 mod array;
 mod attention;
+#[cfg(target_os = "linux")]
+pub mod blas;
 mod cached;
 mod checks;
 mod conv;
@@ -35,6 +37,8 @@ mod short;
 mod stream;
 mod totals;
 mod worker;
+
+pub use emily_kernels::pool::{set_threads, threads};
 
 pub use args::{Arg, Args, Literal};
 pub use array::SharedArray;

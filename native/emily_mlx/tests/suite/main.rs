@@ -9,6 +9,8 @@ mod integers;
 mod kernels;
 mod operations;
 mod pointers;
+#[cfg(target_os = "linux")]
+mod products;
 mod refusals;
 mod support;
 mod system;
