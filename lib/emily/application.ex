@@ -5,6 +5,8 @@ defmodule Emily.Application do
 
   @impl true
   def start(_type, _args) do
+    # A wrong setting ends the start, rather than the loading of the native library later.
+    _ = Emily.Native.Threads.configured()
     children = [Emily.Compiler.Cache, Emily.Compiler.CodeVersion]
     Supervisor.start_link(children, strategy: :one_for_one, name: Emily.Supervisor)
   end

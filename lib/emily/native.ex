@@ -92,7 +92,7 @@ defmodule Emily.Native do
   `Emily.Error`, and none ends the VM.
   """
 
-  alias Emily.Native.Nif
+  alias Emily.Native.{Nif, Threads}
 
   @typedoc "A reference to an MLX array."
   @opaque array :: reference()
@@ -698,6 +698,32 @@ defmodule Emily.Native do
   """
   @spec set_cache_limit(non_neg_integer()) :: non_neg_integer()
   def set_cache_limit(bytes), do: Nif.set_cache_limit(bytes)
+
+  @doc """
+  How many threads compute a product of matrices of f32 or f64 together on Linux's CPU.
+
+  At first the setting `config :emily, threads: ...`: a number, or `:all` (the default), which stands for all cores
+  that the process may use by its affinity and its container's quota. Whoever asks for the product is one of them. Results
+  do not depend on the number.
+
+      iex> Emily.Native.threads() > 0
+      true
+  """
+  @spec threads() :: pos_integer()
+  def threads, do: Nif.threads()
+
+  @doc """
+  Sets how many threads compute a product together: `:all`, or a number from 1 to 1024. Returns the number before.
+
+      iex> before = Emily.Native.set_threads(1)
+      iex> Emily.Native.set_threads(before)
+      1
+
+  Raises an `ArgumentError` for anything else.
+  """
+  @spec set_threads(:all | pos_integer()) :: pos_integer()
+  def set_threads(threads),
+    do: threads |> Threads.check("set_threads") |> Threads.count() |> Nif.set_threads()
 
   @doc """
   Gives the freed bytes that MLX and the C library keep back to the system.

@@ -2,12 +2,14 @@ defmodule Emily.Native.Nif do
   @moduledoc false
   # Stubs of the NIF library; `Emily.Native` documents what they do.
 
+  alias Emily.Native.Threads
+
   @on_load :load
 
   def load do
     path = :filename.join(:code.priv_dir(:emily), ~c"libemily_nif")
 
-    case :erlang.load_nif(path, 0) do
+    case :erlang.load_nif(path, Threads.count(Threads.configured())) do
       :ok -> :ok
       {:error, {reason, text}} -> {:error, {reason, text}}
     end
@@ -53,6 +55,9 @@ defmodule Emily.Native.Nif do
   def reset_peak_memory, do: stub()
   def has_grown(_since, _bytes), do: stub()
   def settle(_after), do: stub()
+
+  def threads, do: stub()
+  def set_threads(_count), do: stub()
 
   defp stub, do: :erlang.nif_error(:nif_not_loaded)
 end

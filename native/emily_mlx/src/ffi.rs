@@ -53,6 +53,8 @@ fn use_first() {
     let _ = mlx_rs::memory::active_memory();
     // MLX knows the machine's memory only, and makes work wait from a part of it on.
     let most = allocator::limit() / 5 * 4;
+    #[cfg(target_os = "linux")]
+    crate::blas::one_thread();
     // SAFETY: the handler is a plain function that lives as long as the program. The numbers are live. The device and the stream are
     // freed once, the stream after its last use; null is no stream.
     unsafe {

@@ -8,6 +8,8 @@ mod allocator;
 mod args;
 mod array;
 mod attention;
+#[cfg(target_os = "linux")]
+pub mod blas;
 mod cached;
 mod chains;
 mod checks;
@@ -43,6 +45,8 @@ mod stream;
 mod totals;
 mod truth;
 mod worker;
+
+pub use emily_kernels::pool::{set_threads, threads};
 
 pub use args::{Arg, Args, Literal};
 pub use array::SharedArray;

@@ -15,7 +15,12 @@ mod system;
 
 rustler::init!("Elixir.Emily.Native.Nif", load = load);
 
-fn load(env: rustler::Env, _info: rustler::Term) -> bool {
+/// Called with how many threads are configured; zero stands for all.
+fn load(env: rustler::Env, threads: rustler::Term) -> bool {
+    let Ok(threads) = threads.decode() else {
+        return false;
+    };
+    emily_mlx::set_threads(threads);
     names::register(env);
     emily_mlx::exit::register();
     emily_mlx::memory::keep_freed();

@@ -1,4 +1,4 @@
-//! Devices, streams and memory.
+//! Devices, streams, memory and threads.
 
 use emily_mlx::{memory, Info, StreamHandle};
 use rustler::{Atom, Encoder, Env, NifMap, NifResult, NifUnitEnum, ResourceArc, Term};
@@ -103,4 +103,17 @@ fn has_grown(since: Collection, allowed: usize) -> NifResult<bool> {
 fn settle(after: Collection) -> NifResult<Atom> {
     memory::settle(after.into()).map_err(raise)?;
     Ok(rustler::types::atom::ok())
+}
+
+#[rustler::nif]
+fn threads() -> usize {
+    emily_mlx::threads()
+}
+
+/// Zero stands for all.
+#[rustler::nif]
+fn set_threads(count: usize) -> usize {
+    let before = emily_mlx::threads();
+    emily_mlx::set_threads(count);
+    before
 }

@@ -11,6 +11,8 @@ mod kernels;
 mod layouts;
 mod operations;
 mod pointers;
+#[cfg(target_os = "linux")]
+mod products;
 mod refusals;
 mod support;
 mod system;

@@ -1,0 +1,221 @@
+//! Threads that help whoever has work in independent parts. The caller computes too, and no part waits for a thread
+//! that is late: parts are taken one by one, by whoever is free.
+
+use std::any::Any;
+use std::hint::spin_loop;
+use std::panic::{catch_unwind, resume_unwind, AssertUnwindSafe};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use parking_lot::{Condvar, Mutex};
+
+/// How long a thread looks for more before it sleeps. To be woken takes about as long.
+const PATIENCE: Duration = Duration::from_micros(5);
+
+static POOL: Pool = Pool::new();
+
+/// How many threads compute at once for one caller, itself among them: what was set, or as many as this process may
+/// use by its affinity and its container's quota.
+pub fn threads() -> usize {
+    POOL.threads()
+}
+
+/// Sets how many threads compute at once. Zero stands for the default.
+pub fn set_threads(count: usize) {
+    POOL.wanted.store(count, Ordering::Relaxed);
+}
+
+/// Calls `part` with each number below `count` once, on any of the threads, and returns when all calls have.
+///
+/// A panic in one of them is the caller's, once the others have returned; parts not yet begun are left out then.
+pub fn each(count: usize, part: impl Fn(usize) + Sync) {
+    POOL.each(count, &part);
+}
+
+struct Pool {
+    wanted: AtomicUsize,
+    /// Counts the jobs given, for those who look for one without the lock.
+    given: AtomicUsize,
+    state: Mutex<State>,
+    given_one: Condvar,
+}
+
+struct State {
+    jobs: Vec<Arc<Job>>,
+    /// How many helpers there are, and how many of them sleep.
+    helpers: usize,
+    asleep: usize,
+}
+
+struct Job {
+    part: *const (dyn Fn(usize) + Sync),
+    count: usize,
+    next: AtomicUsize,
+    /// How many helpers are at it. Changes under the pool's lock.
+    helpers: AtomicUsize,
+    left: Condvar,
+    panic: Mutex<Option<Box<dyn Any + Send>>>,
+}
+
+// SAFETY: `part` may be called from any thread, and is while its caller waits in `Pool::each` only.
+unsafe impl Send for Job {}
+// SAFETY: as above; all else is made for several threads.
+unsafe impl Sync for Job {}
+
+impl Job {
+    fn is_over(&self) -> bool {
+        self.next.load(Ordering::Relaxed) >= self.count
+    }
+
+    /// Computes parts until there are no more.
+    fn work(&self) {
+        loop {
+            let i = self.next.fetch_add(1, Ordering::Relaxed);
+            if i >= self.count {
+                return;
+            }
+            // SAFETY: the caller of `Pool::each` waits for all who work.
+            let part = unsafe { &*self.part };
+            if let Err(panic) = catch_unwind(AssertUnwindSafe(|| part(i))) {
+                self.next.store(self.count, Ordering::Relaxed);
+                self.panic.lock().get_or_insert(panic);
+            }
+        }
+    }
+}
+
+impl Pool {
+    const fn new() -> Self {
+        Pool {
+            wanted: AtomicUsize::new(0),
+            given: AtomicUsize::new(0),
+            state: Mutex::new(State {
+                jobs: Vec::new(),
+                helpers: 0,
+                asleep: 0,
+            }),
+            given_one: Condvar::new(),
+        }
+    }
+
+    fn threads(&self) -> usize {
+        match self.wanted.load(Ordering::Relaxed) {
+            0 => *ALL,
+            count => count,
+        }
+    }
+
+    fn each(&'static self, count: usize, part: &(dyn Fn(usize) + Sync)) {
+        let helpers = self.threads().min(count).saturating_sub(1);
+        if helpers == 0 {
+            return (0..count).for_each(part);
+        }
+        // SAFETY: only the lifetime changes; whoever calls it is done when this function returns.
+        let part = unsafe {
+            std::mem::transmute::<
+                *const (dyn Fn(usize) + Sync),
+                *const (dyn Fn(usize) + Sync + 'static),
+            >(part)
+        };
+        let job = Arc::new(Job {
+            part,
+            count,
+            next: AtomicUsize::new(0),
+            helpers: AtomicUsize::new(0),
+            left: Condvar::new(),
+            panic: Mutex::new(None),
+        });
+        self.give(&job, helpers);
+        job.work();
+        self.take_back(&job);
+        let panic = job.panic.lock().take();
+        if let Some(panic) = panic {
+            resume_unwind(panic);
+        }
+    }
+
+    fn give(&'static self, job: &Arc<Job>, helpers: usize) {
+        let mut state = self.state.lock();
+        state.jobs.push(job.clone());
+        self.given.fetch_add(1, Ordering::Release);
+        while state.helpers < helpers && self.start() {
+            state.helpers += 1;
+        }
+        let awake = state.asleep.min(helpers);
+        drop(state);
+        for _ in 0..awake {
+            self.given_one.notify_one();
+        }
+    }
+
+    /// A system that gives no thread leaves the caller alone with its work.
+    fn start(&'static self) -> bool {
+        let helper = thread::Builder::new().name("emily-pool".to_owned());
+        helper.spawn(|| self.help()).is_ok()
+    }
+
+    /// Waits for those who are still at it, once nobody can join any more.
+    fn take_back(&self, job: &Arc<Job>) {
+        self.state
+            .lock()
+            .jobs
+            .retain(|other| !Arc::ptr_eq(job, other));
+        let is_left = || job.helpers.load(Ordering::Acquire) == 0;
+        if !patiently(is_left) {
+            let mut state = self.state.lock();
+            while !is_left() {
+                job.left.wait(&mut state);
+            }
+        }
+    }
+
+    fn help(&self) {
+        loop {
+            let given = self.given.load(Ordering::Acquire);
+            while let Some(job) = self.join() {
+                job.work();
+                let _state = self.state.lock();
+                if job.helpers.fetch_sub(1, Ordering::Release) == 1 {
+                    job.left.notify_one();
+                }
+            }
+            let more = || self.given.load(Ordering::Acquire) != given;
+            if !patiently(more) {
+                let mut state = self.state.lock();
+                state.asleep += 1;
+                while !more() {
+                    self.given_one.wait(&mut state);
+                }
+                state.asleep -= 1;
+            }
+        }
+    }
+
+    fn join(&self) -> Option<Arc<Job>> {
+        let state = self.state.lock();
+        let most = self.threads() - 1;
+        let open = |job: &&Arc<Job>| !job.is_over() && job.helpers.load(Ordering::Relaxed) < most;
+        let job = state.jobs.iter().find(open)?.clone();
+        job.helpers.fetch_add(1, Ordering::Relaxed);
+        Some(job)
+    }
+}
+
+static ALL: once_cell::sync::Lazy<usize> =
+    once_cell::sync::Lazy::new(|| thread::available_parallelism().map_or(1, |count| count.get()));
+
+/// Whether something becomes true while we look for a moment.
+fn patiently(is_true: impl Fn() -> bool) -> bool {
+    let start = Instant::now();
+    loop {
+        if is_true() {
+            return true;
+        }
+        if start.elapsed() > PATIENCE {
+            return false;
+        }
+        spin_loop();
+    }
+}

@@ -1,0 +1,441 @@
+//! Products against sums in doubles, and against themselves in other layouts, sizes and numbers of threads.
+
+use std::sync::Mutex;
+
+use emily_kernels::gemm::{multiply_at, Element, Level, Matrix, Output, Work};
+use emily_kernels::pool;
+
+/// Numbers that look random, the same in every run.
+struct Numbers(u64);
+
+impl Numbers {
+    fn next(&mut self) -> u64 {
+        self.0 = self
+            .0
+            .wrapping_mul(6364136223846793005)
+            .wrapping_add(1442695040888963407);
+        self.0 >> 33
+    }
+
+    fn below(&mut self, end: usize) -> usize {
+        self.next() as usize % end
+    }
+
+    /// From -1 to 1.
+    fn number(&mut self) -> f64 {
+        self.next() as f64 / (1u64 << 30) as f64 - 1.0
+    }
+}
+
+trait Number: Element + Into<f64> + Copy {
+    const EPSILON: f64;
+    fn of(value: f64) -> Self;
+    fn bits(self) -> u64;
+}
+
+impl Number for f32 {
+    const EPSILON: f64 = f32::EPSILON as f64;
+    fn of(value: f64) -> Self {
+        value as f32
+    }
+    fn bits(self) -> u64 {
+        self.to_bits().into()
+    }
+}
+
+impl Number for f64 {
+    const EPSILON: f64 = f64::EPSILON;
+    fn of(value: f64) -> Self {
+        value
+    }
+    fn bits(self) -> u64 {
+        self.to_bits()
+    }
+}
+
+/// A matrix with its own memory, in either order, with a gap behind each line.
+#[derive(Clone)]
+struct Owned<T> {
+    data: Vec<T>,
+    row: usize,
+    column: usize,
+}
+
+impl<T: Number> Owned<T> {
+    fn new(
+        rows: usize,
+        columns: usize,
+        by_columns: bool,
+        gap: usize,
+        mut value: impl FnMut(usize, usize) -> T,
+    ) -> Self {
+        let (row, column) = if by_columns {
+            (1, rows + gap)
+        } else {
+            (columns + gap, 1)
+        };
+        let length = if by_columns {
+            columns * column
+        } else {
+            rows * row
+        };
+        let mut data = vec![T::of(f64::NAN); length];
+        for i in 0..rows {
+            for j in 0..columns {
+                data[i * row + j * column] = value(i, j);
+            }
+        }
+        Owned { data, row, column }
+    }
+
+    fn random(
+        rows: usize,
+        columns: usize,
+        by_columns: bool,
+        gap: usize,
+        numbers: &mut Numbers,
+    ) -> Self {
+        Owned::new(rows, columns, by_columns, gap, |_, _| {
+            T::of(numbers.number())
+        })
+    }
+
+    fn at(&self, i: usize, j: usize) -> T {
+        self.data[i * self.row + j * self.column]
+    }
+
+    fn matrix(&self) -> Matrix<T> {
+        Matrix {
+            data: self.data.as_ptr(),
+            row: self.row as isize,
+            column: self.column as isize,
+        }
+    }
+
+    fn output(&mut self) -> Output<T> {
+        Output {
+            data: self.data.as_mut_ptr(),
+            row: self.row as isize,
+            column: self.column as isize,
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Sizes {
+    rows: usize,
+    inner: usize,
+    columns: usize,
+}
+
+fn run<T: Number>(
+    sizes: Sizes,
+    a: &Owned<T>,
+    b: &Owned<T>,
+    c: &mut Owned<T>,
+    alpha: f64,
+    beta: f64,
+    level: Level,
+) {
+    let Sizes {
+        rows,
+        inner,
+        columns,
+    } = sizes;
+    let (alpha, beta) = (T::of(alpha), T::of(beta));
+    let work = Work {
+        rows,
+        inner,
+        columns,
+        alpha,
+        a: a.matrix(),
+        b: b.matrix(),
+        beta,
+        c: c.output(),
+    };
+    // SAFETY: the matrices have the sizes, `c` is borrowed for us alone, and the levels are this processor's.
+    unsafe { multiply_at(work, level) }
+}
+
+/// One test at a time sets the number of threads.
+static THREADS: Mutex<()> = Mutex::new(());
+
+fn with_threads(count: usize, f: impl FnOnce()) {
+    let _alone = THREADS
+        .lock()
+        .unwrap_or_else(|poisoned| poisoned.into_inner());
+    pool::set_threads(count);
+    f();
+    pool::set_threads(0);
+}
+
+/// Within the rounding of a sum of so many terms; nothing but the matrix is written.
+fn check<T: Number>(sizes: Sizes, numbers: &mut Numbers, alpha: f64, beta: f64, level: Level) {
+    let mut flag = || numbers.below(2) == 1;
+    let (a_order, b_order, c_order) = (flag(), flag(), flag() && flag());
+    let mut gap = || numbers.below(3) * 5;
+    let (a_gap, b_gap, c_gap) = (gap(), gap(), gap());
+    let a: Owned<T> = Owned::random(sizes.rows, sizes.inner, a_order, a_gap, numbers);
+    let b: Owned<T> = Owned::random(sizes.inner, sizes.columns, b_order, b_gap, numbers);
+    let old: Owned<T> = Owned::random(sizes.rows, sizes.columns, c_order, c_gap, numbers);
+    let mut c = old.clone();
+    run(sizes, &a, &b, &mut c, alpha, beta, level);
+    for i in 0..sizes.rows {
+        for j in 0..sizes.columns {
+            let terms = (0..sizes.inner).map(|p| a.at(i, p).into() * b.at(p, j).into());
+            let (mut sum, mut size) = (0.0, 0.0);
+            for term in terms {
+                sum += term;
+                size += f64::abs(term);
+            }
+            let wanted = alpha * sum
+                + if beta == 0.0 {
+                    0.0
+                } else {
+                    beta * old.at(i, j).into()
+                };
+            let error = (c.at(i, j).into() - wanted).abs();
+            let allowed = T::EPSILON
+                * ((sizes.inner.min(256) as f64 + 8.0) * size * alpha.abs() + 4.0 * beta.abs());
+            assert!(
+                error <= allowed,
+                "{sizes:?} {level:?} at {i}, {j}: {error} of {wanted}"
+            );
+        }
+    }
+    let written = c
+        .data
+        .iter()
+        .zip(&old.data)
+        .filter(|(new, old)| new.bits() != old.bits())
+        .count();
+    assert!(
+        written <= sizes.rows * sizes.columns,
+        "{sizes:?}: the gaps were written"
+    );
+    assert_eq!(
+        c.data
+            .iter()
+            .filter(|x| T::bits(**x) == T::of(f64::NAN).bits())
+            .count(),
+        c.data.len() - sizes.rows * sizes.columns
+    );
+}
+
+const SIDES: [usize; 12] = [1, 2, 3, 5, 7, 12, 13, 16, 31, 33, 64, 130];
+
+#[test]
+fn every_layout_size_and_scale() {
+    for count in [1, 3] {
+        with_threads(count, || {
+            let mut numbers = Numbers(count as u64);
+            for level in Level::available() {
+                for round in 0..400 {
+                    let mut side = || SIDES[numbers.below(SIDES.len())];
+                    let sizes = Sizes {
+                        rows: side(),
+                        inner: side() * (1 + round % 5),
+                        columns: side(),
+                    };
+                    let scales = [(1.0, 0.0), (1.0, 0.0), (1.0, 1.0), (-0.5, 2.0), (2.0, 0.0)];
+                    let (alpha, beta) = scales[numbers.below(scales.len())];
+                    check::<f32>(sizes, &mut numbers, alpha, beta, level);
+                    check::<f64>(sizes, &mut numbers, alpha, beta, level);
+                }
+            }
+        });
+    }
+}
+
+#[test]
+fn large_ones_in_parts() {
+    with_threads(3, || {
+        let mut numbers = Numbers(7);
+        for sizes in [
+            Sizes {
+                rows: 300,
+                inner: 513,
+                columns: 1100,
+            },
+            Sizes {
+                rows: 1,
+                inner: 700,
+                columns: 5000,
+            },
+            Sizes {
+                rows: 5000,
+                inner: 700,
+                columns: 1,
+            },
+            Sizes {
+                rows: 3000,
+                inner: 30,
+                columns: 4,
+            },
+            Sizes {
+                rows: 16,
+                inner: 9000,
+                columns: 16,
+            },
+        ] {
+            for level in Level::available() {
+                check::<f32>(sizes, &mut numbers, 1.0, 0.0, level);
+                check::<f64>(sizes, &mut numbers, 1.0, 1.0, level);
+            }
+        }
+    });
+}
+
+/// Each element is one chain of fused additions for each 256 terms, so nothing else may matter.
+#[test]
+fn an_element_depends_on_its_row_and_column_alone() {
+    let mut numbers = Numbers(11);
+    let level = Level::best();
+    for sizes in [
+        Sizes {
+            rows: 257,
+            inner: 600,
+            columns: 1200,
+        },
+        Sizes {
+            rows: 130,
+            inner: 90,
+            columns: 70,
+        },
+    ] {
+        let a: Owned<f32> = Owned::random(sizes.rows, sizes.inner, false, 0, &mut numbers);
+        let b: Owned<f32> = Owned::random(sizes.inner, sizes.columns, false, 0, &mut numbers);
+        let empty = |rows, columns| Owned::new(rows, columns, false, 0, |_, _| 0.0f32);
+        let mut whole = empty(sizes.rows, sizes.columns);
+        with_threads(1, || run(sizes, &a, &b, &mut whole, 1.0, 0.0, level));
+
+        if level != Level::Portable {
+            for (i, j) in [(0, 0), (sizes.rows - 1, sizes.columns - 1), (77, 33)] {
+                let mut sum = 0.0f32;
+                for first in (0..sizes.inner).step_by(256) {
+                    let last = sizes.inner.min(first + 256);
+                    sum += (first..last).fold(0.0f32, |sum, p| a.at(i, p).mul_add(b.at(p, j), sum));
+                }
+                assert_eq!(whole.at(i, j).to_bits(), sum.to_bits(), "at {i}, {j}");
+            }
+        }
+
+        for (threads, a_order, b_order) in [
+            (1, true, false),
+            (2, false, true),
+            (5, true, true),
+            (16, false, false),
+        ] {
+            let a = Owned::new(sizes.rows, sizes.inner, a_order, 3, |i, j| a.at(i, j));
+            let b = Owned::new(sizes.inner, sizes.columns, b_order, 3, |i, j| b.at(i, j));
+            let mut c = empty(sizes.rows, sizes.columns);
+            with_threads(threads, || run(sizes, &a, &b, &mut c, 1.0, 0.0, level));
+            assert!(
+                c.data == whole.data,
+                "{threads} threads, {a_order}, {b_order}"
+            );
+
+            // A few rows, or columns, alone.
+            for count in [1, 2, 7, 40] {
+                let few = Sizes {
+                    rows: count,
+                    ..sizes
+                };
+                let mut c = empty(count, sizes.columns);
+                with_threads(threads, || run(few, &a, &b, &mut c, 1.0, 0.0, level));
+                assert!(c.data == whole.data[..c.data.len()], "{count} rows");
+
+                let few = Sizes {
+                    columns: count,
+                    ..sizes
+                };
+                let mut c = empty(sizes.rows, count);
+                with_threads(threads, || run(few, &a, &b, &mut c, 1.0, 0.0, level));
+                assert!(
+                    (0..sizes.rows).all(|i| (0..count).all(|j| c.at(i, j) == whole.at(i, j))),
+                    "{count} columns"
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn nothing_to_add_up() {
+    for level in Level::available() {
+        for (inner, alpha, beta, wanted) in [
+            (0, 1.0, 0.0, 0.0),
+            (0, 1.0, 0.5, 2.0),
+            (3, 0.0, 0.0, 0.0),
+            (3, 0.0, 0.5, 2.0),
+        ] {
+            let sizes = Sizes {
+                rows: 2,
+                inner,
+                columns: 3,
+            };
+            let a = Owned::new(2, inner, false, 0, |_, _| f32::NAN);
+            let b = Owned::new(inner, 3, false, 0, |_, _| f32::NAN);
+            let old = if beta == 0.0 { f32::NAN } else { 4.0 };
+            let mut c = Owned::new(2, 3, false, 0, |_, _| old);
+            run(sizes, &a, &b, &mut c, alpha, beta, level);
+            assert_eq!(c.data, [wanted as f32; 6]);
+        }
+        let mut c: Owned<f64> = Owned::new(0, 0, false, 0, |_, _| 0.0);
+        let none = Owned::new(0, 0, false, 0, |_, _| 0.0);
+        run(
+            Sizes {
+                rows: 0,
+                inner: 4,
+                columns: 0,
+            },
+            &none,
+            &none,
+            &mut c,
+            1.0,
+            0.0,
+            level,
+        );
+    }
+}
+
+/// What is no number stays where it belongs, also from memory that was not written before.
+#[test]
+fn no_numbers_and_infinities() {
+    for level in Level::available() {
+        for (rows, columns) in [(1, 40), (40, 1), (33, 45)] {
+            let sizes = Sizes {
+                rows,
+                inner: 20,
+                columns,
+            };
+            let a = Owned::new(rows, 20, false, 0, |i, p| match (i, p) {
+                (0, 3) => f32::NAN,
+                _ if i + 1 == rows && p == 19 => f32::INFINITY,
+                _ => 1.0,
+            });
+            let b = Owned::new(20, columns, false, 0, |p, j| {
+                if p == 19 && j + 1 == columns {
+                    0.0f32
+                } else {
+                    1.0
+                }
+            });
+            let mut c = Owned::new(rows, columns, false, 0, |_, _| f32::NAN);
+            run(sizes, &a, &b, &mut c, 1.0, 0.0, level);
+            for i in 0..rows {
+                for j in 0..columns {
+                    let value = c.at(i, j);
+                    match (i == 0, i + 1 == rows, j + 1 == columns) {
+                        (true, _, _) | (_, true, true) => {
+                            assert!(value.is_nan(), "{i}, {j}: {value}")
+                        }
+                        (_, true, false) => assert_eq!(value, f32::INFINITY),
+                        (_, false, true) => assert_eq!(value, 19.0),
+                        _ => assert_eq!(value, 20.0),
+                    }
+                }
+            }
+        }
+    }
+}
