@@ -88,6 +88,9 @@ defmodule Emily.Native do
 
   Every size is at least one: as in Nx, there are no empty arrays. An array has at most 1024 axes.
 
+  What a call holds is counted: list elements, bytes of text, elements of tuples and 8 more for each tuple, what a term
+  shares as often as it is named. Above 2^21 it is refused with an `ArgumentError`.
+
   Every argument is checked: a wrong one raises `ArgumentError`, what MLX itself refuses raises
   `Emily.Error`, and none ends the VM.
   """

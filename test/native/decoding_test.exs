@@ -136,6 +136,10 @@ defmodule Emily.Native.DecodingTest do
       end
     end
 
+    for bad <- [[{:f32, [1 | 2]}], [{:f32, []} | 1], [{:f33, []}], [:f32], {}] do
+      assert_raise ArgumentError, ~r/no types and shapes/, fn -> program.(bad) end
+    end
+
     assert_raise ArgumentError, ~r/1 results, not 2/, fn ->
       Program.run(program.([{:f32, []}, {:f32, []}]), [x()])
     end

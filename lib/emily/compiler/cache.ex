@@ -45,6 +45,9 @@ defmodule Emily.Compiler.Cache do
   # How often programs are looked at for their age, in milliseconds.
   @interval 60_000
 
+  # Uses that are closer, in milliseconds, count as one.
+  @apart 10
+
   @doc false
   def start_link(_opts), do: GenServer.start_link(__MODULE__, [], name: __MODULE__)
 
@@ -103,10 +106,10 @@ defmodule Emily.Compiler.Cache do
 
   def fetch(key, options, compile) do
     case :ets.lookup(__MODULE__, key) do
-      [{^key, executable, _used, _bytes}] ->
+      [{^key, executable, used, _bytes}] ->
         count(@hits)
         log(options, key, "found")
-        :ets.update_element(__MODULE__, key, {3, now()})
+        touch(key, used, now())
         executable
 
       [] ->
@@ -119,6 +122,11 @@ defmodule Emily.Compiler.Cache do
         forget(bounds)
         executable
     end
+  end
+
+  # Writing takes as long as finding: once in a while is enough.
+  defp touch(key, used, now) do
+    if now - used > milliseconds(@apart), do: :ets.update_element(__MODULE__, key, {3, now})
   end
 
   # By the time of use alone: a key holds what its function closes over, which may be large to copy.

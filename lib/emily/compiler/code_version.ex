@@ -71,7 +71,7 @@ defmodule Emily.Compiler.CodeVersion do
   end
 
   defp reductions(server) do
-    {:reductions, reductions} = Process.info(server, :reductions)
+    {:reductions, reductions} = :erlang.process_info(server, :reductions)
     reductions
   end
 

@@ -158,13 +158,13 @@ fn declared(results: Term) -> NifResult<Vec<(Dtype, Vec<i32>)>> {
             shown(results)
         ))
     };
-    let results: Vec<(Term, Vec<i32>)> = results.decode().map_err(|_| wrong())?;
-    let result = |(dtype, shape)| Some((names::dtype(dtype)?, shape));
-    results
-        .into_iter()
-        .map(result)
-        .collect::<Option<_>>()
-        .ok_or_else(wrong)
+    let result = |result: Term| {
+        let (dtype, shape): (Term, Term) = result.decode().ok()?;
+        let sizes = items(shape)?.map(|size| size.decode().ok());
+        Some((names::dtype(dtype)?, sizes.collect::<Option<_>>()?))
+    };
+    let list = items(results).ok_or_else(wrong)?;
+    list.map(result).collect::<Option<_>>().ok_or_else(wrong)
 }
 
 /// A program of a function `{parameters, steps, results}`, with the number of its operations and
