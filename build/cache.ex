@@ -27,7 +27,7 @@ defmodule Emily.Build.Cache do
     target = path(parts)
 
     Failure.files("write to the cache #{root()}", fn ->
-      claim()
+      claim(target)
 
       cond do
         not File.dir?(target) ->
@@ -51,7 +51,8 @@ defmodule Emily.Build.Cache do
     old = temporary(target)
 
     try do
-      File.mkdir_p!(temporary)
+      make_own(Path.dirname(target))
+      make_own(temporary)
       make.(temporary)
       Record.write!(temporary)
       # Whoever uses the damaged one keeps its files.
@@ -71,27 +72,40 @@ defmodule Emily.Build.Cache do
     do: "#{target}.#{System.pid()}.#{System.unique_integer([:positive])}.tmp"
 
   # Who can write to the cache decides what code runs here: only its owner may, and that is who builds.
-  defp claim do
+  defp claim(target) do
     root = root()
+    make_own(root)
+    user = user(root)
 
-    if not File.dir?(root) do
-      File.mkdir_p!(root)
-      File.chmod!(root, 0o700)
+    target
+    |> Path.relative_to(root)
+    |> Path.split()
+    |> Enum.scan(root, &Path.join(&2, &1))
+    |> Enum.filter(&File.dir?/1)
+    |> then(&Enum.each([root | &1], fn folder -> check_owner(folder, user) end))
+  end
+
+  defp make_own(folder) do
+    if not File.dir?(folder) do
+      File.mkdir_p!(folder)
+      File.chmod!(folder, 0o700)
     end
+  end
 
-    %{uid: owner, mode: mode} = File.stat!(root)
+  defp check_owner(folder, user) do
+    %{uid: owner, mode: mode} = File.stat!(folder)
 
-    if owner != user(root) do
+    if owner != user do
       Failure.stop(
-        "the cache #{root} belongs to another user (number #{owner}).",
+        "the cache #{folder} belongs to another user (number #{owner}).",
         "Set EMILY_CACHE to a folder of your own."
       )
     end
 
     if (mode &&& 0o022) != 0 do
       Failure.stop(
-        "the cache #{root} may be written by other users.",
-        "If you trust what is in it: `chmod go-w #{root}`. Else delete it, or set EMILY_CACHE to another folder."
+        "the cache #{folder} may be written by other users.",
+        "If you trust what is in it: `chmod -R go-w #{root()}`. Else delete it, or set EMILY_CACHE to another folder."
       )
     end
   end
@@ -110,7 +124,7 @@ defmodule Emily.Build.Cache do
 
   @doc "Runs `fun` while no other build of this user holds the lock `name`."
   def lock(name, fun) do
-    Failure.files("write to the cache #{root()}", &claim/0)
+    Failure.files("write to the cache #{root()}", fn -> claim(root()) end)
     Lock.hold(path("#{name}.lock"), fun)
   end
 

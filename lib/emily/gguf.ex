@@ -178,7 +178,7 @@ defmodule Emily.GGUF do
   `{:hf, name}` and `{:local, folder}`.
 
   Supported are the architecture `"llama"`, whose rows of queries and keys stand in the order of
-  rotated pairs in a file and are put back, without rotary scaling or with the linear one, and
+  rotated pairs in a file and are put back, of up to 256 blocks, without rotary scaling or with the linear one, and
   tokenizers of the model `"gpt2"` with the pre-tokenizer `"gpt-2"` or `"smollm"`.
 
   Metadata, tensors and tokens are checked against each other before a model is built: what is not supported,

@@ -21,6 +21,9 @@ defmodule Emily.Safetensors do
   holds, and `BOOL` as u8. What Nx has not is listed with the rest and raises when it is read: other types, such as
   `F4` or `F8_E8M0`, and tensors without elements.
 
+  The bytes of an `F8_E5M2` are the file's; Nx takes its subnormal numbers, the least six that are not zero, for
+  others when it casts them.
+
   ## Errors
 
   `File.Error` where the file cannot be read; `ArgumentError`, which names the file, the place and the

@@ -195,8 +195,10 @@ defmodule Emily.BuildTest do
     end
 
     test "is the user's own" do
-      Cache.entry(["one"], fn _ -> :ok end)
-      assert Bitwise.band(File.stat!(Cache.root()).mode, 0o777) == 0o700
+      entry = Cache.entry(["entries", "one"], fn _ -> :ok end)
+
+      for folder <- [Cache.root(), Path.dirname(entry), entry],
+          do: assert(Bitwise.band(File.stat!(folder).mode, 0o777) == 0o700)
     end
 
     test "that others can write to is refused" do
@@ -211,13 +213,20 @@ defmodule Emily.BuildTest do
             ] do
           message = failure(use)
           assert message =~ "the cache #{Cache.root()} may be written by other users"
-          assert message =~ "chmod go-w #{Cache.root()}"
+          assert message =~ "chmod -R go-w #{Cache.root()}"
           assert File.ls!(Cache.root()) == []
         end
       end
 
       File.chmod!(Cache.root(), 0o755)
-      assert File.dir?(Cache.entry(["one"], fn _ -> :ok end))
+      entry = Cache.entry(["entries", "one"], fn _ -> :ok end)
+
+      for folder <- [entry, Path.dirname(entry)] do
+        File.chmod!(folder, 0o777)
+        message = failure(fn -> Cache.entry(["entries", "one"], fn _ -> :ok end) end)
+        assert message =~ "the cache #{folder} may be written by other users"
+        File.chmod!(folder, 0o755)
+      end
     end
 
     test "that belongs to somebody else is refused" do

@@ -6,8 +6,8 @@ defmodule Emily.GGUF.Llama do
 
   @compile {:no_warn_undefined, Bumblebee}
 
-  # More than the largest model has. What a model of many thousands needs to be built is beyond bounds.
-  @most_blocks 1024
+  # Twice what the largest model has. The time in which Axon and Bumblebee build one grows with the square.
+  @most_blocks 256
 
   @doc "The specification of the model: numbers that fit each other and the tokens."
   def spec(gguf) do

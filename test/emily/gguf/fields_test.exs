@@ -101,7 +101,8 @@ if Code.ensure_loaded?(Bumblebee) do
 
     for {key, type, value, message} <- [
           {"llama.block_count", :u32, 0x7FFFFFFF, ~r/block_count is 2147483647, at most/},
-          {"llama.block_count", :u32, 1024, ~r/block_count is 1024, but there are tensors of 1/},
+          {"llama.block_count", :u32, 257, ~r/block_count is 257, at most 256/},
+          {"llama.block_count", :u32, 256, ~r/block_count is 256, but there are tensors of 1/},
           {"llama.block_count", :u32, 0, ~r/block_count is 0, no size/},
           {"llama.block_count", :u64, 0xFFFFFFFFFFFFFFFF, ~r/block_count is \d+, no size/},
           {"llama.block_count", :f32, 1.0, ~r/block_count is 1.0, no size/},
