@@ -70,21 +70,20 @@ mod own {
         let handles: SmallVec<[mlx_array; 4]> = arrays.iter().map(Array::as_ptr).collect();
         let waiting = Box::into_raw(Box::new(Waiting { arrays, done }));
         let mut scheduled = false;
-        // What MLX refuses here it refuses the worker too, whose answer the caller gets.
         // SAFETY: the handles are live, since `waiting` is until `computed` takes it; `computed` is called
         // once, if `scheduled` says so. The lock keeps every other thread from changing a graph.
-        let _ = ffi::status(|| {
-            scheduling(|| unsafe {
-                emily_schedule_short(
-                    handles.as_ptr(),
-                    handles.len(),
-                    stream.as_ptr(),
-                    computed,
-                    waiting.cast(),
-                    &mut scheduled,
-                )
-            })
-        });
+        let schedule = || unsafe {
+            emily_schedule_short(
+                handles.as_ptr(),
+                handles.len(),
+                stream.as_ptr(),
+                computed,
+                waiting.cast(),
+                &mut scheduled,
+            )
+        };
+        // What MLX refuses here it refuses the worker too, whose answer the caller gets.
+        let _ = ffi::status(|| scheduling(schedule));
         if scheduled {
             return Ok(());
         }
