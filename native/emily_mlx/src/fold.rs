@@ -8,7 +8,7 @@ use crate::dtype::Dtype;
 use crate::error::Result;
 use crate::ffi::{self, mlx};
 use crate::kernels;
-use crate::op::{call, AxisReduction, Op, Reduction, Stream};
+use crate::op::{call, reduced, AxisReduction, Op, Reduction, Stream};
 use crate::stream::StreamHandle;
 
 /// What is not zero is true. MLX's own looks at the bits, of which minus zero has one.
@@ -34,8 +34,7 @@ pub(crate) fn truth(
             call(mlx_sys::mlx_not_equal, x, &zero, s)?
         }
     };
-    // SAFETY: the handles are live; the axes are within the rank and outlive the call.
-    ffi::array(|result| unsafe { function(result, x.as_ptr(), axes.as_ptr(), axes.len(), keep, s) })
+    reduced(function, &x, &axes, keep, s)
 }
 
 /// `{:argmax_nan, x, axis, last}`: the last NaN, or else the first of the extremes, or the last of them. MLX passes

@@ -9,7 +9,7 @@ use strum::{EnumIter, IntoStaticStr};
 use crate::args::Args;
 use crate::device::Device;
 use crate::dtype::Dtype;
-use crate::error::Result;
+use crate::error::{refuse, Result};
 use crate::ffi::{self, mlx};
 use crate::stream::StreamHandle;
 use crate::{
@@ -402,11 +402,49 @@ pub(crate) fn totalled(
 
 fn reduce(function: Reduction, args: &Args, s: Stream) -> Result<Array> {
     let x = args.array()?;
-    let (axes, flag) = (args.axes(x.ndim())?, args.bool()?);
-    reduced(function, x, &axes, flag, s)
+    let (axes, keep) = (args.axes(x.ndim())?, args.bool()?);
+    reduced(function, x, &axes, keep, s)
 }
 
-fn reduced(function: Reduction, x: &Array, axes: &[i32], flag: bool, s: Stream) -> Result<Array> {
+/// A reduction of any size. On a CPU MLX counts elements and places in 32 bits, but for one axis of what lies in a
+/// row: of more elements one axis is reduced after the other, the longest first.
+pub(crate) fn reduced(
+    function: Reduction,
+    x: &Array,
+    axes: &[i32],
+    keep: bool,
+    s: Stream,
+) -> Result<Array> {
+    const MOST: usize = i32::MAX as usize;
+    if x.size() <= MOST || axes.is_empty() {
+        return over_axes(function, x, axes, keep, s);
+    }
+    let mut longest_first = axes.to_vec();
+    longest_first.sort_by_key(|axis| std::cmp::Reverse(x.dim(*axis)));
+    let mut result = mlx!(mlx_contiguous, x.as_ptr(), false, s)?;
+    for axis in longest_first {
+        result = over_axes(function, &result, &[axis], true, s)?;
+        if result.size() > MOST {
+            refuse!(
+                "reduction: {} elements are left of shape {:?} without axis {axis}, more than {MOST}",
+                result.size(),
+                x.shape()
+            )
+        }
+    }
+    match keep {
+        true => Ok(result),
+        false => mlx!(
+            mlx_squeeze_axes,
+            result.as_ptr(),
+            axes.as_ptr(),
+            axes.len(),
+            s
+        ),
+    }
+}
+
+fn over_axes(function: Reduction, x: &Array, axes: &[i32], flag: bool, s: Stream) -> Result<Array> {
     // SAFETY: as in `unary`; the axes are within the rank and outlive the call.
     ffi::array(|result| unsafe { function(result, x.as_ptr(), axes.as_ptr(), axes.len(), flag, s) })
 }

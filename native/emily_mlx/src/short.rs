@@ -70,19 +70,17 @@ mod own {
         let handles: SmallVec<[mlx_array; 4]> = arrays.iter().map(Array::as_ptr).collect();
         let waiting = Box::into_raw(Box::new(Waiting { arrays, done }));
         let mut scheduled = false;
-        let schedule = || {
-            // SAFETY: the handles are live, since `waiting` is until `computed` takes it; `computed` is called
-            // once, if `scheduled` says so. The lock keeps every other thread from changing a graph.
-            unsafe {
-                emily_schedule_short(
-                    handles.as_ptr(),
-                    handles.len(),
-                    stream.as_ptr(),
-                    computed,
-                    waiting.cast(),
-                    &mut scheduled,
-                )
-            }
+        // SAFETY: the handles are live, since `waiting` is until `computed` takes it; `computed` is called
+        // once, if `scheduled` says so. The lock keeps every other thread from changing a graph.
+        let schedule = || unsafe {
+            emily_schedule_short(
+                handles.as_ptr(),
+                handles.len(),
+                stream.as_ptr(),
+                computed,
+                waiting.cast(),
+                &mut scheduled,
+            )
         };
         // What MLX refuses here it refuses the worker too, whose answer the caller gets.
         let _ = ffi::status(|| scheduling(schedule));
