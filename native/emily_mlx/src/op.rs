@@ -387,7 +387,13 @@ fn reduce(function: Reduction, args: &Args, s: Stream) -> Result<Array> {
     reduced(function, x, &axes, flag, s)
 }
 
-fn reduced(function: Reduction, x: &Array, axes: &[i32], flag: bool, s: Stream) -> Result<Array> {
+pub(crate) fn reduced(
+    function: Reduction,
+    x: &Array,
+    axes: &[i32],
+    flag: bool,
+    s: Stream,
+) -> Result<Array> {
     // SAFETY: as in `unary`; the axes are within the rank and outlive the call.
     ffi::array(|result| unsafe { function(result, x.as_ptr(), axes.as_ptr(), axes.len(), flag, s) })
 }
