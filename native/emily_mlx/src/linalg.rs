@@ -190,8 +190,8 @@ pub(crate) fn svd(args: &Args, stream: &StreamHandle) -> Result<Value> {
 struct Sound<'a> {
     /// The matrices, with something harmless in the place of those with a flaw.
     x: Array,
-    /// Which have a flaw, with two axes of one entry.
-    has_flaw: Array,
+    /// Zero for each matrix, NaN for those with a flaw, with two axes of one entry.
+    flaw: Array,
     stream: &'a StreamHandle,
 }
 
@@ -202,9 +202,10 @@ impl<'a> Sound<'a> {
         // Of numbers zeros, of others NaN.
         let zeros = op::pairwise(Op::Subtract, mlx_sys::mlx_subtract, x, x, stream)?;
         let (sum, axes) = (mlx_sys::mlx_sum_axes, [rank - 2, rank - 1]);
-        let zero = op::totalled(Op::Sum, sum, &zeros, &axes, true, stream)?;
-        let has_flaw = mlx!(mlx_isnan, zero.as_ptr(), stream.raw())?;
-        Sound::replaced(x, has_flaw, 0.0, stream)
+        let flaw = op::totalled(Op::Sum, sum, &zeros, &axes, true, stream)?;
+        let has_flaw = mlx!(mlx_isnan, flaw.as_ptr(), stream.raw())?;
+        let x = op::choose(&has_flaw, &number(0.0, x)?, x, stream)?;
+        Ok(Sound { x, flaw, stream })
     }
 
     /// A triangle with a NaN on its diagonal is taken for singular.
@@ -214,33 +215,28 @@ impl<'a> Sound<'a> {
         let is_nan = mlx!(mlx_isnan, pivots.as_ptr(), s)?;
         let has_flaw = op::reduced(mlx_sys::mlx_any_axes, &is_nan, &last, true, s)?;
         let has_flaw = mlx!(mlx_expand_dims, has_flaw.as_ptr(), -1, s)?;
+        let flaw = op::choose(&has_flaw, &number(f64::NAN, x)?, &number(0.0, x)?, stream)?;
         // A triangle of ones is not singular.
-        Sound::replaced(x, has_flaw, 1.0, stream)
+        let x = op::choose(&has_flaw, &number(1.0, x)?, x, stream)?;
+        Ok(Sound { x, flaw, stream })
     }
 
-    fn replaced(
-        x: &Array,
-        has_flaw: Array,
-        harmless: f64,
-        stream: &'a StreamHandle,
-    ) -> Result<Self> {
-        let x = op::choose(&has_flaw, &number(harmless, x)?, x, stream)?;
-        Ok(Sound {
-            x,
-            has_flaw,
-            stream,
-        })
-    }
-
-    /// A result of the matrices, all of it NaN for those with a flaw.
+    /// A result of the matrices, all of it NaN for those with a flaw. The others stay, down to the sign of a zero.
     fn mark(&self, result: &Array) -> Result<Array> {
-        let (nan, has_flaw) = (number(f64::NAN, result)?, &self.has_flaw);
-        if result.ndim() >= has_flaw.ndim() {
-            return op::choose(has_flaw, &nan, result, self.stream);
+        let minus = |flaw| {
+            op::pairwise(
+                Op::Subtract,
+                mlx_sys::mlx_subtract,
+                result,
+                flaw,
+                self.stream,
+            )
+        };
+        if result.ndim() >= self.flaw.ndim() {
+            return minus(&self.flaw);
         }
         let s = self.stream.raw();
-        let has_flaw = mlx!(mlx_squeeze_axis, has_flaw.as_ptr(), -1, s)?;
-        op::choose(&has_flaw, &nan, result, self.stream)
+        minus(&mlx!(mlx_squeeze_axis, self.flaw.as_ptr(), -1, s)?)
     }
 
     fn mark_all(&self, results: Vec<Array>) -> Result<Value> {
