@@ -82,12 +82,11 @@ pub(crate) fn det(args: &Args, stream: &StreamHandle) -> Result<Array> {
     let Lu {
         factors, pivots, ..
     } = Lu::of(x, stream)?;
-    let number = |number| create::scalar(args.op, Number::Int(number), Dtype::of(x));
     let u32s = Dtype::U32.raw();
     let each = mlx!(mlx_arange, 0.0, f64::from(size), 1.0, u32s, s)?;
     let in_place = call(mlx_sys::mlx_equal, &pivots, &each, s)?;
-    let signs = op::choose(&in_place, &number(1)?, &number(-1)?, stream)?;
-    let diagonal = mlx!(mlx_diagonal, factors.as_ptr(), 0, -2, -1, s)?;
+    let signs = op::choose(&in_place, &number(1.0, x)?, &number(-1.0, x)?, stream)?;
+    let diagonal = diagonal(&factors, s)?;
     let signed = op::pairwise(
         Op::Multiply,
         mlx_sys::mlx_multiply,
@@ -218,46 +217,45 @@ struct Sound<'a> {
 impl<'a> Sound<'a> {
     /// For a NaN or an infinity LAPACK's iterations fail, or never end.
     fn finite(x: &Array, stream: &'a StreamHandle) -> Result<Self> {
-        let marks = minus(x, x, stream)?;
-        Sound::unmarked(x, &marks, 0, stream)
+        let rank = x.ndim() as i32;
+        // Of numbers zeros, of others NaN.
+        let zeros = op::pairwise(Op::Subtract, mlx_sys::mlx_subtract, x, x, stream)?;
+        let (sum, axes) = (mlx_sys::mlx_sum_axes, [rank - 2, rank - 1]);
+        let flaw = op::totalled(Op::Sum, sum, &zeros, &axes, true, stream)?;
+        let has_flaw = mlx!(mlx_isnan, flaw.as_ptr(), stream.raw())?;
+        let x = op::choose(&has_flaw, &number(0.0, x)?, x, stream)?;
+        Ok(Sound { x, flaw, stream })
     }
 
     /// A triangle with a NaN on its diagonal is taken for singular.
     fn triangles(x: &Array, stream: &'a StreamHandle) -> Result<Self> {
-        let s = stream.raw();
-        let pivots = mlx!(mlx_diagonal, x.as_ptr(), 0, -2, -1, s)?;
+        let (s, last) = (stream.raw(), [x.ndim() as i32 - 2]);
+        let pivots = diagonal(x, s)?;
         let is_nan = mlx!(mlx_isnan, pivots.as_ptr(), s)?;
-        let zero = create::scalar("linalg", Number::Int(0), Dtype::of(x))?;
-        let marks = op::choose(&is_nan, &pivots, &zero, stream)?;
-        let marks = mlx!(mlx_expand_dims, marks.as_ptr(), -1, s)?;
+        let has_flaw = op::reduced(mlx_sys::mlx_any_axes, &is_nan, &last, true, s)?;
+        let has_flaw = mlx!(mlx_expand_dims, has_flaw.as_ptr(), -1, s)?;
+        let flaw = op::choose(&has_flaw, &number(f64::NAN, x)?, &number(0.0, x)?, stream)?;
         // A triangle of ones is not singular.
-        Sound::unmarked(x, &marks, 1, stream)
-    }
-
-    /// Puts `harmless` in the place of matrices whose `marks` are not all zeros, but have a NaN.
-    fn unmarked(
-        x: &Array,
-        marks: &Array,
-        harmless: i128,
-        stream: &'a StreamHandle,
-    ) -> Result<Self> {
-        let rank = x.ndim() as i32;
-        let (sum, axes) = (mlx_sys::mlx_sum_axes, [rank - 2, rank - 1]);
-        let flaw = op::totalled(Op::Sum, sum, marks, &axes, true, stream)?;
-        let has_flaw = mlx!(mlx_isnan, flaw.as_ptr(), stream.raw())?;
-        let harmless = create::scalar("linalg", Number::Int(harmless), Dtype::of(x))?;
-        let x = op::choose(&has_flaw, &harmless, x, stream)?;
+        let x = op::choose(&has_flaw, &number(1.0, x)?, x, stream)?;
         Ok(Sound { x, flaw, stream })
     }
 
-    /// A result of the matrices, all of it NaN for those with a flaw.
+    /// A result of the matrices, all of it NaN for those with a flaw. The others stay, down to the sign of a zero.
     fn mark(&self, result: &Array) -> Result<Array> {
+        let minus = |flaw| {
+            op::pairwise(
+                Op::Subtract,
+                mlx_sys::mlx_subtract,
+                result,
+                flaw,
+                self.stream,
+            )
+        };
         if result.ndim() >= self.flaw.ndim() {
-            return minus(result, &self.flaw, self.stream);
+            return minus(&self.flaw);
         }
         let s = self.stream.raw();
-        let flaw = mlx!(mlx_squeeze_axis, self.flaw.as_ptr(), -1, s)?;
-        minus(result, &flaw, self.stream)
+        minus(&mlx!(mlx_squeeze_axis, self.flaw.as_ptr(), -1, s)?)
     }
 
     fn mark_all(&self, results: Vec<Array>) -> Result<Value> {
@@ -266,9 +264,22 @@ impl<'a> Sound<'a> {
     }
 }
 
-/// The difference, which is `x` itself, down to the sign of a zero, where `y` is zero.
-fn minus(x: &Array, y: &Array, stream: &StreamHandle) -> Result<Array> {
-    op::pairwise(Op::Subtract, mlx_sys::mlx_subtract, x, y, stream)
+/// A number of the type of `x`.
+fn number(number: f64, x: &Array) -> Result<Array> {
+    create::scalar("linalg", Number::Float(number), Dtype::of(x))
+}
+
+/// The diagonals of square matrices: every so many elements. MLX's own gathers them by indices.
+fn diagonal(x: &Array, s: Stream) -> Result<Array> {
+    let (batch, size) = (&x.shape()[..x.ndim() - 2], x.dim(-1));
+    let Some(elements) = size.checked_mul(size) else {
+        return mlx!(mlx_diagonal, x.as_ptr(), 0, -2, -1, s);
+    };
+    let shape = [batch, &[elements]].concat();
+    let rows = truth::reshape(x, &shape, s)?;
+    let (starts, mut strides) = (vec![0; shape.len()], vec![1; shape.len()]);
+    strides[shape.len() - 1] = size + 1;
+    shape::strided(&rows, &starts, &shape, &strides, s)
 }
 
 /// A matrix's LU factors.

@@ -267,7 +267,11 @@ fn build(op: Op, args: &Args, stream: &StreamHandle) -> Result<Value> {
         Op::All => fold::truth(op, mlx_sys::mlx_all_axes, args, stream),
         Op::Any => fold::truth(op, mlx_sys::mlx_any_axes, args, stream),
         Op::Logsumexp => total(op, mlx_sys::mlx_logsumexp_axes, args, stream),
-        Op::Softmax => total(op, mlx_sys::mlx_softmax_axes, args, stream),
+        Op::Softmax => {
+            let x = args.array()?;
+            let (axes, precise) = (args.axes(x.ndim())?, args.bool()?);
+            totals::accumulate(x, s, |x| over_axes(mlx_sys::mlx_softmax_axes, x, &axes, precise, s))
+        }
         Op::Argmax => reduce_axis(mlx_sys::mlx_argmax_axis, args, s),
         Op::Argmin => reduce_axis(mlx_sys::mlx_argmin_axis, args, s),
         Op::ArgmaxNan => fold::place(op, mlx_sys::mlx_argmax_axis, args, stream),

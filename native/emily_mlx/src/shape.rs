@@ -130,7 +130,13 @@ pub(crate) fn slice(args: &Args, s: Stream) -> Result<Array> {
     strided(x, &starts, &stops, &strides, s)
 }
 
-fn strided(x: &Array, starts: &[i32], stops: &[i32], strides: &[i32], s: Stream) -> Result<Array> {
+pub(crate) fn strided(
+    x: &Array,
+    starts: &[i32],
+    stops: &[i32],
+    strides: &[i32],
+    s: Stream,
+) -> Result<Array> {
     mlx!(
         mlx_slice,
         x.as_ptr(),
