@@ -41,10 +41,10 @@ defmodule Emily.Build.Openblas do
     "openblas#{:erlang.phash2({file, size, mtime})}"
   end
 
-  @doc "Tells that without OpenBLAS matrix products are slow."
+  @doc "Tells what is slow without OpenBLAS."
   def warn_missing do
     Mix.shell().error("""
-    emily: OpenBLAS is not there: matrix products on the CPU will be about 20 times slower.
+    emily: OpenBLAS is not there: linear algebra and complex products on the CPU will be slow.
            #{Failure.install("openblas")}
            Then run `mix compile` again.\
     """)

@@ -110,28 +110,15 @@ defmodule Emily.Doctor.Checks do
       "#{count}" <>
         if(quota, do: ", #{Float.round(quota, 1)} of them by the container's quota", else: "")
 
-    few =
-      for {name, value} <- threads,
-          {number, _} <- [Integer.parse(value)],
-          number < count,
-          do: "#{name}=#{number}"
+    usable = if quota, do: min(count, max(floor(quota), 1)), else: count
 
-    cond do
-      quota && quota < count && threads == [] ->
-        warning(
-          found,
-          "BLAS starts a thread for each core, and the quota then stops them all. Set " <>
-            "OPENBLAS_NUM_THREADS=#{max(floor(quota), 1)} in the environment, or raise the quota."
-        )
-
-      few != [] and quota == nil ->
-        warning(
-          "#{found}, but #{Enum.join(few, ", ")}",
-          "Matrix products use that many threads only: unset it, unless other work shares the machine."
-        )
-
-      true ->
-        ok(found)
+    if is_integer(threads) and threads > usable do
+      warning(
+        "#{found}, but config :emily, threads: #{threads}",
+        "More threads than cores wait for each other: set it to #{usable} or fewer, or leave it out."
+      )
+    else
+      ok(found)
     end
   end
 
@@ -176,25 +163,17 @@ defmodule Emily.Doctor.Checks do
 
   defp check(:mlx, %{built: built, version: version}, _), do: ok("#{version}, #{built}")
 
-  defp check(:blas, %{used: :openblas, threaded?: false, version: version}, findings) do
-    warning(
-      "OpenBLAS #{version} without threads",
-      "Matrix products use one core. #{install_openblas(findings)}"
-    )
-  end
+  # Products of matrices of f32 and f64 are Emily's own.
+  @reference "the reference one: linear algebra on the CPU is slow"
 
   defp check(:blas, %{used: :openblas, version: version}, _),
-    do: ok("OpenBLAS #{version}, threaded")
+    do: ok("OpenBLAS #{version}, for linear algebra")
 
   defp check(:blas, %{used: :reference, installed: nil}, findings),
-    do: warning("the reference one, about 20 times slower on the CPU", install_openblas(findings))
+    do: warning(@reference, install_openblas(findings))
 
-  defp check(:blas, %{used: :reference, installed: installed}, findings) do
-    warning(
-      "the reference one, about 20 times slower on the CPU; #{installed} is not used",
-      "Build again: #{rebuild(findings)}."
-    )
-  end
+  defp check(:blas, %{used: :reference, installed: installed}, findings),
+    do: warning("#{@reference}; #{installed} is not used", "Build again: #{rebuild(findings)}.")
 
   defp check(:libraries, :no_nif, findings),
     do: failed("priv/ has no libemily_nif.so", "Build it: #{rebuild(findings)}.")

@@ -5,6 +5,7 @@ defmodule Emily.Doctor.Findings do
 
   alias Emily.Build.{Cache, Command, Mlx, Openblas}
   alias Emily.Doctor.Kernels
+  alias Emily.Native.Threads
 
   @doc "All findings by name."
   def gather do
@@ -55,13 +56,7 @@ defmodule Emily.Doctor.Findings do
   end
 
   defp cores do
-    names = ~w(OPENBLAS_NUM_THREADS OMP_NUM_THREADS GOTO_NUM_THREADS)
-
-    %{
-      count: System.schedulers_online(),
-      quota: quota(),
-      threads: for(name <- names, value = System.get_env(name), do: {name, value})
-    }
+    %{count: System.schedulers_online(), quota: quota(), threads: Threads.configured()}
   end
 
   # How many cores' worth of time a container is given; `nil` without such a limit.
@@ -124,15 +119,9 @@ defmodule Emily.Doctor.Findings do
     end
   end
 
-  # The library says of itself what it is: its name and version, and how it would start its threads.
+  # The library says of itself what it is: its name and version.
   defp openblas(file) do
-    content = File.read!(file)
-
-    %{
-      used: :openblas,
-      version: field(content, ~r/OpenBLAS (\d+\.\d+\.\d+)/),
-      threaded?: content =~ "blas_thread_init" or content =~ "GOMP_parallel"
-    }
+    %{used: :openblas, version: field(File.read!(file), ~r/OpenBLAS (\d+\.\d+\.\d+)/)}
   end
 
   # What the loader says of the NIF, of MLX and of all they need: the lines that tell of something missing.

@@ -4,6 +4,9 @@ defmodule Emily.Native.Nif do
 
   alias Emily.Native.Threads
 
+  # Loading may happen while Emily is compiled, and needs that module then.
+  require Threads
+
   @on_load :load
 
   def load do
