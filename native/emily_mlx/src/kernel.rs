@@ -293,7 +293,10 @@ mod tests {
         let result = (&[2][..], Dtype::F32);
         let bad = add("bad", Panics, &[&x], result, Placement::Apart, &stream);
         let error = evaluate(bad.expect("nothing runs yet")).expect_err("the kernel panics");
-        assert!(matches!(&error, Error::Mlx(message) if message.contains("[bad]")), "{error}");
+        assert!(
+            matches!(&error, Error::Mlx(message) if message.contains("[bad]")),
+            "{error}"
+        );
         assert!(evaluate(x.clone()).is_ok());
     }
 }

@@ -107,17 +107,21 @@ fn wrap(arrays: impl Iterator<Item = SharedArray>) -> Vec<ArrayRef> {
     arrays.map(wrap).collect()
 }
 
-/// Decodes a copy of the function on a thread whose stack is large enough for what nests in it.
-fn decode(function: Term) -> Result<(Program, Vec<ArrayRef>, u32)> {
+/// Decodes a copy of the function on a thread whose stack is large enough for what nests in it; with `fuse`, runs of
+/// elementwise operations become chains.
+fn decode(function: Term, fuse: bool) -> Result<(Program, Vec<ArrayRef>, u32)> {
     let own = OwnedEnv::new();
     let saved = own.save(function);
     let decode = move || {
         own.run(|env| {
             let Decoded {
-                program,
+                mut program,
                 captured,
                 blocks,
             } = Decoder::function(saved.load(env))?;
+            if fuse {
+                program.chain();
+            }
             let lost = |_| Error::Argument("compile: an array is none any more".to_owned());
             let captured = captured.iter().map(|(term, _)| array_ref(*term));
             let captured = captured.collect::<NifResult<_>>().map_err(lost)?;
@@ -137,10 +141,7 @@ fn decode(function: Term) -> Result<(Program, Vec<ArrayRef>, u32)> {
 /// whether it waits.
 #[rustler::nif(schedule = "DirtyCpu")]
 fn compile<'a>(env: Env<'a>, function: Term<'a>, fuse: bool) -> NifResult<Term<'a>> {
-    let (mut program, captured, blocks) = decode(function).map_err(raise)?;
-    if fuse {
-        program.chain();
-    }
+    let (program, captured, blocks) = decode(function, fuse).map_err(raise)?;
     let fuses = fuse && Device::Gpu.is_available();
     let waits = program.waits || program.looks || fuses;
     let operations = program.operations;
