@@ -97,6 +97,9 @@ defmodule Emily.Native.ChainTest do
       9 when flags != [] ->
         {{:where, v(pick(flags)), v(id), v(pick(same))}, type}
 
+      10 when type == :f32 ->
+        {pick([{:chop, v(id), 2.5}, {:clip, v(id), v(pick(same)), v(pick(same))}]), type}
+
       10 when type != :bool ->
         {{:clip, v(id), v(pick(same)), v(pick(same))}, type}
 
@@ -203,6 +206,19 @@ defmodule Emily.Native.ChainTest do
 
       assert Enum.map(plain, &Native.to_binary/1) == Enum.map(fused, &Native.to_binary/1)
     end
+  end
+
+  test "stand in branches that nest deeply" do
+    deep =
+      Enum.reduce(1..500, {[], [], [{:exp, {:negative, {:add, v(0), v(0)}}}]}, fn _, inner ->
+        {[], [], [{:elem, 0, {:cond, {:full, [], 1, :bool}, inner, {[], [], [v(0)]}}}]}
+      end)
+
+    {[], [], results} = deep
+    program = Program.compile({[0], [], results}, fuse: true)
+    [x] = Native.run([{:full, [3], 0.0, :f32}])
+    assert [y] = Program.run(program, [x])
+    assert Native.to_binary(y) == for(_ <- 1..3, into: <<>>, do: <<1.0::float-32-native>>)
   end
 
   test "refuse what the operations refuse" do

@@ -5,15 +5,19 @@ use std::time::Instant;
 
 use emily_kernels::chain::Map;
 use emily_kernels::dispatch::Level;
+use emily_kernels::dot::products;
+use emily_kernels::norm::rms_norm;
 use emily_kernels::reduce::{reduce, Reduction};
 use emily_kernels::view::{Axes, Axis, Element, View};
-use emily_kernels::{cast, compare, elementwise, fold, integer};
+use emily_kernels::{cast, compare, elementwise, fold, functions, integer};
 
 /// As many elements as the nearest cache holds of each operand.
 const COUNT: usize = 2048;
 
 fn main() {
-    let maps: [(&str, &dyn Map, usize, [usize; 4]); 14] = [
+    let maps: [(&str, &dyn Map, usize, [usize; 4]); 16] = [
+        ("exp f32", &functions::exp, 4, [4, 0, 0, 0]),
+        ("sigmoid f32", &functions::sigmoid, 4, [4, 0, 0, 0]),
         ("add f32", &elementwise::add::<f32>, 4, [4, 4, 0, 0]),
         ("maximum f32", &elementwise::maximum::<f32>, 4, [4, 4, 0, 0]),
         (
@@ -88,6 +92,29 @@ fn main() {
             reduce(level, Reduction::Sum, &view, &reduced, output)
         });
     }
+    let shape = |sizes: [usize; 3]| {
+        let strides = [sizes[1] * sizes[2], sizes[2], 1];
+        let axis = |(&size, stride): (&usize, usize)| Axis {
+            size,
+            stride: stride as isize,
+        };
+        sizes.iter().zip(strides).map(axis).collect::<Axes>()
+    };
+    let matrices = View::new(as_bytes(&x), 0, 4, shape([COUNT, 8, 8]));
+    time("8 by 8 matrices", 64 * COUNT, |level| {
+        products(level, &matrices, &matrices, &mut output)
+    });
+    let (row, column) = (shape([1, 1, 64 * COUNT]), shape([1, 64 * COUNT, 1]));
+    let [row, column] = [row, column].map(|axes| View::new(as_bytes(&x), 0, 4, axes));
+    time("dot", 64 * COUNT, |level| {
+        products(level, &row, &column, &mut output[..1])
+    });
+    time("rms_norm of 4", 64 * COUNT, |level| {
+        rms_norm(level, Some(&x), &mut output, 4, None, 1e-5)
+    });
+    time("rms_norm of 2048", 64 * COUNT, |level| {
+        rms_norm(level, Some(&x), &mut output, COUNT, None, 1e-5)
+    });
     let mut place = [0u8; 4 * 64];
     time("argmax f32", 64 * COUNT, |level| {
         fold::argmax::<f32>(level, as_bytes(&x), &mut place, COUNT)

@@ -10,7 +10,7 @@ use crate::view::{Axis, Elements, View};
 /// A vector has so many totals.
 const WIDTH: usize = 4;
 /// How many totals of a row are taken at a time.
-const BLOCK: usize = 64;
+const BLOCK: usize = 8;
 
 /// Two axes of an array that make a matrix.
 #[derive(Clone, Copy)]
@@ -78,26 +78,68 @@ for_each_level! {
             }
             return;
         }
+        if b.columns.stride == 1 {
+            let first = |k: usize| b.first + k as isize * b.rows.stride;
+            multiply(a, |k| b.elements.row(first(k), columns), output, columns);
+            return;
+        }
         for (k, row) in copy.chunks_exact_mut(columns).enumerate() {
             for (j, x) in row.iter_mut().enumerate() {
                 *x = b.at(k, j);
             }
         }
-        let mut totals = [0.0; BLOCK];
-        for (i, output) in output.chunks_exact_mut(columns).enumerate() {
-            for (block, output) in output.chunks_mut(BLOCK).enumerate() {
-                let totals = &mut totals[..output.len()];
-                totals.fill(0.0);
-                for (k, row) in copy.chunks_exact(columns).enumerate() {
-                    let factor = f64::from(a.at(i, k));
-                    for (total, x) in totals.iter_mut().zip(&row[block * BLOCK..]) {
-                        *total += factor * f64::from(*x);
-                    }
-                }
-                for (out, total) in output.iter_mut().zip(totals) {
-                    *out = *total as f32;
+        multiply(a, |k| &copy[k * columns..(k + 1) * columns], output, columns);
+    }
+}
+
+/// The product of a matrix and of one that has its rows in memory.
+#[inline(always)]
+fn multiply<'a>(a: Matrix, row: impl Fn(usize) -> &'a [f32], output: &mut [f32], columns: usize) {
+    let mut i = 0;
+    while i + 4 <= a.rows.size {
+        let output = &mut output[i * columns..(i + 4) * columns];
+        multiply_rows::<4>(a, i, &row, output, columns);
+        i += 4;
+    }
+    for i in i..a.rows.size {
+        let output = &mut output[i * columns..(i + 1) * columns];
+        multiply_rows::<1>(a, i, &row, output, columns);
+    }
+}
+
+/// So many rows of the product from `first` on, a block of columns at a time.
+#[inline(always)]
+fn multiply_rows<'a, const ROWS: usize>(
+    a: Matrix,
+    first: usize,
+    row: impl Fn(usize) -> &'a [f32],
+    output: &mut [f32],
+    columns: usize,
+) {
+    let whole = columns - columns % BLOCK;
+    for column in (0..whole).step_by(BLOCK) {
+        let mut totals = [[0.0; BLOCK]; ROWS];
+        for k in 0..a.columns.size {
+            let mut x = [0.0; BLOCK];
+            x.copy_from_slice(&row(k)[column..column + BLOCK]);
+            let x = x.map(f64::from);
+            for (i, totals) in totals.iter_mut().enumerate() {
+                let factor = f64::from(a.at(first + i, k));
+                for (total, x) in totals.iter_mut().zip(&x) {
+                    *total += factor * x;
                 }
             }
+        }
+        for (i, totals) in totals.iter().enumerate() {
+            let out = &mut output[i * columns + column..][..BLOCK];
+            out.copy_from_slice(&totals.map(|total| total as f32));
+        }
+    }
+    for i in 0..ROWS {
+        for column in whole..columns {
+            let term = |k: usize| f64::from(a.at(first + i, k)) * f64::from(row(k)[column]);
+            let total = (0..a.columns.size).fold(0.0, |total, k| total + term(k));
+            output[i * columns + column] = total as f32;
         }
     }
 }
@@ -137,9 +179,17 @@ fn dot_in_lanes<const COUNT: usize>(x: &[f32], y: &[f32]) -> f64 {
     let count = black_box(COUNT).min(COUNT);
     let (xs, x) = x.as_chunks::<COUNT>();
     let (ys, y) = y.as_chunks::<COUNT>();
+    let term =
+        |x: &[f32; COUNT], y: &[f32; COUNT], lane: usize| f64::from(x[lane]) * f64::from(y[lane]);
+    let ((groups, xs), (others, ys)) = (xs.as_chunks::<8>(), ys.as_chunks::<8>());
+    for (x, y) in groups.iter().zip(others) {
+        for (lane, total) in lanes[..count].iter_mut().enumerate() {
+            *total = (0..8).fold(*total, |total, i| total + term(&x[i], &y[i], lane));
+        }
+    }
     for (x, y) in xs.iter().zip(ys) {
-        for lane in 0..count {
-            lanes[lane] += f64::from(x[lane]) * f64::from(y[lane]);
+        for (lane, total) in lanes[..count].iter_mut().enumerate() {
+            *total += term(x, y, lane);
         }
     }
     let terms = x.iter().zip(y).map(|(x, y)| f64::from(*x) * f64::from(*y));

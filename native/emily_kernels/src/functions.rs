@@ -26,7 +26,7 @@ pub(crate) fn exponential(x: f64) -> f64 {
 /// The exponential of what is below zero neither overflows nor loses digits.
 #[inline(always)]
 fn logistic(x: f64) -> f64 {
-    let e = exponential(if x < 0.0 { x } else { -x });
+    let e = exponential(-x.abs());
     let above = if x < 0.0 { e } else { 1.0 };
     above / (1.0 + e)
 }

@@ -35,21 +35,29 @@ pub fn numbers<I: Index>(indices: &[u8], rows: usize, numbers: &mut [usize]) {
     }
 }
 
-/// Calls `f` with the number of each index and the number of the row that it means.
+/// Calls `f` with the numbers of the rows that indices mean, a block at a time, and how many came before.
 #[inline(always)]
-fn each_row(
+fn each_block(
     (indices, width, numbers): (&[u8], usize, Numbers),
     rows: usize,
-    mut f: impl FnMut(usize, usize),
+    mut f: impl FnMut(usize, &[usize]),
 ) {
     let mut block = [0; BLOCK];
     for (at, indices) in indices.chunks(BLOCK * width).enumerate() {
         let block = &mut block[..indices.len() / width];
         numbers(indices, rows, block);
-        for (i, row) in block.iter().enumerate() {
-            f(at * BLOCK + i, *row);
-        }
+        f(at * BLOCK, block);
     }
+}
+
+/// Calls `f` with the number of each index and the number of the row that it means.
+#[inline(always)]
+fn each_row(indices: (&[u8], usize, Numbers), rows: usize, mut f: impl FnMut(usize, usize)) {
+    each_block(indices, rows, |at, block| {
+        for (i, row) in block.iter().enumerate() {
+            f(at + i, *row);
+        }
+    });
 }
 
 /// Takes rows of `x` along `axis`, before which all sizes are 1. The indices are of so many bytes.
@@ -64,6 +72,14 @@ pub fn take<T: Element>(
     let columns: usize = inner.iter().map(|axis| axis.size).product();
     let output = typed_mut::<T>(output);
     match inner[..] {
+        [Axis { size: 1, .. }] => {
+            let elements = x.elements::<T>();
+            each_block((indices, width, numbers), rows.size, |at, block| {
+                for (out, row) in output[at..].iter_mut().zip(block) {
+                    *out = elements.at(*row as isize * rows.stride);
+                }
+            });
+        }
         [Axis { size, stride }] => {
             let elements = x.elements::<T>();
             each_row((indices, width, numbers), rows.size, |at, row| {
@@ -104,8 +120,10 @@ pub fn take_along<T: Element>(
         .chunks_exact(columns)
         .zip(indices.chunks_exact(count * width));
     for ((x, indices), output) in rows.zip(output.chunks_exact_mut(count)) {
-        each_row((indices, width, numbers), columns, |at, column| {
-            output[at] = x[column]
+        each_block((indices, width, numbers), columns, |at, block| {
+            for (out, column) in output[at..].iter_mut().zip(block) {
+                *out = x[*column];
+            }
         });
     }
 }

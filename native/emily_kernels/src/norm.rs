@@ -1,4 +1,4 @@
-//! Kernels over rows of f32: softmax and the norms.
+//! Kernels over rows of f32: softmax and the norms. Where there is no `x`, it is in the place of the output.
 
 use crate::dispatch::for_each_level;
 use crate::functions::exponential;
@@ -9,6 +9,9 @@ const LANES: usize = 16;
 
 #[inline(always)]
 fn sum(x: &[f32], f: impl Fn(f32) -> f32) -> f32 {
+    if x.len() < LANES {
+        return x.iter().fold(0.0, |total, x| total + f(*x));
+    }
     let (mut lanes, rest) = in_lanes(x, [0.0; LANES], |total, x| total + f(x));
     for (lane, x) in lanes.iter_mut().zip(rest) {
         *lane += f(*x);
@@ -35,12 +38,20 @@ fn greatest(x: &[f32]) -> f32 {
         .fold(x[0], |most, x| greater(most, *x))
 }
 
+/// Puts a row of `x` into the output's, where it stays in the nearest cache, unless it is there.
+#[inline(always)]
+fn load(x: Option<&[f32]>, number: usize, row: &mut [f32]) {
+    if let Some(x) = x {
+        row.copy_from_slice(&x[number * row.len()..(number + 1) * row.len()]);
+    }
+}
+
 for_each_level! {
-    /// Rows in which each number lies in proportion to its exponential, and which add up to one. `x` is in the place of
-    /// the output. With `queries`, each `queries` rows have a causal mask: the last of them sees all columns, each
+    /// Rows in which each number lies in proportion to its exponential, and which add up to one. With `queries`, each `queries` rows have a causal mask: the last of them sees all columns, each
     /// before it one fewer.
-    pub fn softmax(rows: &mut [f32], columns: usize, queries: usize) {
-        for (row, out) in rows.chunks_exact_mut(columns).enumerate() {
+    pub fn softmax(x: Option<&[f32]>, output: &mut [f32], columns: usize, queries: usize) {
+        for (row, out) in output.chunks_exact_mut(columns).enumerate() {
+            load(x, row, out);
             let hidden = if queries > 0 { queries - 1 - row % queries } else { 0 };
             let seen = columns.saturating_sub(hidden);
             let (out, unseen) = out.split_at_mut(seen);
@@ -87,9 +98,16 @@ fn scale(row: &mut [f32], weight: Option<&[f32]>, bias: Option<&[f32]>, f: impl 
 }
 
 for_each_level! {
-    /// `x * rsqrt(mean(x^2) + eps) * weight`, in the place of `x`.
-    pub fn rms_norm(rows: &mut [f32], columns: usize, weight: Option<&[f32]>, eps: f32) {
-        for row in rows.chunks_exact_mut(columns) {
+    /// `x * rsqrt(mean(x^2) + eps) * weight`.
+    pub fn rms_norm(
+        x: Option<&[f32]>,
+        output: &mut [f32],
+        columns: usize,
+        weight: Option<&[f32]>,
+        eps: f32,
+    ) {
+        for (number, row) in output.chunks_exact_mut(columns).enumerate() {
+            load(x, number, row);
             let square = sum(row, |x| x * x) / columns as f32;
             let inverse = 1.0 / (square + eps).sqrt();
             scale(row, weight, None, |x| x * inverse);
@@ -98,15 +116,17 @@ for_each_level! {
 }
 
 for_each_level! {
-    /// `(x - mean) * rsqrt(variance + eps) * weight + bias`, in the place of `x`.
+    /// `(x - mean) * rsqrt(variance + eps) * weight + bias`.
     pub fn layer_norm(
-        rows: &mut [f32],
+        x: Option<&[f32]>,
+        output: &mut [f32],
         columns: usize,
         weight: Option<&[f32]>,
         bias: Option<&[f32]>,
         eps: f32,
     ) {
-        for row in rows.chunks_exact_mut(columns) {
+        for (number, row) in output.chunks_exact_mut(columns).enumerate() {
+            load(x, number, row);
             let mean = sum(row, |x| x) / columns as f32;
             let variance = sum(row, |x| (x - mean) * (x - mean)) / columns as f32;
             let inverse = 1.0 / (variance + eps).sqrt();

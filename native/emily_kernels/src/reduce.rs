@@ -210,6 +210,17 @@ fn rows<F: Operation>(
     Lines { kept, reduced }: Lines,
 ) {
     let in_order = reduced.stride != 1 || reduced.size < FEW;
+    if in_order && reduced.stride == 1 && kept.stride == reduced.size as isize {
+        let rows = x
+            .row(at, kept.size * reduced.size)
+            .chunks_exact(reduced.size);
+        for (total, row) in totals.iter_mut().zip(rows) {
+            *total = row
+                .iter()
+                .fold(*total, |total, x| F::of(total, f64::from(*x)));
+        }
+        return;
+    }
     let mut done = 0;
     // As many rows at a time as a vector has totals.
     while in_order && done + WIDTH <= kept.size {
@@ -333,17 +344,28 @@ fn add_all<'a, F: Operation>(
 #[inline(always)]
 fn few_columns<F: Operation>(x: &[f32], totals: &mut [f64]) {
     let few = totals.len();
+    if LANES.is_multiple_of(few) {
+        let take = |total, x| F::of(total, f64::from(x));
+        let (many, rest) = in_lanes(x, [F::IDENTITY; LANES], take);
+        return add_up::<F>(&many, rest, totals);
+    }
     let width = LANES / few * few;
     let mut many = [F::IDENTITY; LANES];
     let many = &mut many[..width];
     let rows = x.len() / width;
     add_all::<F>(|i| &x[i * width..(i + 1) * width], rows, false, many);
-    for part in many.chunks_exact(few) {
+    add_up::<F>(many, &x[rows * width..], totals);
+}
+
+/// Adds rows of totals, and rows of what is left over.
+#[inline(always)]
+fn add_up<F: Operation>(many: &[f64], rest: &[f32], totals: &mut [f64]) {
+    for part in many.chunks_exact(totals.len()) {
         for (total, x) in totals.iter_mut().zip(part) {
             *total = F::of(*total, *x);
         }
     }
-    for row in x[rows * width..].chunks_exact(few) {
+    for row in rest.chunks_exact(totals.len()) {
         add_rows::<F, 1>([row], totals);
     }
 }

@@ -11,6 +11,7 @@ use strum::IntoEnumIterator;
 
 use crate::args::Literal;
 use crate::checks;
+use crate::create::Number;
 use crate::dtype::Dtype;
 use crate::error::Result;
 use crate::kernel::{self, Placement};
@@ -135,6 +136,14 @@ pub(crate) fn known(op: Op, arrays: &[Typed], literals: &[&Literal]) -> Option<K
             let map = elementwise::to_integer(first, *to);
             let map = map.or_else(|| elementwise::cast(first, *to))?;
             (map, 0.0, *to)
+        }
+        (Op::Chop, [Literal::Number(least)]) if arrays.len() == 1 => {
+            let least = match least {
+                Number::Int(int) => *int as f64,
+                Number::Float(float) => *float,
+                Number::Complex(..) => return None,
+            };
+            (elementwise::own(op, first)?, least, first)
         }
         (Op::Where, []) => match arrays {
             [(Dtype::Bool, _), (x, _), (y, _)] if x == y => {

@@ -141,10 +141,17 @@ fn wrap(arrays: impl Iterator<Item = SharedArray>) -> Vec<ArrayRef> {
     arrays.map(wrap).collect()
 }
 
-/// Decodes a function with a stack that is large enough for what nests in it. The term is read where it is: a copy
-/// would hold what it shares as often as it names it.
-fn decode(function: Term) -> Result<Decoded> {
-    let decode = || stacker::grow(DEEP_STACK, || Decoder::function(function));
+/// Decodes a function with a stack that is large enough for what nests in it; with `fuse`, runs of elementwise operations
+/// become chains. The term is read where it is: a copy would hold what it shares as often as it names it.
+fn decode(function: Term, fuse: bool) -> Result<Decoded> {
+    let decode = || {
+        let mut decoded = Decoder::function(function)?;
+        if fuse {
+            decoded.program.chain();
+        }
+        Ok(decoded)
+    };
+    let decode = || stacker::grow(DEEP_STACK, decode);
     let failed =
         || Error::Mlx("compile: decoding panicked, or had no room for its stack".to_owned());
     catch_unwind(AssertUnwindSafe(decode)).unwrap_or_else(|_| Err(failed()))
@@ -180,15 +187,12 @@ fn compile<'a>(
         mut program,
         captured,
         blocks,
-    } = decode(function).map_err(raise)?;
+    } = decode(function, fuse).map_err(raise)?;
     program.declared = (!results.is_atom())
         .then(|| declared(results))
         .transpose()?;
     let captured = captured.iter().map(|(term, _)| array_ref(*term));
     let captured: Vec<ArrayRef> = captured.collect::<NifResult<_>>()?;
-    if fuse {
-        program.chain();
-    }
     let fuses = fuse && Device::Gpu.is_available();
     let waits = program.waits || program.looks || fuses;
     let operations = program.operations;

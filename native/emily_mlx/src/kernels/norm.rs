@@ -9,7 +9,7 @@ use smallvec::SmallVec;
 
 use crate::dtype::Dtype;
 use crate::error::Result;
-use crate::kernel::{self, copy_into, row, Kernel, Placement};
+use crate::kernel::{self, row, Kernel, Placement};
 use crate::stream::StreamHandle;
 
 /// Kernels over the last axis, for a level of the processor.
@@ -39,16 +39,22 @@ struct Rows {
 
 impl Kernel for Rows {
     fn run(&self, inputs: &[Input], output: &mut [u8]) {
-        copy_into(&inputs[0], output);
+        let x = match &inputs[0] {
+            Input::Array(view) => Some(view.to_row()),
+            Input::InOutput => None,
+        };
+        let x = x.as_ref().map(|x| typed::<f32>(x.bytes()));
         let vectors: SmallVec<[Row; 2]> = inputs[1..].iter().map(row).collect();
         let mut vectors = vectors.iter().map(|vector| typed::<f32>(vector.bytes()));
         let mut next = |is_there: bool| if is_there { vectors.next() } else { None };
-        let (level, columns, rows) = (self.level, self.columns, typed_mut(output));
+        let (level, columns, output) = (self.level, self.columns, typed_mut(output));
         match self.of {
-            Of::Softmax(queries) => norm::softmax(level, rows, columns, queries),
-            Of::RmsNorm { weight, eps } => norm::rms_norm(level, rows, columns, next(weight), eps),
+            Of::Softmax(queries) => norm::softmax(level, x, output, columns, queries),
+            Of::RmsNorm { weight, eps } => {
+                norm::rms_norm(level, x, output, columns, next(weight), eps)
+            }
             Of::LayerNorm { weight, bias, eps } => {
-                norm::layer_norm(level, rows, columns, next(weight), next(bias), eps)
+                norm::layer_norm(level, x, output, columns, next(weight), next(bias), eps)
             }
         }
     }
