@@ -36,7 +36,7 @@ pub fn products(level: Level, a: &View, b: &View, output: &mut [f32]) {
     };
     let (left, right) = (a.elements::<f32>(), b.elements::<f32>());
     let size = rows.size * columns.size;
-    let mut copy = vec![0.0; inner.size * columns.size];
+    let mut copy = Vec::new();
     for (number, output) in output.chunks_exact_mut(size).enumerate() {
         let a = matrix(&left, batch, [*rows, *inner], number);
         let b = matrix(&right, other, [b.axes()[other.len()], *columns], number);
@@ -65,7 +65,7 @@ fn matrix<'a>(
 }
 
 for_each_level! {
-    fn product(a: Matrix, b: Matrix, copy: &mut [f32], output: &mut [f32]) {
+    fn product(a: Matrix, b: Matrix, copy: &mut Vec<f32>, output: &mut [f32]) {
         let columns = b.columns.size;
         // Few dot products take less time than a copy of `b`.
         let is_few = a.rows.size < WIDTH || columns < WIDTH;
@@ -83,6 +83,7 @@ for_each_level! {
             multiply(a, |k| b.elements.row(first(k), columns), output, columns);
             return;
         }
+        copy.resize(b.rows.size * columns, 0.0);
         for (k, row) in copy.chunks_exact_mut(columns).enumerate() {
             for (j, x) in row.iter_mut().enumerate() {
                 *x = b.at(k, j);

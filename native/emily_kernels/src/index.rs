@@ -6,15 +6,21 @@ use crate::view::{merged, typed, typed_mut, Axis, Element, View, Walk};
 
 /// Integers that number rows.
 pub trait Index: Element {
-    fn clamped(self, rows: usize) -> usize;
+    /// The number of the last of so many rows, or the greatest that there is.
+    fn last(rows: usize) -> Self;
+    fn clamped(self, last: Self) -> usize;
 }
 
 macro_rules! indices {
     ($($type:ident)*) => {
         $(impl Index for $type {
+            fn last(rows: usize) -> Self {
+                $type::try_from(rows - 1).unwrap_or($type::MAX)
+            }
             #[inline(always)]
-            fn clamped(self, rows: usize) -> usize {
-                usize::try_from(self.max(0)).map_or(rows - 1, |row| row.min(rows - 1))
+            fn clamped(self, last: Self) -> usize {
+                // No number of a row is below zero or wider than a pointer.
+                self.max(0).min(last) as usize
             }
         })*
     };
@@ -30,8 +36,9 @@ pub type Numbers = fn(indices: &[u8], rows: usize, numbers: &mut [usize]);
 
 /// Indices of one type.
 pub fn numbers<I: Index>(indices: &[u8], rows: usize, numbers: &mut [usize]) {
+    let last = I::last(rows);
     for (number, index) in numbers.iter_mut().zip(typed::<I>(indices)) {
-        *number = index.clamped(rows);
+        *number = index.clamped(last);
     }
 }
 
