@@ -3,6 +3,8 @@
 //! Every element is added up in the same order whatever its place, the sizes, the layouts and the number of threads:
 //! its terms follow each other in chains of fused additions of [`work::DEPTH`], and the chains' sums are added.
 
+#[cfg(target_arch = "aarch64")]
+mod neon;
 mod pack;
 mod simd;
 mod strip;

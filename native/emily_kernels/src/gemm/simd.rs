@@ -1,13 +1,15 @@
 //! Vectors of the processors that the products are compiled for.
 
+#[cfg(target_arch = "aarch64")]
+use super::neon::Neon;
 use super::strip::{kernel, Kernel, Panel, Target};
 use super::work::{multiply_on, Work};
-
 /// A kind of processor that the loops are compiled for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Level {
     /// What the compiler makes for every processor of this architecture.
     Portable,
+    Neon,
     Avx2,
     Avx512,
 }
@@ -15,7 +17,7 @@ pub enum Level {
 impl Level {
     /// The levels that this processor has, the fastest last.
     pub fn available() -> impl DoubleEndedIterator<Item = Level> {
-        [Level::Portable, Level::Avx2, Level::Avx512]
+        [Level::Portable, Level::Neon, Level::Avx2, Level::Avx512]
             .into_iter()
             .filter(|level| level.is_available())
     }
@@ -29,6 +31,7 @@ impl Level {
     fn is_available(self) -> bool {
         match self {
             Level::Portable => true,
+            Level::Neon => false,
             Level::Avx2 => is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma"),
             Level::Avx512 => is_x86_feature_detected!("avx512f"),
         }
@@ -36,7 +39,11 @@ impl Level {
 
     #[cfg(not(target_arch = "x86_64"))]
     fn is_available(self) -> bool {
-        self == Level::Portable
+        match self {
+            Level::Portable => true,
+            Level::Neon => cfg!(target_arch = "aarch64"),
+            Level::Avx2 | Level::Avx512 => false,
+        }
     }
 }
 
@@ -107,6 +114,9 @@ macro_rules! kernels {
         }
     };
 }
+
+#[cfg(target_arch = "aarch64")]
+pub(super) use kernels;
 
 #[derive(Clone, Copy)]
 struct Portable<T>(T);
@@ -501,6 +511,8 @@ macro_rules! element {
                         Level::Avx512 => avx512(work, packed_a, packed_b),
                         #[cfg(target_arch = "x86_64")]
                         Level::Avx2 => avx2(work, packed_a, packed_b),
+                        #[cfg(target_arch = "aarch64")]
+                        Level::Neon => multiply_on::<Neon<$number>>(work, packed_a, packed_b),
                         _ => multiply_on::<Portable<$number>>(work, packed_a, packed_b),
                     }
                 }
