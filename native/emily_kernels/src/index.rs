@@ -2,7 +2,7 @@
 
 use crate::dispatch::Level;
 use crate::elementwise::Number;
-use crate::view::{merged, typed, typed_mut, Axis, Element, View, Walk};
+use crate::view::{bytes_mut, merged, typed, typed_mut, Axis, Element, View, Walk};
 
 /// Integers that number rows.
 pub trait Index: Element {
@@ -102,15 +102,11 @@ pub fn take<T: Element>(
                 }
             });
         }
-        _ => {
-            // Rows of elements without a common step are copied first.
-            let mut copy = vec![T::default(); rows.size * columns];
-            Walk::new(x).copy(crate::view::bytes_mut(&mut copy));
-            each_row((indices, width, numbers), rows.size, |at, row| {
-                let from = &copy[row * columns..(row + 1) * columns];
-                output[at * columns..(at + 1) * columns].copy_from_slice(from);
-            });
-        }
+        // Elements without a common step.
+        _ => each_row((indices, width, numbers), rows.size, |at, row| {
+            let out = &mut output[at * columns..(at + 1) * columns];
+            Walk::new(&x.within(axis, row)).copy(bytes_mut(out));
+        }),
     }
 }
 

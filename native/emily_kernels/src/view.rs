@@ -145,13 +145,26 @@ impl<'a> View<'a> {
             .get(self.first..self.first + self.size() * self.width)
     }
 
-    /// The elements in row-major order, gathered where they do not lie so.
+    /// The elements at one place of an axis, before which all sizes are 1.
+    pub(crate) fn within(&self, axis: usize, at: usize) -> View<'a> {
+        let Axis { size, stride } = self.axes[axis];
+        assert!(at < size, "the axis has no such place");
+        let step = at as isize * stride * self.width as isize;
+        View {
+            first: self.first.wrapping_add_signed(step),
+            axes: self.axes[axis + 1..].into(),
+            ..*self
+        }
+    }
+
+    /// The elements in row-major order, gathered where they do not lie so, in memory that nobody counts: large arrays
+    /// come in row-major order.
     pub fn to_row(&self) -> Row<'a> {
         match self.as_row() {
             Some(row) => Row::Borrowed(row),
             None => {
                 let count = self.size() * self.width;
-                let mut words = vec![0u64; count.div_ceil(8)];
+                let mut words = zeros(count.div_ceil(8));
                 Walk::new(self).copy(&mut bytes_mut(&mut words)[..count]);
                 Row::Gathered(words, count)
             }
@@ -169,7 +182,7 @@ impl<'a> View<'a> {
             ([], elements, []) => Cow::Borrowed(elements),
             // Memory that is not aligned is copied to where it is.
             _ => {
-                let mut copy = vec![T::default(); bytes.len() / self.width];
+                let mut copy = zeros(bytes.len() / self.width);
                 bytes_mut(&mut copy).copy_from_slice(bytes);
                 Cow::Owned(copy)
             }
@@ -182,6 +195,16 @@ impl<'a> View<'a> {
     pub fn first(&self) -> &'a [u8] {
         &self.memory[self.first..self.first + self.width]
     }
+}
+
+/// So many zeros. Where there is no memory it panics, which the caller's caller can catch.
+fn zeros<T: Element>(count: usize) -> Vec<T> {
+    let mut zeros = Vec::new();
+    if let Err(error) = zeros.try_reserve_exact(count) {
+        panic!("no memory for a copy of {count} elements: {error}");
+    }
+    zeros.resize(count, T::default());
+    zeros
 }
 
 /// Elements in row-major order.

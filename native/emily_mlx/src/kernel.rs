@@ -6,6 +6,7 @@ use mlx_rs::Array;
 
 use crate::dtype::Dtype;
 use crate::error::Result;
+use crate::ffi::mlx;
 use crate::stream::StreamHandle;
 
 /// Where an output's elements go.
@@ -46,7 +47,12 @@ pub(crate) fn view<'a, 'b>(input: &'a Input<'b>) -> &'a View<'b> {
     }
 }
 
-/// An input's elements in row-major order.
+/// An array for `row` to read: where it is in another order MLX copies it, in memory that is asked for.
+pub(crate) fn in_rows(x: &Array, stream: &StreamHandle) -> Result<Array> {
+    mlx!(mlx_contiguous, x.as_ptr(), false, stream.raw())
+}
+
+/// An input's elements in row-major order. It comes from `in_rows`.
 pub(crate) fn row<'a>(input: &Input<'a>) -> Row<'a> {
     view(input).to_row()
 }

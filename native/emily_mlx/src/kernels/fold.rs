@@ -53,7 +53,9 @@ impl FoldKernel {
             level: self.level,
         };
         let result = (&shape[..], dtype);
-        kernel::add(self.op.name(), rows, &[x], result, Placement::Apart, stream)
+        let x = kernel::in_rows(x, stream)?;
+        let name = self.op.name();
+        kernel::add(name, rows, &[&x], result, Placement::Apart, stream)
     }
 }
 

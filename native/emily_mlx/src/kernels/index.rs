@@ -139,11 +139,12 @@ impl IndexKernel {
             width: self.index.size(),
             numbers: self.numbers,
         };
+        let indices = kernel::in_rows(indices, stream)?;
         let result = (shape, self.dtype);
         kernel::add(
             self.op.name(),
             kernel,
-            &[x, indices],
+            &[x, &indices],
             result,
             Placement::Apart,
             stream,
@@ -160,10 +161,14 @@ impl IndexKernel {
             numbers: self.numbers,
         };
         let result = (indices.shape(), self.dtype);
+        let (x, rows) = (
+            kernel::in_rows(x, stream)?,
+            kernel::in_rows(indices, stream)?,
+        );
         kernel::add(
             self.op.name(),
             kernel,
-            &[x, indices],
+            &[&x, &rows],
             result,
             Placement::Apart,
             stream,
@@ -191,10 +196,14 @@ impl IndexKernel {
             level: self.level,
         };
         let result = (x.shape(), self.dtype);
+        let (indices, updates) = (
+            kernel::in_rows(indices, stream)?,
+            kernel::in_rows(updates, stream)?,
+        );
         kernel::add(
             self.op.name(),
             kernel,
-            &[x, indices, updates],
+            &[x, &indices, &updates],
             result,
             Placement::InFirst,
             stream,

@@ -102,13 +102,15 @@ impl RowKernels {
         arrays: &[Option<&Array>],
         stream: &StreamHandle,
     ) -> Result<Array> {
-        let arrays: SmallVec<[&Array; 3]> = arrays.iter().flatten().copied().collect();
+        let arrays = arrays.iter().flatten().map(|x| kernel::in_rows(x, stream));
+        let arrays: SmallVec<[Array; 3]> = arrays.collect::<Result<_>>()?;
         let rows = Rows {
             of,
             columns: arrays[0].dim(-1) as usize,
             level: self.0,
         };
         let result = (arrays[0].shape(), Dtype::F32);
+        let arrays: SmallVec<[&Array; 3]> = arrays.iter().collect();
         kernel::add(name, rows, &arrays, result, Placement::InFirst, stream)
     }
 }
