@@ -26,7 +26,7 @@ defmodule Emily.Native.ThreadsTest do
 
   test "several evaluations share the threads" do
     Native.set_threads(2)
-    [x] = Native.run([{:full, [256, 256], 0.5, :f32}])
+    [x] = Native.run([{:full, [512, 512], 0.5, :f32}])
 
     tasks =
       for _ <- 1..8 do
@@ -37,7 +37,7 @@ defmodule Emily.Native.ThreadsTest do
       end
 
     results = tasks |> Task.await_many(120_000) |> List.flatten() |> Enum.uniq()
-    assert results == [String.duplicate(<<64.0::float-32-native>>, 256 * 256)]
+    assert results == [String.duplicate(<<128.0::float-32-native>>, 512 * 512)]
   end
 
   test "the number before is answered" do

@@ -15,8 +15,9 @@ use crate::pool;
 pub use simd::{Element, Level};
 pub use work::{Matrix, Output, Work};
 
-/// About how many products are worth a part of their own: ten to twenty microseconds' work.
-const PART: usize = 1 << 20;
+/// How many products are worth a part of their own: about a fifth of a millisecond's work. To wake a thread for less gains
+/// nothing, and loses where the cores have other work.
+const PART: usize = 1 << 24;
 /// So many parts for each thread: a thread that is late costs at most one.
 const PARTS_EACH: usize = 4;
 /// A number that is read takes as long as so many products.
