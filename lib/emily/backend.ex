@@ -626,34 +626,25 @@ defmodule Emily.Backend do
 
   # Numbers in the caller's code arrive as scalars of Nx.BinaryBackend: they become part of the
   # expression.
-  defp own_tensor(%T{data: %Nx.BinaryBackend{}, shape: {}, type: type} = tensor, device) do
-    case number(Nx.BinaryBackend.to_binary(tensor, 1), type) do
-      :error ->
-        move(tensor, device)
+  defp own_tensor(
+         %T{data: %Nx.BinaryBackend{}, shape: {}, type: {kind, bits} = type} = tensor,
+         device
+       )
+       when (kind in [:s, :u] and bits >= 8) or (kind == :f and bits >= 32) do
+    dtype = Lower.dtype(type)
 
-      number ->
-        expr = Emily.Expr.scalar(number, Lower.dtype(type))
-        %{tensor | data: %B{ref: expr, device: device}}
+    case Native.Number.decode(Nx.BinaryBackend.to_binary(tensor, 1), dtype) do
+      number when is_number(number) ->
+        %{tensor | data: %B{ref: Emily.Expr.scalar(number, dtype), device: device}}
+
+      _not_finite ->
+        move(tensor, device)
     end
   end
 
   defp own_tensor(tensor, device), do: move(tensor, device)
 
   defp move(%T{} = tensor, device), do: from_binary(tensor, Nx.to_binary(tensor), device: device)
-
-  defp number(<<x::float-native-32>>, {:f, 32}), do: x
-  defp number(<<x::float-native-64>>, {:f, 64}), do: x
-  defp number(binary, {:s, bits}) when bits >= 8, do: integer(binary, bits)
-  defp number(<<x::unsigned-native-8>>, {:u, 8}), do: x
-  defp number(<<x::unsigned-native-16>>, {:u, 16}), do: x
-  defp number(<<x::unsigned-native-32>>, {:u, 32}), do: x
-  defp number(<<x::unsigned-native-64>>, {:u, 64}), do: x
-  defp number(_binary, _type), do: :error
-
-  defp integer(binary, bits) do
-    <<x::signed-native-size(^bits)>> = binary
-    x
-  end
 
   ## What MLX cannot do
 

@@ -95,7 +95,7 @@ defmodule Emily.Native do
   `Emily.Error`, and none ends the VM.
   """
 
-  alias Emily.Native.{Nif, Threads}
+  alias Emily.Native.{Garbage, Nif, Number, Threads}
 
   @typedoc "A reference to an MLX array."
   @opaque array :: reference()
@@ -146,7 +146,7 @@ defmodule Emily.Native do
 
   def from_binary(binary, shape, dtype, device) when is_binary(binary) and is_list(shape) do
     if byte_size(binary) > @large do
-      collect_garbage()
+      Garbage.collect()
       Nif.from_large_binary(binary, sizes("from_binary", shape), dtype, device)
     else
       Nif.from_binary(binary, sizes("from_binary", shape), dtype, device)
@@ -190,7 +190,7 @@ defmodule Emily.Native do
 
   def from_file(path, offset, shape, dtype, device)
       when offset in 0..0x7FFFFFFFFFFFFFFF and is_list(shape) do
-    collect_garbage()
+    Garbage.collect()
     Nif.from_file(Path.expand(path), offset, sizes("from_file", shape), dtype, device)
   end
 
@@ -216,7 +216,7 @@ defmodule Emily.Native do
   # `wait` is called with the tag of the answer where the array is not computed yet, and waits for it. `:other` is the
   # answer where the array has another type than `dtype`, which is nil for any.
   def to_binary(array, dtype, wait) do
-    without_garbage(fn ->
+    Garbage.without(fn ->
       tag = make_ref()
 
       case Nif.to_binary(array, dtype, tag) do
@@ -273,7 +273,7 @@ defmodule Emily.Native do
 
   def from_address(address, shape, dtype, device)
       when address in 0..0xFFFFFFFFFFFFFFFF and is_list(shape) do
-    collect_garbage()
+    Garbage.collect()
     Nif.from_address(address, sizes("from_address", shape), dtype, device)
   end
 
@@ -295,36 +295,8 @@ defmodule Emily.Native do
     dtype = dtype(array)
 
     case Nif.shape(array) |> Enum.product() do
-      1 -> array |> to_binary() |> number(dtype)
+      1 -> array |> to_binary() |> Number.decode(dtype)
       _ -> raise ArgumentError, "item: expected one element, got shape #{inspect(shape(array))}"
-    end
-  end
-
-  defp number(<<value>>, type) when type in [:bool, :u8], do: value
-  defp number(<<value::16-native>>, :u16), do: value
-  defp number(<<value::32-native>>, :u32), do: value
-  defp number(<<value::64-native>>, :u64), do: value
-  defp number(<<value::8-signed>>, :s8), do: value
-  defp number(<<value::16-native-signed>>, :s16), do: value
-  defp number(<<value::32-native-signed>>, :s32), do: value
-  defp number(<<value::64-native-signed>>, :s64), do: value
-  defp number(<<bits::16-native>>, :f16), do: float(<<bits::16>>, 16)
-  # A bfloat16 is the upper half of a float32.
-  defp number(<<bits::16-native>>, :bf16), do: float(<<bits::16, 0::16>>, 32)
-  defp number(<<bits::32-native>>, :f32), do: float(<<bits::32>>, 32)
-  defp number(<<bits::64-native>>, :f64), do: float(<<bits::64>>, 64)
-  defp number(<<re::4-binary, im::4-binary>>, :c64), do: {number(re, :f32), number(im, :f32)}
-
-  defp float(bits, size) do
-    case bits do
-      <<value::float-size(size)>> -> value
-      <<0b011111::6, 0::10>> -> :infinity
-      <<0b111111::6, 0::10>> -> :neg_infinity
-      <<0b011111111::9, 0::23>> -> :infinity
-      <<0b111111111::9, 0::23>> -> :neg_infinity
-      <<0b011111111111::12, 0::52>> -> :infinity
-      <<0b111111111111::12, 0::52>> -> :neg_infinity
-      _ -> :nan
     end
   end
 
@@ -369,7 +341,7 @@ defmodule Emily.Native do
   """
   @spec eval(array() | [array()]) :: :ok
   def eval(arrays) do
-    without_garbage(fn ->
+    Garbage.without(fn ->
       tag = make_ref()
 
       case Nif.evaluate(List.wrap(arrays), tag) do
@@ -378,21 +350,6 @@ defmodule Emily.Native do
         :full -> again(fn -> eval(arrays) end)
       end
     end)
-  end
-
-  # Arrays that this process has dropped may be what memory lacks: then they are freed, and the work done again.
-  defp without_garbage(work) do
-    work.()
-  rescue
-    error in Emily.Error ->
-      case error.message do
-        "[malloc]" <> _ ->
-          :erlang.garbage_collect()
-          work.()
-
-        _ ->
-          reraise error, __STACKTRACE__
-      end
   end
 
   @doc """
@@ -422,36 +379,10 @@ defmodule Emily.Native do
   end
 
   @doc false
-  def answered(:ok), do: collect_garbage()
-  def answered({:ok, result}), do: with(:ok <- collect_garbage(), do: result)
+  def answered(:ok), do: Garbage.collect()
+  def answered({:ok, result}), do: with(:ok <- Garbage.collect(), do: result)
   def answered({:error, :argument, message}), do: raise(ArgumentError, message)
   def answered({:error, :mlx, message}), do: raise(Emily.Error, message)
-
-  # Arrays take as much as this before their process is asked for its garbage.
-  @unasked 1_048_576
-
-  # The BEAM sees a small reference where MLX holds megabytes, and would let thousands of dropped
-  # arrays pile up before it collects them; fresh memory for the next is slow besides. A young
-  # collection is cheap; a full one takes time for each word, so a large heap is allowed more.
-  defp collect_garbage do
-    cond do
-      not Nif.has_grown(:young, @unasked) ->
-        :ok
-
-      Nif.has_grown(:full, @unasked + 16 * heap_bytes()) ->
-        :erlang.garbage_collect()
-        Nif.settle(:full)
-
-      true ->
-        :erlang.garbage_collect(self(), type: :minor)
-        Nif.settle(:young)
-    end
-  end
-
-  defp heap_bytes do
-    {:total_heap_size, words} = Process.info(self(), :total_heap_size)
-    words * :erlang.system_info(:wordsize)
-  end
 
   # Thousands of processes wait for the stream: this one tries again a little later.
   @doc false

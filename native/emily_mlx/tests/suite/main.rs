@@ -14,6 +14,7 @@ mod pointers;
 #[cfg(target_os = "linux")]
 mod products;
 mod refusals;
+mod sizes;
 mod support;
 mod system;
 mod threads;
