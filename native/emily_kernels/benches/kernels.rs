@@ -9,15 +9,25 @@ use emily_kernels::dot::products;
 use emily_kernels::norm::rms_norm;
 use emily_kernels::reduce::{reduce, Reduction};
 use emily_kernels::view::{Axes, Axis, Element, View};
-use emily_kernels::{cast, compare, elementwise, fold, functions, integer};
+use emily_kernels::{cast, compare, elementwise, fold, functions, integer, math};
 
 /// As many elements as the nearest cache holds of each operand.
 const COUNT: usize = 2048;
 
 fn main() {
     let maps: [(&str, &dyn Map, usize, [usize; 4]); 16] = [
-        ("exp f32", &functions::exp, 4, [4, 0, 0, 0]),
-        ("sigmoid f32", &functions::sigmoid, 4, [4, 0, 0, 0]),
+        (
+            "exp f32",
+            &functions::unary::<math::Exp, f32>,
+            4,
+            [4, 0, 0, 0],
+        ),
+        (
+            "sigmoid f32",
+            &functions::unary::<math::Sigmoid, f32>,
+            4,
+            [4, 0, 0, 0],
+        ),
         ("add f32", &elementwise::add::<f32>, 4, [4, 4, 0, 0]),
         ("maximum f32", &elementwise::maximum::<f32>, 4, [4, 4, 0, 0]),
         (

@@ -102,60 +102,73 @@ fn has_avx512() -> bool {
 }
 
 /// Compiles a function once for each level, and gives it the level as its first argument. What it calls takes part
-/// where it is `#[inline(always)]`.
+/// where it is `#[inline(always)]`. With `<...; A>` the body knows the level's [`Arithmetic`](crate::math::Arithmetic)
+/// as `A`.
 macro_rules! for_each_level {
     (
         $(#[$meta:meta])*
-        $vis:vis fn $name:ident $(<$($generic:ident: $bound:path),+>)? (
+        $vis:vis fn $name:ident $(<$($generic:ident: $bound:path),* $(; $arithmetic:ident)?>)? (
             $($argument:ident: $type:ty),* $(,)?
         ) $(-> $result:ty)? $body:block
     ) => {
         $(#[$meta])*
-        $vis fn $name $(<$($generic: $bound),+>)? (
+        $vis fn $name $(<$($generic: $bound),*>)? (
             level: $crate::dispatch::Level, $($argument: $type),*
         ) $(-> $result)? {
             #[inline(always)]
-            fn body $(<$($generic: $bound),+>)? ($($argument: $type),*) $(-> $result)? $body
+            fn body $(<$($generic: $bound,)* $($arithmetic: $crate::math::Arithmetic)?>)? (
+                $($argument: $type),*
+            ) $(-> $result)? $body
 
             #[cfg(target_arch = "x86_64")]
             #[target_feature(enable = "avx2,fma,f16c,bmi1,bmi2")]
-            fn avx2 $(<$($generic: $bound),+>)? ($($argument: $type),*) $(-> $result)? {
-                body $(::<$($generic),+>)? ($($argument),*)
+            fn avx2 $(<$($generic: $bound),*>)? ($($argument: $type),*) $(-> $result)? {
+                body $(::<$($generic,)* $($crate::dispatch::arithmetic!($arithmetic Fused))?>)? ($($argument),*)
             }
 
             #[cfg(target_arch = "x86_64")]
             #[target_feature(
                 enable = "avx2,fma,f16c,bmi1,bmi2,avx512f,avx512bw,avx512cd,avx512dq,avx512vl"
             )]
-            fn avx512 $(<$($generic: $bound),+>)? ($($argument: $type),*) $(-> $result)? {
-                body $(::<$($generic),+>)? ($($argument),*)
+            fn avx512 $(<$($generic: $bound),*>)? ($($argument: $type),*) $(-> $result)? {
+                body $(::<$($generic,)* $($crate::dispatch::arithmetic!($arithmetic Fused))?>)? ($($argument),*)
             }
 
             #[cfg(target_arch = "aarch64")]
             #[target_feature(enable = "neon")]
-            fn neon $(<$($generic: $bound),+>)? ($($argument: $type),*) $(-> $result)? {
-                body $(::<$($generic),+>)? ($($argument),*)
+            fn neon $(<$($generic: $bound),*>)? ($($argument: $type),*) $(-> $result)? {
+                body $(::<$($generic,)* $($crate::dispatch::arithmetic!($arithmetic Fused))?>)? ($($argument),*)
             }
 
             match level.0 {
-                $crate::dispatch::Kind::Portable => body $(::<$($generic),+>)? ($($argument),*),
+                $crate::dispatch::Kind::Portable => {
+                    body $(::<$($generic,)* $($crate::dispatch::arithmetic!($arithmetic Separate))?>)? ($($argument),*)
+                }
                 // SAFETY: there is a level only where the processor has its instructions.
                 #[cfg(target_arch = "x86_64")]
                 $crate::dispatch::Kind::Avx2 => unsafe {
-                    avx2 $(::<$($generic),+>)? ($($argument),*)
+                    avx2 $(::<$($generic),*>)? ($($argument),*)
                 },
                 // SAFETY: as above.
                 #[cfg(target_arch = "x86_64")]
                 $crate::dispatch::Kind::Avx512 => unsafe {
-                    avx512 $(::<$($generic),+>)? ($($argument),*)
+                    avx512 $(::<$($generic),*>)? ($($argument),*)
                 },
                 // SAFETY: as above.
                 #[cfg(target_arch = "aarch64")]
                 $crate::dispatch::Kind::Neon => unsafe {
-                    neon $(::<$($generic),+>)? ($($argument),*)
+                    neon $(::<$($generic),*>)? ($($argument),*)
                 },
             }
         }
     };
 }
 pub(crate) use for_each_level;
+
+/// An arithmetic, where a body asks for one by a name.
+macro_rules! arithmetic {
+    ($name:ident $arithmetic:ident) => {
+        $crate::math::$arithmetic
+    };
+}
+pub(crate) use arithmetic;

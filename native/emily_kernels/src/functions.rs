@@ -1,54 +1,41 @@
-//! Functions of f32, computed in f64 and rounded once.
+//! The functions of [`math`] as operations of chains, and the rest of a division.
 
 use crate::dispatch::for_each_level;
-use crate::elementwise::unary;
-use crate::view::{typed, typed_mut};
+use crate::elementwise::Float;
+use crate::math;
+use crate::view::{typed, typed_mut, Element};
 
-/// The exponential as exactly as an f32 can tell: 2^n e^r with r within half a unit of ln 2, by Taylor's series, whose
-/// rest is below 1e-9.
-#[inline(always)]
-pub(crate) fn exponential(x: f64) -> f64 {
-    // Beyond these an f32 is infinite or zero. NaN is neither less nor greater.
-    let x = if x > 90.0 { 90.0 } else { x };
-    let x = if x < -110.0 { -110.0 } else { x };
-    // Adding this rounds to a whole number and leaves it in the lowest bits.
-    const WHOLE: f64 = 6_755_399_441_055_744.0;
-    let shifted = x * std::f64::consts::LOG2_E + WHOLE;
-    let r = x - (shifted - WHOLE) * std::f64::consts::LN_2;
-    let factors = [5040.0, 720.0, 120.0, 24.0, 6.0, 2.0, 1.0, 1.0];
-    let sum = factors
-        .iter()
-        .fold(1.0 / 40320.0, |sum, factor| sum * r + 1.0 / factor);
-    let bits = shifted.to_bits().wrapping_add(1023) << 52;
-    sum * f64::from_bits(bits)
+for_each_level! {
+    /// A function of one number.
+    pub fn unary<F: math::Unary<T>, T: Element; A>(inputs: &[&[u8]], output: &mut [u8], _option: f64) {
+        math::map::<F, A, T>(typed(inputs[0]), typed_mut(output));
+    }
 }
 
-/// The exponential of what is below zero neither overflows nor loses digits.
-#[inline(always)]
-fn logistic(x: f64) -> f64 {
-    let e = exponential(-x.abs());
-    let above = if x < 0.0 { e } else { 1.0 };
-    above / (1.0 + e)
+for_each_level! {
+    /// A function of two numbers.
+    pub fn binary<F: math::Binary<T>, T: Element; A>(inputs: &[&[u8]], output: &mut [u8], _option: f64) {
+        math::map2::<F, A, T>(typed(inputs[0]), typed(inputs[1]), typed_mut(output));
+    }
 }
 
-macro_rules! functions {
-    ($($(#[$meta:meta])* $name:ident($x:ident) = $value:expr;)+) => {
-        $(for_each_level! {
-            $(#[$meta])*
-            pub fn $name(inputs: &[&[u8]], output: &mut [u8], _option: f64) {
-                unary::<f32, f32>(inputs, output, |x| {
-                    let $x = f64::from(x);
-                    $value as f32
-                })
+for_each_level! {
+    /// Powers by `P`, but for the second, which a variance is made of: it is a product.
+    pub fn power<P: math::Binary<T>, T: Float; A>(inputs: &[&[u8]], output: &mut [u8], _option: f64) {
+        let (x, y, out) = (typed::<T>(inputs[0]), typed::<T>(inputs[1]), typed_mut::<T>(output));
+        assert!(x.len() == out.len() && y.len() == out.len());
+        let two = T::ONE.plus(T::ONE);
+        if y.iter().all(|y| *y == two) {
+            for (out, x) in out.iter_mut().zip(x) {
+                *out = x.times(*x);
             }
-        })+
-    };
-}
-
-functions! {
-    exp(x) = exponential(x);
-    sigmoid(x) = logistic(x);
-    rsqrt(x) = (1.0 / x.sqrt());
+            return;
+        }
+        for ((out, x), y) in out.iter_mut().zip(x).zip(y) {
+            let power = P::value::<A>(*x, *y);
+            *out = if *y == two { x.times(*x) } else { power };
+        }
+    }
 }
 
 for_each_level! {

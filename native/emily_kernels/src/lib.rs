@@ -16,4 +16,5 @@ pub mod math;
 pub mod norm;
 pub mod pool;
 pub mod reduce;
+pub mod rope;
 pub mod view;

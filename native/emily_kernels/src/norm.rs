@@ -1,8 +1,8 @@
 //! Kernels over rows of f32: softmax and the norms. Where there is no `x`, it is in the place of the output.
 
 use crate::dispatch::for_each_level;
-use crate::functions::exponential;
 use crate::lanes::in_lanes;
+use crate::math::{Exp, Unary};
 
 /// Sums are taken in so many lanes.
 const LANES: usize = 16;
@@ -47,9 +47,9 @@ fn load(x: Option<&[f32]>, number: usize, row: &mut [f32]) {
 }
 
 for_each_level! {
-    /// Rows in which each number lies in proportion to its exponential, and which add up to one. With `queries`, each `queries` rows have a causal mask: the last of them sees all columns, each
-    /// before it one fewer.
-    pub fn softmax(x: Option<&[f32]>, output: &mut [f32], columns: usize, queries: usize) {
+    /// Rows in which each number lies in proportion to its exponential, and which add up to one. With `queries`, each
+    /// `queries` rows have a causal mask: the last of them sees all columns, each before it one fewer.
+    pub fn softmax<; A>(x: Option<&[f32]>, output: &mut [f32], columns: usize, queries: usize) {
         for (row, out) in output.chunks_exact_mut(columns).enumerate() {
             load(x, row, out);
             let hidden = if queries > 0 { queries - 1 - row % queries } else { 0 };
@@ -61,7 +61,7 @@ for_each_level! {
             }
             let most = greatest(out);
             for x in out.iter_mut() {
-                *x = exponential(f64::from(*x - most)) as f32;
+                *x = Exp::near::<A>(*x - most);
             }
             let inverse = 1.0 / sum(out, |x| x);
             for x in out.iter_mut() {

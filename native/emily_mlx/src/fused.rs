@@ -12,7 +12,6 @@ use crate::dtype::Dtype;
 use crate::error::{refuse, Result};
 use crate::ffi::{self, mlx};
 use crate::kernels;
-use crate::rotary;
 use crate::stream::StreamHandle;
 use crate::totals;
 
@@ -141,8 +140,8 @@ pub(crate) fn rope(x: &Array, turn: Rope, stream: &StreamHandle) -> Result<Array
             )
         }
     }
-    if let Some(turned) = rotary::rotate(x, &turn, stream) {
-        return turned;
+    if let Some(kernel) = kernels::rope(&[Some(x), freqs], stream) {
+        return kernel.apply(x, &turn, stream);
     }
     let (base, scale) = (turn.base.map(|base| base as f32), turn.scale as f32);
     on(stream, || {

@@ -12,18 +12,15 @@ use crate::stream::StreamHandle;
 
 pub(crate) mod elementwise;
 mod fold;
-#[cfg(cpp_kernels)]
-mod foreign;
-#[cfg(not(cpp_kernels))]
-#[path = "kernels/none.rs"]
-mod foreign;
 mod index;
 mod norm;
+mod rope;
 
 pub(crate) use elementwise::ElementwiseKernel;
 pub(crate) use fold::FoldKernel;
 pub(crate) use index::IndexKernel;
 pub(crate) use norm::RowKernels;
+pub(crate) use rope::RopeKernel;
 
 /// The level of the processor that kernels are taken for, if any are.
 pub(crate) fn level(stream: &StreamHandle) -> Option<Level> {
@@ -94,8 +91,15 @@ pub(crate) fn indexed(
 
 /// The kernels over the last axis, where all arrays are f32.
 pub(crate) fn rows(arrays: &[Option<&Array>], stream: &StreamHandle) -> Option<RowKernels> {
+    all_f32(arrays, stream).map(RowKernels)
+}
+
+/// The kernel of rotary embeddings, where all arrays are f32.
+pub(crate) fn rope(arrays: &[Option<&Array>], stream: &StreamHandle) -> Option<RopeKernel> {
+    all_f32(arrays, stream).map(RopeKernel)
+}
+
+fn all_f32(arrays: &[Option<&Array>], stream: &StreamHandle) -> Option<Level> {
     let mut arrays = arrays.iter().flatten();
-    let level = level(stream)?;
-    let fits = arrays.all(|array| Dtype::of(array) == Dtype::F32);
-    fits.then_some(RowKernels(level))
+    level(stream).filter(|_| arrays.all(|array| Dtype::of(array) == Dtype::F32))
 }

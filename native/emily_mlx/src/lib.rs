@@ -38,7 +38,6 @@ mod number;
 mod op;
 mod pointer;
 pub mod program;
-mod rotary;
 mod shape;
 mod short;
 mod stream;

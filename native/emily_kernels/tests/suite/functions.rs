@@ -1,49 +1,119 @@
-//! Functions against those of the C library in f64, rounded once.
+//! Functions as operations of chains. How near they are to the true values is tested in `tests/math`.
 
-use emily_kernels::functions;
+use emily_kernels::chain::Map;
+use emily_kernels::dispatch::Level;
+use emily_kernels::functions::{self, binary, power, unary};
+use emily_kernels::math::{Atan2, Binary, Exp, Fused, Pow, Separate, Sin, Unary};
+use emily_kernels::view::Element;
 
-use crate::support::{check, check_pairs};
+use crate::support::{bytes, check_pairs, mapped, samples, Random, Sample, LENGTHS};
 
-/// The same number, or the next one where f64 lies close to the middle between both.
-fn near(wanted: f64) -> impl Fn(f32) -> bool {
-    move |got| {
-        let rounded = wanted as f32;
-        let same = got.to_bits() == rounded.to_bits() || (got.is_nan() && rounded.is_nan());
-        let apart = (i64::from(got.to_bits()) - i64::from(rounded.to_bits())).abs();
-        let middle = (f64::from(got) + f64::from(rounded)) / 2.0;
-        same || (apart == 1 && (wanted - middle).abs() <= 1e-8 * wanted.abs())
+fn is_fused(level: Level) -> bool {
+    level != Level::PORTABLE
+}
+
+/// Each element, at every level, is what the level's arithmetic gives of it alone.
+fn one_by_one<F: Unary<T>, T: Sample>() {
+    let mut random = Random::new(31);
+    for length in LENGTHS.into_iter().chain([1000]) {
+        let x: Vec<T> = samples(&mut random, length);
+        for level in Level::available() {
+            let got: Vec<T> = mapped(&unary::<F, T>, level, &[bytes(&x)], length, 0.0);
+            for (x, got) in x.iter().zip(got) {
+                let wanted = match is_fused(level) {
+                    true => F::value::<Fused>(*x),
+                    false => F::value::<Separate>(*x),
+                };
+                assert!(got.is(wanted), "{} of {x:?}: {got:?}", level.name());
+            }
+        }
+    }
+}
+
+fn pair_by_pair<T: Sample>(map: &dyn Map, fused: impl Fn(T, T) -> T, separate: impl Fn(T, T) -> T) {
+    let mut random = Random::new(32);
+    for length in LENGTHS.into_iter().chain([1000]) {
+        let (x, y): (Vec<T>, Vec<T>) = (samples(&mut random, length), samples(&mut random, length));
+        for level in Level::available() {
+            let got: Vec<T> = mapped(map, level, &[bytes(&x), bytes(&y)], length, 0.0);
+            for i in 0..length {
+                let wanted = match is_fused(level) {
+                    true => fused(x[i], y[i]),
+                    false => separate(x[i], y[i]),
+                };
+                let name = level.name();
+                assert!(got[i].is(wanted), "{name} of {:?}, {:?}", x[i], y[i]);
+            }
+        }
     }
 }
 
 #[test]
-fn exponentials_and_roots() {
-    // What is near is taken for the same.
-    let exp = |x: f32| f64::from(x).exp();
-    let same = |map: &'static dyn emily_kernels::chain::Map, f: &dyn Fn(f32) -> f64| {
-        let got = |x: f32| {
-            let mut out = [0.0f32];
-            let level = emily_kernels::dispatch::Level::PORTABLE;
-            map.run(
-                level,
-                &[&x.to_ne_bytes()],
-                crate::support::bytes_mut(&mut out),
-                0.0,
-            );
-            out[0]
-        };
-        check("function", map, 0.0, |x: f32| {
-            if near(f(x))(got(x)) {
-                got(x)
-            } else {
-                f(x) as f32
-            }
-        });
+fn of_one_number() {
+    one_by_one::<Exp, f32>();
+    one_by_one::<Exp, f64>();
+    // Some angles are far.
+    one_by_one::<Sin, f32>();
+    one_by_one::<Sin, f64>();
+}
+
+#[test]
+fn of_two_numbers() {
+    type Angle = Atan2;
+    pair_by_pair::<f32>(
+        &binary::<Angle, f32>,
+        Angle::value::<Fused>,
+        Angle::value::<Separate>,
+    );
+    pair_by_pair::<f64>(
+        &binary::<Angle, f64>,
+        Angle::value::<Fused>,
+        Angle::value::<Separate>,
+    );
+}
+
+#[test]
+fn powers() {
+    let fused = |x: f64, y: f64| {
+        if y == 2.0 {
+            x * x
+        } else {
+            Pow::value::<Fused>(x, y)
+        }
     };
-    same(&functions::exp, &exp);
-    same(&functions::sigmoid, &|x| 1.0 / (1.0 + exp(-x)));
-    check("rsqrt", &functions::rsqrt, 0.0, |x: f32| {
-        (1.0 / f64::from(x).sqrt()) as f32
-    });
+    let separate = |x: f64, y: f64| {
+        if y == 2.0 {
+            x * x
+        } else {
+            Pow::value::<Separate>(x, y)
+        }
+    };
+    pair_by_pair::<f64>(&power::<Pow, f64>, fused, separate);
+}
+
+fn squares<T: Element + Sample + std::ops::Mul<Output = T>>(map: &dyn Map, two: T) {
+    let mut random = Random::new(33);
+    for length in LENGTHS {
+        let x: Vec<T> = samples(&mut random, length);
+        // Alone, and beside another power.
+        let twos = vec![two; length];
+        let mut mixed = twos.clone();
+        mixed[0] = T::default();
+        for level in Level::available() {
+            for (exponents, first) in [(&twos, 0), (&mixed, 1)] {
+                let got: Vec<T> = mapped(map, level, &[bytes(&x), bytes(exponents)], length, 0.0);
+                for i in first..length {
+                    assert!(got[i].is(x[i] * x[i]), "{} of {:?}", level.name(), x[i]);
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn second_powers_are_products() {
+    squares::<f32>(&power::<Pow, f32>, 2.0);
+    squares::<f64>(&power::<Pow, f64>, 2.0);
 }
 
 #[test]

@@ -10,5 +10,6 @@ mod index;
 mod integer;
 mod norm;
 mod reduce;
+mod rope;
 mod support;
 mod view;

@@ -2,10 +2,9 @@
 
 use emily_kernels::chain::{Chain, Input, Map, Step};
 use emily_kernels::dispatch::Level;
-use emily_kernels::{cast, compare, elementwise, functions, integer};
+use emily_kernels::{cast, compare, elementwise, functions, integer, math};
 use mlx_rs::Array;
 
-use super::foreign;
 use crate::dtype::Dtype;
 use crate::error::Result;
 use crate::kernel::{self, Kernel, Placement};
@@ -131,11 +130,44 @@ pub(crate) fn own(op: Op, dtype: Dtype) -> Option<&'static dyn Map> {
         Op::Floor if dtype == Dtype::F32 => Some(&elementwise::floor::<f32>),
         Op::Ceil if dtype == Dtype::F32 => Some(&elementwise::ceil::<f32>),
         Op::RoundAway if dtype == Dtype::F32 => Some(&elementwise::round_away::<f32>),
-        Op::Exp if dtype == Dtype::F32 => Some(&functions::exp),
-        Op::Sigmoid if dtype == Dtype::F32 => Some(&functions::sigmoid),
-        Op::Rsqrt if dtype == Dtype::F32 => Some(&functions::rsqrt),
         Op::Fmod if dtype == Dtype::F32 => Some(&functions::fmod),
-        _ if dtype == Dtype::F32 => foreign::map(op),
+        _ => function(op, dtype),
+    }
+}
+
+/// The map of a function on floats of one type, of which MLX has a slower one or, of f64, one of f32's digits.
+fn function(op: Op, dtype: Dtype) -> Option<&'static dyn Map> {
+    macro_rules! unary {
+        ($function:ident) => {
+            by_type!(dtype, floats, T => some(&functions::unary::<math::$function, T>))
+        };
+    }
+    match op {
+        Op::Exp => unary!(Exp),
+        Op::Expm1 => unary!(Expm1),
+        Op::Sigmoid => unary!(Sigmoid),
+        Op::Log => unary!(Log),
+        Op::Log1p => unary!(Log1p),
+        Op::Log2 => unary!(Log2),
+        Op::Log10 => unary!(Log10),
+        Op::Sin => unary!(Sin),
+        Op::Cos => unary!(Cos),
+        Op::Tan => unary!(Tan),
+        Op::Arcsin => unary!(Asin),
+        Op::Arccos => unary!(Acos),
+        Op::Arctan => unary!(Atan),
+        Op::Sinh => unary!(Sinh),
+        Op::Cosh => unary!(Cosh),
+        Op::Tanh => unary!(Tanh),
+        Op::Arcsinh => unary!(Asinh),
+        Op::Arccosh => unary!(Acosh),
+        Op::Arctanh => unary!(Atanh),
+        Op::Erf => unary!(Erf),
+        Op::Erfinv => unary!(ErfInv),
+        Op::Cbrt => unary!(Cbrt),
+        Op::Rsqrt => unary!(Rsqrt),
+        Op::Power => by_type!(dtype, floats, T => some(&functions::power::<math::Pow, T>)),
+        Op::Arctan2 => by_type!(dtype, floats, T => some(&functions::binary::<math::Atan2, T>)),
         _ => None,
     }
 }

@@ -1,0 +1,143 @@
+//! Rotary embeddings of f32. Angles are computed in f64, once for all heads.
+
+use crate::dispatch::for_each_level;
+use crate::math::{map, Arithmetic, Binary, Cos, Pow, Sin};
+
+/// Rows of `columns`, of which the first `dims` are turned: `positions` of them for each of `heads`, for each of
+/// `batches`.
+#[derive(Clone, Copy, Debug)]
+pub struct Rotary {
+    pub batches: usize,
+    pub heads: usize,
+    pub positions: usize,
+    pub columns: usize,
+    /// An even number.
+    pub dims: usize,
+    /// Whether the two numbers of a plane are neighbours, and not half of `dims` apart.
+    pub traditional: bool,
+    /// What positions are multiplied by.
+    pub scale: f64,
+    /// The base of the planes' periods, where they are not given.
+    pub base: f64,
+}
+
+impl Rotary {
+    /// By what an angle grows from one position to the next, for each plane.
+    #[inline(always)]
+    fn frequencies<A: Arithmetic>(&self, periods: Option<&[f32]>) -> Vec<f64> {
+        let planes = self.dims / 2;
+        let mut frequencies = vec![0.0; planes];
+        match periods {
+            Some(periods) => {
+                for (frequency, period) in frequencies.iter_mut().zip(periods) {
+                    *frequency = self.scale * (1.0 / f64::from(*period));
+                }
+            }
+            None => {
+                for (plane, frequency) in frequencies.iter_mut().enumerate() {
+                    let exponent = -2.0 * plane as f64 / self.dims as f64;
+                    *frequency = self.scale * Pow::value::<A>(self.base, exponent);
+                }
+            }
+        }
+        frequencies
+    }
+}
+
+/// The cosines and sines of the planes' angles at a position.
+struct Turn {
+    angles: Vec<f64>,
+    values: Vec<f64>,
+    cosines: Vec<f32>,
+    sines: Vec<f32>,
+}
+
+impl Turn {
+    fn new(planes: usize) -> Self {
+        Turn {
+            angles: vec![0.0; planes],
+            values: vec![0.0; planes],
+            cosines: vec![0.0; planes],
+            sines: vec![0.0; planes],
+        }
+    }
+
+    #[inline(always)]
+    fn to<A: Arithmetic>(&mut self, position: f64, frequencies: &[f64]) {
+        for (angle, frequency) in self.angles.iter_mut().zip(frequencies) {
+            *angle = position * frequency;
+        }
+        map::<Cos, A, f64>(&self.angles, &mut self.values);
+        narrow(&self.values, &mut self.cosines);
+        map::<Sin, A, f64>(&self.angles, &mut self.values);
+        narrow(&self.values, &mut self.sines);
+    }
+
+    /// Turns planes of neighbours.
+    #[inline(always)]
+    fn neighbours(&self, x: &[f32], output: &mut [f32]) {
+        let planes = x.chunks_exact(2).zip(output.chunks_exact_mut(2));
+        for ((x, out), (cosine, sine)) in planes.zip(self.cosines.iter().zip(&self.sines)) {
+            out[0] = x[0] * cosine - x[1] * sine;
+            out[1] = x[0] * sine + x[1] * cosine;
+        }
+    }
+
+    /// Turns planes whose second numbers all come after the first ones.
+    #[inline(always)]
+    fn halves(&self, x: &[f32], output: &mut [f32]) {
+        let planes = self.cosines.len();
+        let (first, second) = x.split_at(planes);
+        let (out_first, out_second) = output.split_at_mut(planes);
+        let numbers = first.iter().zip(second);
+        let places = out_first.iter_mut().zip(out_second);
+        let turns = self.cosines.iter().zip(&self.sines);
+        for (((x, y), (out_x, out_y)), (cosine, sine)) in numbers.zip(places).zip(turns) {
+            *out_x = x * cosine - y * sine;
+            *out_y = x * sine + y * cosine;
+        }
+    }
+}
+
+#[inline(always)]
+fn narrow(from: &[f64], to: &mut [f32]) {
+    for (x, y) in from.iter().zip(to) {
+        *y = *x as f32;
+    }
+}
+
+for_each_level! {
+    /// Turns `x`. There is one first position in `offsets`, or one for each batch; `periods` has one for each plane.
+    pub fn rotate<; A>(
+        rotary: &Rotary,
+        x: &[f32],
+        offsets: &[i32],
+        periods: Option<&[f32]>,
+        output: &mut [f32],
+    ) {
+        let Rotary { batches, heads, positions, columns, dims, traditional, .. } = *rotary;
+        assert!(dims % 2 == 0 && dims <= columns, "planes within a row");
+        assert!(x.len() == output.len() && x.len() == batches * heads * positions * columns);
+        assert!(periods.is_none_or(|periods| periods.len() == dims / 2));
+        let frequencies = rotary.frequencies::<A>(periods);
+        let mut turn = Turn::new(frequencies.len());
+        // Rows of one position have one turn.
+        let (groups, rows) = if offsets.len() == 1 { (1, batches * heads) } else { (batches, heads) };
+        for group in 0..groups {
+            for at in 0..positions {
+                turn.to::<A>(f64::from(offsets[group]) + at as f64, &frequencies);
+                for row in 0..rows {
+                    let start = ((group * rows + row) * positions + at) * columns;
+                    let (x, rest) = x[start..start + columns].split_at(dims);
+                    let (out, out_rest) = output[start..start + columns].split_at_mut(dims);
+                    if traditional {
+                        turn.neighbours(x, out);
+                    } else {
+                        turn.halves(x, out);
+                    }
+                    out_rest.copy_from_slice(rest);
+                }
+            }
+        }
+    }
+}

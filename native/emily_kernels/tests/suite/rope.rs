@@ -1,0 +1,106 @@
+//! Rotary embeddings against planes that are turned in f64.
+
+use emily_kernels::dispatch::Level;
+use emily_kernels::rope::{rotate, Rotary};
+
+use crate::support::Random;
+
+/// One plane's numbers, turned by the angle of its position.
+fn turned(
+    rotary: &Rotary,
+    periods: Option<&[f32]>,
+    position: f64,
+    plane: usize,
+    [x, y]: [f32; 2],
+) -> [f64; 2] {
+    let frequency = match periods {
+        Some(periods) => 1.0 / f64::from(periods[plane]),
+        None => rotary.base.powf(-2.0 * plane as f64 / rotary.dims as f64),
+    };
+    let (sine, cosine) = (position * (rotary.scale * frequency)).sin_cos();
+    let (x, y) = (f64::from(x), f64::from(y));
+    [x * cosine - y * sine, x * sine + y * cosine]
+}
+
+fn check(rotary: Rotary, offsets: &[i32], periods: Option<&[f32]>) {
+    let Rotary {
+        batches,
+        heads,
+        positions,
+        columns,
+        dims,
+        ..
+    } = rotary;
+    let mut random = Random::new(columns as u64);
+    let count = batches * heads * positions * columns;
+    let x: Vec<f32> = (0..count)
+        .map(|_| (random.below(2001) as f32 - 1000.0) / 500.0)
+        .collect();
+    for level in Level::available() {
+        let mut got = vec![0.0; count];
+        rotate(level, &rotary, &x, offsets, periods, &mut got);
+        for row in 0..count / columns {
+            let start = row * columns;
+            let batch = row / (heads * positions);
+            let offset = offsets[batch.min(offsets.len() - 1)];
+            let position = f64::from(offset) + (row % positions) as f64;
+            for plane in 0..dims / 2 {
+                let (first, second) = match rotary.traditional {
+                    true => (start + 2 * plane, start + 2 * plane + 1),
+                    false => (start + plane, start + dims / 2 + plane),
+                };
+                let wanted = turned(&rotary, periods, position, plane, [x[first], x[second]]);
+                for (got, wanted) in [got[first], got[second]].into_iter().zip(wanted) {
+                    assert!(
+                        (f64::from(got) - wanted).abs() < 5e-7,
+                        "{rotary:?}, row {row}, plane {plane} at {}: {got}, not {wanted}",
+                        level.name()
+                    );
+                }
+            }
+            assert_eq!(
+                got[start + dims..start + columns],
+                x[start + dims..start + columns]
+            );
+        }
+    }
+}
+
+#[test]
+fn planes_are_turned() {
+    for traditional in [false, true] {
+        for (columns, dims) in [(2, 2), (7, 6), (40, 34), (128, 128)] {
+            let rotary = Rotary {
+                batches: 2,
+                heads: 3,
+                positions: 5,
+                columns,
+                dims,
+                traditional,
+                scale: 0.5,
+                base: 10_000.0,
+            };
+            let periods: Vec<f32> = (0..dims / 2).map(|i| 1.5 + i as f32).collect();
+            check(rotary, &[7], None);
+            check(rotary, &[-3, 100], None);
+            check(rotary, &[0, 2_000_000], Some(&periods));
+        }
+    }
+}
+
+#[test]
+fn no_rows() {
+    let rotary = Rotary {
+        batches: 1,
+        heads: 2,
+        positions: 0,
+        columns: 4,
+        dims: 4,
+        traditional: false,
+        scale: 1.0,
+        base: 10.0,
+    };
+    for level in Level::available() {
+        rotate(level, &rotary, &[], &[0], None, &mut []);
+    }
+}
