@@ -27,9 +27,9 @@ defmodule Emily.Native do
   expressions, numbers, booleans, types, lists of integers. Names and meanings are MLX's:
 
     * one array: `{:exp, x}`, and likewise `abs negative expm1 log log1p log2 log10 sqrt rsqrt
-      square sin cos tan arcsin arccos arctan sinh cosh tanh arcsinh arccosh arctanh erf erfinv
-      sigmoid cbrt sign floor ceil round round_away trunc logical_not bitwise_invert isnan isinf
-      isfinite isposinf isneginf real imag conjugate contiguous`. The sign of NaN is NaN; `round_away`
+      square sin cos tan arcsin arccos arctan sinh cosh tanh arcsinh arccosh arctanh erf erfc
+      erfinv sigmoid cbrt sign floor ceil round round_away trunc logical_not bitwise_invert isnan
+      isinf isfinite isposinf isneginf real imag conjugate contiguous`. The sign of NaN is NaN; `round_away`
       takes halves away from zero.
     * `{:chop, x, least}`: what is no larger than `least` becomes zero, of a complex number each part
     * two arrays, promoted and broadcast: `{:add, x, y}`, and likewise `subtract multiply divide

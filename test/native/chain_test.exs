@@ -14,7 +14,8 @@ defmodule Emily.Native.ChainTest do
   @unary [
     {@numbers, ~w(negative abs square logical_not)a},
     {@floats, ~w(sqrt floor ceil round sign isnan isinf isfinite exp log sin tanh)a},
-    {[:f32], ~w(round_away rsqrt sigmoid erf cbrt)a},
+    {@floats, ~w(rsqrt sigmoid erf erfc erfinv cbrt)a},
+    {[:f32], ~w(round_away)a},
     {@integers, ~w(bitwise_invert)a},
     {[:bool], ~w(logical_not)a}
   ]
@@ -22,8 +23,8 @@ defmodule Emily.Native.ChainTest do
   @binary [
     {@numbers, ~w(add subtract multiply maximum minimum logical_and logical_or)a},
     {@numbers, ~w(equal not_equal greater greater_equal less less_equal)a},
-    {@floats, ~w(divide)a},
-    {[:f32], ~w(power fmod arctan2)a},
+    {@floats, ~w(divide power arctan2)a},
+    {[:f32], ~w(fmod)a},
     {@integers, ~w(floor_divide remainder fmod bitwise_and bitwise_or bitwise_xor)a},
     {@integers, ~w(wide_left_shift wide_right_shift integer_power)a},
     {[:bool], ~w(logical_and logical_or)a}

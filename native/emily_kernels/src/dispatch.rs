@@ -29,6 +29,11 @@ impl Level {
         NAMES.into_iter().filter_map(Level::named)
     }
 
+    /// The best level that this processor has.
+    pub fn best() -> Level {
+        Level::available().last().unwrap_or(Level::PORTABLE)
+    }
+
     /// The level of that name, if this processor has it.
     pub fn named(name: &str) -> Option<Level> {
         match name {
@@ -60,8 +65,8 @@ impl Level {
     pub fn chosen() -> Result<Option<Level>, &'static str> {
         static CHOSEN: OnceLock<Result<Option<Level>, String>> = OnceLock::new();
         let chosen = CHOSEN.get_or_init(|| match std::env::var("EMILY_KERNELS") {
-            Err(_) => Ok(Level::available().last()),
-            Ok(name) if name.is_empty() => Ok(Level::available().last()),
+            Err(_) => Ok(Some(Level::best())),
+            Ok(name) if name.is_empty() => Ok(Some(Level::best())),
             Ok(name) if name == "off" => Ok(None),
             Ok(name) => match Level::named(&name) {
                 Some(level) => Ok(Some(level)),

@@ -118,14 +118,15 @@ for_each_level! {
         let Rotary { batches, heads, positions, columns, dims, traditional, .. } = *rotary;
         assert!(dims % 2 == 0 && dims <= columns, "planes within a row");
         assert!(x.len() == output.len() && x.len() == batches * heads * positions * columns);
+        assert!(offsets.len() == 1 || offsets.len() == batches);
         assert!(periods.is_none_or(|periods| periods.len() == dims / 2));
         let frequencies = rotary.frequencies::<A>(periods);
         let mut turn = Turn::new(frequencies.len());
         // Rows of one position have one turn.
-        let (groups, rows) = if offsets.len() == 1 { (1, batches * heads) } else { (batches, heads) };
-        for group in 0..groups {
+        let rows = if offsets.len() == 1 { batches * heads } else { heads };
+        for (group, offset) in offsets.iter().enumerate() {
             for at in 0..positions {
-                turn.to::<A>(f64::from(offsets[group]) + at as f64, &frequencies);
+                turn.to::<A>(f64::from(*offset) + at as f64, &frequencies);
                 for row in 0..rows {
                     let start = ((group * rows + row) * positions + at) * columns;
                     let (x, rest) = x[start..start + columns].split_at(dims);

@@ -2,7 +2,8 @@
 
 use std::sync::Mutex;
 
-use emily_kernels::gemm::{multiply_at, Element, Level, Matrix, Output, Work};
+use emily_kernels::dispatch::Level;
+use emily_kernels::gemm::{multiply_at, Element, Matrix, Output, Work};
 use emily_kernels::pool;
 
 /// Numbers that look random, the same in every run.
@@ -309,7 +310,7 @@ fn an_element_depends_on_its_row_and_column_alone() {
         let mut whole = empty(sizes.rows, sizes.columns);
         with_threads(1, || run(sizes, &a, &b, &mut whole, 1.0, 0.0, level));
 
-        if level != Level::Portable {
+        if level != Level::PORTABLE {
             for (i, j) in [(0, 0), (sizes.rows - 1, sizes.columns - 1), (77, 33)] {
                 let mut sum = 0.0f32;
                 for first in (0..sizes.inner).step_by(256) {

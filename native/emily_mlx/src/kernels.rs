@@ -34,9 +34,9 @@ pub(crate) fn level(stream: &StreamHandle) -> Option<Level> {
 fn elementwise(
     op: Op,
     map: impl FnOnce() -> Option<&'static dyn KernelMap>,
-    stream: &StreamHandle,
+    level: Option<Level>,
 ) -> Option<ElementwiseKernel> {
-    let level = level(stream)?;
+    let level = level?;
     map().map(|map| ElementwiseKernel { op, map, level })
 }
 
@@ -44,17 +44,24 @@ fn elementwise(
 pub(crate) fn map(op: Op, arrays: &[&Array], stream: &StreamHandle) -> Option<ElementwiseKernel> {
     let dtype = Dtype::of(arrays.first()?);
     let same = arrays.iter().all(|array| Dtype::of(array) == dtype);
-    elementwise(op, || elementwise::own(op, dtype).filter(|_| same), stream)
+    // What MLX lacks is taken from here even where no kernels are wanted; a build without any refuses it.
+    let is_needed = stream.device() == Device::Cpu && elementwise::is_only_here(op, dtype);
+    let level = level(stream).or(is_needed.then_some(Level::PORTABLE));
+    elementwise(op, || elementwise::own(op, dtype).filter(|_| same), level)
 }
 
 /// The kernel that makes integers of type `to` of numbers of type `from`.
 pub(crate) fn cast(from: Dtype, to: Dtype, stream: &StreamHandle) -> Option<ElementwiseKernel> {
-    elementwise(Op::ToInteger, || elementwise::to_integer(from, to), stream)
+    elementwise(
+        Op::ToInteger,
+        || elementwise::to_integer(from, to),
+        level(stream),
+    )
 }
 
 /// The kernel that clamps integers to `0..=option`.
 pub(crate) fn clamp(x: &Array, stream: &StreamHandle) -> Option<ElementwiseKernel> {
-    elementwise(Op::Clip, || elementwise::clamp(Dtype::of(x)), stream)
+    elementwise(Op::Clip, || elementwise::clamp(Dtype::of(x)), level(stream))
 }
 
 /// The kernel that chooses between two arrays of one type.
@@ -69,7 +76,7 @@ pub(crate) fn choice(
     elementwise(
         Op::Where,
         || elementwise::select(x.size()).filter(|_| fits),
-        stream,
+        level(stream),
     )
 }
 

@@ -55,7 +55,7 @@ type Fft = unsafe extern "C" fn(
 pub enum Op {
     Abs, Negative, Exp, Expm1, Log, Log1p, Log2, Log10, Sqrt, Rsqrt, Square,
     Sin, Cos, Tan, Arcsin, Arccos, Arctan, Sinh, Cosh, Tanh, Arcsinh, Arccosh, Arctanh,
-    Erf, Erfinv, Sigmoid, Cbrt, Sign, Floor, Ceil, Round, RoundAway, Trunc, Chop, LogicalNot, BitwiseInvert,
+    Erf, Erfc, Erfinv, Sigmoid, Cbrt, Sign, Floor, Ceil, Round, RoundAway, Trunc, Chop, LogicalNot, BitwiseInvert,
     Isnan, Isinf, Isfinite, Isposinf, Isneginf, Real, Imag, Conjugate, Contiguous,
     Add, Subtract, Multiply, Divide, FloorDivide, Remainder, Fmod, Power, IntegerPower, Maximum, Minimum, Arctan2,
     Logaddexp, Equal, NotEqual, Greater, GreaterEqual, Less, LessEqual, LogicalAnd, LogicalOr,
@@ -171,6 +171,7 @@ fn build(op: Op, args: &Args, stream: &StreamHandle) -> Result<Value> {
         Op::Arccosh => unary(op, mlx_sys::mlx_arccosh, args, stream),
         Op::Arctanh => unary(op, mlx_sys::mlx_arctanh, args, stream),
         Op::Erf => unary(op, mlx_sys::mlx_erf, args, stream),
+        Op::Erfc => number::erfc(args, stream),
         Op::Erfinv => unary(op, mlx_sys::mlx_erfinv, args, stream),
         Op::Sigmoid => unary(op, mlx_sys::mlx_sigmoid, args, stream),
         Op::Cbrt => number::cbrt(args, stream),

@@ -10,9 +10,10 @@ mod simd;
 mod strip;
 mod work;
 
+use crate::dispatch::Level;
 use crate::pool;
 
-pub use simd::{Element, Level};
+pub use simd::Element;
 pub use work::{Matrix, Output, Work};
 
 /// How many products are worth a part of their own: about a fifth of a millisecond's work. To wake a thread for less gains
@@ -28,20 +29,22 @@ const COLUMNS: usize = 128;
 /// So few columns are computed as rows, which fill vectors.
 const FEW: usize = 6;
 
-/// Computes a product, in parts on several threads where it is large.
+/// Computes a product, in parts on several threads where it is large. It has the level that `EMILY_KERNELS` names, or
+/// the best one where that is `off`: there are no other products.
 ///
 /// # Safety
 /// The matrices must have the sizes that the work names, in memory that nobody writes meanwhile; nobody else may
 /// read or write `c`.
 pub unsafe fn multiply<T: Element>(work: Work<T>) {
+    let level = Level::chosen().ok().flatten().unwrap_or_else(Level::best);
     // SAFETY: the caller's promise.
-    unsafe { multiply_at(work, Level::best()) }
+    unsafe { multiply_at(work, level) }
 }
 
 /// [`multiply`] with the instructions of one level.
 ///
 /// # Safety
-/// As there, and the processor must have the level.
+/// As there.
 pub unsafe fn multiply_at<T: Element>(work: Work<T>, level: Level) {
     if work.rows == 0 || work.columns == 0 {
         return;

@@ -4,48 +4,7 @@
 use super::neon::Neon;
 use super::strip::{kernel, Kernel, Panel, Target};
 use super::work::{multiply_on, Work};
-/// A kind of processor that the loops are compiled for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Level {
-    /// What the compiler makes for every processor of this architecture.
-    Portable,
-    Neon,
-    Avx2,
-    Avx512,
-}
-
-impl Level {
-    /// The levels that this processor has, the fastest last.
-    pub fn available() -> impl DoubleEndedIterator<Item = Level> {
-        [Level::Portable, Level::Neon, Level::Avx2, Level::Avx512]
-            .into_iter()
-            .filter(|level| level.is_available())
-    }
-
-    /// The fastest level that this processor has.
-    pub fn best() -> Level {
-        Level::available().next_back().unwrap_or(Level::Portable)
-    }
-
-    #[cfg(target_arch = "x86_64")]
-    fn is_available(self) -> bool {
-        match self {
-            Level::Portable => true,
-            Level::Neon => false,
-            Level::Avx2 => is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma"),
-            Level::Avx512 => is_x86_feature_detected!("avx512f"),
-        }
-    }
-
-    #[cfg(not(target_arch = "x86_64"))]
-    fn is_available(self) -> bool {
-        match self {
-            Level::Portable => true,
-            Level::Neon => cfg!(target_arch = "aarch64"),
-            Level::Avx2 | Level::Avx512 => false,
-        }
-    }
-}
+use crate::dispatch::{Kind, Level};
 
 /// A type of number that products are made of: `f32` or `f64`.
 pub trait Element: Copy + PartialEq + Send + Sync + 'static {
@@ -57,7 +16,7 @@ pub trait Element: Copy + PartialEq + Send + Sync + 'static {
     /// [`multiply_on`] the level.
     ///
     /// # Safety
-    /// As there, and the processor must have the level.
+    /// As there.
     unsafe fn multiply(work: &Work<Self>, level: Level, packed_a: *mut Self, packed_b: *mut Self);
 }
 
@@ -506,14 +465,16 @@ macro_rules! element {
 
                 // SAFETY: the caller's promise.
                 unsafe {
-                    match level {
+                    match level.0 {
                         #[cfg(target_arch = "x86_64")]
-                        Level::Avx512 => avx512(work, packed_a, packed_b),
+                        Kind::Avx512 => avx512(work, packed_a, packed_b),
                         #[cfg(target_arch = "x86_64")]
-                        Level::Avx2 => avx2(work, packed_a, packed_b),
+                        Kind::Avx2 => avx2(work, packed_a, packed_b),
                         #[cfg(target_arch = "aarch64")]
-                        Level::Neon => multiply_on::<Neon<$number>>(work, packed_a, packed_b),
-                        _ => multiply_on::<Portable<$number>>(work, packed_a, packed_b),
+                        Kind::Neon => multiply_on::<Neon<$number>>(work, packed_a, packed_b),
+                        Kind::Portable => {
+                            multiply_on::<Portable<$number>>(work, packed_a, packed_b)
+                        }
                     }
                 }
             }

@@ -3,8 +3,9 @@
 use std::cell::RefCell;
 
 use super::pack::pack;
-use super::simd::{Element, Level, Simd, LONGEST};
+use super::simd::{Element, Simd, LONGEST};
 use super::strip::Strip;
+use crate::dispatch::Level;
 
 /// How many terms are added up in registers.
 pub(super) const DEPTH: usize = 256;
@@ -138,7 +139,7 @@ thread_local! {
 ///
 /// # Safety
 /// The matrices must have the sizes that the work names, in memory that nobody writes meanwhile; nobody else may
-/// read or write `c`; the processor must have the level.
+/// read or write `c`.
 pub(super) unsafe fn multiply<T: Element>(work: &Work<T>, level: Level) {
     let depth = DEPTH.min(work.inner);
     let b = depth * COLUMNS.min(work.columns.next_multiple_of(LONGEST));

@@ -163,6 +163,7 @@ fn function(op: Op, dtype: Dtype) -> Option<&'static dyn Map> {
         Op::Arccosh => unary!(Acosh),
         Op::Arctanh => unary!(Atanh),
         Op::Erf => unary!(Erf),
+        Op::Erfc => unary!(Erfc),
         Op::Erfinv => unary!(ErfInv),
         Op::Cbrt => unary!(Cbrt),
         Op::Rsqrt => unary!(Rsqrt),
@@ -170,6 +171,15 @@ fn function(op: Op, dtype: Dtype) -> Option<&'static dyn Map> {
         Op::Arctan2 => by_type!(dtype, floats, T => some(&functions::binary::<math::Atan2, T>)),
         _ => None,
     }
+}
+
+/// Whether MLX has the function with f32's digits alone. A GPU has no f64.
+pub(super) fn is_only_here(op: Op, dtype: Dtype) -> bool {
+    dtype == Dtype::F64
+        && matches!(
+            op,
+            Op::Exp | Op::Sigmoid | Op::Sin | Op::Cos | Op::Erf | Op::Erfc | Op::Erfinv
+        )
 }
 
 /// The map of an operation on numbers of one type that means what MLX's means.
