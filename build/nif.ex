@@ -4,8 +4,8 @@ defmodule Emily.Build.Nif do
 
   alias Emily.Build.{Cache, Command, Failure}
 
-  @kept 40
-  @kept_targets 20
+  @kept 12
+  @kept_targets 6
 
   @doc "The sources under `native/` that the library depends on, with their contents."
   def sources(native) do
