@@ -1,3 +1,5 @@
+Code.require_file("support/native_case.exs", __DIR__)
+
 defmodule Emily.Native.ExhaustionTest do
   # A VM of its own that may take a gigabyte: whatever wants more raises there, and the VM goes on.
   use ExUnit.Case, async: true
@@ -40,10 +42,9 @@ defmodule Emily.Native.ExhaustionTest do
   defp child(body, folder) do
     path = Path.join(folder, "child.exs")
     File.write!(path, @prelude <> body)
-    paths = Enum.flat_map(:code.get_path(), &["-pa", to_string(&1)])
     # The C library would reserve addresses for each thread, at times of its choosing.
     opts = [stderr_to_stdout: true, env: [{"MALLOC_ARENA_MAX", "1"}]]
-    {output, status} = System.cmd("elixir", paths ++ [path], opts)
+    {output, status} = System.cmd("elixir", NativeCase.code_paths() ++ [path], opts)
     assert status == 0, output
 
     for line <- String.split(output, "\n", trim: true), into: %{} do

@@ -1,3 +1,5 @@
+Code.require_file("support/native_case.exs", __DIR__)
+
 defmodule Emily.Native.ExitTest do
   use ExUnit.Case, async: true
 
@@ -15,8 +17,8 @@ defmodule Emily.Native.ExitTest do
         {"it is stopped", "System.stop(3); Process.sleep(:infinity)"}
       ] do
     test "a VM with work in flight ends when #{name}" do
-      paths = Enum.flat_map(:code.get_path(), &["-pa", to_string(&1)])
-      task = Task.async(fn -> elixir(paths ++ ["-e", @work <> unquote(ending)]) end)
+      task =
+        Task.async(fn -> elixir(NativeCase.code_paths() ++ ["-e", @work <> unquote(ending)]) end)
 
       assert {:ok, {_output, status}} =
                Task.yield(task, 60_000) || Task.shutdown(task, :brutal_kill)

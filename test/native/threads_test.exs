@@ -64,8 +64,7 @@ defmodule Emily.Native.ThreadsTest do
 
   test "the setting is honoured when the library is loaded" do
     program = "Application.put_env(:emily, :threads, 3); IO.puts(Emily.Native.threads())"
-    paths = Enum.flat_map(:code.get_path(), &["-pa", to_string(&1)])
-    {output, 0} = System.cmd("elixir", paths ++ ["-e", program])
+    {output, 0} = System.cmd("elixir", NativeCase.code_paths() ++ ["-e", program])
     assert output == "3\n"
   end
 end

@@ -27,7 +27,8 @@ defmodule Emily.Nodes do
 
     child = %{id: name, start: {:peer, :start_link, [options]}}
     {:ok, peer, node} = ExUnit.Callbacks.start_supervised(child)
-    :ok = call(peer, :code, :add_pathsz, [:code.get_path()])
+    # As a folder of code the working folder would be the application of its name.
+    :ok = call(peer, :code, :add_pathsz, [:code.get_path() -- [~c"."]])
     {:ok, _} = call(peer, :application, :ensure_all_started, [:emily])
     # What goes wrong on it is told to who called it.
     :ok = call(peer, :logger, :set_primary_config, [:level, :none])

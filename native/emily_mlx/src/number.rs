@@ -11,6 +11,7 @@ use crate::kernels;
 use crate::op::{call, Op, Stream};
 use crate::stream::StreamHandle;
 use crate::totals;
+use crate::truth;
 
 fn scalar(args: &Args, number: f64, x: &Array) -> Result<Array> {
     create::scalar(args.op, Number::Float(number), Dtype::of(x))
@@ -169,13 +170,14 @@ pub(crate) fn chop(args: &Args, stream: &StreamHandle) -> Result<Array> {
     if let Some(kernel) = kernels::map(Op::Chop, &[x], stream) {
         return kernel.apply_with(&[x], Dtype::of(x), least, stream);
     }
-    let (dtype, s) = (Dtype::of(x), stream.raw());
-    // The parts of complex numbers lie side by side.
-    let part = match dtype {
-        Dtype::C64 => Dtype::F32,
-        other => other,
+    let (is_complex, s) = (Dtype::of(x) == Dtype::C64, stream.raw());
+    // The parts of complex numbers lie side by side. They get an axis of their own, as in `shape::view`.
+    let parts = if is_complex {
+        let apart = mlx!(mlx_expand_dims, x.as_ptr(), -1, s)?;
+        truth::view(&apart, Dtype::F32, s)?
+    } else {
+        x.clone()
     };
-    let parts = mlx!(mlx_view, x.as_ptr(), part.raw(), s)?;
     let size = mlx!(mlx_abs, parts.as_ptr(), s)?;
     let is_small = call(
         mlx_sys::mlx_less_equal,
@@ -191,7 +193,11 @@ pub(crate) fn chop(args: &Args, stream: &StreamHandle) -> Result<Array> {
         parts.as_ptr(),
         s
     )?;
-    mlx!(mlx_view, chopped.as_ptr(), dtype.raw(), s)
+    if !is_complex {
+        return Ok(chopped);
+    }
+    let whole = truth::view(&chopped, Dtype::C64, s)?;
+    mlx!(mlx_squeeze_axis, whole.as_ptr(), -1, s)
 }
 
 /// As in Nx.BinaryBackend a float becomes an integer by truncation, with the bits above the type's width lost; NaN

@@ -329,8 +329,8 @@ fn unary(op: Op, function: Unary, args: &Args, stream: &StreamHandle) -> Result<
         None => ffi::array(|result| unsafe { function(result, x.as_ptr(), stream.raw()) }),
     };
     let x = args.array()?;
-    // On a CPU the steps of some of MLX's functions each round floats of 16 bits.
-    if op.is_function() && stream.device() == Device::Cpu {
+    // On a CPU the steps of some of MLX's functions each round floats of 16 bits; on CUDA those of its sigmoid do.
+    if op.is_function() && (stream.device() == Device::Cpu || op == Op::Sigmoid) {
         totals::accumulate(x, stream.raw(), apply)
     } else {
         apply(x)

@@ -307,14 +307,16 @@ pub(crate) fn readable(x: &Array, stream: &StreamHandle) -> Result<Array> {
         return contiguous(x, stream);
     }
     let always = create::scalar("readable", Number::Int(1), Dtype::Bool)?;
-    // A choice has memory of its own, which a copy need not.
-    mlx!(
+    // A choice has memory of its own, which a copy need not. Of what is one element in memory it is one element too,
+    // which is written out then.
+    let chosen = mlx!(
         mlx_where,
         always.as_ptr(),
         x.as_ptr(),
         x.as_ptr(),
         stream.raw()
-    )
+    )?;
+    mlx!(mlx_contiguous, chosen.as_ptr(), false, stream.raw())
 }
 
 /// An array of at least two axes.

@@ -25,6 +25,12 @@ defmodule NativeCase do
 
   def dtypes, do: @dtypes
 
+  @doc """
+  The arguments of `elixir` that give another VM this one's modules. The working folder is left out: as a folder of
+  code it would be the application of its name, and a checkout may be called emily.
+  """
+  def code_paths, do: Enum.flat_map(:code.get_path() -- [~c"."], &["-pa", to_string(&1)])
+
   @doc "MLX has f64 on the CPU only."
   def device(:f64), do: :cpu
   def device(_dtype), do: Native.default_device()
