@@ -16,7 +16,9 @@ defmodule Emily.Compiler.Weight do
   defp outside(tuple, bytes) when is_tuple(tuple),
     do: tuple |> Tuple.to_list() |> outside(bytes)
 
-  defp outside(%Backend{ref: ref}, bytes) when is_reference(ref), do: bytes + Native.nbytes(ref)
+  defp outside(%Backend{device: device, ref: ref}, bytes) when device != :host,
+    do: bytes + Native.nbytes(ref)
+
   defp outside(%{} = map, bytes), do: map |> :maps.to_list() |> outside(bytes)
 
   defp outside(binary, bytes) when is_binary(binary) and byte_size(binary) > 64,

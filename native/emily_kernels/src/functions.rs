@@ -12,6 +12,67 @@ for_each_level! {
     }
 }
 
+/// The logistic function of f64 as Nx has it, rounded at each step.
+pub struct NxSigmoid;
+
+impl math::Unary<f64> for NxSigmoid {
+    #[inline(always)]
+    fn near<A: math::Arithmetic>(x: f64) -> f64 {
+        1.0 / (1.0 + <math::Exp as math::Unary<f64>>::near::<A>(-x))
+    }
+}
+
+/// The inverse error function as Nx has it, which knows eight digits: Giles, "Approximating the erfinv function". It is
+/// a polynomial for most, another for the tails.
+pub struct NxErfInv;
+
+impl math::Unary<f32> for NxErfInv {
+    #[inline(always)]
+    fn near<A: math::Arithmetic>(x: f32) -> f32 {
+        let horner = |coefficients: [f64; 9], x: f64| {
+            let terms = coefficients.into_iter();
+            terms.reduce(|sum, next| sum * x + next).unwrap_or_default()
+        };
+        let y = f64::from(x);
+        let w = -<math::Log as math::Unary<f64>>::near::<A>((1.0 - y) * (1.0 + y));
+        let inner = horner(
+            [
+                2.81022636e-08,
+                3.43273939e-07,
+                -3.5233877e-06,
+                -4.39150654e-06,
+                0.00021858087,
+                -0.00125372503,
+                -0.00417768164,
+                0.246640727,
+                1.50140941,
+            ],
+            w - 2.5,
+        );
+        let tail = horner(
+            [
+                -0.000200214257,
+                0.000100950558,
+                0.00134934322,
+                -0.00367342844,
+                0.00573950773,
+                -0.0076224613,
+                0.00943887047,
+                1.00167406,
+                2.83297682,
+            ],
+            w.sqrt() - 3.0,
+        );
+        let finite = if w < 5.0 { inner } else { tail } * y;
+        let value = if y.abs() == 1.0 {
+            y * f64::INFINITY
+        } else {
+            finite
+        };
+        value as f32
+    }
+}
+
 for_each_level! {
     /// A function of two numbers.
     pub fn binary<F: math::Binary<T>, T: Element; A>(inputs: &[&[u8]], output: &mut [u8], _option: f64) {

@@ -135,8 +135,12 @@ pub(crate) fn own(op: Op, dtype: Dtype) -> Option<&'static dyn Map> {
     }
 }
 
-/// The map of a function on floats of one type, of which MLX has a slower one or, of f64, one of f32's digits.
+/// The map of a function on floats of one type, of which MLX has a slower one or, of f64, one of f32's digits. Its other
+/// functions of f64 are the C library's, which are nearer than those of `math`.
 fn function(op: Op, dtype: Dtype) -> Option<&'static dyn Map> {
+    if dtype == Dtype::F64 && !is_only_here(op, dtype) {
+        return None;
+    }
     macro_rules! unary {
         ($function:ident) => {
             by_type!(dtype, floats, T => some(&functions::unary::<math::$function, T>))
@@ -145,6 +149,7 @@ fn function(op: Op, dtype: Dtype) -> Option<&'static dyn Map> {
     match op {
         Op::Exp => unary!(Exp),
         Op::Expm1 => unary!(Expm1),
+        Op::Sigmoid if dtype == Dtype::F64 => Some(&functions::unary::<functions::NxSigmoid, f64>),
         Op::Sigmoid => unary!(Sigmoid),
         Op::Log => unary!(Log),
         Op::Log1p => unary!(Log1p),
@@ -164,6 +169,7 @@ fn function(op: Op, dtype: Dtype) -> Option<&'static dyn Map> {
         Op::Arctanh => unary!(Atanh),
         Op::Erf => unary!(Erf),
         Op::Erfc => unary!(Erfc),
+        Op::Erfinv if dtype == Dtype::F32 => Some(&functions::unary::<functions::NxErfInv, f32>),
         Op::Erfinv => unary!(ErfInv),
         Op::Cbrt => unary!(Cbrt),
         Op::Rsqrt => unary!(Rsqrt),

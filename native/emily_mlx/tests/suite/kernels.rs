@@ -147,8 +147,9 @@ fn functions_of_one_number() {
             .map(|(x, got)| (off(*got as f32, function(f64::from(*x))), *x, *got))
             .max_by_key(|(off, _, _)| *off);
         let (off, x, got) = furthest.expect("there are inputs");
-        // Two f64 near the middle of two f32 may round to either.
-        if off > 1 {
+        // Two f64 near the middle of two f32 may round to either. The polynomials of Nx's erfinv know eight digits.
+        let most = if name == "erfinv" { 2 } else { 1 };
+        if off > most {
             wrong.push(format!("{name}({x:e}) = {got:e}, off by {off}"));
         }
     }
