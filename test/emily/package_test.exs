@@ -56,8 +56,9 @@ defmodule Emily.PackageTest do
   test "packages are found when they come", %{tmp_dir: folder} do
     File.write!(Path.join(folder, "mix.exs"), mix_exs(folder))
 
-    # As they are compiled already.
-    for app <- ~w(nx complex telemetry) do
+    # As they are compiled already. Telemetry is compiled anew: Mix notes the files of Erlang's modules with their whole
+    # paths, and would remove those that it was copied from.
+    for app <- ~w(nx complex) do
       built = Path.join(folder, "_build/dev/lib/#{app}")
       File.mkdir_p!(Path.dirname(built))
       File.cp_r!(Path.join(Mix.Project.build_path(), "lib/#{app}"), built)
