@@ -20,7 +20,7 @@ defmodule Emily.Backend do
   ## Types
 
   u8 to u64, s8 to s64, f16, bf16, f32, f64 and c64. f64 exists on the CPU only, where its
-  functions are within two units of the last place.
+  functions are within two units of the last place, but for `sigmoid`, which rounds at each step as in Nx.
 
   MLX has no c128, f8, f8_e4m3fn, s2, s4, u2 and u4. Tensors of these types are held by
   `Nx.BinaryBackend`, within a tensor of this backend whose device is `:host`, and so is computed what has
