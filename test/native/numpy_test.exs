@@ -63,7 +63,7 @@ defmodule Emily.Native.NumPyTest do
   # The names in the table of operations of the Rust crate.
   defp operations do
     [_, table] =
-      Path.expand("../../native/emily_mlx/src/op.rs", __DIR__)
+      Path.expand("../../native/emily_mlx/src/ops/table.rs", __DIR__)
       |> File.read!()
       |> then(&Regex.run(~r/pub enum Op \{(.*?)\}/s, &1))
 

@@ -4,56 +4,27 @@
 //! Every input is checked before MLX sees it: where MLX would end the process or touch stray
 //! memory, an [`Error::Argument`] is returned instead.
 
-mod allocator;
-mod args;
-mod array;
-mod attention;
-#[cfg(target_os = "linux")]
-pub mod blas;
-mod cached;
-mod chains;
-mod checks;
-mod conv;
-mod create;
-mod device;
-mod dtype;
-mod error;
-pub mod exit;
-mod ffi;
-mod fold;
-mod fused;
-pub mod fusion;
-mod index;
-mod integer;
-mod kernel;
-mod kernels;
-#[cfg(own_kernels)]
-#[doc(hidden)]
-pub mod layout;
-mod limits;
-mod linalg;
-mod liveness;
-pub mod memory;
-mod number;
-mod op;
-mod pointer;
+mod ops;
 pub mod program;
-mod shape;
-mod short;
-mod stream;
-mod totals;
-mod truth;
-mod worker;
+mod runtime;
 
 pub use emily_kernels::pool::{set_threads, threads};
 
-pub use args::{Arg, Args, Literal};
-pub use array::SharedArray;
-pub use create::{from_bytes, from_file, Number};
-pub use device::{devices, version, Device, Info};
-pub use dtype::Dtype;
-pub use error::{Error, Result};
-pub use op::{apply, Op, Value};
-pub use pointer::from_address;
-pub use stream::StreamHandle;
-pub use worker::{Job, QueueFull};
+pub use ops::args::{Arg, Args, Literal};
+pub use ops::create::{from_bytes, from_file, Number};
+pub use ops::table::{apply, Op, Value};
+pub use program::fusion;
+pub use runtime::array::SharedArray;
+#[cfg(target_os = "linux")]
+pub use runtime::blas;
+pub use runtime::device::{devices, version, Device, Info};
+pub use runtime::dtype::Dtype;
+pub use runtime::error::{Error, Result};
+pub use runtime::exit;
+#[cfg(own_kernels)]
+#[doc(hidden)]
+pub use runtime::layout;
+pub use runtime::memory;
+pub use runtime::pointer::from_address;
+pub use runtime::stream::StreamHandle;
+pub use runtime::worker::{Job, QueueFull};

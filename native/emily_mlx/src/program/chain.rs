@@ -4,11 +4,11 @@ use emily_kernels::dispatch::Level;
 use smallvec::SmallVec;
 
 use super::{Operation, Register, Run, Slot};
-use crate::chains::{self, Known, Operands, Part, Source, Typed};
-use crate::dtype::Dtype;
-use crate::error::Result;
-use crate::kernels;
-use crate::op::Value;
+use crate::ops::kernels;
+use crate::ops::table::Value;
+use crate::program::chains::{self, Known, Operands, Part, Source, Typed};
+use crate::runtime::dtype::Dtype;
+use crate::runtime::error::Result;
 
 /// The operations of a chain on their way into the graph.
 struct Pending<'a> {

@@ -1,0 +1,295 @@
+//! Attention on a CPU: in pieces where its scores would take much memory, and of f32 out of products and Emily's own
+//! softmax. MLX composes it there too, with a softmax that takes longer than the products.
+
+use std::ops::Range;
+
+use mlx_rs::Array;
+
+use crate::ops::args::Mask;
+use crate::ops::kernels::{self, RowKernels};
+use crate::ops::shape;
+use crate::ops::table::Stream;
+use crate::runtime::device::Device;
+use crate::runtime::dtype::Dtype;
+use crate::runtime::error::{refuse, Error, Result};
+use crate::runtime::ffi::{self, mlx, Arrays};
+use crate::runtime::stream::StreamHandle;
+use crate::runtime::truth;
+
+/// Scores up to so many bytes are computed at once on a CPU. More are computed for as many queries at a time as have
+/// `PIECE` of them, in `MOST_PIECES` pieces at most.
+const AT_ONCE: i64 = 1 << 30;
+const PIECE: i64 = 64 << 20;
+const MOST_PIECES: i64 = 2048;
+
+/// `attend` on queries and their mask: all of them, or one piece after the other.
+pub(crate) fn in_pieces(
+    q: &Array,
+    k: &Array,
+    mask: Mask,
+    stream: &StreamHandle,
+    attend: impl Fn(&Array, Mask) -> Result<Array>,
+) -> Result<Array> {
+    let (queries, keys) = (q.dim(2), k.dim(2));
+    // MLX computes half-precision floats in f32 too.
+    let each = [q.dim(0), q.dim(1), keys]
+        .iter()
+        .fold(4i64, |bytes, size| bytes.saturating_mul((*size).into()));
+    let bytes = each.saturating_mul(queries.into());
+    if bytes <= AT_ONCE || stream.device() != Device::Cpu {
+        return attend(q, mask);
+    }
+    let rows = (PIECE / each).max(1);
+    if i64::from(queries) > rows * MOST_PIECES {
+        refuse!(
+            "attention: the scores of {queries} queries and {keys} keys take {bytes} bytes, more than {MOST_PIECES} pieces of {}",
+            rows * each
+        )
+    }
+    by_rows(q, keys, mask, rows as i32, stream.raw(), attend)
+}
+
+/// `attend` on `rows` queries at a time.
+fn by_rows(
+    q: &Array,
+    keys: i32,
+    mask: Mask,
+    rows: i32,
+    s: Stream,
+    attend: impl Fn(&Array, Mask) -> Result<Array>,
+) -> Result<Array> {
+    let queries = q.dim(2);
+    let mut pieces: Vec<Array> = Vec::new();
+    for from in (0..queries).step_by(rows as usize) {
+        let range = from..queries.min(from.saturating_add(rows));
+        let q = after(shape::cut(q, 2, &range, s)?, pieces.last())?;
+        let part = match &mask {
+            Mask::None => None,
+            Mask::Causal => Some(seen(&range, keys - queries, keys, s)?),
+            Mask::Array(mask) => {
+                let axis = mask.ndim() as i32 - 2;
+                let for_all = axis < 0 || mask.dim(axis) == 1;
+                let whole = || Ok((*mask).clone());
+                Some(if for_all {
+                    whole()
+                } else {
+                    shape::cut(mask, axis, &range, s)
+                }?)
+            }
+        };
+        pieces.push(attend(&q, part.as_ref().map_or(Mask::None, Mask::Array))?);
+    }
+    let pieces = Arrays::new(&pieces)?;
+    mlx!(mlx_concatenate_axis, pieces.as_ptr(), 2, s)
+}
+
+/// `x`, which is new, computed after another array: MLX would have many pieces on their way at once.
+fn after(x: Array, other: Option<&Array>) -> Result<Array> {
+    let Some(other) = other else {
+        return Ok(x);
+    };
+    let (x, other) = (Arrays::new([&x])?, Arrays::new([other])?);
+    // SAFETY: the handles are live.
+    let results =
+        ffi::arrays(|result| unsafe { mlx_sys::mlx_depends(result, x.as_ptr(), other.as_ptr()) })?;
+    let first = results.into_iter().next();
+    first.ok_or_else(|| Error::Mlx("MLX gave no array".to_owned()))
+}
+
+/// The causal mask of some queries: the key `last` is the one that the first query of all sees last.
+fn seen(queries: &Range<i32>, last: i32, keys: i32, s: Stream) -> Result<Array> {
+    let count = |from: i32, to: i32| {
+        let (from, to) = (f64::from(from), f64::from(to));
+        mlx!(mlx_arange, from, to, 1.0, Dtype::S32.raw(), s)
+    };
+    let query = count(queries.start + last, queries.end + last)?;
+    let query = mlx!(mlx_expand_dims, query.as_ptr(), 1, s)?;
+    let key = count(0, keys)?;
+    mlx!(mlx_less_equal, key.as_ptr(), query.as_ptr(), s)
+}
+
+/// The softmax that attention on these arrays takes, where it is composed here.
+pub(crate) fn softmax(
+    q: &Array,
+    k: &Array,
+    v: &Array,
+    mask: &Mask,
+    stream: &StreamHandle,
+) -> Option<RowKernels> {
+    let mask = match mask {
+        Mask::Array(mask) if Dtype::of(mask) != Dtype::Bool => Some(*mask),
+        // A query that sees no key at all is left to MLX.
+        Mask::Causal if q.dim(2) > k.dim(2) => return None,
+        _ => None,
+    };
+    kernels::rows(&[Some(q), Some(k), Some(v), mask], stream)
+}
+
+/// `softmax(scale * q k^T + mask) v` on arrays whose shapes fit together.
+pub(crate) fn composed(
+    softmax: RowKernels,
+    q: &Array,
+    k: &Array,
+    v: &Array,
+    scale: f64,
+    mask: &Mask,
+    stream: &StreamHandle,
+) -> Result<Array> {
+    let s = stream.raw();
+    let groups = Groups::of(q, k);
+    let scale = Array::from_f32(scale as f32);
+    let q = groups.split(&mlx!(mlx_multiply, q.as_ptr(), scale.as_ptr(), s)?, s)?;
+    let k = groups.shared(k, s)?;
+    let k = mlx!(mlx_swapaxes, k.as_ptr(), -1, -2, s)?;
+    let scores = mlx!(mlx_matmul, q.as_ptr(), k.as_ptr(), s)?;
+    let (scores, queries) = match mask {
+        Mask::None => (scores, 0),
+        Mask::Causal => (scores, q.dim(-2)),
+        Mask::Array(mask) => (masked(&groups.split(mask, s)?, &scores, s)?, 0),
+    };
+    let weights = softmax.softmax(&scores, queries as usize, stream)?;
+    let v = groups.shared(v, s)?;
+    groups.join(&mlx!(mlx_matmul, weights.as_ptr(), v.as_ptr(), s)?, s)
+}
+
+fn masked(mask: &Array, scores: &Array, s: Stream) -> Result<Array> {
+    if Dtype::of(mask) != Dtype::Bool {
+        return mlx!(mlx_add, scores.as_ptr(), mask.as_ptr(), s);
+    }
+    let hidden = Array::from_f32(f32::MIN);
+    mlx!(
+        mlx_where,
+        mask.as_ptr(),
+        scores.as_ptr(),
+        hidden.as_ptr(),
+        s
+    )
+}
+
+/// Several heads of queries for each head of keys, as an axis of their own after the heads'.
+struct Groups {
+    heads: i32,
+    queries: i32,
+}
+
+impl Groups {
+    fn of(q: &Array, k: &Array) -> Self {
+        Groups {
+            heads: k.dim(1),
+            queries: q.dim(1) / k.dim(1),
+        }
+    }
+
+    /// An array with the heads of queries, or with one for all.
+    fn split(&self, x: &Array, s: Stream) -> Result<Array> {
+        if self.queries == 1 || x.ndim() < 3 {
+            return Ok(x.clone());
+        }
+        let at = x.ndim() - 3;
+        let heads = match x.dim(at as i32) {
+            1 => [1, 1],
+            _ => [self.heads, self.queries],
+        };
+        let shape: Vec<i32> = [&x.shape()[..at], &heads, &x.shape()[at + 1..]].concat();
+        truth::reshape(x, &shape, s)
+    }
+
+    /// Keys or values, the same for all queries of a group.
+    fn shared(&self, x: &Array, s: Stream) -> Result<Array> {
+        match self.queries {
+            1 => Ok(x.clone()),
+            _ => mlx!(mlx_expand_dims, x.as_ptr(), 2, s),
+        }
+    }
+
+    fn join(&self, x: &Array, s: Stream) -> Result<Array> {
+        if self.queries == 1 {
+            return Ok(x.clone());
+        }
+        let shape = [x.dim(0), self.heads * self.queries, x.dim(3), x.dim(4)];
+        truth::reshape(x, &shape, s)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ops::create::from_bytes;
+    use crate::ops::fused;
+    use crate::runtime::stream::StreamHandle;
+    use crate::runtime::worker::compute;
+
+    const QUERIES: usize = 5;
+    const KEYS: usize = 7;
+
+    fn floats(count: usize, seed: usize) -> Vec<f32> {
+        let number = |i| ((i * 37 + seed) % 23) as f32 / 8.0 - 1.0;
+        (0..count).map(number).collect()
+    }
+
+    fn array(values: &[f32], shape: &[i64]) -> Array {
+        let bytes: Vec<u8> = values.iter().flat_map(|one| one.to_ne_bytes()).collect();
+        from_bytes(&bytes, shape, Dtype::F32).expect("they fill the shape")
+    }
+
+    /// One head of two entries a query and a key, by loops; `hides` adds to the scores.
+    fn by_loops(q: &[f32], k: &[f32], v: &[f32], hides: impl Fn(usize, usize) -> f64) -> Vec<f64> {
+        let mut results = Vec::new();
+        for i in 0..QUERIES {
+            let score = |j: usize| {
+                let product = |e| f64::from(q[2 * i + e]) * f64::from(k[2 * j + e]);
+                0.5 * (product(0) + product(1)) + hides(i, j)
+            };
+            let weights: Vec<f64> = (0..KEYS).map(|j| score(j).exp()).collect();
+            let total: f64 = weights.iter().sum();
+            for e in 0..2 {
+                let value = |j: usize| weights[j] / total * f64::from(v[2 * j + e]);
+                results.push((0..KEYS).map(value).sum());
+            }
+        }
+        results
+    }
+
+    #[test]
+    fn pieces_are_the_whole() {
+        let stream = StreamHandle::default_on(Device::Cpu).expect("there is a CPU");
+        let (q, k, v) = (floats(10, 1), floats(14, 5), floats(14, 11));
+        let shape = |rows: usize| [1, 1, rows as i64, 2];
+        let arrays = [
+            array(&q, &shape(QUERIES)),
+            array(&k, &shape(KEYS)),
+            array(&v, &shape(KEYS)),
+        ];
+        let added = floats(QUERIES * KEYS, 3);
+        let full = array(&added, &[QUERIES as i64, KEYS as i64]);
+        let one_row = array(&added[..KEYS], &[1, KEYS as i64]);
+        let check = |mask: for<'a> fn(&'a Array) -> Mask<'a>, given: &Array, expected: Vec<f64>| {
+            for rows in [1, 2, 3, 5, 6] {
+                let [q, k, v] = &arrays;
+                let attend =
+                    |q: &Array, mask: Mask| fused::attention(q, k, v, 0.5, mask, None, stream);
+                let result = by_rows(q, KEYS as i32, mask(given), rows, stream.raw(), attend)
+                    .expect("they fit together");
+                compute(std::slice::from_ref(&result), false, stream).expect("it is computed");
+                let result = shape::readable(&result, stream).expect("a copy");
+                compute(std::slice::from_ref(&result), false, stream).expect("it is computed");
+                for (got, wanted) in result.as_slice::<f32>().iter().zip(&expected) {
+                    assert!(
+                        (f64::from(*got) - wanted).abs() < 1e-5,
+                        "{got} for {wanted}"
+                    );
+                }
+            }
+        };
+        check(|_| Mask::None, &full, by_loops(&q, &k, &v, |_, _| 0.0));
+        let causal = by_loops(&q, &k, &v, |i, j| match j > i + KEYS - QUERIES {
+            true => f64::NEG_INFINITY,
+            false => 0.0,
+        });
+        check(|_| Mask::Causal, &full, causal);
+        let each = by_loops(&q, &k, &v, |i, j| added[i * KEYS + j].into());
+        check(|mask| Mask::Array(mask), &full, each);
+        let same = by_loops(&q, &k, &v, |_, j| added[j].into());
+        check(|mask| Mask::Array(mask), &one_row, same);
+    }
+}

@@ -1,0 +1,267 @@
+//! New arrays.
+
+use std::fs::{self, File};
+use std::io::{self, ErrorKind, Seek, SeekFrom};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, AsRawFd};
+use std::path::Path;
+
+use half::{bf16, f16};
+use mlx_rs::Array;
+
+use crate::ops::args::Args;
+use crate::ops::checks;
+use crate::ops::table::Stream;
+use crate::runtime::allocator;
+use crate::runtime::dtype::Dtype;
+use crate::runtime::error::{refuse, Error, Result};
+use crate::runtime::ffi::{self, mlx};
+
+/// A number as Elixir has it.
+#[derive(Clone, Copy, Debug)]
+pub enum Number {
+    Int(i128),
+    Float(f64),
+    Complex(f64, f64),
+}
+
+impl Number {
+    /// The number's bytes in a type. Integers wrap and floats round, as a cast does; a float that
+    /// an integer type cannot hold saturates, and NaN becomes zero.
+    fn to_bytes(self, op: &str, dtype: Dtype) -> Result<[u8; 8]> {
+        let mut bytes = [0; 8];
+        let mut put = |source: &[u8]| bytes[..source.len()].copy_from_slice(source);
+        // The narrower floats come by f32, as in a cast.
+        let (real, single) = match self {
+            Number::Int(int) => (int as f64, int as f32),
+            Number::Float(float) => (float, float as f32),
+            Number::Complex(..) if dtype == Dtype::C64 => (0.0, 0.0),
+            Number::Complex(..) => refuse!("{op}: a complex number needs the type c64"),
+        };
+        match (dtype, self) {
+            (Dtype::F16, _) => put(&f16::from_f32(single).to_le_bytes()),
+            (Dtype::Bf16, _) => put(&bf16::from_f32(single).to_le_bytes()),
+            (Dtype::F32, _) => put(&single.to_le_bytes()),
+            (Dtype::F64, _) => put(&real.to_le_bytes()),
+            (Dtype::C64, Number::Complex(re, im)) => {
+                put(&[(re as f32).to_le_bytes(), (im as f32).to_le_bytes()].concat())
+            }
+            (Dtype::C64, _) => put(&single.to_le_bytes()),
+            (Dtype::Bool, _) => put(&[u8::from(real != 0.0)]),
+            (_, Number::Int(int)) => put(&int.to_le_bytes()[..dtype.size()]),
+            (_, _) => {
+                let (low, high) = dtype.integer_range().unwrap_or((0, 1));
+                put(&(real as i128).clamp(low, high).to_le_bytes()[..dtype.size()])
+            }
+        }
+        Ok(bytes)
+    }
+}
+
+/// An array from its bytes in row-major order, copied once.
+pub fn from_bytes(bytes: &[u8], shape: &[i64], dtype: Dtype) -> Result<Array> {
+    let op = "from_binary";
+    let shape = narrow(op, shape)?;
+    let expected = checks::shape(op, &shape)?.checked_mul(dtype.size());
+    if expected != Some(bytes.len()) {
+        refuse!(
+            "{op}: shape {shape:?} of type {} takes {} bytes, got {}",
+            dtype.name(),
+            expected.map_or("too many".to_owned(), |bytes| bytes.to_string()),
+            bytes.len()
+        )
+    }
+    new_data(bytes, &shape, dtype)
+}
+
+fn narrow(op: &str, shape: &[i64]) -> Result<Vec<i32>> {
+    let narrow = |size: &i64| {
+        i32::try_from(*size)
+            .map_err(|_| Error::Argument(format!("{op}: size {size} does not fit 32 bits")))
+    };
+    shape.iter().map(narrow).collect()
+}
+
+/// An array from its bytes in row-major order, which lie in a file from `offset` on.
+///
+/// The file is read, not mapped: who touches a mapped page behind the end of a file that was cut
+/// in the meantime gets SIGBUS, here the file is found too short.
+pub fn from_file(path: &Path, offset: u64, shape: &[i64], dtype: Dtype) -> Result<Array> {
+    let (op, name) = ("from_file", path.display());
+    let (shape, bytes) = sized(op, shape, dtype)?;
+    let failed = |problem: std::io::Error| Error::Argument(format!("{op}: {name}: {problem}"));
+    // Opening a pipe would wait for its other end.
+    if !fs::metadata(path).map_err(failed)?.is_file() {
+        refuse!("{op}: {name}: not a regular file")
+    }
+    let mut file = File::open(path).map_err(failed)?;
+    let length = file.metadata().map_err(failed)?.len();
+    if length.saturating_sub(offset) < bytes as u64 {
+        refuse!("{op}: {name}: {bytes} bytes at {offset} reach beyond its {length} bytes")
+    }
+    file.seek(SeekFrom::Start(offset)).map_err(failed)?;
+    filled(op, &shape, dtype, |data| match read(&file, data) {
+        Err(problem) if problem.kind() == ErrorKind::UnexpectedEof => {
+            refuse!("{op}: {name}: less than {bytes} bytes at {offset} are there")
+        }
+        done => done.map_err(failed),
+    })
+}
+
+/// Reads as many bytes as there is room for.
+pub(crate) fn read(from: &impl AsFd, mut to: &mut [MaybeUninit<u8>]) -> io::Result<()> {
+    while !to.is_empty() {
+        let fd = from.as_fd().as_raw_fd();
+        // SAFETY: the descriptor is open, and the kernel writes within the slice.
+        let count = unsafe { libc::read(fd, to.as_mut_ptr().cast(), to.len()) };
+        match usize::try_from(count) {
+            Ok(0) => return Err(ErrorKind::UnexpectedEof.into()),
+            Ok(count) => to = &mut to[count..],
+            Err(_) => match io::Error::last_os_error() {
+                problem if problem.kind() == ErrorKind::Interrupted => (),
+                problem => return Err(problem),
+            },
+        }
+    }
+    Ok(())
+}
+
+/// A new array of a shape that `sized` has given, whose bytes `fill` writes, all of them.
+#[cfg(own_kernels)]
+pub(crate) fn filled(
+    op: &str,
+    shape: &[i32],
+    dtype: Dtype,
+    fill: impl FnOnce(&mut [MaybeUninit<u8>]) -> Result<()>,
+) -> Result<Array> {
+    use std::ffi::{c_int, c_void};
+
+    use mlx_sys::mlx_array;
+
+    extern "C" {
+        fn emily_new_array(
+            result: *mut mlx_array,
+            data: *mut *mut c_void,
+            like: mlx_array,
+            shape: *const c_int,
+            rank: usize,
+        ) -> c_int;
+    }
+    let like = scalar(op, Number::Int(0), dtype)?;
+    let mut data = std::ptr::null_mut();
+    let array = ffi::array(|result| {
+        // SAFETY: the handles and the shape are live, and what MLX refuses comes back as a status.
+        unsafe {
+            emily_new_array(
+                result,
+                &mut data,
+                like.as_ptr(),
+                shape.as_ptr(),
+                shape.len(),
+            )
+        }
+    })?;
+    // SAFETY: the array is new, so that nobody else has its memory, which is as large as its shape and its type
+    // say and lives as long as it.
+    let bytes = unsafe { std::slice::from_raw_parts_mut(data.cast(), array.nbytes()) };
+    fill(bytes)?;
+    Ok(array)
+}
+
+/// Without MLX's headers the bytes are copied.
+#[cfg(not(own_kernels))]
+pub(crate) fn filled(
+    op: &str,
+    shape: &[i32],
+    dtype: Dtype,
+    fill: impl FnOnce(&mut [MaybeUninit<u8>]) -> Result<()>,
+) -> Result<Array> {
+    let bytes = checks::shape(op, shape)? * dtype.size();
+    let mut data = Vec::new();
+    if data.try_reserve_exact(bytes).is_err() {
+        refuse!("{op}: no memory for {bytes} bytes")
+    }
+    fill(&mut data.spare_capacity_mut()[..bytes])?;
+    // SAFETY: so many are reserved, and `fill` has written all of them.
+    unsafe { data.set_len(bytes) };
+    new_data(&data, shape, dtype)
+}
+
+/// A shape as MLX has it, and how many bytes it takes; refuses what no memory could hold.
+pub(crate) fn sized(op: &str, shape: &[i64], dtype: Dtype) -> Result<(Vec<i32>, usize)> {
+    let (shape, limit) = (narrow(op, shape)?, allocator::limit());
+    match checks::shape(op, &shape)?.checked_mul(dtype.size()) {
+        Some(bytes) if bytes <= limit => Ok((shape, bytes)),
+        _ => refuse!("{op}: shape {shape:?} takes more than the {limit} bytes of memory"),
+    }
+}
+
+pub(crate) fn new_data(bytes: &[u8], shape: &[i32], dtype: Dtype) -> Result<Array> {
+    let rank = shape.len() as i32;
+    ffi::array(|result| {
+        // SAFETY: the caller made sure that `bytes` holds as many elements as `shape` says, and
+        // MLX copies them; it reads them bytewise, so alignment does not matter.
+        unsafe {
+            *result = mlx_sys::mlx_array_new();
+            mlx_sys::mlx_array_set_data(
+                result,
+                bytes.as_ptr().cast(),
+                shape.as_ptr(),
+                rank,
+                dtype.raw(),
+            )
+        }
+    })
+}
+
+/// One number as an array of rank 0.
+pub(crate) fn scalar(op: &str, number: Number, dtype: Dtype) -> Result<Array> {
+    let bytes = number.to_bytes(op, dtype)?;
+    new_data(&bytes[..dtype.size()], &[], dtype)
+}
+
+/// A vector of integers of an integer type.
+pub(crate) fn vector(op: &str, values: &[i64], dtype: Dtype) -> Result<Array> {
+    let mut bytes = Vec::with_capacity(values.len() * 8);
+    for value in values {
+        let one = Number::Int(i128::from(*value)).to_bytes(op, dtype)?;
+        bytes.extend_from_slice(&one[..dtype.size()]);
+    }
+    new_data(&bytes, &[values.len() as i32], dtype)
+}
+
+/// `{:full, shape, number, dtype}`
+pub(crate) fn full(args: &Args, stream: Stream) -> Result<Array> {
+    let (shape, number, dtype) = (args.shape()?, args.number()?, args.dtype()?);
+    let value = scalar(args.op, number, dtype)?;
+    if shape.is_empty() {
+        return Ok(value);
+    }
+    mlx!(
+        mlx_full,
+        shape.as_ptr(),
+        shape.len(),
+        value.as_ptr(),
+        dtype.raw(),
+        stream
+    )
+}
+
+/// `{:arange, start, stop, step, dtype}`
+pub(crate) fn arange(args: &Args, stream: Stream) -> Result<Array> {
+    let (start, stop, step) = (args.float()?, args.float()?, args.float()?);
+    let dtype = args.dtype()?;
+    let count = ((stop - start) / step).ceil();
+    if !count.is_finite() || count > f64::from(i32::MAX) {
+        refuse!("arange: from {start} to {stop} by {step} is no finite range")
+    }
+    mlx!(mlx_arange, start, stop, step, dtype.raw(), stream)
+}
+
+/// `{:eye, rows, columns, diagonal, dtype}`
+pub(crate) fn eye(args: &Args, stream: Stream) -> Result<Array> {
+    let (rows, columns, diagonal) = (args.int()?, args.int()?, args.int()?);
+    let dtype = args.dtype()?;
+    checks::shape(args.op, &[rows, columns])?;
+    mlx!(mlx_eye, rows, columns, diagonal, dtype.raw(), stream)
+}

@@ -1,0 +1,319 @@
+//! Operations that take indices. MLX checks none of them; here every index is clamped into its
+//! axis, so that no input reads or writes stray memory.
+
+use mlx_rs::Array;
+use mlx_sys::{mlx_array, mlx_stream, mlx_vector_array};
+
+use crate::ops::args::Args;
+use crate::ops::checks;
+use crate::ops::create::{scalar, vector, Number};
+use crate::ops::kernels;
+use crate::ops::table::Op;
+use crate::ops::totals;
+use crate::runtime::dtype::Dtype;
+use crate::runtime::error::{refuse, Result};
+use crate::runtime::ffi::{self, mlx, Arrays};
+use crate::runtime::stream::StreamHandle;
+
+type ScatterFn = unsafe extern "C" fn(
+    *mut mlx_array,
+    mlx_array,
+    mlx_vector_array,
+    mlx_array,
+    *const i32,
+    usize,
+    mlx_stream,
+) -> i32;
+
+/// Clamps integer `indices` to `0..=limits`, where `limits` broadcasts against them.
+fn clamp(op: &str, indices: &Array, limits: &[i64], stream: &StreamHandle) -> Result<Array> {
+    let s = stream.raw();
+    let dtype = Dtype::of(indices);
+    let Some((_, greatest)) = dtype.integer_range() else {
+        refuse!("{op}: indices must be integers, got {}", dtype.name())
+    };
+    // No index of a narrow type can reach a limit that the type cannot hold.
+    let within = |limit: &i64| i128::from(*limit).min(greatest) as i64;
+    let limits: Vec<i64> = limits.iter().map(within).collect();
+    if let ([limit], Some(kernel)) = (&limits[..], kernels::clamp(indices, stream)) {
+        return kernel.apply_with(&[indices], dtype, *limit as f64, stream);
+    }
+    let number = |number: i64| scalar(op, Number::Int(number.into()), dtype);
+    let low = number(0)?;
+    let high = match limits[..] {
+        [limit] => number(limit)?,
+        _ => vector(op, &limits, dtype)?,
+    };
+    mlx!(mlx_clip, indices.as_ptr(), low.as_ptr(), high.as_ptr(), s)
+}
+
+fn clamp_to_axis(
+    op: &str,
+    indices: &Array,
+    x: &Array,
+    axis: i32,
+    stream: &StreamHandle,
+) -> Result<Array> {
+    clamp(op, indices, &[i64::from(x.dim(axis)) - 1], stream)
+}
+
+/// Whether the axis is the first that has several entries, so that its entries are rows.
+fn leads(x: &Array, axis: i32) -> bool {
+    x.shape()[..axis as usize].iter().all(|size| *size == 1)
+}
+
+pub(crate) fn take(args: &Args, stream: &StreamHandle) -> Result<Array> {
+    let (x, indices) = (args.array()?, args.array()?);
+    let axis = args.axis(x)?;
+    let kernel = kernels::indexed(Op::Take, x, indices, stream);
+    if let Some(kernel) = kernel.filter(|_| leads(x, axis)) {
+        let (before, from) = x.shape().split_at(axis as usize);
+        let shape = [before, indices.shape(), &from[1..]].concat();
+        return kernel.take(x, indices, axis as usize, &shape, stream);
+    }
+    let indices = clamp_to_axis(args.op, indices, x, axis, stream)?;
+    mlx!(
+        mlx_take_axis,
+        x.as_ptr(),
+        indices.as_ptr(),
+        axis,
+        stream.raw()
+    )
+}
+
+pub(crate) fn take_along_axis(args: &Args, stream: &StreamHandle) -> Result<Array> {
+    let (x, indices) = (args.array()?, args.array()?);
+    let axis = args.axis(x)?;
+    if indices.ndim() != x.ndim() {
+        refuse!(
+            "take_along_axis: shapes {:?} and {:?} differ in rank",
+            x.shape(),
+            indices.shape()
+        )
+    }
+    let inner = axis as usize;
+    let rows = inner + 1 == x.ndim() && x.shape()[..inner] == indices.shape()[..inner];
+    if let Some(kernel) = kernels::indexed(Op::Take, x, indices, stream).filter(|_| rows) {
+        return kernel.along(x, indices, stream);
+    }
+    let indices = clamp_to_axis(args.op, indices, x, axis, stream)?;
+    mlx!(
+        mlx_take_along_axis,
+        x.as_ptr(),
+        indices.as_ptr(),
+        axis,
+        stream.raw()
+    )
+}
+
+/// One array of indices for each axis named, clamped.
+fn clamp_all(
+    op: &str,
+    x: &Array,
+    indices: &[Array],
+    axes: &[i32],
+    stream: &StreamHandle,
+) -> Result<Arrays> {
+    checks::same_length(op, axes.len(), &[("indices", indices.len())])?;
+    if axes.is_empty() {
+        refuse!("{op}: needs indices for at least one axis")
+    }
+    let clamped = |(indices, axis): (&Array, &i32)| clamp_to_axis(op, indices, x, *axis, stream);
+    let clamped: Vec<Array> = indices
+        .iter()
+        .zip(axes)
+        .map(clamped)
+        .collect::<Result<_>>()?;
+    Arrays::new(&clamped)
+}
+
+/// Refuses slices that would leave `x`: one entry on an axis with indices, the size elsewhere.
+fn slices_fit(op: &str, x: &Array, sizes: &[i32], axes: &[i32]) -> Result<()> {
+    checks::same_length(op, x.ndim(), &[("the slices' shape", sizes.len())])?;
+    for (axis, (size, full)) in sizes.iter().zip(x.shape()).enumerate() {
+        let most = if axes.contains(&(axis as i32)) {
+            1
+        } else {
+            *full
+        };
+        if *size > most {
+            refuse!("{op}: a slice of {size} entries on axis {axis}, where {most} is the most")
+        }
+    }
+    Ok(())
+}
+
+pub(crate) fn gather(args: &Args, stream: &StreamHandle) -> Result<Array> {
+    let (x, indices) = (args.array()?, args.arrays()?);
+    let (axes, sizes) = (args.axes(x.ndim())?, args.shape()?);
+    slices_fit(args.op, x, &sizes, &axes)?;
+    let indices = clamp_all(args.op, x, indices, &axes, stream)?;
+    mlx!(
+        mlx_gather,
+        x.as_ptr(),
+        indices.as_ptr(),
+        axes.as_ptr(),
+        axes.len(),
+        sizes.as_ptr(),
+        sizes.len(),
+        stream.raw()
+    )
+}
+
+/// `{:scatter, x, [indices], updates, axes}`, and likewise what takes several updates of one entry together.
+pub(crate) fn scatter(
+    op: Op,
+    function: ScatterFn,
+    args: &Args,
+    stream: &StreamHandle,
+) -> Result<Array> {
+    let (x, indices, updates) = (args.array()?, args.arrays()?, args.array()?);
+    let axes = args.axes(x.ndim())?;
+    let scatter = Scatter {
+        op,
+        function,
+        name: args.op,
+        indices,
+        axes: &axes,
+    };
+    if !matches!(op, Op::ScatterAdd | Op::ScatterProd) || !Dtype::of(x).is_half() {
+        return scatter.apply(x, updates, stream);
+    }
+    let updates = totals::cast(updates, Dtype::F32, stream.raw())?;
+    totals::accumulate(x, stream.raw(), |x| scatter.apply(x, &updates, stream))
+}
+
+struct Scatter<'a> {
+    op: Op,
+    function: ScatterFn,
+    name: &'a str,
+    indices: &'a [Array],
+    axes: &'a [i32],
+}
+
+impl Scatter<'_> {
+    fn apply(&self, x: &Array, updates: &Array, stream: &StreamHandle) -> Result<Array> {
+        let (name, axes) = (self.name, self.axes);
+        let index_rank = self.indices.iter().map(Array::ndim).max().unwrap_or(0);
+        let Some(slices) = updates.shape().get(index_rank..) else {
+            refuse!(
+                "{name}: updates of shape {:?} lack the indices' axes",
+                updates.shape()
+            )
+        };
+        slices_fit(name, x, slices, axes)?;
+        if let ([axis], [indices]) = (axes, self.indices) {
+            let whole = |(at, size): (usize, &i32)| at as i32 == *axis || *size == x.dim(at as i32);
+            let rows = leads(x, *axis)
+                && slices.iter().enumerate().all(whole)
+                && Dtype::of(updates) == Dtype::of(x)
+                && updates.shape()[..index_rank] == *indices.shape();
+            if let Some(kernel) = kernels::indexed(self.op, x, indices, stream).filter(|_| rows) {
+                return kernel.update([x, indices, updates], *axis as usize, stream);
+            }
+        }
+        let indices = clamp_all(name, x, self.indices, axes, stream)?;
+        // SAFETY: the handles are live, the axes are within the rank and outlive the call, and no
+        // index or slice leaves the array.
+        ffi::array(|result| unsafe {
+            (self.function)(
+                result,
+                x.as_ptr(),
+                indices.as_ptr(),
+                updates.as_ptr(),
+                axes.as_ptr(),
+                axes.len(),
+                stream.raw(),
+            )
+        })
+    }
+}
+
+/// Clamps the starts of slices of `sizes` over `axes`, as Nx does.
+fn clamp_starts(
+    op: &str,
+    x: &Array,
+    starts: &Array,
+    axes: &[i32],
+    sizes: &[i32],
+    stream: &StreamHandle,
+) -> Result<Array> {
+    if starts.ndim() != 1 || starts.dim(0) as usize != axes.len() {
+        refuse!(
+            "{op}: starts must have shape [{}], got {:?}",
+            axes.len(),
+            starts.shape()
+        )
+    }
+    let mut limits = Vec::with_capacity(axes.len());
+    for (axis, size) in axes.iter().zip(sizes) {
+        let room = i64::from(x.dim(*axis)) - i64::from(*size);
+        if room < 0 {
+            refuse!(
+                "{op}: size {size} leaves axis {axis} of shape {:?}",
+                x.shape()
+            )
+        }
+        limits.push(room);
+    }
+    clamp(op, starts, &limits, stream)
+}
+
+pub(crate) fn slice_dynamic(args: &Args, stream: &StreamHandle) -> Result<Array> {
+    let (x, starts) = (args.array()?, args.array()?);
+    let (axes, sizes) = (args.axes(x.ndim())?, args.shape()?);
+    checks::same_length(args.op, x.ndim(), &[("sizes", sizes.len())])?;
+    for (axis, size) in sizes.iter().enumerate() {
+        if *size > x.dim(axis as i32) {
+            refuse!(
+                "{}: size {size} leaves axis {axis} of shape {:?}",
+                args.op,
+                x.shape()
+            )
+        }
+    }
+    let sliced: Vec<i32> = axes.iter().map(|axis| sizes[*axis as usize]).collect();
+    let starts = clamp_starts(args.op, x, starts, &axes, &sliced, stream)?;
+    mlx!(
+        mlx_slice_dynamic,
+        x.as_ptr(),
+        starts.as_ptr(),
+        axes.as_ptr(),
+        axes.len(),
+        sizes.as_ptr(),
+        sizes.len(),
+        stream.raw()
+    )
+}
+
+pub(crate) fn slice_update_dynamic(args: &Args, stream: &StreamHandle) -> Result<Array> {
+    let (x, update, starts) = (args.array()?, args.array()?, args.array()?);
+    let axes = args.axes(x.ndim())?;
+    if update.ndim() != x.ndim() {
+        refuse!(
+            "{}: shapes {:?} and {:?} differ in rank",
+            args.op,
+            x.shape(),
+            update.shape()
+        )
+    }
+    for (axis, (size, full)) in update.shape().iter().zip(x.shape()).enumerate() {
+        if size > full {
+            refuse!(
+                "{}: an update of {size} leaves axis {axis} of {full}",
+                args.op
+            )
+        }
+    }
+    let sizes: Vec<i32> = axes.iter().map(|axis| update.dim(*axis)).collect();
+    let starts = clamp_starts(args.op, x, starts, &axes, &sizes, stream)?;
+    mlx!(
+        mlx_slice_update_dynamic,
+        x.as_ptr(),
+        update.as_ptr(),
+        starts.as_ptr(),
+        axes.as_ptr(),
+        axes.len(),
+        stream.raw()
+    )
+}

@@ -1,0 +1,291 @@
+//! Attention over a cache that is filled up to a number of keys, which is an array as everything else.
+//!
+//! The kernels of MLX are fastest without a mask, and on some devices not fused with one. Who may wait for
+//! the arrays looks at them, and leaves out the keys that nobody sees. What is left needs a mask only where
+//! it has gaps.
+
+use std::ops::Range;
+
+use half::bf16;
+use mlx_rs::Array;
+
+use crate::ops::args::{Args, Mask};
+use crate::ops::checks;
+use crate::ops::create::{self, Number};
+use crate::ops::fused;
+use crate::ops::shape::{self, cut};
+use crate::runtime::dtype::Dtype;
+use crate::runtime::error::{refuse, Result};
+use crate::runtime::ffi::mlx;
+use crate::runtime::stream::StreamHandle;
+use crate::runtime::truth;
+use crate::runtime::worker::compute;
+
+/// `{:cached_attention, q, k, v, scale, key_mask, offset}`: query `i` sees the keys up to `offset + i` where
+/// `key_mask`, of shape `[batch, keys]`, is not 0.
+pub(crate) struct CachedAttention<'a> {
+    op: &'static str,
+    q: &'a Array,
+    k: &'a Array,
+    v: &'a Array,
+    scale: f64,
+    key_mask: &'a Array,
+    offset: &'a Array,
+}
+
+/// The keys that count for some query, and an additive mask where not all of them count for each, but
+/// for those to come.
+pub(crate) struct Seen {
+    keys: Range<i32>,
+    mask: Option<Array>,
+}
+
+impl<'a> CachedAttention<'a> {
+    pub(crate) fn read(args: &'a Args) -> Result<Self> {
+        let (q, k, v) = (args.array()?, args.array()?, args.array()?);
+        let (scale, key_mask, offset) = (args.float()?, args.array()?, args.array()?);
+        let op = args.op;
+        for (name, array) in [("q", q), ("k", k), ("v", v)] {
+            if array.ndim() != 4 {
+                refuse!(
+                    "{op}: {name} must have shape [batch, heads, seq, head_dim], got {:?}",
+                    array.shape()
+                )
+            }
+        }
+        if k.dim(2) != v.dim(2) {
+            refuse!("{op}: {} keys for {} values", k.dim(2), v.dim(2))
+        }
+        let keys = [q.dim(0), k.dim(2)];
+        let whole = |array| Dtype::of(array).is_integer() || Dtype::of(array) == Dtype::Bool;
+        if !whole(key_mask) || key_mask.shape() != keys {
+            refuse!(
+                "{op}: key_mask must be integers of shape {keys:?}, got {} of shape {:?}",
+                Dtype::of(key_mask).name(),
+                key_mask.shape()
+            )
+        }
+        if !Dtype::of(offset).is_integer() || offset.ndim() != 0 {
+            refuse!(
+                "{op}: offset must be one integer, got {} of shape {:?}",
+                Dtype::of(offset).name(),
+                offset.shape()
+            )
+        }
+        Ok(CachedAttention {
+            op,
+            q,
+            k,
+            v,
+            scale,
+            key_mask,
+            offset,
+        })
+    }
+
+    /// What else than the mask and the offset `Seen` depends on.
+    pub(crate) fn queries(&self) -> (i32, Dtype) {
+        (self.q.dim(2), Dtype::of(self.q))
+    }
+
+    pub(crate) fn attend(&self, seen: &Seen, stream: &StreamHandle) -> Result<Array> {
+        let s = stream.raw();
+        let [k, v] = [self.k, self.v].map(|x| cut(x, 2, &seen.keys, s));
+        let mask = match &seen.mask {
+            Some(mask) => Mask::Array(mask),
+            None if self.q.dim(2) == 1 => Mask::None,
+            None => Mask::Causal,
+        };
+        fused::attention(self.q, &k?, &v?, self.scale, mask, None, stream)
+    }
+
+    /// All keys, by a mask. Looks at no data.
+    pub(crate) fn unseen(&self, stream: &StreamHandle) -> Result<Seen> {
+        self.masked(0..self.key_mask.dim(1), stream)
+    }
+
+    /// Computes the mask and the offset and looks at them.
+    pub(crate) fn look(&self, may_fail: bool, stream: &StreamHandle) -> Result<Seen> {
+        let arrays = [self.key_mask, self.offset].map(|x| shape::readable(x, stream));
+        let [key_mask, offset] = arrays;
+        let arrays = [key_mask?, offset?];
+        compute(&arrays, may_fail, stream)?;
+        let [key_mask, offset] = &arrays;
+        let (first, size) = (integer(offset)?, Dtype::of(key_mask).size());
+        let keys = self.key_mask.dim(1) as usize;
+        let rows: Vec<Vec<bool>> = bytes(key_mask)?
+            .chunks_exact(keys * size)
+            .map(|row| {
+                row.chunks_exact(size)
+                    .map(|key| key.iter().any(|byte| *byte != 0))
+                    .collect()
+            })
+            .collect();
+        let Some((keys, gaps)) = range(&rows, first, self.q.dim(2) as usize) else {
+            return self.unseen(stream);
+        };
+        let keys = keys.start as i32..keys.end as i32;
+        match gaps {
+            true => self.masked(keys, stream),
+            false => Ok(Seen { keys, mask: None }),
+        }
+    }
+
+    fn masked(&self, keys: Range<i32>, stream: &StreamHandle) -> Result<Seen> {
+        let (s, dtype) = (stream.raw(), Dtype::of(self.q));
+        let count = |from: i32, to: i32| {
+            let (from, to) = (f64::from(from), f64::from(to));
+            mlx!(mlx_arange, from, to, 1.0, Dtype::S64.raw(), s)
+        };
+        let offset = mlx!(mlx_astype, self.offset.as_ptr(), Dtype::S64.raw(), s)?;
+        let queries = count(0, self.q.dim(2))?;
+        let query = mlx!(mlx_add, offset.as_ptr(), queries.as_ptr(), s)?;
+        let query = mlx!(mlx_expand_dims, query.as_ptr(), 1, s)?;
+        let key = count(keys.start, keys.end)?;
+        let before = mlx!(mlx_less_equal, key.as_ptr(), query.as_ptr(), s)?;
+        let there = cut(self.key_mask, 1, &keys, s)?;
+        let there = truth::reshape(&there, &[self.q.dim(0), 1, 1, keys.end - keys.start], s)?;
+        let seen = mlx!(mlx_logical_and, there.as_ptr(), before.as_ptr(), s)?;
+        let number = |number| create::scalar(self.op, Number::Float(number), dtype);
+        let (zero, least) = (number(0.0)?, number(least(dtype))?);
+        let mask = mlx!(mlx_where, seen.as_ptr(), zero.as_ptr(), least.as_ptr(), s)?;
+        checks::fits_memory(self.op, &mask)?;
+        let mask = Some(mask);
+        Ok(Seen { keys, mask })
+    }
+}
+
+/// Where no program waits for it.
+pub(crate) fn cached_attention_op(args: &Args, stream: &StreamHandle) -> Result<Array> {
+    let attention = CachedAttention::read(args)?;
+    attention.attend(&attention.unseen(stream)?, stream)
+}
+
+/// From the first key that is seen to that of the last query, and whether some between are hidden. None
+/// where the keys of the queries are not there, or a query sees no key: all of them are its mean then.
+fn range(rows: &[Vec<bool>], offset: i64, queries: usize) -> Option<(Range<usize>, bool)> {
+    let offset = usize::try_from(offset).ok()?;
+    let end = offset.checked_add(queries)?;
+    let mut start = end;
+    for row in rows {
+        let first = row.get(..end)?.iter().position(|seen| *seen)?;
+        if first > offset {
+            return None;
+        }
+        start = start.min(first);
+    }
+    let gaps = rows.iter().any(|row| row[start..end].contains(&false));
+    Some((start..end, gaps))
+}
+
+/// What hides a key: the least number, which leaves a row that hides all of them the mean of the values. In
+/// f16 the least number plus a score is beyond the type.
+fn least(dtype: Dtype) -> f64 {
+    match dtype {
+        Dtype::F16 => -32_752.0,
+        Dtype::Bf16 => bf16::MIN.to_f64(),
+        Dtype::F64 => f64::MIN,
+        _ => f64::from(f32::MIN),
+    }
+}
+
+/// The bytes of a computed array whose elements lie in a row.
+fn bytes(array: &Array) -> Result<&[u8]> {
+    // SAFETY: the handle is live, and the array computed.
+    let data = unsafe { mlx_sys::mlx_array_data_uint8(array.as_ptr()) };
+    if data.is_null() {
+        refuse!("the array of shape {:?} has no data", array.shape())
+    }
+    // SAFETY: the elements lie in a row, so that `nbytes` of them can be read from the data, which lives as
+    // long as the array; MLX does not write to the data of an array that somebody holds.
+    Ok(unsafe { std::slice::from_raw_parts(data, array.nbytes()) })
+}
+
+/// The number in a computed array of one integer; one of u64 that is too large is negative.
+fn integer(array: &Array) -> Result<i64> {
+    let bytes = bytes(array)?;
+    let negative = Dtype::of(array).is_signed() && bytes.last().is_some_and(|last| *last > 127);
+    let mut wide = if negative { [255; 8] } else { [0; 8] };
+    wide[..bytes.len()].copy_from_slice(bytes);
+    Ok(i64::from_le_bytes(wide))
+}
+
+#[cfg(test)]
+mod tests {
+    use smallvec::smallvec;
+
+    use super::*;
+    use crate::ops::args::{Arg, Literal};
+    use crate::runtime::device::Device;
+
+    fn rows<const N: usize>(masks: [&str; N]) -> Vec<Vec<bool>> {
+        let row = |mask: &str| mask.chars().map(|key| key == '1').collect();
+        masks.into_iter().map(row).collect()
+    }
+
+    #[test]
+    fn keys_that_nobody_sees_are_left_out() {
+        // Behind the query, and what stands there does not matter.
+        assert_eq!(range(&rows(["11110000"]), 3, 1), Some((0..4, false)));
+        assert_eq!(range(&rows(["11111011"]), 3, 1), Some((0..4, false)));
+        assert_eq!(range(&rows(["11110000"]), 0, 4), Some((0..4, false)));
+        assert_eq!(range(&rows(["11111111"]), 7, 1), Some((0..8, false)));
+        // Before the first.
+        assert_eq!(range(&rows(["00110000"]), 3, 1), Some((2..4, false)));
+        assert_eq!(range(&rows(["0110", "0110"]), 1, 2), Some((1..3, false)));
+    }
+
+    #[test]
+    fn gaps_need_a_mask() {
+        assert_eq!(range(&rows(["1010"]), 2, 1), Some((0..3, true)));
+        assert_eq!(range(&rows(["1100"]), 2, 1), Some((0..3, true)));
+        assert_eq!(range(&rows(["0011", "0111"]), 3, 1), Some((1..4, true)));
+        assert_eq!(range(&rows(["1110"]), 1, 3), Some((0..4, true)));
+    }
+
+    #[test]
+    fn the_mask_is_for_gaps_alone() {
+        let stream = StreamHandle::default_on(Device::Cpu).expect("there is a CPU");
+        let ints = |values: &[i64]| create::vector("test", values, Dtype::S32).expect("integers");
+        let looked_at = |key_mask: &[i64], queries: usize| {
+            let array = |shape: [i32; 4]| {
+                let values = ints(&vec![0; shape.iter().product::<i32>() as usize]);
+                let values = values.as_dtype(mlx_rs::Dtype::Float32).expect("floats");
+                Arg::Owned(truth::reshape(&values, &shape, stream.raw()).expect("as many"))
+            };
+            let keys = key_mask.len() as i32;
+            let key_mask = truth::reshape(&ints(key_mask), &[1, keys], stream.raw());
+            let offset = cut(&ints(&[2]), 0, &(0..1), stream.raw());
+            let offset = truth::reshape(&offset.expect("one"), &[], stream.raw());
+            let args = Args::new(
+                "test",
+                smallvec![
+                    array([1, 1, queries as i32, 1]),
+                    array([1, 1, keys, 1]),
+                    array([1, 1, keys, 1]),
+                    Literal::Number(Number::Float(1.0)).into(),
+                    Arg::Owned(key_mask.expect("a row")),
+                    Arg::Owned(offset.expect("a number")),
+                ],
+            );
+            let attention = CachedAttention::read(&args).expect("they fit");
+            let seen = attention.look(false, stream).expect("they are computed");
+            (seen.keys, seen.mask.is_some())
+        };
+        assert_eq!(looked_at(&[1, 1, 1, 0, 0, 0], 1), (0..3, false));
+        assert_eq!(looked_at(&[1, 1, 1, 1, 1, 0], 3), (0..5, false));
+        assert_eq!(looked_at(&[0, 1, 1, 0, 0, 0], 1), (1..3, false));
+        assert_eq!(looked_at(&[1, 0, 1, 0, 0, 0], 1), (0..3, true));
+        assert_eq!(looked_at(&[0, 0, 0, 1, 1, 0], 3), (0..6, true));
+    }
+
+    #[test]
+    fn all_keys_stay_where_a_query_sees_none_or_has_none() {
+        assert_eq!(range(&rows(["0011"]), 0, 4), None);
+        assert_eq!(range(&rows(["0011"]), 1, 1), None);
+        assert_eq!(range(&rows(["1111", "0000"]), 3, 1), None);
+        assert_eq!(range(&rows(["1111"]), 4, 1), None);
+        assert_eq!(range(&rows(["1111"]), -1, 1), None);
+        assert_eq!(range(&rows(["1111"]), i64::MAX, 1), None);
+    }
+}

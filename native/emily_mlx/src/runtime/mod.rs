@@ -1,0 +1,22 @@
+//! What operations stand on: devices, streams and their workers, memory, MLX's errors, and the one node
+//! of MLX's graph that calls a kernel.
+
+pub(crate) mod allocator;
+pub(crate) mod array;
+#[cfg(target_os = "linux")]
+pub mod blas;
+pub(crate) mod device;
+pub(crate) mod dtype;
+pub(crate) mod error;
+pub mod exit;
+pub(crate) mod ffi;
+pub(crate) mod kernel;
+#[cfg(own_kernels)]
+pub mod layout;
+mod limits;
+pub mod memory;
+pub(crate) mod pointer;
+mod short;
+pub(crate) mod stream;
+pub(crate) mod truth;
+pub(crate) mod worker;
