@@ -12,6 +12,8 @@ defmodule Emily.Quantization do
   | `quantized_matmul_defn/2` | the same in `defn`, on any backend |
   | `gather_qmm/3` | products of chosen rows with chosen weights of a batch |
   | `dequantize_defn/1` | the numbers, by Nx operations alone |
+  | `quantize/2` | a model with packed weights |
+  | `report/1` | which of its weights are packed, and what they take |
 
   On `Emily.Backend` a product is one kernel, which unpacks the numbers while it multiplies: a weight of 4 bits is read
   in an eighth of the time of one of f32. What is multiplied with them is not rounded to fewer bits, and the sums are
@@ -22,7 +24,7 @@ defmodule Emily.Quantization do
   import Nx.Defn, only: [deftransform: 2]
 
   alias Emily.Fast.Node
-  alias Emily.Quantization.{GatherMatmul, Matmul, Packing}
+  alias Emily.Quantization.{GatherMatmul, Matmul, Model, Packing}
 
   @doc """
   The product of `x` and a packed weight: `x . Wᵀ` where the weight has `transpose: true`, else `x . W`.
@@ -155,6 +157,52 @@ defmodule Emily.Quantization do
   """
   @spec defn_supported_bits() :: [pos_integer()]
   def defn_supported_bits, do: Packing.bits("affine")
+
+  @doc """
+  The model with packed weights in the place of dense ones: takes and gives what `Bumblebee.load_model/2` does, or any map
+  with an Axon model under `:model` and its `Axon.ModelState` under `:params`.
+
+      {:ok, model} = Bumblebee.load_model({:hf, "HuggingFaceTB/SmolLM2-135M-Instruct"})
+      model = Emily.Quantization.quantize(model, bits: 8)
+
+  The kernels of all dense layers become `Emily.QuantizedWeight`s, one after another, so that little more memory is taken
+  than the dense and the packed weights have. A kernel whose inputs are no multiple of the group, or that is of
+  another type than f32, f16 and bf16, stays dense: `report/1` says which did. The model's layers take both. Where the
+  dense kernels are referred to nowhere else, their memory is free afterwards.
+
+  ## Options
+
+    * `:mode`, `:group_size`, `:bits` - as in `Emily.QuantizedWeight.from_dense/2`
+    * `:except` - layers that stay dense: a list of names and regular expressions that match names. Each must mean at
+      least one layer. Defaults to `[]`
+    * `:head` - whether Bumblebee's layers of transposed kernels, such as a language model's output, are packed too.
+      Defaults to `false`
+    * `:embedding` - whether embeddings are packed too. Defaults to `false`
+
+  ## Examples
+
+      iex> model = Axon.input("x", shape: {nil, 64}) |> Axon.dense(4, name: "first") |> Axon.dense(2, name: "second")
+      iex> {init, _} = Axon.build(model)
+      iex> params = init.(Nx.template({1, 64}, :f32), Axon.ModelState.empty())
+      iex> info = Emily.Quantization.quantize(%{model: model, params: params}, bits: 8)
+      iex> report = Emily.Quantization.report(info)
+      iex> {report.packed["first"].bits, Map.keys(report.dense)}
+      {8, ["second"]}
+  """
+  @spec quantize(map(), keyword()) :: map()
+  def quantize(model_info, opts \\ []), do: Model.quantize(model_info, opts)
+
+  @doc """
+  Which weights of a model are packed, and how many bytes they take.
+
+    * `:packed` - by layer, the `:mode`, `:group_size`, `:bits`, `:shape` (outputs first) and `:bytes` of its kernel
+    * `:dense` - by layer, the `:shape`, `:type` and `:bytes` of kernels that could be packed and are not
+    * `:bytes` - those of all parameters. Tensors that layers share count for each
+
+  See `quantize/2` for an example.
+  """
+  @spec report(map()) :: %{packed: map(), dense: map(), bytes: non_neg_integer()}
+  def report(model_info), do: Model.report(model_info)
 
   defp product(fun, x, weight, check) do
     packing = Packing.of!(fun, weight)

@@ -210,3 +210,14 @@ defmodule Emily.QuantizedWeight do
     %{template | data: struct!(Emily.Backend, ref: ref, device: device)}
   end
 end
+
+# Axon counts and lists the parameters of a model as maps of tensors in maps.
+defimpl Enumerable, for: Emily.QuantizedWeight do
+  def reduce(weight, acc, fun), do: Enumerable.List.reduce(tensors(weight), acc, fun)
+  def count(weight), do: {:ok, length(tensors(weight))}
+  def member?(weight, entry), do: {:ok, entry in tensors(weight)}
+  def slice(_weight), do: {:error, __MODULE__}
+
+  defp tensors(weight),
+    do: for(name <- [:value, :scales, :biases], do: {to_string(name), Map.fetch!(weight, name)})
+end

@@ -5,6 +5,8 @@ defmodule Emily.Quantization.Layers do
 
   import Nx.Defn, only: [deftransform: 2]
 
+  alias Emily.Quantization.Packing
+
   @doc """
   A dense layer whose kernel is packed: `quantized_matmul_defn(x, weight) + bias`.
 
@@ -43,5 +45,48 @@ defmodule Emily.Quantization.Layers do
 
     product = Emily.Quantization.quantized_matmul_defn(x, weight)
     if bias == 0, do: product, else: Nx.add(product, bias)
+  end
+
+  @doc """
+  An embedding whose table is packed: the rows of the weight with the numbers `ids`, clamped, as dense numbers.
+
+  `ids` are integers of any shape, the weight an `Emily.QuantizedWeight` of rank 2, with a row for each entry whatever its
+  `transpose`. The result is `ids`' shape followed by the size of a row, of the type that
+  `Emily.QuantizedWeight.to_dense/1` gives.
+
+  ## Examples
+
+      iex> w = Nx.iota({3, 32}, type: :f32, backend: Emily.Backend)
+      iex> weight = Emily.QuantizedWeight.from_dense(w, group_size: 32, bits: 8)
+      iex> rows = Emily.Quantization.Layers.quantized_embedding(Nx.tensor([2, 0]), weight)
+      iex> {Nx.shape(rows), Nx.to_number(rows[1][31])}
+      {{2, 32}, 31.0}
+  """
+  @spec quantized_embedding(Nx.Tensor.t(), Emily.QuantizedWeight.t()) :: Nx.Tensor.t()
+  deftransform quantized_embedding(ids, weight) do
+    fun = "Emily.Quantization.Layers.quantized_embedding/2"
+    Packing.of!(fun, weight)
+
+    unless match?(%Nx.Tensor{type: {kind, _}} when kind in [:s, :u], ids),
+      do: Packing.fail!(fun, "expects ids to be a tensor of integers, got: #{inspect(ids)}")
+
+    unless tuple_size(weight.value.shape) == 2 do
+      Packing.fail!(
+        fun,
+        "expects a weight of rank 2, got value of #{Packing.describe(weight.value)}"
+      )
+    end
+
+    # A weight has rank 2 or more, and one id is none.
+    flat = ids |> Nx.reshape({Nx.size(ids)}) |> Nx.clip(0, Nx.axis_size(weight.value, 0) - 1)
+
+    rows =
+      for name <- [:value, :scales, :biases], tensor = Map.fetch!(weight, name), into: %{} do
+        {name, if(tensor.shape == {}, do: tensor, else: Nx.take(tensor, flat))}
+      end
+
+    numbers = weight |> struct!(rows) |> Emily.QuantizedWeight.to_dense()
+    size = Nx.axis_size(numbers, -1)
+    Nx.reshape(numbers, List.to_tuple(Tuple.to_list(ids.shape) ++ [size]))
   end
 end

@@ -13,7 +13,8 @@ mod rows;
 
 use std::ops::Range;
 
-use crate::dispatch::Level;
+use crate::dispatch::{for_each_level, Level};
+use crate::math::Arithmetic;
 use crate::pool;
 use codes::{Decode, E2m1, E4m3, Unsigned};
 
@@ -26,7 +27,7 @@ const LANES: usize = 16;
 /// How many numbers are worth a part of their own, about ten microseconds' work.
 const PART: usize = 1 << 18;
 /// From so many rows on, numbers are unpacked once for all of them.
-const MANY: usize = 12;
+const MANY: usize = 16;
 /// Beyond it, or without an end, a number times a code is not the number times what the code stands for.
 const GREATEST: f32 = 1e30;
 
@@ -169,7 +170,16 @@ fn dequantize_as<D: Decode>(level: Level, packed: &Packed, first: usize, output:
     });
 }
 
-crate::dispatch::for_each_level! {
+/// `totals += x * y`.
+#[inline(always)]
+fn add<A: Arithmetic>(totals: &mut [f32; LANES], x: &[f32; LANES], y: &[f32; LANES]) {
+    for lane in 0..LANES {
+        totals[lane] = A::mul_add_single(x[lane], y[lane], totals[lane]);
+    }
+}
+
+for_each_level! {
+    /// The numbers of as many rows as the output holds, from one on.
     fn unpack<D: Decode>(packed: &Packed, first: usize, output: &mut [f32]) {
         let group = packed.packing.group;
         let mut factors = Factors::of(packed);

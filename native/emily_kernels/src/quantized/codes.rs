@@ -20,9 +20,6 @@ const fn divisor(bits: usize) -> usize {
 
 /// A unit has at most so many words.
 pub(super) const MOST_WORDS: usize = 5;
-/// A unit has at most so many numbers.
-pub(super) const MOST_NUMBERS: usize = 32;
-
 pub(super) struct Unsigned<const BITS: usize>;
 
 impl<const B: usize> Decode for Unsigned<B> {

@@ -4,7 +4,7 @@ use std::hint::black_box;
 
 use super::codes::{numbers, units, Decode};
 use super::factors::Factors;
-use super::{Packed, LANES, PART};
+use super::{add, Packed, LANES, PART};
 use crate::dispatch::{for_each_level, Level};
 use crate::math::Arithmetic;
 use crate::pool;
@@ -131,14 +131,6 @@ fn dots<D: Decode, A: Arithmetic, const ROWS: usize>(
     for (row, totals) in totals.iter().enumerate() {
         let bias = bias::<A>(biases, spread.sums(first + row));
         output[row] = total(totals) + bias;
-    }
-}
-
-/// `totals += x * y`.
-#[inline(always)]
-fn add<A: Arithmetic>(totals: &mut [f32; LANES], x: &[f32; LANES], y: &[f32; LANES]) {
-    for lane in 0..LANES {
-        totals[lane] = A::mul_add_single(x[lane], y[lane], totals[lane]);
     }
 }
 

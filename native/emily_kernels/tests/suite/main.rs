@@ -7,6 +7,7 @@ mod elementwise;
 mod index;
 mod integer;
 mod norm;
+mod quantized;
 mod reduce;
 mod rope;
 mod support;
