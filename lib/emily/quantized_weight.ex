@@ -36,7 +36,6 @@ defmodule Emily.QuantizedWeight do
 
   import Nx.Defn, only: [deftransform: 2]
 
-  alias Emily.Fast.Node
   alias Emily.Native
   alias Emily.Quantization.{Dequantize, Packing}
 
@@ -141,9 +140,7 @@ defmodule Emily.QuantizedWeight do
   @spec to_dense(t()) :: Nx.Tensor.t()
   deftransform to_dense(weight) do
     packing = Packing.of!("Emily.QuantizedWeight.to_dense/1", weight)
-    shape = Packing.shape(packing, weight.value.shape)
-    out = Nx.template(shape, Packing.type(packing, weight.scales))
-    Node.emit(%Dequantize{packing: packing}, Packing.tensors(weight), out)
+    Dequantize.run(packing, weight, Packing.type(packing, weight.scales))
   end
 
   defp options!(fun, opts) do

@@ -7,8 +7,8 @@ defmodule Emily.Lower.Quantized do
   import Emily.Lower, only: [cast: 2, dtype: 1, value: 1]
 
   @doc "The expression of a kernel over packed numbers."
-  def block(%Dequantize{packing: packing}, [_value, scales | _] = weight),
-    do: dequantize(packing, weight, Packing.type(packing, scales))
+  def block(%Dequantize{packing: packing, type: type}, weight),
+    do: dequantize(packing, weight, type)
 
   # MLX has no product of f64 with packed numbers.
   def block(%Matmul{type: {:f, 64}} = kernel, [x | weight]),

@@ -5,7 +5,7 @@ defmodule Emily.Quantization.Layers do
 
   import Nx.Defn, only: [deftransform: 2]
 
-  alias Emily.Quantization.Packing
+  alias Emily.Quantization.{Dequantize, Packing}
 
   @doc """
   A dense layer whose kernel is packed: `quantized_matmul_defn(x, weight) + bias`.
@@ -51,8 +51,8 @@ defmodule Emily.Quantization.Layers do
   An embedding whose table is packed: the rows of the weight with the numbers `ids`, clamped, as dense numbers.
 
   `ids` are integers of any shape, the weight an `Emily.QuantizedWeight` of rank 2, with a row for each entry whatever its
-  `transpose`. The result is `ids`' shape followed by the size of a row, of the type that
-  `Emily.QuantizedWeight.to_dense/1` gives.
+  `transpose`. The result is `ids`' shape followed by the size of a row, in f32, which has the numbers with the fewest
+  roundings.
 
   ## Examples
 
@@ -65,7 +65,7 @@ defmodule Emily.Quantization.Layers do
   @spec quantized_embedding(Nx.Tensor.t(), Emily.QuantizedWeight.t()) :: Nx.Tensor.t()
   deftransform quantized_embedding(ids, weight) do
     fun = "Emily.Quantization.Layers.quantized_embedding/2"
-    Packing.of!(fun, weight)
+    packing = Packing.of!(fun, weight)
 
     unless match?(%Nx.Tensor{type: {kind, _}} when kind in [:s, :u], ids),
       do: Packing.fail!(fun, "expects ids to be a tensor of integers, got: #{inspect(ids)}")
@@ -85,7 +85,7 @@ defmodule Emily.Quantization.Layers do
         {name, if(tensor.shape == {}, do: tensor, else: Nx.take(tensor, flat))}
       end
 
-    numbers = weight |> struct!(rows) |> Emily.QuantizedWeight.to_dense()
+    numbers = Dequantize.run(packing, struct!(weight, rows), {:f, 32})
     size = Nx.axis_size(numbers, -1)
     Nx.reshape(numbers, List.to_tuple(Tuple.to_list(ids.shape) ++ [size]))
   end

@@ -52,8 +52,10 @@ defmodule Emily.Quantization.Matmul do
     {inner, outer} = {elem(weight, rank - 2), elem(weight, rank - 1)}
     {inner, outer} = if transpose, do: {outer, inner}, else: {inner, outer}
 
+    least = if rank > 2, do: 2, else: 1
+
     cond do
-      x_rank < least = if(rank > 2, do: 2, else: 1) ->
+      x_rank < least ->
         {:error, "of rank #{least} or more"}
 
       last(x) != inner ->
