@@ -42,7 +42,7 @@ defmodule Emily.PackedCase do
   end
 
   @doc "Its numbers in f32."
-  def numbers(packed), do: tensor(packed.dense, :f32, Nx.BinaryBackend)
+  def unpacked(packed), do: tensor(packed.dense, :f32, Nx.BinaryBackend)
 
   @doc "The bytes of a fixture."
   def bytes(hex), do: Base.decode16!(hex, case: :lower)

@@ -35,7 +35,7 @@ defmodule Emily.Quantization.GatherMatmul do
     matrices =
       Nx.reshape(tensor, {:auto, elem(tensor.shape, rank - 2), elem(tensor.shape, rank - 1)})
 
-    indices = Nx.clip(indices, 0, elem(matrices.shape, 0) - 1)
+    indices = indices |> Nx.max(0) |> Nx.min(elem(matrices.shape, 0) - 1)
     matrices |> Nx.take(indices) |> Nx.as_type(type)
   end
 

@@ -78,7 +78,8 @@ defmodule Emily.Quantization.Layers do
     end
 
     # A weight has rank 2 or more, and one id is none.
-    flat = ids |> Nx.reshape({Nx.size(ids)}) |> Nx.clip(0, Nx.axis_size(weight.value, 0) - 1)
+    flat =
+      ids |> Nx.reshape({Nx.size(ids)}) |> Nx.max(0) |> Nx.min(Nx.axis_size(weight.value, 0) - 1)
 
     rows =
       for name <- [:value, :scales, :biases], tensor = Map.fetch!(weight, name), into: %{} do

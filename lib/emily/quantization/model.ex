@@ -8,6 +8,12 @@ defmodule Emily.Quantization.Model do
   alias Emily.QuantizedWeight
 
   @fun "Emily.Quantization.quantize/2"
+
+  # By the names of their operations. Bumblebee's conv1d is a dense layer of the same layout, and its transposed one has
+  # outputs first.
+  @dense [:dense, :conv1d]
+  @kinds @dense ++ [:dense_transposed, :embedding]
+
   @defaults [
     mode: "affine",
     group_size: nil,
@@ -24,7 +30,7 @@ defmodule Emily.Quantization.Model do
     except!(opts[:except], layers)
 
     kinds =
-      [:dense] ++
+      @dense ++
         if(opts[:head], do: [:dense_transposed], else: []) ++
         if(opts[:embedding], do: [:embedding], else: [])
 
@@ -50,7 +56,7 @@ defmodule Emily.Quantization.Model do
 
     entries =
       for {layer, kind} <- layers,
-          kind in [:dense, :dense_transposed, :embedding],
+          kind in @kinds,
           kernel = get_in(data, [layer, "kernel"]),
           do: {layer, entry(kernel)}
 
@@ -64,7 +70,7 @@ defmodule Emily.Quantization.Model do
   def rewrite(model), do: Axon.map_nodes(model, &rewrite_node/1)
 
   defp rewrite_node(%{op_name: kind, op: op, parameters: parameters} = node)
-       when kind in [:dense, :dense_transposed, :embedding] do
+       when kind in @kinds do
     case length(parameters) do
       1 -> %{node | op: fn x, kernel, opts -> layer(kind, op, x, kernel, [], opts) end}
       2 -> %{node | op: fn x, kernel, bias, opts -> layer(kind, op, x, kernel, [bias], opts) end}
@@ -86,7 +92,7 @@ defmodule Emily.Quantization.Model do
     do: apply(Axon.Layers, op, [x, kernel] ++ bias ++ [opts])
 
   defp pack(kind, %{"kernel" => %Nx.Tensor{shape: {_, _}} = kernel} = parameters, packing) do
-    kernel = if kind == :dense, do: Nx.transpose(kernel), else: kernel
+    kernel = if kind in @dense, do: Nx.transpose(kernel), else: kernel
 
     if kernel.type in [{:f, 32}, {:f, 16}, {:bf, 16}] and
          rem(Nx.axis_size(kernel, 1), packing.group_size) == 0 do

@@ -12,19 +12,24 @@ if Code.ensure_loaded?(Bumblebee) do
       :ok
     end
 
-    defp llama do
-      spec =
-        Bumblebee.configure(Bumblebee.Text.Llama,
-          architecture: :for_causal_language_modeling,
-          vocab_size: 96,
-          hidden_size: 64,
-          intermediate_size: 128,
-          num_blocks: 2,
-          num_attention_heads: 4,
-          num_key_value_heads: 2,
-          max_positions: 32
-        )
+    @sizes [
+      vocab_size: 96,
+      hidden_size: 64,
+      intermediate_size: 128,
+      num_blocks: 2,
+      num_attention_heads: 4,
+      max_positions: 32
+    ]
 
+    defp llama, do: model(Bumblebee.Text.Llama, num_key_value_heads: 2)
+
+    defp model(module, opts) do
+      opts = [architecture: :for_causal_language_modeling] ++ @sizes ++ opts
+
+      opts =
+        if module == Bumblebee.Text.GptNeoX, do: Keyword.delete(opts, :max_positions), else: opts
+
+      spec = Bumblebee.configure(module, opts)
       model = Bumblebee.build_model(spec)
       {init, _} = Axon.build(model, seed: 7)
       params = init.(spec.__struct__.input_template(spec), Axon.ModelState.empty())
@@ -82,6 +87,26 @@ if Code.ensure_loaded?(Bumblebee) do
 
       packed = Quantization.quantize(info, bits: 8, group_size: 32)
       assert_close(logits(packed, Emily.Compiler), logits(info, Emily.Compiler), 0.03)
+    end
+
+    for {module, opts, packed} <- [
+          {Bumblebee.Text.Bert, [], 2 * 6 + 1},
+          {Bumblebee.Text.Gpt2, [], 2 * 4},
+          {Bumblebee.Text.GptNeoX, [], 2 * 6},
+          {Bumblebee.Text.Mistral, [num_key_value_heads: 1, attention_window_size: 2], 2 * 7},
+          {Bumblebee.Text.Phi, [], 2 * 6},
+          {Bumblebee.Text.Phi3, [activation: :silu], nil},
+          {Bumblebee.Text.Gemma,
+           [activation: :gelu, num_key_value_heads: 1, attention_head_size: 16], 2 * 7},
+          {Bumblebee.Text.Qwen3, [num_key_value_heads: 1, attention_head_size: 16], 2 * 7}
+        ] do
+      test "#{inspect(module)} in 8 bits agrees with itself" do
+        info = model(unquote(module), unquote(opts))
+        packed = Quantization.quantize(info, bits: 8, group_size: 32)
+        names = packed |> Quantization.report() |> Map.fetch!(:packed) |> Map.keys()
+        if unquote(packed), do: assert(length(names) == unquote(packed), inspect(names))
+        assert_close(logits(packed, Emily.Compiler), logits(info, Emily.Compiler), 0.05)
+      end
     end
 
     test "report/1 says what is packed, and its bytes" do

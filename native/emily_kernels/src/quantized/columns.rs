@@ -1,6 +1,7 @@
 //! Few rows times the columns of a packed matrix.
 
 use super::codes::{numbers, units, Decode};
+use super::factors::spread;
 use super::{add, Packed, LANES, PART};
 use crate::dispatch::{for_each_level, Level};
 use crate::pool;
@@ -54,10 +55,7 @@ for_each_level! {
                 }
             }
             packed.scales(row, groups.clone(), &mut factors);
-            let lanes = scales.as_flattened_mut().chunks_exact_mut(group / D::NUMBERS);
-            for (lanes, scale) in lanes.zip(&factors) {
-                lanes.fill(x * scale);
-            }
+            spread(factors.iter().map(|scale| x * scale), group / D::NUMBERS, &mut scales);
             let words = &packed.words(row)[first * D::BITS / 32..][..output.len() * D::BITS / 32];
             let totals = totals.chunks_exact_mut(D::NUMBERS);
             for (block, (scales, totals)) in scales.iter().zip(totals).enumerate() {

@@ -6,7 +6,7 @@ use half::slice::{HalfBitsSliceExt, HalfFloatSliceExt};
 use half::{bf16, f16};
 
 use super::codes::e4m3;
-use super::Packed;
+use super::{Packed, LANES};
 use crate::view::typed;
 
 /// The types of scales and biases.
@@ -86,5 +86,27 @@ impl Factors {
     /// The scale and the bias of each group.
     pub(super) fn iter(&self) -> impl Iterator<Item = (f32, f32)> + '_ {
         self.scales.iter().copied().zip(self.biases.iter().copied())
+    }
+}
+
+/// Gives each unit of a row the scale of its group, which has so many units.
+#[inline(always)]
+pub(super) fn spread(scales: impl Iterator<Item = f32>, units: usize, lanes: &mut [[f32; LANES]]) {
+    // Whole stores in the place of loops.
+    match units {
+        1 => each_unit::<1>(scales, lanes),
+        2 => each_unit::<2>(scales, lanes),
+        4 => each_unit::<4>(scales, lanes),
+        8 => each_unit::<8>(scales, lanes),
+        16 => each_unit::<16>(scales, lanes),
+        _ => each_unit::<32>(scales, lanes),
+    }
+}
+
+#[inline(always)]
+fn each_unit<const UNITS: usize>(scales: impl Iterator<Item = f32>, lanes: &mut [[f32; LANES]]) {
+    let (groups, _) = lanes.as_flattened_mut().as_chunks_mut::<UNITS>();
+    for (group, scale) in groups.iter_mut().zip(scales) {
+        *group = [scale; UNITS];
     }
 }

@@ -71,7 +71,8 @@ pub fn float_scales(numbers: &[u8], of: Of, packing: &Packing, scales: &mut [u8]
     });
 }
 
-/// The exponent of the nearest power of two, plus 127. Zero has that of one, and what is not finite that of infinity.
+/// The exponent of the least power of two that is no less, plus 127. Zero has that of one, and what is not finite that of
+/// infinity.
 fn exponent(scale: f32, of: Of) -> u8 {
     if scale == 0.0 {
         return 127;
@@ -79,7 +80,7 @@ fn exponent(scale: f32, of: Of) -> u8 {
     if !scale.is_finite() {
         return 255;
     }
-    let exponent = of.rounded(scale.log2()).round_ties_even();
+    let exponent = of.rounded(scale.log2()).ceil();
     (exponent + 127.0).clamp(0.0, 254.0) as u8
 }
 

@@ -3,7 +3,7 @@
 use std::hint::black_box;
 
 use super::codes::{numbers, units, Decode};
-use super::factors::Factors;
+use super::factors::{spread as spread_scales, Factors};
 use super::{add, Packed, LANES, PART};
 use crate::dispatch::{for_each_level, Level};
 use crate::math::Arithmetic;
@@ -84,10 +84,7 @@ for_each_level! {
         let units = packed.packing.group / D::NUMBERS;
         for (i, output) in output.chunks_exact_mut(spread.rows).enumerate() {
             factors.read(packed, first + i);
-            let lanes = scales.as_flattened_mut().chunks_exact_mut(units);
-            for (lanes, scale) in lanes.zip(&factors.scales) {
-                lanes.fill(*scale);
-            }
+            spread_scales(factors.scales.iter().copied(), units, &mut scales);
             let words = packed.words(first + i);
             let mut row = 0;
             while row + 4 <= spread.rows {
