@@ -82,7 +82,7 @@ if Code.ensure_loaded?(Bumblebee) do
         assert %Nx.Tensor{type: {:f, 32}} = wanted
 
         case parameter do
-          %QuantizedWeight{bits: 4, group_size: 32} = weight ->
+          %QuantizedWeight{group_size: 32} = weight ->
             # Biases and scales are f16's; the numbers are without rounding in f32.
             wide =
               for field <- [:scales, :biases],
