@@ -8,7 +8,7 @@ use crate::math::{Exp, Unary};
 const LANES: usize = 16;
 
 #[inline(always)]
-fn sum(x: &[f32], f: impl Fn(f32) -> f32) -> f32 {
+pub(crate) fn sum(x: &[f32], f: impl Fn(f32) -> f32) -> f32 {
     if x.len() < LANES {
         return x.iter().fold(0.0, |total, x| total + f(*x));
     }
@@ -21,7 +21,7 @@ fn sum(x: &[f32], f: impl Fn(f32) -> f32) -> f32 {
 
 /// NaN goes through.
 #[inline(always)]
-fn greater(a: f32, b: f32) -> f32 {
+pub(crate) fn greater(a: f32, b: f32) -> f32 {
     if (a > b) | a.is_nan() {
         a
     } else {
@@ -30,7 +30,7 @@ fn greater(a: f32, b: f32) -> f32 {
 }
 
 #[inline(always)]
-fn greatest(x: &[f32]) -> f32 {
+pub(crate) fn greatest(x: &[f32]) -> f32 {
     let (lanes, rest) = in_lanes(x, [x[0]; LANES], greater);
     lanes
         .iter()

@@ -1,5 +1,6 @@
 //! Each kernel against arithmetic in wider numbers, and each level against the portable one.
 
+mod attention;
 mod chain;
 mod dispatch;
 mod dot;
@@ -9,6 +10,7 @@ mod functions;
 mod index;
 mod integer;
 mod norm;
+mod real;
 mod reduce;
 mod rope;
 mod support;
