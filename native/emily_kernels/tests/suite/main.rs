@@ -5,8 +5,6 @@ mod chain;
 mod dispatch;
 mod dot;
 mod elementwise;
-mod fold;
-mod functions;
 mod index;
 mod integer;
 mod norm;
