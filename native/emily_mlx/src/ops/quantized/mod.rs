@@ -224,6 +224,17 @@ impl<'a> Weight<'a> {
         arrays.map(|array| in_rows(array, stream)).collect()
     }
 
+    /// The scales and biases in f32: MLX rounds to their type at each step.
+    fn wide(&self, stream: &StreamHandle) -> Result<(Array, Option<Array>)> {
+        let s = stream.raw();
+        let wide = |factors: &Array| mlx!(mlx_astype, factors.as_ptr(), Dtype::F32.raw(), s);
+        let scales = match self.form.mode {
+            Mode::Affine => wide(self.scales)?,
+            _ => self.scales.clone(),
+        };
+        Ok((scales, self.biases.map(wide).transpose()?))
+    }
+
     fn parts(&self) -> Parts {
         Parts {
             packing: self.form.packing(Dtype::of(self.scales)),
@@ -247,8 +258,7 @@ pub(crate) fn quantize(args: &Args, stream: &StreamHandle) -> Result<Vec<Array>>
             x.shape()
         )
     }
-    // MLX composes these for a CPU, of arrays sixteen times as large, and takes an even number of groups only.
-    if form.mode != Mode::Affine && cfg!(own_kernels) && stream.device() == Device::Cpu {
+    if lacking(form, stream).is_some() {
         return small_floats(x, form, of, stream);
     }
     ffi::arrays(|result| {
@@ -266,6 +276,14 @@ pub(crate) fn quantize(args: &Args, stream: &StreamHandle) -> Result<Vec<Array>>
             )
         }
     })
+}
+
+/// The level for small floats on a CPU, even where no kernels are wanted: MLX composes them there, of arrays sixteen times
+/// as large, and takes an even number of groups only.
+fn lacking(form: Form, stream: &StreamHandle) -> Option<Level> {
+    let is_lacking =
+        form.mode != Mode::Affine && cfg!(own_kernels) && stream.device() == Device::Cpu;
+    is_lacking.then_some(Level::PORTABLE)
 }
 
 struct Scales(Of, Packing);
@@ -330,7 +348,7 @@ pub(crate) fn dequantize(args: &Args, stream: &StreamHandle) -> Result<Array> {
     let mut shape = weight.words.shape().to_vec();
     shape[weight.words.ndim() - 1] = weight.columns;
     checks::shape(args.op, &shape)?;
-    let numbers = match level(stream) {
+    let numbers = match level(stream).or(lacking(weight.form, stream)) {
         Some(level) => {
             let arrays = weight.in_rows(stream)?;
             let inputs: SmallVec<[&Array; 6]> = arrays.iter().collect();
@@ -353,15 +371,10 @@ pub(crate) fn dequantize(args: &Args, stream: &StreamHandle) -> Result<Array> {
     mlx!(mlx_astype, numbers.as_ptr(), dtype.raw(), s)
 }
 
-/// The numbers by MLX, which rounds to the scales' type at each step.
+/// The numbers by MLX.
 fn mlx_dequantize(weight: &Weight, stream: &StreamHandle) -> Result<Array> {
     let s = stream.raw();
-    let wide = |factors: &Array| mlx!(mlx_astype, factors.as_ptr(), Dtype::F32.raw(), s);
-    let scales = match weight.form.mode {
-        Mode::Affine => wide(weight.scales)?,
-        _ => weight.scales.clone(),
-    };
-    let biases = weight.biases.map(wide).transpose()?;
+    let (scales, biases) = weight.wide(stream)?;
     let dtype = mlx_optional_dtype {
         value: Dtype::F32.raw(),
         has_value: true,

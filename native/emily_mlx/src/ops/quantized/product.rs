@@ -11,6 +11,7 @@ use super::{float, handle, Form, Mode, Parts, Weight};
 use crate::ops::args::Args;
 use crate::ops::checks;
 use crate::ops::index::clamp;
+use crate::runtime::device::Device;
 use crate::runtime::dtype::Dtype;
 use crate::runtime::error::{refuse, Result};
 use crate::runtime::ffi::mlx;
@@ -166,18 +167,33 @@ pub(crate) fn quantized_matmul(args: &Args, stream: &StreamHandle) -> Result<Arr
     mlx!(mlx_astype, result.as_ptr(), dtype.raw(), s)
 }
 
+/// What MLX multiplies: as it is on a GPU, and in f32 on a CPU, where it adds up in the type of `x`.
+fn operands(
+    x: &Array,
+    weight: &Weight,
+    stream: &StreamHandle,
+) -> Result<(Array, Array, Option<Array>)> {
+    if stream.device() == Device::Gpu {
+        return Ok((x.clone(), weight.scales.clone(), weight.biases.cloned()));
+    }
+    let x = mlx!(mlx_astype, x.as_ptr(), Dtype::F32.raw(), stream.raw())?;
+    let (scales, biases) = weight.wide(stream)?;
+    Ok((x, scales, biases))
+}
+
 fn mlx_product(
     x: &Array,
     weight: &Weight,
     transpose: bool,
     stream: &StreamHandle,
 ) -> Result<Array> {
+    let (x, scales, biases) = operands(x, weight, stream)?;
     mlx!(
         mlx_quantized_matmul,
         x.as_ptr(),
         weight.words.as_ptr(),
-        weight.scales.as_ptr(),
-        handle(weight.biases),
+        scales.as_ptr(),
+        handle(biases.as_ref()),
         transpose,
         weight.form.group(),
         weight.form.bits(),
@@ -294,21 +310,24 @@ pub(crate) fn gather_qmm(args: &Args, stream: &StreamHandle) -> Result<Array> {
             };
             add(op, product, x, &weight, &[left, right], &shape, stream)?
         }
-        None => mlx!(
-            mlx_gather_qmm,
-            x.as_ptr(),
-            weight.words.as_ptr(),
-            weight.scales.as_ptr(),
-            handle(weight.biases),
-            left.as_ptr(),
-            right.as_ptr(),
-            transpose,
-            weight.form.group(),
-            weight.form.bits(),
-            weight.form.name().as_ptr(),
-            false,
-            s
-        )?,
+        None => {
+            let (x, scales, biases) = operands(x, &weight, stream)?;
+            mlx!(
+                mlx_gather_qmm,
+                x.as_ptr(),
+                weight.words.as_ptr(),
+                scales.as_ptr(),
+                handle(biases.as_ref()),
+                left.as_ptr(),
+                right.as_ptr(),
+                transpose,
+                weight.form.group(),
+                weight.form.bits(),
+                weight.form.name().as_ptr(),
+                false,
+                s
+            )?
+        }
     };
     mlx!(
         mlx_astype,
