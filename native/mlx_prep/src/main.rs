@@ -7,14 +7,32 @@ use std::error::Error;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+/// A header put before every translation unit.
+///
 /// On x86-64 there is no `__fp16`, so mlx-c leaves out the float16 and bfloat16 accessors that
-/// mlx-rs calls. This header, put before every translation unit, names the types g++ and clang have.
-const HALF_TYPES: &str = "\
+/// mlx-rs calls: it names the types g++ and clang have.
+///
+/// The crate's mlx-c is made for MLX 0.32.2. In 0.32.4 one function that it calls has one parameter more,
+/// `global_scale`: it gets its old form back.
+const PRELUDE: &str = "\
 #if defined(__x86_64__)
 #define HAS_FLOAT16
 #define HAS_BFLOAT16
 typedef _Float16 float16_t;
 typedef __bf16 bfloat16_t;
+#endif
+#ifdef __cplusplus
+#include \"mlx/ops.h\"
+namespace mlx::core {
+inline array gather_qmm(
+    const array& x, const array& w, const array& scales, const std::optional<array>& biases,
+    const std::optional<array>& lhs_indices, const std::optional<array>& rhs_indices, bool transpose,
+    std::optional<int> group_size, std::optional<int> bits, const std::string& mode, bool sorted_indices,
+    StreamOrDevice s) {
+  return gather_qmm(
+      x, w, scales, biases, lhs_indices, rhs_indices, transpose, group_size, bits, mode, std::nullopt, sorted_indices, s);
+}
+} // namespace mlx::core
 #endif
 ";
 
@@ -24,12 +42,12 @@ fn main() -> Result<(), Box<dyn Error>> {
         return Err("usage: mlx_prep NATIVE_DIR MLX_INCLUDE_DIR OUT_DIR".into());
     };
     fs::create_dir_all(out)?;
-    let half_types = out.join("half_types.h");
-    fs::write(&half_types, HALF_TYPES)?;
+    let prelude = out.join("prelude.h");
+    fs::write(&prelude, PRELUDE)?;
 
     let mlx_c = mlx_sys_sources(native)?.join("src/mlx-c");
-    compile(&mlx_c, mlx_include, &half_types, out)?;
-    generate_bindings(&mlx_c, mlx_include, &half_types, out)
+    compile(&mlx_c, mlx_include, &prelude, out)?;
+    generate_bindings(&mlx_c, mlx_include, &prelude, out)
 }
 
 /// The folder of the mlx-sys crate that the workspace's lock file names.
@@ -62,7 +80,7 @@ fn with_extension(folder: &Path, extension: &str) -> Result<Vec<PathBuf>, Box<dy
 fn compile(
     mlx_c: &Path,
     mlx_include: &Path,
-    half_types: &Path,
+    prelude: &Path,
     out: &Path,
 ) -> Result<(), Box<dyn Error>> {
     let target = format!("{}-unknown-linux-gnu", std::env::consts::ARCH);
@@ -79,7 +97,7 @@ fn compile(
         .include(mlx_c)
         .include(mlx_include)
         .flag("-include")
-        .flag(half_types)
+        .flag(prelude)
         // mlx-c and MLX put the names of their files into error messages.
         .flag(format!("-ffile-prefix-map={}=mlx-c", mlx_c.display()))
         .flag(format!("-ffile-prefix-map={}=mlx", mlx_include.display()))
@@ -93,7 +111,7 @@ fn compile(
 fn generate_bindings(
     mlx_c: &Path,
     mlx_include: &Path,
-    half_types: &Path,
+    prelude: &Path,
     out: &Path,
 ) -> Result<(), Box<dyn Error>> {
     println!("generating the bindings of mlx-c");
@@ -102,7 +120,7 @@ fn generate_bindings(
     let mut builder = bindgen::Builder::default()
         .rust_target(bindgen::RustTarget::stable(73, 0).map_err(|error| format!("{error:?}"))?)
         .clang_args(["-I", &path(mlx_c), "-I", &path(mlx_include)])
-        .clang_args(["-include", &path(half_types)])
+        .clang_args(["-include", &path(prelude)])
         .blocklist_function("malloc")
         .blocklist_function("realloc")
         .formatter(bindgen::Formatter::None);

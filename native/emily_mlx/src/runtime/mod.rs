@@ -10,9 +10,9 @@ pub(crate) mod dtype;
 pub(crate) mod error;
 pub mod exit;
 pub(crate) mod ffi;
-pub(crate) mod kernel;
 #[cfg(own_kernels)]
-pub mod layout;
+pub mod graph;
+pub(crate) mod kernel;
 mod limits;
 pub mod memory;
 pub(crate) mod pointer;
