@@ -1,19 +1,22 @@
-//! Arithmetic of integers that MLX leaves undefined: division by zero and of the least number by -1 end the
-//! process on a CPU, a negative exponent never returns, and of a shift the processor takes a few bits.
+//! Arithmetic of integers that MLX 0.32.4 leaves undefined: dividing the least number by -1 ends the process on a CPU (so
+//! does a division by zero in 0.32.2, #4442), and of a shift the processor takes a few bits. A negative power is 0 there.
 //!
 //! Here a quotient by zero has all bits set and a remainder by zero is the dividend, as in XLA; the least number
 //! divided by -1 wraps to itself.
 
+use emily_kernels::chain::Map;
+use emily_kernels::{elementwise, integer};
 use mlx_rs::Array;
 
-use crate::ops::args::Args;
-use crate::ops::create::{self, Number};
-use crate::ops::kernels;
-use crate::ops::table::{call, Binary, Op, Stream};
+use crate::ops::args::{Args, Number};
+use crate::ops::create;
+use crate::ops::map::{map, Mapping};
+use crate::ops::op::Op;
 use crate::runtime::device::Device;
 use crate::runtime::dtype::Dtype;
 use crate::runtime::error::Result;
-use crate::runtime::ffi::mlx;
+use crate::runtime::ffi::{call, mlx, Binary, Stream};
+use crate::runtime::kernel::level;
 use crate::runtime::stream::StreamHandle;
 
 /// Two operands, which have this one type where both are integers.
@@ -59,7 +62,7 @@ fn either(
     composed: impl FnOnce(&Array, &Array, Dtype) -> Result<Array>,
 ) -> Result<Array> {
     let Operands { x, y, common } = Operands::read(args, stream.raw())?;
-    if let Some(kernel) = kernels::map(op, &[&x, &y], stream) {
+    if let Some(kernel) = Mapping::of(own, op, &[&x, &y], level(stream)) {
         return kernel.apply(&[&x, &y], stream);
     }
     match common {
@@ -89,7 +92,7 @@ pub(crate) fn remainder(args: &Args, stream: &StreamHandle) -> Result<Array> {
 pub(crate) fn fmod(args: &Args, stream: &StreamHandle) -> Result<Array> {
     let s = stream.raw();
     let Operands { x, y, common } = Operands::read(args, s)?;
-    if let Some(kernel) = kernels::map(Op::Fmod, &[&x, &y], stream) {
+    if let Some(kernel) = Mapping::of(own, Op::Fmod, &[&x, &y], level(stream)) {
         return kernel.apply(&[&x, &y], stream);
     }
     if let Some(common) = common {
@@ -223,21 +226,22 @@ fn divide_in_f64(op: &str, x: &Array, y: &Array, dtype: Dtype, s: Stream) -> Res
     call(mlx_sys::mlx_bitwise_or, &quotient, &bits, s)
 }
 
-/// Divides by the divisor's magnitude, or 1 where that is 0, and gives the sign afterwards: MLX
-/// computes a choice between arrays slower than these steps.
+/// Divides magnitudes, the divisor's of at least 1, and gives the sign afterwards: no divisor is unsafe, and below zero
+/// MLX 0.32.2 cuts where 0.32.4 takes the floor. MLX computes a choice between arrays slower than these steps.
 fn divide_whole(op: &str, x: &Array, y: &Array, dtype: Dtype, s: Stream) -> Result<Array> {
-    let magnitude = mlx!(mlx_abs, y.as_ptr(), s)?;
     // As unsigned numbers: the least number is its own magnitude.
     let unsigned = dtype.unsigned();
+    let magnitude = |x: &Array| {
+        let size = mlx!(mlx_abs, x.as_ptr(), s)?;
+        mlx!(mlx_view, size.as_ptr(), unsigned.raw(), s)
+    };
+    let size = magnitude(y)?;
     let one = create::scalar(op, Number::Int(1), unsigned)?;
-    let divisor = mlx!(mlx_view, magnitude.as_ptr(), unsigned.raw(), s)?;
-    let divisor = call(mlx_sys::mlx_maximum, &divisor, &one, s)?;
-    let divisor = mlx!(mlx_view, divisor.as_ptr(), dtype.raw(), s)?;
-
-    let quotient = call(mlx_sys::mlx_floor_divide, x, &divisor, s)?;
+    let divisor = call(mlx_sys::mlx_maximum, &size, &one, s)?;
+    let quotient = call(mlx_sys::mlx_floor_divide, &magnitude(x)?, &divisor, s)?;
+    let quotient = mlx!(mlx_view, quotient.as_ptr(), dtype.raw(), s)?;
     let quotient = if dtype.is_signed() {
-        // Not the divisor's sign alone: the least number's magnitude is negative as well.
-        let differ = call(mlx_sys::mlx_bitwise_xor, y, &divisor, s)?;
+        let differ = call(mlx_sys::mlx_bitwise_xor, x, y, s)?;
         let one = create::scalar(op, Number::Int(1), dtype)?;
         let differ = call(mlx_sys::mlx_bitwise_or, &differ, &one, s)?;
         let sign = mlx!(mlx_sign, differ.as_ptr(), s)?;
@@ -245,8 +249,9 @@ fn divide_whole(op: &str, x: &Array, y: &Array, dtype: Dtype, s: Stream) -> Resu
     } else {
         quotient
     };
-    // -1 where the divisor is 0, and 0 elsewhere.
-    let bits = call(mlx_sys::mlx_subtract, &magnitude, &divisor, s)?;
+    // All bits set where the divisor is 0, and 0 elsewhere.
+    let bits = call(mlx_sys::mlx_subtract, &size, &divisor, s)?;
+    let bits = mlx!(mlx_view, bits.as_ptr(), dtype.raw(), s)?;
     call(mlx_sys::mlx_bitwise_or, &quotient, &bits, s)
 }
 
@@ -263,4 +268,31 @@ fn remainder_whole(op: &str, x: &Array, y: &Array, dtype: Dtype, s: Stream) -> R
     let safe = mlx!(mlx_where, is_unsafe.as_ptr(), one.as_ptr(), y.as_ptr(), s)?;
     let result = call(mlx_sys::mlx_remainder, x, &safe, s)?;
     mlx!(mlx_where, is_zero.as_ptr(), x.as_ptr(), result.as_ptr(), s)
+}
+
+/// The maps that take the place of MLX's operations, or mean more.
+pub(crate) fn own(op: Op, dtype: Dtype) -> Option<&'static dyn Map> {
+    match op {
+        Op::FloorDivide => map!(dtype, integers, integer::floor_divide),
+        Op::Remainder => map!(dtype, integers, integer::remainder),
+        Op::WideLeftShift => map!(dtype, integers, integer::wide_left_shift),
+        Op::WideRightShift => map!(dtype, integers, integer::wide_right_shift),
+        Op::Fmod if dtype == Dtype::F32 => Some(&elementwise::functions::fmod),
+        Op::Fmod => map!(dtype, integers, integer::fmod),
+        Op::IntegerPower => map!(dtype, integers, integer::power),
+        _ => None,
+    }
+}
+
+/// The maps that mean what MLX's operations mean.
+pub(crate) fn same(op: Op, dtype: Dtype) -> Option<&'static dyn Map> {
+    match op {
+        Op::BitwiseAnd => map!(dtype, integers, integer::bitwise_and),
+        Op::BitwiseOr => map!(dtype, integers, integer::bitwise_or),
+        Op::BitwiseXor => map!(dtype, integers, integer::bitwise_xor),
+        Op::BitwiseInvert => map!(dtype, integers, integer::bitwise_invert),
+        Op::LeftShift => map!(dtype, integers, integer::left_shift),
+        Op::RightShift => map!(dtype, integers, integer::right_shift),
+        _ => None,
+    }
 }

@@ -13,10 +13,9 @@ mod own {
 
     use mlx_rs::Array;
 
-    use crate::ops::table::Stream;
     use crate::runtime::dtype::Dtype;
     use crate::runtime::error::Result;
-    use crate::runtime::ffi::{self, mlx};
+    use crate::runtime::ffi::{self, mlx, Stream};
     use crate::runtime::graph::{Memory, Node};
 
     /// As in `cpp/node.cpp`.
@@ -110,10 +109,9 @@ mod own {
 mod own {
     use mlx_rs::Array;
 
-    use crate::ops::table::Stream;
     use crate::runtime::dtype::Dtype;
     use crate::runtime::error::Result;
-    use crate::runtime::ffi::{self, mlx};
+    use crate::runtime::ffi::{self, mlx, Stream};
 
     pub(crate) fn reshape(x: &Array, shape: &[i32], s: Stream) -> Result<Array> {
         let row_major = mlx!(mlx_contiguous, x.as_ptr(), false, s)?;
