@@ -27,11 +27,18 @@ pub(crate) fn unary(op: Op, function: Unary, args: &Args, stream: &StreamHandle)
 }
 
 fn one(op: Op, function: Unary, x: &Array, stream: &StreamHandle) -> Result<Array> {
-    match kernel(op, &[x], stream) {
-        Some(kernel) => kernel.apply(&[x], stream),
-        // SAFETY: both handles are live, and mlx-c answers what it refuses with a status.
-        None => ffi::array(|result| unsafe { function(result, x.as_ptr(), stream.raw()) }),
+    if let Some(kernel) = kernel(op, &[x], stream) {
+        return kernel.apply(&[x], stream);
     }
+    let s = stream.raw();
+    // SAFETY: both handles are live, and mlx-c answers what it refuses with a status.
+    let result = ffi::array(|result| unsafe { function(result, x.as_ptr(), s) })?;
+    // MLX 0.32.4 has 0.0 for the sine of -0.0 on a CPU.
+    if op != Op::Sin || stream.device() != Device::Cpu || !Dtype::of(x).is_real_float() {
+        return Ok(result);
+    }
+    let is_zero = call(mlx_sys::mlx_equal, x, &number_like(op.name(), 0.0, x)?, s)?;
+    mlx!(mlx_where, is_zero.as_ptr(), x.as_ptr(), result.as_ptr(), s)
 }
 
 /// A function of one number that is computed in steps. On a CPU the steps of some of MLX's each round floats of 16 bits;

@@ -100,8 +100,13 @@ pub(crate) fn fmod(args: &Args, stream: &StreamHandle) -> Result<Array> {
         let whole = call(mlx_sys::mlx_multiply, &y, &whole, s)?;
         return call(mlx_sys::mlx_subtract, &x, &whole, s);
     }
-    let zero = create::scalar(args.op, Number::Int(0), Dtype::of(&x))?;
-    let negative = call(mlx_sys::mlx_less, &x, &zero, s)?;
+    // Minus zero has a sign too.
+    let signed = match Dtype::of(&x) {
+        dtype if dtype.is_real_float() => mlx!(mlx_view, x.as_ptr(), dtype.signed().raw(), s)?,
+        _ => x.clone(),
+    };
+    let zero = create::scalar(args.op, Number::Int(0), Dtype::of(&signed))?;
+    let negative = call(mlx_sys::mlx_less, &signed, &zero, s)?;
     let (x, y) = (mlx!(mlx_abs, x.as_ptr(), s)?, mlx!(mlx_abs, y.as_ptr(), s)?);
     let rest = call(mlx_sys::mlx_remainder, &x, &y, s)?;
     let turned = mlx!(mlx_negative, rest.as_ptr(), s)?;

@@ -168,14 +168,16 @@ impl<'a> Node<'a> {
     }
 }
 
-/// Every array that an uncomputed one is made of, itself included.
-pub fn nodes(array: &Array) -> Result<Vec<Array>> {
+/// Every array that an uncomputed one is made of, itself included, but for what an operation gives of this name of MLX's.
+pub fn nodes(array: &Array, without: &CStr) -> Result<Vec<Array>> {
     let mut seen = HashSet::new();
     let mut left = vec![Node::of(array)];
     let mut found = Vec::new();
     while let Some(node) = left.pop() {
         if seen.insert(node.id()) {
-            found.push(node.to_array()?);
+            if node.operation() != Some(without) {
+                found.push(node.to_array()?);
+            }
             left.extend(node.inputs());
             left.extend(node.siblings());
         }

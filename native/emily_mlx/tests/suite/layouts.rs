@@ -313,7 +313,8 @@ fn looked_at(op: Op, calls: Vec<Vec<Arg>>, held: bool) -> (Vec<Array>, bool) {
         if held {
             let walked = results
                 .iter()
-                .flat_map(|array| nodes(array).expect("a graph can be walked"));
+                // LU's own factors are only copied, by their strides.
+                .flat_map(|array| nodes(array, c"LUF").expect("a graph can be walked"));
             graph.extend(walked);
         }
         if op.is_linalg() {
