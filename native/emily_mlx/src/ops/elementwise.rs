@@ -233,7 +233,7 @@ fn composed_erfc(args: &Args, x: &Array, s: Stream) -> Result<Array> {
     mlx!(mlx_where, is_near.as_ptr(), near.as_ptr(), far.as_ptr(), s)
 }
 
-/// Of NaN it is NaN, where MLX's is 0. What is compared with here is at most -1, or NaN: that takes half the time
+/// Of NaN it is NaN, where MLX 0.32.4 has 0. What is compared with here is at most -1, or NaN: that takes half the time
 /// of a choice.
 pub(crate) fn sign(args: &Args, stream: &StreamHandle) -> Result<Array> {
     let (x, s) = (args.array()?, stream.raw());
@@ -372,7 +372,7 @@ fn own_function(op: Op, dtype: Dtype) -> Option<&'static dyn Map> {
     }
 }
 
-/// Whether MLX has the function with f32's digits alone. A GPU has no f64.
+/// Whether MLX 0.32.4 has the function with f32's digits alone (#3047). A GPU has no f64.
 fn is_only_here(op: Op, dtype: Dtype) -> bool {
     dtype == Dtype::F64
         && matches!(

@@ -1,4 +1,4 @@
-//! What MLX asks before it takes memory. Its own allocator does not look at what the C library answers, and the
+//! What MLX asks before it takes memory. Its own allocator (0.32.4) does not look at what the C library answers, and the
 //! kernel promises more than it has and ends the process when that is touched: so what is not there is refused
 //! here, as an error of whoever asked for the work.
 

@@ -121,7 +121,7 @@ impl StreamHandle {
     }
 }
 
-/// Makes the default streams those of the calling thread too: some operations of MLX put a part of
+/// Makes the default streams those of the calling thread too: some operations of MLX 0.32.4 put a part of
 /// their graph on the thread's default stream, which no other thread could evaluate.
 pub(crate) fn adopt_thread() {
     thread_local!(static ADOPTED: Cell<bool> = const { Cell::new(false) });
