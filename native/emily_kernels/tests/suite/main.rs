@@ -8,6 +8,7 @@ mod fold;
 mod functions;
 mod index;
 mod integer;
+mod levels;
 mod norm;
 mod reduce;
 mod rope;

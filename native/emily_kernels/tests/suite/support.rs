@@ -25,7 +25,18 @@ impl Random {
 }
 
 /// Lengths around those of vectors and blocks.
-pub const LENGTHS: [usize; 14] = [1, 2, 3, 7, 8, 15, 16, 17, 31, 33, 63, 64, 65, 130];
+pub const LENGTHS: [usize; 19] = [
+    1, 2, 3, 4, 5, 7, 8, 9, 15, 16, 17, 31, 32, 33, 63, 64, 65, 127, 130,
+];
+
+/// So many cases at random; a few of them under Miri, which takes its time.
+pub fn rounds(count: usize) -> usize {
+    if cfg!(miri) {
+        1 + count / 50
+    } else {
+        count
+    }
+}
 
 /// Numbers of a type, of which some lie where their kind ends.
 pub trait Sample: Element + PartialEq + std::fmt::Debug {

@@ -2,7 +2,7 @@
 
 use emily_kernels::chain::Input;
 use emily_kernels::dispatch::Level;
-use emily_kernels::index::{self, Numbers};
+use emily_kernels::index::{self, Indices};
 use mlx_rs::Array;
 
 use super::elementwise::by_type;
@@ -15,30 +15,29 @@ use crate::runtime::stream::StreamHandle;
 type Take = fn(&emily_kernels::view::View, usize, Indices, &mut [u8]);
 type Along = fn(&[u8], usize, Indices, usize, &mut [u8]);
 type Update = fn(Level, &[u8], usize, Indices, &mut [u8]);
-/// Indices, the bytes of each, and how they are read.
-type Indices<'a> = (&'a [u8], usize, Numbers);
+/// Bytes as indices of a type.
+type Read = fn(Level, &[u8]) -> Indices<'_>;
 
 /// A kernel of one operation.
 #[derive(Clone, Copy)]
 pub(crate) struct IndexKernel {
     op: Op,
     dtype: Dtype,
-    index: Dtype,
-    numbers: Numbers,
+    read: Read,
     level: Level,
 }
 
 struct Taken {
     take: Take,
     axis: usize,
-    width: usize,
-    numbers: Numbers,
+    read: Read,
+    level: Level,
 }
 
 impl Kernel for Taken {
     fn run(&self, inputs: &[Input], output: &mut [u8]) {
         let indices = row(&inputs[1]);
-        let indices = (indices.bytes(), self.width, self.numbers);
+        let indices = (self.read)(self.level, indices.bytes());
         (self.take)(view(&inputs[0]), self.axis, indices, output);
     }
 }
@@ -47,14 +46,14 @@ struct TakenAlong {
     along: Along,
     columns: usize,
     count: usize,
-    width: usize,
-    numbers: Numbers,
+    read: Read,
+    level: Level,
 }
 
 impl Kernel for TakenAlong {
     fn run(&self, inputs: &[Input], output: &mut [u8]) {
         let (x, indices) = (row(&inputs[0]), row(&inputs[1]));
-        let indices = (indices.bytes(), self.width, self.numbers);
+        let indices = (self.read)(self.level, indices.bytes());
         (self.along)(x.bytes(), self.columns, indices, self.count, output);
     }
 }
@@ -62,8 +61,7 @@ impl Kernel for TakenAlong {
 struct Updated {
     update: Update,
     columns: usize,
-    width: usize,
-    numbers: Numbers,
+    read: Read,
     level: Level,
 }
 
@@ -71,15 +69,15 @@ impl Kernel for Updated {
     fn run(&self, inputs: &[Input], output: &mut [u8]) {
         copy_into(&inputs[0], output);
         let (indices, updates) = (row(&inputs[1]), row(&inputs[2]));
-        let indices = (indices.bytes(), self.width, self.numbers);
+        let indices = (self.read)(self.level, indices.bytes());
         (self.update)(self.level, updates.bytes(), self.columns, indices, output);
     }
 }
 
 /// The kernel that takes or updates elements of type `dtype` by indices of type `index`.
 pub(super) fn of(op: Op, dtype: Dtype, index: Dtype, level: Level) -> Option<IndexKernel> {
-    let numbers: Option<Numbers> = by_type!(index, integers, I => Some(index::numbers::<I>));
-    let numbers = numbers?;
+    let read: Option<Read> = by_type!(index, integers, I => Some(Indices::new::<I>));
+    let read = read?;
     let found = match op {
         Op::Take => true,
         _ => update(op, dtype).is_some(),
@@ -87,8 +85,7 @@ pub(super) fn of(op: Op, dtype: Dtype, index: Dtype, level: Level) -> Option<Ind
     found.then_some(IndexKernel {
         op,
         dtype,
-        index,
-        numbers,
+        read,
         level,
     })
 }
@@ -136,8 +133,8 @@ impl IndexKernel {
         let kernel = Taken {
             take: take(self.dtype.size()),
             axis,
-            width: self.index.size(),
-            numbers: self.numbers,
+            read: self.read,
+            level: self.level,
         };
         let indices = kernel::in_rows(indices, stream)?;
         let result = (shape, self.dtype);
@@ -157,8 +154,8 @@ impl IndexKernel {
             along: along(self.dtype.size()),
             columns: x.dim(-1) as usize,
             count: indices.dim(-1) as usize,
-            width: self.index.size(),
-            numbers: self.numbers,
+            read: self.read,
+            level: self.level,
         };
         let result = (indices.shape(), self.dtype);
         let (x, rows) = (
@@ -191,8 +188,7 @@ impl IndexKernel {
                 .iter()
                 .map(|size| *size as usize)
                 .product(),
-            width: self.index.size(),
-            numbers: self.numbers,
+            read: self.read,
             level: self.level,
         };
         let result = (x.shape(), self.dtype);
