@@ -3,12 +3,12 @@
 
 use emily_kernels::chain::Map;
 use emily_kernels::dispatch::Level;
-use emily_kernels::functions::{self, binary, power, unary, NxErfInv, NxSigmoid};
+use emily_kernels::elementwise::functions::{self, binary, power, unary, NxErfInv, NxSigmoid};
 use emily_kernels::math::{self, Binary, Unary};
-use emily_kernels::reduce::{reduce, Reduction};
+use emily_kernels::reduce::{fold, reduce, Reduction};
 use emily_kernels::rope::{rotate, Rotary};
 use emily_kernels::view::{extent, Axes, Axis, View};
-use emily_kernels::{cast, compare, dot, elementwise, fold, index, integer, norm};
+use emily_kernels::{cast, compare, dot, elementwise, index, integer, norm};
 
 use crate::support::{bytes, bytes_mut, mapped, rounds, samples, Random, Sample};
 
