@@ -49,8 +49,8 @@ pub struct Indices<'a> {
     read: fn(Level, &[u8], usize, &mut [usize]),
 }
 
-impl<'a> Indices<'a> {
-    pub fn new<I: Index>(level: Level, bytes: &'a [u8]) -> Self {
+impl Indices<'_> {
+    pub fn new<I: Index>(level: Level, bytes: &[u8]) -> Indices<'_> {
         Indices {
             level,
             bytes,
@@ -58,7 +58,9 @@ impl<'a> Indices<'a> {
             read: read::<I>,
         }
     }
+}
 
+impl<'a> Indices<'a> {
     /// Parts of so many indices.
     fn parts(self, count: usize) -> impl Iterator<Item = Indices<'a>> {
         let parts = self.bytes.chunks_exact(count * self.width);

@@ -44,7 +44,7 @@ fn error(measured: &[Measured], name: &str, portable: bool) -> Option<String> {
     let mut errors = measured
         .iter()
         .filter(|one| one.name == name && (one.level == "portable") == portable)
-        .map(|one| format!("{:.3}", one.error));
+        .map(|one| format!("{:.5}", one.error));
     let first = errors.next()?;
     assert!(
         errors.all(|other| other == first),

@@ -115,7 +115,9 @@ fn floats() {
             maps::<$type, $type>(1, table![
                 elementwise::sqrt::<$type> elementwise::floor::<$type> elementwise::ceil::<$type>
                 elementwise::round::<$type> elementwise::round_away::<$type> elementwise::sign::<$type>
-                unary::<math::Sqrt, $type> unary::<math::Rsqrt, $type>
+            ]);
+            maps::<$type, $type>(1, &[
+                ("Sqrt", &unary::<math::Sqrt, $type>), ("Rsqrt", &unary::<math::Rsqrt, $type>),
             ]);
             maps::<$type, u8>(1, table![elementwise::is_infinite::<$type> elementwise::is_finite::<$type>]);
         )*};
@@ -236,19 +238,22 @@ fn random_axes(random: &mut Random, shape: &[usize]) -> Axes {
     axes
 }
 
-/// Numbers of f32 in memory of such axes.
+/// Mostly numbers whose sums tell something: one of the others decides a sum alone.
+fn numbers_to_add(random: &mut Random, count: usize) -> Vec<f32> {
+    let odd = random.below(3) == 0;
+    let number = |random: &mut Random| match random.below(40) {
+        0 if odd => f32::sample(random),
+        1 => f32::from_bits(random.bits() as u32 & 0x807F_FFFF),
+        _ => (random.below(20_001) as f32 - 10_000.0) / 512.0,
+    };
+    (0..count).map(|_| number(random)).collect()
+}
+
+/// Such numbers in memory of such axes.
 fn stored(random: &mut Random, shape: &[usize]) -> (Vec<f32>, usize, Axes) {
     let axes = random_axes(random, shape);
     let (before, after) = extent(&axes, 4);
-    // Mostly numbers whose sums tell something: one of the others decides a sum alone.
-    let odd = random.below(3) == 0;
-    let memory = (0..(before + after) / 4)
-        .map(|_| match random.below(40) {
-            0 if odd => f32::sample(random),
-            1 => f32::from_bits(random.bits() as u32 & 0x807F_FFFF),
-            _ => (random.below(20_001) as f32 - 10_000.0) / 512.0,
-        })
-        .collect();
+    let memory = numbers_to_add(random, (before + after) / 4);
     (memory, before, axes)
 }
 
@@ -310,8 +315,7 @@ fn rows() {
     let mut random = Random::new(46);
     for _ in 0..rounds(100) {
         let (rows, columns) = (1 + random.below(6), 1 + random.below(200));
-        let (x, ..) = stored(&mut random, &[rows * columns * 2]);
-        let x = &x[..rows * columns];
+        let x = numbers_to_add(&mut random, rows * columns);
         let (weight, bias): (Vec<f32>, Vec<f32>) =
             (samples(&mut random, columns), samples(&mut random, columns));
         let queries = random.below(rows + 1);
@@ -319,11 +323,11 @@ fn rows() {
         let run = |level| {
             let mut outputs = [(); 3].map(|()| vec![0.0; x.len()]);
             let [softmax, rms, layer] = &mut outputs;
-            norm::softmax(level, Some(x), softmax, columns, queries);
-            norm::rms_norm(level, Some(x), rms, columns, with.then_some(&weight), 1e-6);
+            norm::softmax(level, Some(&x), softmax, columns, queries);
+            norm::rms_norm(level, Some(&x), rms, columns, with.then_some(&weight), 1e-6);
             norm::layer_norm(
                 level,
-                Some(x),
+                Some(&x),
                 layer,
                 columns,
                 with.then_some(&weight),
@@ -331,7 +335,7 @@ fn rows() {
                 1e-6,
             );
             // In place, with a bias.
-            let mut biased = x.to_vec();
+            let mut biased = x.clone();
             norm::layer_norm(level, None, &mut biased, columns, None, Some(&bias), 1e-6);
             (outputs, biased)
         };
