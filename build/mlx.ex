@@ -5,17 +5,17 @@ defmodule Emily.Build.Mlx do
 
   alias Emily.Build.{Cache, Command, Failure, Openblas, Wheel}
 
-  # The version that the mlx-sys crate of native/Cargo.toml is made for.
-  @version "0.32.2"
+  # The mlx-sys crate of native/Cargo.toml is made for 0.32.2; native/mlx_prep says what it takes to compile against this.
+  @version "0.32.4"
   @glibc "2.35"
 
   @wheels %{
-    {"cpu", "x86_64"} => "fc5d31b90fc4f457b2f9614ed45651a567d22a6a11a03d114a90a4e10bdd8878",
-    {"cpu", "aarch64"} => "d0f94625588b51a878786dd51cec5617894ce586cf3c94645ce1b64e24c27c0b",
-    {"cuda12", "x86_64"} => "35445ead9724855826f310b9085d57137d0a2c5381cc293cb6d86b03bb4feadf",
-    {"cuda12", "aarch64"} => "c794c697dcd28e00a51ce8813189ece1a8c62559de7cc5e27803cc591f55df05",
-    {"cuda13", "x86_64"} => "335094ccd1c0c6dc3e09c8caba207c8180602bacc0c38ba20c1d81e9456ab394",
-    {"cuda13", "aarch64"} => "49b1a25df9021f3b519a534fd39a32a5cdbf93a1b265a31e59671c2d9fc9f4a2"
+    {"cpu", "x86_64"} => "0e0a24fa2ce8b6b94d2e6a90604e8813aa8e29fcb918bb2aa01cfb6d133d8cee",
+    {"cpu", "aarch64"} => "1289e85e64af1fd16380bf331438bfe4afe875d27afc3e0bcf35f427c488fadd",
+    {"cuda12", "x86_64"} => "f385c7af7c1f63a9d6ce3e442e1c9ba881c881bcb45c6534ff8155b359da47e5",
+    {"cuda12", "aarch64"} => "cea869b007c809013c369819d485e3b534f3ecc261199b4c655ef92a21f73f28",
+    {"cuda13", "x86_64"} => "94cb48fba73e5ee39467e51c35c51c691123359ca17bafd1a24cf92ad6732bee",
+    {"cuda13", "aarch64"} => "cf8a67b49cebff85cd98b1d118c09f6c8ee966b899a914c50cc74d614b25616e"
   }
   @packages %{"cpu" => "mlx-cpu", "cuda12" => "mlx-cuda-12", "cuda13" => "mlx-cuda-13"}
 

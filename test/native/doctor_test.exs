@@ -22,23 +22,23 @@ defmodule Emily.DoctorTest do
       processor: %{model: "A processor", features: ~w(sse2 avx2 fma)},
       cores: %{count: 8, quota: nil, threads: :all},
       memory: %{total: 32 * @gigabyte, available: 30 * @gigabyte, limit: nil},
-      mlx: %{built: "cpu", asked: nil, version: "0.32.2"},
+      mlx: %{built: "cpu", asked: nil, version: "0.32.4"},
       blas: %{used: :openblas, version: "0.3.29"},
       libraries: [],
       gpus: [],
       cuda_headers: :none,
       packages: [{:nx, "0.12.1", ">= 0.11.0 and < 0.14.0"}, {:bumblebee, nil, "~> 0.7.0"}],
       tools: [{"Rust", "1.95.0"}, {"libclang", nil}],
-      kernels: {:ok, %{version: "0.32.2", devices: [@cpu]}}
+      kernels: {:ok, %{version: "0.32.4", devices: [@cpu]}}
     }
   end
 
   defp cuda(variant \\ "cuda13") do
     Map.merge(sound(), %{
-      mlx: %{built: variant, asked: nil, version: "0.32.2"},
+      mlx: %{built: variant, asked: nil, version: "0.32.4"},
       gpus: [@h100],
       cuda_headers: {:found, "/usr/local/cuda/include"},
-      kernels: {:ok, %{version: "0.32.2", devices: [@cpu, @gpu]}}
+      kernels: {:ok, %{version: "0.32.4", devices: [@cpu, @gpu]}}
     })
   end
 
@@ -70,9 +70,9 @@ defmodule Emily.DoctorTest do
      "8.0 GB, 1.0 GB free", "bf16"},
     {%{memory: %{total: 8 * @gigabyte, available: 8 * @gigabyte, limit: @gigabyte}}, "memory",
      :warning, "1.0 GB, 1.0 GB free", "bf16"},
-    {%{mlx: %{built: nil, asked: nil, version: "0.32.2"}}, "MLX", :failed, "no MLX",
+    {%{mlx: %{built: nil, asked: nil, version: "0.32.4"}}, "MLX", :failed, "no MLX",
      "mix deps.compile emily"},
-    {%{mlx: %{built: "cpu", asked: "cuda13", version: "0.32.2"}}, "MLX", :warning,
+    {%{mlx: %{built: "cpu", asked: "cuda13", version: "0.32.4"}}, "MLX", :warning,
      "says cuda13", "EMILY_MLX=cuda13 mix deps.compile emily"},
     {%{kernels: {:ok, %{version: "0.31.0", devices: [@cpu]}}}, "MLX", :failed, "0.31.0",
      "LD_LIBRARY_PATH"},
@@ -97,9 +97,9 @@ defmodule Emily.DoctorTest do
      "other checks"},
     {%{processor: {:error, "could not read"}}, "processor", :warning, "could not read",
      "other checks"},
-    {%{kernels: {:ok, %{version: "0.32.2", devices: [%{@cpu | product?: false}]}}}, "kernels",
+    {%{kernels: {:ok, %{version: "0.32.4", devices: [%{@cpu | product?: false}]}}}, "kernels",
      :failed, "WRONG", "report it"},
-    {%{kernels: {:ok, %{version: "0.32.2", devices: [%{@cpu | norm: 0.6}]}}}, "kernels", :failed,
+    {%{kernels: {:ok, %{version: "0.32.4", devices: [%{@cpu | norm: 0.6}]}}}, "kernels", :failed,
      "fused norm WRONG (0.6)", "report it"},
     {%{kernels: {:error, {:load, "Failed to load NIF library: invalid ELF header"}}}, "kernels",
      :failed, "invalid ELF header", "mix deps.clean emily --build"},
@@ -142,7 +142,7 @@ defmodule Emily.DoctorTest do
     {%{gpus: [%{@h100 | driver: "550.90.07"}]}, "GPU", "550.90.07", "580.0.0 or newer"},
     {%{gpus: [%{@h100 | driver: "550.90.07"}]}, "GPU", "550.90.07", "EMILY_MLX=cuda12"},
     {%{gpus: [%{@h100 | capability: "7.0"}]}, "GPU", "sm_7.0", "7.5 or newer"},
-    {%{kernels: {:ok, %{version: "0.32.2", devices: [@cpu]}}}, "kernels", "MLX sees no GPU",
+    {%{kernels: {:ok, %{version: "0.32.4", devices: [@cpu]}}}, "kernels", "MLX sees no GPU",
      "CUDA_VISIBLE_DEVICES"}
   ]
 

@@ -11,9 +11,9 @@ pub(crate) mod dtype;
 pub(crate) mod error;
 pub mod exit;
 pub(crate) mod ffi;
-pub(crate) mod kernel;
 #[cfg(own_kernels)]
-pub mod layout;
+pub mod graph;
+pub(crate) mod kernel;
 mod limits;
 pub mod memory;
 mod short;

@@ -69,7 +69,7 @@ impl StreamHandle {
         }
         let stream = new_stream(device)?;
         // SAFETY: see `Inner`; the copy names the same stream.
-        let worker = Worker::start(SendStream(stream.clone()))?;
+        let worker = Worker::start(device, SendStream(stream.clone()))?;
         let inner = Arc::new(Inner {
             device,
             stream,

@@ -59,17 +59,24 @@ pub struct QueueFull(pub Job);
 pub struct Worker {
     queue: SyncSender<Job>,
     stream: SendStream,
+    /// The stream's number, if its thread could tell the end of short work.
+    number: Option<i32>,
 }
 
 impl Worker {
-    pub(crate) fn start(stream: SendStream) -> Result<Worker> {
+    pub(crate) fn start(device: Device, stream: SendStream) -> Result<Worker> {
+        let number = short::number(device, &stream.0)?;
         let (queue, jobs) = sync_channel(QUEUE_BOUND);
         let own = SendStream(stream.0.clone());
         thread::Builder::new()
             .name("emily".to_owned())
             .spawn(move || work(stream, jobs))
             .map_err(|error| Error::Mlx(format!("no thread for a stream: {error}")))?;
-        Ok(Worker { queue, stream: own })
+        Ok(Worker {
+            queue,
+            stream: own,
+            number,
+        })
     }
 
     /// Schedules a job that is short, or queues it, without waiting.
@@ -107,7 +114,7 @@ impl Worker {
         let Some(graph) = GRAPH.try_lock() else {
             return Err((arrays, done));
         };
-        short::schedule(arrays, done, &self.stream.0, &graph)
+        short::schedule(arrays, done, (&self.stream.0, self.number), &graph)
     }
 }
 
@@ -238,7 +245,7 @@ pub(crate) fn schedule(arrays: &[Array]) -> Result<()> {
     async_eval(&vector, &graph())
 }
 
-fn async_eval(arrays: &Arrays, _graph: &MutexGuard<()>) -> Result<()> {
+pub(crate) fn async_eval(arrays: &Arrays, _graph: &MutexGuard<()>) -> Result<()> {
     // SAFETY: the vector is live; the lock keeps every other thread from changing a graph.
     ffi::status(|| scheduling(|| unsafe { mlx_sys::mlx_async_eval(arrays.as_ptr()) }))
 }
