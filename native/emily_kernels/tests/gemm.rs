@@ -1,10 +1,9 @@
 //! Products against sums in doubles, and against themselves in other layouts, sizes and numbers of threads.
 
-use std::sync::Mutex;
-
 use emily_kernels::dispatch::Level;
 use emily_kernels::gemm::{multiply_at, Element, Matrix, Output, Work};
 use emily_kernels::pool;
+use parking_lot::Mutex;
 
 /// Numbers that look random, the same in every run.
 struct Numbers(u64);
@@ -162,9 +161,7 @@ fn run<T: Number>(
 static THREADS: Mutex<()> = Mutex::new(());
 
 fn with_threads(count: usize, f: impl FnOnce()) {
-    let _alone = THREADS
-        .lock()
-        .unwrap_or_else(|poisoned| poisoned.into_inner());
+    let _alone = THREADS.lock();
     pool::set_threads(count);
     f();
     pool::set_threads(0);

@@ -6,6 +6,7 @@ mod dot;
 mod elementwise;
 mod index;
 mod integer;
+mod levels;
 mod norm;
 mod reduce;
 mod rope;

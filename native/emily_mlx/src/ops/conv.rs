@@ -156,7 +156,7 @@ fn pad_spatial(x: &Array, low: &[i32], high: &[i32], s: Stream) -> Result<Array>
         high.as_ptr(),
         high.len(),
         zero.as_ptr(),
-        c"constant".as_ptr(),
+        c"constant".as_ptr().cast(),
         s
     )
 }

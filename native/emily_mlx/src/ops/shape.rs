@@ -258,7 +258,7 @@ pub(crate) fn pad(args: &Args, stream: &StreamHandle) -> Result<Array> {
         high.as_ptr(),
         high.len(),
         value.as_ptr(),
-        c"constant".as_ptr(),
+        c"constant".as_ptr().cast(),
         s
     )
 }
