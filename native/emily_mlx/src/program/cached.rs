@@ -13,7 +13,6 @@ use crate::runtime::contiguous;
 use crate::runtime::dtype::Dtype;
 use crate::runtime::error::{refuse, Result};
 use crate::runtime::stream::StreamHandle;
-use crate::runtime::worker::compute;
 
 /// Computes the mask and the offset of an attention and looks at them.
 pub(crate) fn look(
@@ -24,7 +23,7 @@ pub(crate) fn look(
     let arrays = [attention.key_mask, attention.offset].map(|x| contiguous::readable(x, stream));
     let [key_mask, offset] = arrays;
     let arrays = [key_mask?, offset?];
-    compute(&arrays, may_fail, stream)?;
+    stream.compute(&arrays, may_fail)?;
     let [key_mask, offset] = &arrays;
     let (first, size) = (integer(offset)?, Dtype::of(key_mask).size());
     let keys = attention.key_mask.dim(1) as usize;

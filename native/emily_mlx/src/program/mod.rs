@@ -21,8 +21,8 @@ use crate::runtime::array::SharedArray;
 use crate::runtime::device::Device;
 use crate::runtime::dtype::Dtype;
 use crate::runtime::error::{refuse, Error, Result};
+use crate::runtime::graph::schedule;
 use crate::runtime::stream::StreamHandle;
-use crate::runtime::worker::{compute, schedule};
 
 /// The arrays that a run gives; mostly one.
 pub type Results = SmallVec<[Array; 2]>;
@@ -256,7 +256,7 @@ impl Program {
     ) -> Result<Results> {
         let results = self.run_on(inputs, stream, true, host)?;
         if self.has_linalg {
-            compute(&results, true, stream)?;
+            stream.compute(&results, true)?;
         } else {
             schedule(&results)?;
         }
@@ -574,7 +574,7 @@ impl Run<'_> {
     }
 
     fn compute(&self, arrays: &[Array]) -> Result<()> {
-        compute(arrays, self.has_linalg, self.stream)
+        self.stream.compute(arrays, self.has_linalg)
     }
 }
 

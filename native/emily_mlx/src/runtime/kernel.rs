@@ -288,7 +288,7 @@ mod tests {
     use super::*;
     use crate::runtime::device::Device;
     use crate::runtime::error::Error;
-    use crate::runtime::worker::Job;
+    use crate::runtime::job::Job;
 
     struct Panics;
 

@@ -11,11 +11,15 @@ pub(crate) mod dtype;
 pub(crate) mod error;
 pub mod exit;
 pub(crate) mod ffi;
+pub(crate) mod graph;
+pub(crate) mod job;
 pub(crate) mod kernel;
 #[cfg(own_kernels)]
 pub mod layout;
 mod limits;
 pub mod memory;
+pub(crate) mod queue;
+pub(crate) mod room;
 mod short;
 pub(crate) mod stream;
 pub(crate) mod truth;

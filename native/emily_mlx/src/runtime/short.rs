@@ -4,7 +4,7 @@
 use mlx_rs::{Array, Stream};
 use parking_lot::MutexGuard;
 
-use crate::runtime::worker::Done;
+use crate::runtime::job::Done;
 
 /// Schedules arrays if that is short work for the CPU's stream, with the lock of the graph held; gives them
 /// back where it is not.
@@ -26,10 +26,11 @@ mod own {
     use parking_lot::MutexGuard;
     use smallvec::SmallVec;
 
-    use crate::runtime::allocator::{is_ample, scheduling};
     use crate::runtime::ffi;
-    use crate::runtime::stream::adopt_thread;
-    use crate::runtime::worker::{answer, Done};
+    use crate::runtime::graph::scheduling;
+    use crate::runtime::job::{answer, Done};
+    use crate::runtime::queue::adopt_thread;
+    use crate::runtime::room::is_ample;
 
     extern "C" {
         fn emily_schedule_short(
@@ -98,7 +99,7 @@ mod own {
     use mlx_rs::{Array, Stream};
     use parking_lot::MutexGuard;
 
-    use crate::runtime::worker::Done;
+    use crate::runtime::job::Done;
 
     pub(super) fn schedule(
         arrays: Vec<Array>,
