@@ -13,7 +13,7 @@ use mlx_rs::Array;
 use once_cell::sync::OnceCell;
 use parking_lot::Mutex;
 
-use crate::program::Program;
+use super::step::Program;
 use crate::runtime::error::{Error, Result};
 use crate::runtime::ffi::{self, Arrays};
 use crate::runtime::graph::{graph, schedule};
