@@ -12,7 +12,7 @@ use super::Run;
 use crate::ops::apply::{checked, Value};
 use crate::ops::attention::cached::{CachedAttention, Seen};
 use crate::ops::op::Op;
-use crate::program::step::{Operand, Place};
+use crate::program::step::Operand;
 use crate::runtime::contiguous;
 use crate::runtime::dtype::Dtype;
 use crate::runtime::error::{refuse, Result};
