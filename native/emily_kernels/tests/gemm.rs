@@ -3,8 +3,9 @@
 use std::sync::Mutex;
 
 use emily_kernels::dispatch::Level;
-use emily_kernels::gemm::{multiply_at, Element, Matrix, Output, Work};
+use emily_kernels::gemm::{multiply_at, Matrix, Output, Stored, Work};
 use emily_kernels::pool;
+use half::{bf16, f16};
 
 /// Numbers that look random, the same in every run.
 struct Numbers(u64);
@@ -28,31 +29,37 @@ impl Numbers {
     }
 }
 
-trait Number: Element + Into<f64> + Copy {
+/// What a matrix holds.
+trait Value: Copy + Into<f64> {
     const EPSILON: f64;
     fn of(value: f64) -> Self;
     fn bits(self) -> u64;
 }
 
-impl Number for f32 {
-    const EPSILON: f64 = f32::EPSILON as f64;
-    fn of(value: f64) -> Self {
-        value as f32
-    }
-    fn bits(self) -> u64 {
-        self.to_bits().into()
-    }
+macro_rules! values {
+    ($($type:ty, $epsilon:expr, $of:expr;)*) => {
+        $(impl Value for $type {
+            const EPSILON: f64 = $epsilon;
+            fn of(value: f64) -> Self {
+                $of(value)
+            }
+            fn bits(self) -> u64 {
+                self.to_bits().into()
+            }
+        })*
+    };
 }
 
-impl Number for f64 {
-    const EPSILON: f64 = f64::EPSILON;
-    fn of(value: f64) -> Self {
-        value
-    }
-    fn bits(self) -> u64 {
-        self.to_bits()
-    }
+values! {
+    f32, f32::EPSILON as f64, |value| value as f32;
+    f64, f64::EPSILON, |value| value;
+    f16, 0.0009765625, f16::from_f64;
+    bf16, 0.0078125, bf16::from_f64;
 }
+
+/// What products are made of.
+trait Number: Value + Stored<Number: Value> {}
+impl<T: Value + Stored<Number: Value>> Number for T {}
 
 /// A matrix with its own memory, in either order, with a gap behind each line.
 #[derive(Clone)]
@@ -62,7 +69,7 @@ struct Owned<T> {
     column: usize,
 }
 
-impl<T: Number> Owned<T> {
+impl<T: Value> Owned<T> {
     fn new(
         rows: usize,
         columns: usize,
@@ -133,7 +140,7 @@ fn run<T: Number>(
     sizes: Sizes,
     a: &Owned<T>,
     b: &Owned<T>,
-    c: &mut Owned<T>,
+    c: &mut Owned<T::Number>,
     alpha: f64,
     beta: f64,
     level: Level,
@@ -143,7 +150,7 @@ fn run<T: Number>(
         inner,
         columns,
     } = sizes;
-    let (alpha, beta) = (T::of(alpha), T::of(beta));
+    let (alpha, beta) = (T::Number::of(alpha), T::Number::of(beta));
     let work = Work {
         rows,
         inner,
@@ -178,12 +185,13 @@ fn check<T: Number>(sizes: Sizes, numbers: &mut Numbers, alpha: f64, beta: f64, 
     let (a_gap, b_gap, c_gap) = (gap(), gap(), gap());
     let a: Owned<T> = Owned::random(sizes.rows, sizes.inner, a_order, a_gap, numbers);
     let b: Owned<T> = Owned::random(sizes.inner, sizes.columns, b_order, b_gap, numbers);
-    let old: Owned<T> = Owned::random(sizes.rows, sizes.columns, c_order, c_gap, numbers);
+    let old: Owned<T::Number> = Owned::random(sizes.rows, sizes.columns, c_order, c_gap, numbers);
     let mut c = old.clone();
     run(sizes, &a, &b, &mut c, alpha, beta, level);
     for i in 0..sizes.rows {
         for j in 0..sizes.columns {
-            let terms = (0..sizes.inner).map(|p| a.at(i, p).into() * b.at(p, j).into());
+            let terms = (0..sizes.inner)
+                .map(|p| Into::<f64>::into(a.at(i, p)) * Into::<f64>::into(b.at(p, j)));
             let (mut sum, mut size) = (0.0, 0.0);
             for term in terms {
                 sum += term;
@@ -193,10 +201,10 @@ fn check<T: Number>(sizes: Sizes, numbers: &mut Numbers, alpha: f64, beta: f64, 
                 + if beta == 0.0 {
                     0.0
                 } else {
-                    beta * old.at(i, j).into()
+                    beta * Into::<f64>::into(old.at(i, j))
                 };
-            let error = (c.at(i, j).into() - wanted).abs();
-            let allowed = T::EPSILON
+            let error = (Into::<f64>::into(c.at(i, j)) - wanted).abs();
+            let allowed = T::Number::EPSILON
                 * ((sizes.inner.min(256) as f64 + 8.0) * size * alpha.abs() + 4.0 * beta.abs());
             assert!(
                 error <= allowed,
@@ -217,7 +225,7 @@ fn check<T: Number>(sizes: Sizes, numbers: &mut Numbers, alpha: f64, beta: f64, 
     assert_eq!(
         c.data
             .iter()
-            .filter(|x| T::bits(**x) == T::of(f64::NAN).bits())
+            .filter(|x| x.bits() == T::Number::of(f64::NAN).bits())
             .count(),
         c.data.len() - sizes.rows * sizes.columns
     );
@@ -242,6 +250,8 @@ fn every_layout_size_and_scale() {
                     let (alpha, beta) = scales[numbers.below(scales.len())];
                     check::<f32>(sizes, &mut numbers, alpha, beta, level);
                     check::<f64>(sizes, &mut numbers, alpha, beta, level);
+                    check::<f16>(sizes, &mut numbers, alpha, beta, level);
+                    check::<bf16>(sizes, &mut numbers, alpha, beta, level);
                 }
             }
         });
@@ -269,6 +279,16 @@ fn large_ones_in_parts() {
                 columns: 1,
             },
             Sizes {
+                rows: 3,
+                inner: 9001,
+                columns: 1023,
+            },
+            Sizes {
+                rows: 8,
+                inner: 260,
+                columns: 2077,
+            },
+            Sizes {
                 rows: 3000,
                 inner: 30,
                 columns: 4,
@@ -282,6 +302,8 @@ fn large_ones_in_parts() {
             for level in Level::available() {
                 check::<f32>(sizes, &mut numbers, 1.0, 0.0, level);
                 check::<f64>(sizes, &mut numbers, 1.0, 1.0, level);
+                check::<f16>(sizes, &mut numbers, 1.0, 0.0, level);
+                check::<bf16>(sizes, &mut numbers, 1.0, 1.0, level);
             }
         }
     });

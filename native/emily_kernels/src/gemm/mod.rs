@@ -3,17 +3,22 @@
 //! Every element is added up in the same order whatever its place, the sizes, the layouts and the number of threads:
 //! its terms follow each other in chains of fused additions of [`work::DEPTH`], and the chains' sums are added.
 
+mod few;
 #[cfg(target_arch = "aarch64")]
 mod neon;
 mod pack;
 mod simd;
+mod stored;
 mod strip;
 mod work;
+#[cfg(target_arch = "x86_64")]
+mod x86;
 
 use crate::dispatch::Level;
 use crate::pool;
 
 pub use simd::Element;
+pub use stored::Stored;
 pub use work::{Matrix, Output, Work};
 
 /// How many products are worth a part of their own: about a fifth of a millisecond's work. To wake a thread for less gains
@@ -35,7 +40,7 @@ const FEW: usize = 6;
 /// # Safety
 /// The matrices must have the sizes that the work names, in memory that nobody writes meanwhile; nobody else may
 /// read or write `c`.
-pub unsafe fn multiply<T: Element>(work: Work<T>) {
+pub unsafe fn multiply<T: Stored>(work: Work<T>) {
     let level = Level::chosen().ok().flatten().unwrap_or_else(Level::best);
     // SAFETY: the caller's promise.
     unsafe { multiply_at(work, level) }
@@ -45,11 +50,11 @@ pub unsafe fn multiply<T: Element>(work: Work<T>) {
 ///
 /// # Safety
 /// As there.
-pub unsafe fn multiply_at<T: Element>(work: Work<T>, level: Level) {
+pub unsafe fn multiply_at<T: Stored>(work: Work<T>, level: Level) {
     if work.rows == 0 || work.columns == 0 {
         return;
     }
-    if work.inner == 0 || work.alpha == T::ZERO {
+    if work.inner == 0 || work.alpha == T::Number::ZERO {
         // SAFETY: the caller's promise.
         return unsafe { work.scale() };
     }
@@ -75,7 +80,7 @@ struct Parts {
 
 impl Parts {
     /// Parts of nearly square size, so that little is copied twice.
-    fn of<T>(work: &Work<T>, threads: usize) -> Self {
+    fn of<T: Stored>(work: &Work<T>, threads: usize) -> Self {
         let (rows, columns, inner) = (work.rows, work.columns, work.inner);
         let reads = rows
             .saturating_add(columns)
@@ -111,7 +116,7 @@ impl Parts {
 
     /// # Safety
     /// The work must be the one that was cut, and have the part.
-    unsafe fn get<T: Copy>(&self, work: &Work<T>, i: usize) -> Work<T> {
+    unsafe fn get<T: Stored>(&self, work: &Work<T>, i: usize) -> Work<T> {
         let (row, column) = (
             i / self.columns * self.height,
             i % self.columns * self.width,

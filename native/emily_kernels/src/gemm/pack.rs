@@ -2,7 +2,8 @@
 
 use std::ops::Range;
 
-use super::simd::{Element, Simd, LONGEST};
+use super::simd::{Element, LONGEST};
+use super::stored::{Load, Stored};
 use super::work::Matrix;
 
 /// Copies `depth` rows of `count` columns, each filled up with zeros to `width` numbers.
@@ -10,9 +11,9 @@ use super::work::Matrix;
 /// # Safety
 /// The matrix must have the rows and columns, `to` the room; the processor the instructions of `S`.
 #[inline(always)]
-pub(super) unsafe fn pack<S: Simd>(
-    to: *mut S::Number,
-    from: Matrix<S::Number>,
+pub(super) unsafe fn pack<S: Load<T>, T: Stored>(
+    to: *mut T::Number,
+    from: Matrix<T>,
     depth: usize,
     count: usize,
     width: usize,
@@ -24,13 +25,13 @@ pub(super) unsafe fn pack<S: Simd>(
                 let (row, to) = (from.from(i, 0).data, to.add(i * width));
                 let vectors = count - count % S::LANES;
                 for j in (0..vectors).step_by(S::LANES) {
-                    S::store(S::load(row.add(j)), to.add(j));
+                    S::store(S::load_as(row.add(j)), to.add(j));
                 }
                 for j in vectors..width {
                     *to.add(j) = if j < count {
-                        *row.add(j)
+                        (*row.add(j)).number()
                     } else {
-                        S::Number::ZERO
+                        T::Number::ZERO
                     };
                 }
             }
@@ -43,7 +44,7 @@ pub(super) unsafe fn pack<S: Simd>(
             for i in (0..whole).step_by(S::LANES) {
                 for j in (0..width).step_by(S::LANES) {
                     let columns = count.saturating_sub(j).min(S::LANES);
-                    turn::<S>(
+                    turn::<S, T>(
                         to.add(i * width + j),
                         width,
                         from.data.add(i),
@@ -60,20 +61,20 @@ pub(super) unsafe fn pack<S: Simd>(
 
 /// Copies a square, of which up to `LANES` columns lie as rows, and the others are zeros.
 #[inline(always)]
-unsafe fn turn<S: Simd>(
-    to: *mut S::Number,
+unsafe fn turn<S: Load<T>, T: Stored>(
+    to: *mut T::Number,
     width: usize,
-    from: *const S::Number,
+    from: *const T,
     step: isize,
     first: usize,
     columns: usize,
 ) {
     // SAFETY: the caller's promises.
     unsafe {
-        let mut square = [S::splat(S::Number::ZERO); LONGEST];
+        let mut square = [S::splat(T::Number::ZERO); LONGEST];
         for (j, vector) in square[..S::LANES].iter_mut().enumerate() {
             if j < columns {
-                *vector = S::load(from.offset((first + j) as isize * step));
+                *vector = S::load_as(from.offset((first + j) as isize * step));
             }
         }
         S::turn(&mut square);
@@ -85,8 +86,8 @@ unsafe fn turn<S: Simd>(
 
 /// Copies rows one number at a time.
 #[inline(always)]
-unsafe fn copy<T: Element>(
-    to: *mut T,
+unsafe fn copy<T: Stored>(
+    to: *mut T::Number,
     from: Matrix<T>,
     rows: Range<usize>,
     count: usize,
@@ -97,9 +98,9 @@ unsafe fn copy<T: Element>(
             // SAFETY: the caller's promises.
             unsafe {
                 *to.add(i * width + j) = if j < count {
-                    *from.from(i, j).data
+                    (*from.from(i, j).data).number()
                 } else {
-                    T::ZERO
+                    T::Number::ZERO
                 };
             }
         }

@@ -2,6 +2,7 @@
 
 use super::pack::pack;
 use super::simd::{Element, Simd, LONGEST};
+use super::stored::{Load, Stored};
 use super::work::{Matrix, Output};
 
 /// What one call of the kernel reads: `depth` columns of a few rows, and as many rows of a few vectors.
@@ -14,10 +15,10 @@ pub(super) struct Panel<T> {
 
 /// What one call of the kernel writes: at most as many columns as the vectors have numbers.
 pub(super) struct Target<T> {
-    c: Output<T>,
-    columns: usize,
-    alpha: T,
-    beta: T,
+    pub c: Output<T>,
+    pub columns: usize,
+    pub alpha: T,
+    pub beta: T,
 }
 
 /// The rows of a panel are reached from so many pointers, each one's first `STEP`.
@@ -76,7 +77,12 @@ impl<T: Element> Target<T> {
     /// # Safety
     /// As for [`kernel`].
     #[inline(always)]
-    unsafe fn write<S: Simd<Number = T>>(&self, sums: S::Vector, row: usize, column: usize) {
+    pub(super) unsafe fn write<S: Simd<Number = T>>(
+        &self,
+        sums: S::Vector,
+        row: usize,
+        column: usize,
+    ) {
         if column >= self.columns {
             return;
         }
@@ -114,26 +120,26 @@ impl<T: Element> Target<T> {
 }
 
 /// A panel of at most `S::ROWS` rows times at most `DEPTH` rows of the right side.
-pub(super) struct Strip<T> {
+pub(super) struct Strip<T: Stored> {
     pub rows: usize,
     pub depth: usize,
     pub columns: usize,
-    pub alpha: T,
-    pub a: Matrix<T>,
+    pub alpha: T::Number,
+    pub a: Matrix<T::Number>,
     pub b: Matrix<T>,
-    pub beta: T,
-    pub c: Output<T>,
+    pub beta: T::Number,
+    pub c: Output<T::Number>,
 }
 
-impl<T: Element> Strip<T> {
+impl<T: Stored> Strip<T> {
     /// Multiplies. The right side is read `in_place`, or out of its copy, which is made if this is the `first` use.
     ///
     /// # Safety
     /// The matrices must have the sizes, `packed` the room; the processor the instructions of `S`.
     #[inline(always)]
-    pub(super) unsafe fn multiply<S: Simd<Number = T>>(
+    pub(super) unsafe fn multiply<S: Load<T>>(
         &self,
-        packed: *mut T,
+        packed: *mut T::Number,
         in_place: bool,
         first: bool,
     ) {
@@ -150,18 +156,19 @@ impl<T: Element> Strip<T> {
             // SAFETY: the parts are within the matrices.
             unsafe {
                 let from = self.b.from(0, done);
-                let (b, b_row) = if in_place && columns == width {
-                    (from.data, from.row)
-                } else {
-                    let to = if in_place {
-                        packed
-                    } else {
-                        packed.add(done * self.depth)
-                    };
-                    if in_place || first {
-                        pack::<S>(to, from, self.depth, columns, width);
+                let (b, b_row) = match T::as_numbers(from.data) {
+                    Some(data) if in_place && columns == width => (data, from.row),
+                    _ => {
+                        let to = if in_place {
+                            packed
+                        } else {
+                            packed.add(done * self.depth)
+                        };
+                        if in_place || first {
+                            pack::<S, T>(to, from, self.depth, columns, width);
+                        }
+                        (to.cast_const(), width as isize)
                     }
-                    (to.cast_const(), width as isize)
                 };
                 let panel = Panel {
                     depth: self.depth,

@@ -2,8 +2,10 @@
 
 use std::cell::RefCell;
 
+use super::few;
 use super::pack::pack;
-use super::simd::{Element, Simd, LONGEST};
+use super::simd::{Element, LONGEST};
+use super::stored::{Load, Stored};
 use super::strip::Strip;
 use crate::dispatch::Level;
 
@@ -77,18 +79,18 @@ unsafe impl<T: Send> Sync for Output<T> {}
 /// `c = alpha * a * b + beta * c`, for `a` of `rows` x `inner` and `b` of `inner` x `columns` numbers. With a
 /// `beta` of zero `c` is not read.
 #[derive(Clone, Copy, Debug)]
-pub struct Work<T> {
+pub struct Work<T: Stored> {
     pub rows: usize,
     pub inner: usize,
     pub columns: usize,
-    pub alpha: T,
+    pub alpha: T::Number,
     pub a: Matrix<T>,
     pub b: Matrix<T>,
-    pub beta: T,
-    pub c: Output<T>,
+    pub beta: T::Number,
+    pub c: Output<T::Number>,
 }
 
-impl<T: Element> Work<T> {
+impl<T: Stored> Work<T> {
     /// The same product, with rows for columns.
     pub(super) fn transposed(self) -> Self {
         Work {
@@ -115,8 +117,8 @@ impl<T: Element> Work<T> {
                 // SAFETY: the caller's promise.
                 unsafe {
                     let c = self.c.from(i, j).data;
-                    *c = if self.beta == T::ZERO {
-                        T::ZERO
+                    *c = if self.beta == T::Number::ZERO {
+                        T::Number::ZERO
                     } else {
                         self.beta.times(*c)
                     };
@@ -140,16 +142,21 @@ thread_local! {
 /// # Safety
 /// The matrices must have the sizes that the work names, in memory that nobody writes meanwhile; nobody else may
 /// read or write `c`.
-pub(super) unsafe fn multiply<T: Element>(work: &Work<T>, level: Level) {
-    let depth = DEPTH.min(work.inner);
-    let b = depth * COLUMNS.min(work.columns.next_multiple_of(LONGEST));
-    let a = depth * LONGEST;
+pub(super) unsafe fn multiply<T: Stored>(work: &Work<T>, level: Level) {
+    let (a, b) = if few::fits(work) {
+        (work.rows * few::TERMS.min(work.inner), few::SUMS)
+    } else {
+        let depth = DEPTH.min(work.inner);
+        let columns = COLUMNS.min(work.columns.next_multiple_of(LONGEST));
+        (depth * LONGEST, depth * columns)
+    };
+    let a = a.next_multiple_of(LONGEST);
     SCRATCH.with_borrow_mut(|lines| {
-        let wanted = ((a + b) * size_of::<T>()).div_ceil(size_of::<Line>());
+        let wanted = ((a + b) * size_of::<T::Number>()).div_ceil(size_of::<Line>());
         if lines.len() < wanted {
             lines.resize(wanted, Line([0; 64]));
         }
-        let packed_a = lines.as_mut_ptr().cast::<T>();
+        let packed_a = lines.as_mut_ptr().cast::<T::Number>();
         // SAFETY: the caller's promises; the copy of `b` is behind that of `a`.
         unsafe { T::multiply(work, level, packed_a, packed_a.add(a)) }
     })
@@ -167,13 +174,18 @@ fn first_row(rows: usize, panels: usize, i: usize) -> usize {
 /// # Safety
 /// As there; the processor must have the instructions of `S`.
 #[inline(always)]
-pub(super) unsafe fn multiply_on<S: Simd>(
-    work: &Work<S::Number>,
-    packed_a: *mut S::Number,
-    packed_b: *mut S::Number,
+pub(super) unsafe fn multiply_on<S: Load<T>, T: Stored>(
+    work: &Work<T>,
+    packed_a: *mut T::Number,
+    packed_b: *mut T::Number,
 ) {
+    if few::fits(work) {
+        // SAFETY: the caller's promises.
+        return unsafe { few::multiply::<S, T>(work, packed_a, packed_b) };
+    }
     let panels = work.rows.div_ceil(S::ROWS);
-    let in_place = work.b.column == 1 && panels <= B_IN_PLACE;
+    let is_number = T::as_numbers(work.b.data).is_some();
+    let in_place = work.b.column == 1 && panels <= B_IN_PLACE && is_number;
     let width = S::ROWS.next_multiple_of(S::LANES);
     // What is copied for a single panel of rows is read along its own rows.
     let most = if panels == 1 && work.b.column != 1 {
@@ -190,16 +202,23 @@ pub(super) unsafe fn multiply_on<S: Simd>(
                 let rows = first_row(work.rows, panels, i + 1) - row;
                 // SAFETY: the parts are within the matrices, and the copies within their memory.
                 unsafe {
-                    let mut a = work.a.from(row, term);
-                    if columns > A_IN_PLACE * S::LANES {
-                        let more = width.min(work.rows - row);
-                        pack::<S>(packed_a, a.transposed(), depth, more, width);
-                        a = Matrix {
-                            data: packed_a,
-                            row: 1,
-                            column: width as isize,
-                        };
-                    }
+                    let from = work.a.from(row, term);
+                    let a = match T::as_numbers(from.data) {
+                        Some(data) if columns <= A_IN_PLACE * S::LANES => Matrix {
+                            data,
+                            row: from.row,
+                            column: from.column,
+                        },
+                        _ => {
+                            let more = width.min(work.rows - row);
+                            pack::<S, T>(packed_a, from.transposed(), depth, more, width);
+                            Matrix {
+                                data: packed_a,
+                                row: 1,
+                                column: width as isize,
+                            }
+                        }
+                    };
                     let strip = Strip {
                         depth,
                         rows,
@@ -207,7 +226,7 @@ pub(super) unsafe fn multiply_on<S: Simd>(
                         alpha: work.alpha,
                         a,
                         b: work.b.from(term, column),
-                        beta: if term == 0 { work.beta } else { S::Number::ONE },
+                        beta: if term == 0 { work.beta } else { T::Number::ONE },
                         c: work.c.from(row, column),
                     };
                     strip.multiply::<S>(packed_b, in_place, i == 0);
