@@ -8,16 +8,21 @@ use super::simd::{Element, Portable, Simd, LONGEST};
 use super::work::{multiply_on, Work};
 #[cfg(target_arch = "x86_64")]
 use super::x86::{Avx2, Avx512};
-use crate::dispatch::{Kind, Level};
+use crate::dispatch::{for_each_level, Kind, Level};
+use crate::real::Real;
+use crate::view;
 
 /// A type of numbers to multiply: `f32`, `f64`, or a float of 16 bits, which is computed in `f32`.
-pub trait Stored: Copy + Send + Sync + 'static {
+pub trait Stored: view::Element {
     type Number: Element;
 
     /// The value, exactly.
     fn number(self) -> Self::Number;
 
-    /// As numbers that are computed with, where they are.
+    /// The nearest value, the even one of two.
+    fn nearest(number: Self::Number) -> Self;
+
+    /// The address of numbers as they are computed with, where they are stored so.
     fn as_numbers(from: *const Self) -> Option<*const Self::Number>;
 
     /// [`multiply_on`] the level.
@@ -100,20 +105,33 @@ unsafe impl Load<f16> for Neon<f32> {}
 // SAFETY: as above.
 unsafe impl Load<bf16> for Neon<f32> {}
 
+for_each_level! {
+    /// Rounds numbers.
+    pub(super) fn round<T: Stored>(numbers: &[T::Number], to: &mut [T]) {
+        for (number, to) in numbers.iter().zip(to) {
+            *to = T::nearest(*number);
+        }
+    }
+}
+
 macro_rules! stored {
-    ($type:ty, $number:ty, $value:ident => $value_as:expr, $from:ident => $from_as:expr) => {
+    ($type:ty, $number:ty, $widen:path, $round:path, $as_numbers:expr) => {
         impl Stored for $type {
             type Number = $number;
 
             #[inline(always)]
             fn number(self) -> $number {
-                let $value = self;
-                $value_as
+                $widen(self)
             }
 
             #[inline(always)]
-            fn as_numbers($from: *const Self) -> Option<*const $number> {
-                $from_as
+            fn nearest(number: $number) -> Self {
+                $round(number)
+            }
+
+            #[inline(always)]
+            fn as_numbers(from: *const Self) -> Option<*const $number> {
+                $as_numbers(from)
             }
 
             unsafe fn multiply(
@@ -155,7 +173,11 @@ macro_rules! stored {
     };
 }
 
-stored!(f32, f32, x => x, from => Some(from));
-stored!(f64, f64, x => x, from => Some(from));
-stored!(bf16, f32, x => f32::from_bits(u32::from(x.to_bits()) << 16), _from => None);
-stored!(f16, f32, x => x.to_f32(), _from => None);
+stored!(f32, f32, f32::wide, f32::narrow, Some);
+stored!(f64, f64, f64::from, f64::from, Some);
+stored!(f16, f32, f16::wide, f16::narrow, no_numbers);
+stored!(bf16, f32, bf16::wide, bf16::narrow, no_numbers);
+
+fn no_numbers<T>(_from: *const T) -> Option<*const f32> {
+    None
+}

@@ -1,6 +1,7 @@
 //! One thread's part of a product: which panels are copied, and in which order they are multiplied.
 
 use std::cell::RefCell;
+use std::thread::LocalKey;
 
 use super::few;
 use super::pack::pack;
@@ -17,6 +18,11 @@ const COLUMNS: usize = 1024;
 const A_IN_PLACE: usize = 8;
 /// The right side is multiplied in its place where there are at most so many panels of rows.
 const B_IN_PLACE: usize = 6;
+
+/// A number that is read takes as long as so many products.
+const READ: usize = 16;
+/// So few columns are computed as rows, which fill vectors.
+const FEW_COLUMNS: usize = 6;
 
 /// A matrix to read: the element in row `i` and column `j` is `i * row + j * column` elements from the first.
 #[derive(Clone, Copy, Debug)]
@@ -79,7 +85,7 @@ unsafe impl<T: Send> Sync for Output<T> {}
 /// `c = alpha * a * b + beta * c`, for `a` of `rows` x `inner` and `b` of `inner` x `columns` numbers. With a
 /// `beta` of zero `c` is not read.
 #[derive(Clone, Copy, Debug)]
-pub struct Work<T: Stored> {
+pub struct Work<T: Stored, C = <T as Stored>::Number> {
     pub rows: usize,
     pub inner: usize,
     pub columns: usize,
@@ -87,12 +93,28 @@ pub struct Work<T: Stored> {
     pub a: Matrix<T>,
     pub b: Matrix<T>,
     pub beta: T::Number,
-    pub c: Output<T::Number>,
+    pub c: Output<C>,
 }
 
-impl<T: Stored> Work<T> {
-    /// The same product, with rows for columns.
-    pub(super) fn transposed(self) -> Self {
+impl<T: Stored, C> Work<T, C> {
+    /// What it takes, in products of numbers in registers.
+    pub(super) fn cost(&self) -> usize {
+        let Work {
+            rows,
+            inner,
+            columns,
+            ..
+        } = *self;
+        let reads = (rows.saturating_add(columns)).saturating_mul(READ);
+        let products = rows.saturating_mul(columns);
+        products.saturating_add(reads).saturating_mul(inner)
+    }
+
+    /// The same product, so that vectors along the columns have something to hold.
+    pub(super) fn along_vectors(self) -> Self {
+        if self.columns > FEW_COLUMNS || self.columns >= self.rows {
+            return self;
+        }
         Work {
             rows: self.columns,
             columns: self.rows,
@@ -107,6 +129,22 @@ impl<T: Stored> Work<T> {
         }
     }
 
+    /// The same product, written elsewhere.
+    pub(super) fn to<D>(&self, c: Output<D>) -> Work<T, D> {
+        Work {
+            rows: self.rows,
+            inner: self.inner,
+            columns: self.columns,
+            alpha: self.alpha,
+            a: self.a,
+            b: self.b,
+            beta: self.beta,
+            c,
+        }
+    }
+}
+
+impl<T: Stored> Work<T> {
     /// `c = beta * c`.
     ///
     /// # Safety
@@ -128,13 +166,38 @@ impl<T: Stored> Work<T> {
     }
 }
 
-/// Memory for copies of panels, aligned to a line of the cache.
+/// A line of the cache.
 #[derive(Clone, Copy)]
 #[repr(align(64))]
 struct Line(#[allow(dead_code)] [u8; 64]);
 
+/// Memory that a thread keeps for what it computes with.
+pub(super) struct Scratch(RefCell<Vec<Line>>);
+
+impl Scratch {
+    pub(super) const fn new() -> Self {
+        Scratch(RefCell::new(Vec::new()))
+    }
+}
+
+/// Calls a function with memory for so many numbers, which are anything, aligned to a line of the cache.
+pub(super) fn with_scratch<T: Element, R>(
+    scratch: &'static LocalKey<Scratch>,
+    count: usize,
+    f: impl FnOnce(*mut T) -> R,
+) -> R {
+    scratch.with(|Scratch(lines)| {
+        let mut lines = lines.borrow_mut();
+        let wanted = (count * size_of::<T>()).div_ceil(size_of::<Line>());
+        if lines.len() < wanted {
+            lines.resize(wanted, Line([0; 64]));
+        }
+        f(lines.as_mut_ptr().cast())
+    })
+}
+
 thread_local! {
-    static SCRATCH: RefCell<Vec<Line>> = const { RefCell::new(Vec::new()) };
+    static PANELS: Scratch = const { Scratch::new() };
 }
 
 /// Computes a product with at least one row, one column and one term.
@@ -151,12 +214,7 @@ pub(super) unsafe fn multiply<T: Stored>(work: &Work<T>, level: Level) {
         (depth * LONGEST, depth * columns)
     };
     let a = a.next_multiple_of(LONGEST);
-    SCRATCH.with_borrow_mut(|lines| {
-        let wanted = ((a + b) * size_of::<T::Number>()).div_ceil(size_of::<Line>());
-        if lines.len() < wanted {
-            lines.resize(wanted, Line([0; 64]));
-        }
-        let packed_a = lines.as_mut_ptr().cast::<T::Number>();
+    with_scratch(&PANELS, a + b, |packed_a: *mut T::Number| {
         // SAFETY: the caller's promises; the copy of `b` is behind that of `a`.
         unsafe { T::multiply(work, level, packed_a, packed_a.add(a)) }
     })
