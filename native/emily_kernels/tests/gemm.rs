@@ -501,7 +501,7 @@ fn check_batch<T: Number>(
         }
         (data, first, strides)
     };
-    let flag = |i: usize| (rows + inner + columns + i) % 3 == 0;
+    let flag = |i: usize| (rows + inner + columns + i).is_multiple_of(3);
     let left = array([1, batch, rows, inner], flag(0), flag(2));
     let right = array([outer, 1, inner, columns], flag(1), false);
     let mut output = vec![T::of(f64::NAN); outer * batch * rows * columns];

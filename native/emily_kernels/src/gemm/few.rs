@@ -6,11 +6,12 @@ use super::strip::Target;
 use super::work::{Matrix, Work, DEPTH};
 
 /// No more rows are few.
-pub(super) const ROWS: usize = 8;
+pub(super) const ROWS: usize = 16;
 /// The left side is copied for so many terms.
 pub(super) const TERMS: usize = 4096;
-/// So many sums stay in the nearest cache.
-pub(super) const SUMS: usize = 4096;
+/// So many sums stay in the second cache, and so many of a row in the nearest.
+pub(super) const SUMS: usize = 16384;
+const ROW: usize = 4096;
 /// A sum goes back to memory once so many terms are added to it.
 const STEP: usize = 8;
 
@@ -47,7 +48,7 @@ pub(super) unsafe fn multiply<S: Load<T>, T: Stored>(
 ) {
     let in_rows = work.b.column == 1;
     let width = if in_rows {
-        SUMS / work.rows / S::LANES * S::LANES
+        ROW.min(SUMS / work.rows / S::LANES * S::LANES)
     } else {
         S::LANES
     };
@@ -132,6 +133,7 @@ impl<T: Stored> Part<'_, T> {
                 let mut right = [S::splat(T::Number::ZERO); COUNT];
                 for (i, right) in right.iter_mut().enumerate() {
                     let from = self.b.from(k + i, j).data;
+                    S::prefetch(from.wrapping_offset(COUNT as isize * self.b.row));
                     *right = if count == S::LANES {
                         S::load_as(from)
                     } else {

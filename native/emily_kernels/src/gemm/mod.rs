@@ -17,6 +17,7 @@ mod x86;
 
 use crate::dispatch::Level;
 use crate::pool;
+use work::READ;
 
 pub use batch::products;
 pub use simd::Element;
@@ -29,6 +30,8 @@ const PART: usize = 1 << 21;
 const SHARED: usize = 1 << 23;
 /// So many parts for each thread: a thread that is late costs at most one.
 const PARTS_EACH: usize = 8;
+/// What is read again takes no more than this part of the time.
+const AGAIN: usize = 8;
 /// Parts are multiples of the panels' heights and widths of all processors.
 const ROWS: usize = 12;
 const COLUMNS: usize = 128;
@@ -83,16 +86,25 @@ struct Parts {
 }
 
 impl Parts {
-    /// Parts of nearly square size, so that little is copied twice: as many as are wanted, and none with more elements
-    /// than `most`.
+    /// Parts of nearly square size, so that little is read twice: as many as are wanted, unless there is one for each
+    /// thread and more would read much again, and none with more elements than `most`.
     fn of<T: Stored, C>(work: &Work<T, C>, wanted: usize, most: usize) -> Self {
         let (rows, columns) = (work.rows, work.columns);
         let (mut height, mut width) = (rows, columns);
-        while rows.div_ceil(height) * columns.div_ceil(width) < wanted
-            || height.saturating_mul(width) > most
-        {
+        loop {
+            let parts = rows.div_ceil(height) * columns.div_ceil(width);
+            let size = height.saturating_mul(width);
+            if parts >= wanted && size <= most {
+                break;
+            }
             let (lower, narrower) = (halved(height, ROWS), halved(width, COLUMNS));
-            if lower < height && (height >= width || narrower == width) {
+            let is_lower = lower < height && (height >= width || narrower >= width);
+            let again = READ * if is_lower { width } else { height };
+            let cost = size.saturating_add(READ * (height + width));
+            if size <= most && parts >= pool::threads() && again > cost / AGAIN {
+                break;
+            }
+            if is_lower {
                 height = lower;
             } else if narrower < width {
                 width = narrower;

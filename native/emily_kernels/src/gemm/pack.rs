@@ -6,6 +6,53 @@ use super::simd::{Element, LONGEST};
 use super::stored::{Load, Stored};
 use super::work::Matrix;
 
+/// A panel of the right side has at most so many vectors of columns.
+pub(super) const PANEL: usize = 2;
+/// So many panels are copied at once where rows lie in memory: memory is read in long runs.
+const GROUP: usize = 8;
+
+/// Copies `depth` rows of so many columns as panels that follow each other.
+///
+/// # Safety
+/// As for [`pack`].
+#[inline(always)]
+pub(super) unsafe fn pack_panels<S: Load<T>, T: Stored>(
+    to: *mut T::Number,
+    from: Matrix<T>,
+    depth: usize,
+    columns: usize,
+) {
+    let panel = PANEL * S::LANES;
+    let grouped = if from.column == 1 {
+        columns - columns % (GROUP * panel)
+    } else {
+        0
+    };
+    // SAFETY: the caller's promises.
+    unsafe {
+        for group in (0..grouped).step_by(GROUP * panel) {
+            for i in 0..depth {
+                let row = from.from(i, group).data;
+                for j in (0..GROUP * panel).step_by(S::LANES) {
+                    let place = (group + j / panel * panel) * depth + i * panel + j % panel;
+                    S::store(S::load_as(row.add(j)), to.add(place));
+                }
+            }
+        }
+        for done in (grouped..columns).step_by(panel) {
+            let count = panel.min(columns - done);
+            let width = count.next_multiple_of(S::LANES);
+            pack::<S, T>(
+                to.add(done * depth),
+                from.from(0, done),
+                depth,
+                count,
+                width,
+            );
+        }
+    }
+}
+
 /// Copies `depth` rows of `count` columns, each filled up with zeros to `width` numbers.
 ///
 /// # Safety
@@ -25,6 +72,8 @@ pub(super) unsafe fn pack<S: Load<T>, T: Stored>(
                 let (row, to) = (from.from(i, 0).data, to.add(i * width));
                 let vectors = count - count % S::LANES;
                 for j in (0..vectors).step_by(S::LANES) {
+                    // The next panel's row.
+                    S::prefetch(row.wrapping_add(width + j));
                     S::store(S::load_as(row.add(j)), to.add(j));
                 }
                 for j in vectors..width {

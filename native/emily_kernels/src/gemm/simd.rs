@@ -31,6 +31,9 @@ pub(super) unsafe trait Simd: Copy + 'static {
     /// The first numbers, fewer than a vector has, and zeros behind them.
     unsafe fn load_first(from: *const Self::Number, count: usize) -> Self::Vector;
     unsafe fn store_first(value: Self::Vector, to: *mut Self::Number, count: usize);
+    /// Asks for memory that is read soon. It may be any.
+    #[inline(always)]
+    fn prefetch<T>(_from: *const T) {}
     unsafe fn multiply(a: Self::Vector, b: Self::Vector) -> Self::Vector;
     /// `a * b + c`.
     unsafe fn multiply_add(a: Self::Vector, b: Self::Vector, c: Self::Vector) -> Self::Vector;

@@ -1,6 +1,6 @@
 //! A panel of rows times the right side, and the loop at the heart of it.
 
-use super::pack::pack;
+use super::pack::{pack, pack_panels, PANEL};
 use super::simd::{Element, Simd, LONGEST};
 use super::stored::{Load, Stored};
 use super::work::{Matrix, Output};
@@ -38,6 +38,13 @@ pub(super) unsafe fn kernel<S: Simd, const ROWS: usize, const VECTORS: usize>(
 ) {
     // SAFETY: the caller's promises; `row` is as long as the longest row.
     unsafe {
+        if target.beta != S::Number::ZERO {
+            for i in 0..ROWS {
+                for v in 0..VECTORS {
+                    S::prefetch(target.c.from(i, v * S::LANES).data);
+                }
+            }
+        }
         let mut sums = [[S::splat(S::Number::ZERO); VECTORS]; ROWS];
         // Several pointers, because one that steps from row to row takes longer than the products.
         let mut heads = [panel.a.data; HEADS];
@@ -143,13 +150,17 @@ impl<T: Stored> Strip<T> {
         in_place: bool,
         first: bool,
     ) {
+        if first && !in_place {
+            // SAFETY: the caller's promises.
+            unsafe { pack_panels::<S, T>(packed, self.b, self.depth, self.columns) }
+        }
         let mut done = 0;
         while done < self.columns {
             let left = self.columns - done;
             let vectors = if in_place {
                 widest::<S>(self.rows, left)
             } else {
-                left.div_ceil(S::LANES).min(2)
+                left.div_ceil(S::LANES).min(PANEL)
             };
             let width = vectors * S::LANES;
             let columns = width.min(left);
@@ -160,13 +171,11 @@ impl<T: Stored> Strip<T> {
                     Some(data) if in_place && columns == width => (data, from.row),
                     _ => {
                         let to = if in_place {
+                            pack::<S, T>(packed, from, self.depth, columns, width);
                             packed
                         } else {
                             packed.add(done * self.depth)
                         };
-                        if in_place || first {
-                            pack::<S, T>(to, from, self.depth, columns, width);
-                        }
                         (to.cast_const(), width as isize)
                     }
                 };

@@ -18,9 +18,11 @@ const COLUMNS: usize = 1024;
 const A_IN_PLACE: usize = 8;
 /// The right side is multiplied in its place where there are at most so many panels of rows.
 const B_IN_PLACE: usize = 6;
+/// So many numbers stay in the second cache.
+const NEAR: usize = 1 << 18;
 
 /// A number that is read takes as long as so many products.
-const READ: usize = 16;
+pub(super) const READ: usize = 16;
 /// So few columns are computed as rows, which fill vectors.
 const FEW_COLUMNS: usize = 6;
 
@@ -243,7 +245,8 @@ pub(super) unsafe fn multiply_on<S: Load<T>, T: Stored>(
     }
     let panels = work.rows.div_ceil(S::ROWS);
     let is_number = T::as_numbers(work.b.data).is_some();
-    let in_place = work.b.column == 1 && panels <= B_IN_PLACE && is_number;
+    let is_near = work.inner * work.columns <= NEAR;
+    let in_place = work.b.column == 1 && panels <= B_IN_PLACE && is_number && is_near;
     let width = S::ROWS.next_multiple_of(S::LANES);
     // What is copied for a single panel of rows is read along its own rows.
     let most = if panels == 1 && work.b.column != 1 {
@@ -268,8 +271,7 @@ pub(super) unsafe fn multiply_on<S: Load<T>, T: Stored>(
                             column: from.column,
                         },
                         _ => {
-                            let more = width.min(work.rows - row);
-                            pack::<S, T>(packed_a, from.transposed(), depth, more, width);
+                            pack::<S, T>(packed_a, from.transposed(), depth, rows, width);
                             Matrix {
                                 data: packed_a,
                                 row: 1,
