@@ -13,6 +13,7 @@ mod lanes;
 pub mod math;
 pub mod norm;
 pub mod pool;
+pub mod real;
 pub mod reduce;
 pub mod rope;
 pub mod view;
