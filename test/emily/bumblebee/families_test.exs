@@ -59,7 +59,7 @@ if Code.ensure_loaded?(Bumblebee) do
       {"GPT-2", Text.Gpt2, @decoder, [layer_norm: 5, attention: 2]},
       {"GPT-NeoX", Text.GptNeoX, Keyword.delete(@decoder, :max_positions),
        [layer_norm: 5, attention: 2, rope: 2]},
-      {"GPT-BigCode", Text.GptBigCode, @decoder, [cache: 2, layer_norm: 5, attention: 2]},
+      {"GPT-BigCode", Text.GptBigCode, @decoder, [layer_norm: 5, attention: 2]},
       {"ModernBERT's decoder", Text.ModernBertDecoder, @decoder ++ [local_attention_window: 2],
        [layer_norm: 6, attention: 2, rope: 2]},
       {"BERT as a decoder", Text.Bert, @decoder, [layer_norm: 6, attention: 2]},
