@@ -73,7 +73,10 @@ defmodule Emily.Lower.DotTest do
   test "products of matrices of f16 and bf16, of views and of batches" do
     for type <- [:f16, :bf16],
         {rows, inner, columns} <- [{1, 28, 70}, {9, 28, 40}, {40, 27, 30}, {70, 20, 1}] do
-      array = fn shape -> Nx.iota(shape) |> Nx.remainder(7) |> Nx.subtract(3) |> Nx.as_type(type) end
+      array = fn shape ->
+        Nx.iota(shape) |> Nx.remainder(7) |> Nx.subtract(3) |> Nx.as_type(type)
+      end
+
       x = array.({2, rows, inner})
       y = array.({2, inner, columns})
       z = array.({2, columns, inner})
