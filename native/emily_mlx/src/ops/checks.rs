@@ -22,7 +22,7 @@ pub(crate) fn rank(op: &str, given: usize) -> Result<()> {
 }
 
 /// How many elements a shape has; refuses sizes below one and products that do not fit. Nx knows no
-/// empty tensors, and several of MLX's kernels end the process on an empty array.
+/// empty tensors, and factorisations of MLX 0.32.4 end the process on an empty matrix.
 pub(crate) fn shape(op: &str, shape: &[i32]) -> Result<usize> {
     rank(op, shape.len())?;
     let mut elements = 1usize;

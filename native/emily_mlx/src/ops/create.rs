@@ -94,13 +94,11 @@ pub(crate) fn filled(
 ) -> Result<Array> {
     use std::ffi::{c_int, c_void};
 
-    use mlx_sys::mlx_array;
-
     extern "C" {
         fn emily_new_array(
-            result: *mut mlx_array,
+            result: *mut *mut c_void,
             data: *mut *mut c_void,
-            like: mlx_array,
+            like: *const c_void,
             shape: *const c_int,
             rank: usize,
         ) -> c_int;
@@ -111,9 +109,9 @@ pub(crate) fn filled(
         // SAFETY: the handles and the shape are live, and what MLX refuses comes back as a status.
         unsafe {
             emily_new_array(
-                result,
+                &mut (*result).ctx,
                 &mut data,
-                like.as_ptr(),
+                like.as_ptr().ctx,
                 shape.as_ptr(),
                 shape.len(),
             )

@@ -1,5 +1,5 @@
-//! Arithmetic of integers that MLX leaves undefined: division by zero and of the least number by -1 end the
-//! process on a CPU, a negative exponent never returns, and of a shift the processor takes a few bits.
+//! Arithmetic of integers that MLX 0.32.4 leaves undefined: dividing the least number by -1 ends the process on a CPU (so
+//! does a division by zero in 0.32.2, #4442), and of a shift the processor takes a few bits. A negative power is 0 there.
 //!
 //! Here a quotient by zero has all bits set and a remainder by zero is the dividend, as in XLA; the least number
 //! divided by -1 wraps to itself.
@@ -99,8 +99,13 @@ pub(crate) fn fmod(args: &Args, stream: &StreamHandle) -> Result<Array> {
         let whole = call(mlx_sys::mlx_multiply, &y, &whole, s)?;
         return call(mlx_sys::mlx_subtract, &x, &whole, s);
     }
-    let zero = create::scalar(args.op, Number::Int(0), Dtype::of(&x))?;
-    let negative = call(mlx_sys::mlx_less, &x, &zero, s)?;
+    // Minus zero has a sign too.
+    let signed = match Dtype::of(&x) {
+        dtype if dtype.is_real_float() => mlx!(mlx_view, x.as_ptr(), dtype.signed().raw(), s)?,
+        _ => x.clone(),
+    };
+    let zero = create::scalar(args.op, Number::Int(0), Dtype::of(&signed))?;
+    let negative = call(mlx_sys::mlx_less, &signed, &zero, s)?;
     let (x, y) = (mlx!(mlx_abs, x.as_ptr(), s)?, mlx!(mlx_abs, y.as_ptr(), s)?);
     let rest = call(mlx_sys::mlx_remainder, &x, &y, s)?;
     let turned = mlx!(mlx_negative, rest.as_ptr(), s)?;
@@ -191,21 +196,22 @@ fn shift_out(
     )
 }
 
-/// Divides by the divisor's magnitude, or 1 where that is 0, and gives the sign afterwards: MLX
-/// computes a choice between arrays slower than these steps.
+/// Divides magnitudes, the divisor's of at least 1, and gives the sign afterwards: no divisor is unsafe, and below zero
+/// MLX 0.32.2 cuts where 0.32.4 takes the floor. MLX computes a choice between arrays slower than these steps.
 fn quotient(op: &str, x: &Array, y: &Array, dtype: Dtype, s: Stream) -> Result<Array> {
-    let magnitude = mlx!(mlx_abs, y.as_ptr(), s)?;
     // As unsigned numbers: the least number is its own magnitude.
     let unsigned = dtype.unsigned();
+    let magnitude = |x: &Array| {
+        let size = mlx!(mlx_abs, x.as_ptr(), s)?;
+        mlx!(mlx_view, size.as_ptr(), unsigned.raw(), s)
+    };
+    let size = magnitude(y)?;
     let one = create::scalar(op, Number::Int(1), unsigned)?;
-    let divisor = mlx!(mlx_view, magnitude.as_ptr(), unsigned.raw(), s)?;
-    let divisor = call(mlx_sys::mlx_maximum, &divisor, &one, s)?;
-    let divisor = mlx!(mlx_view, divisor.as_ptr(), dtype.raw(), s)?;
-
-    let quotient = call(mlx_sys::mlx_floor_divide, x, &divisor, s)?;
+    let divisor = call(mlx_sys::mlx_maximum, &size, &one, s)?;
+    let quotient = call(mlx_sys::mlx_floor_divide, &magnitude(x)?, &divisor, s)?;
+    let quotient = mlx!(mlx_view, quotient.as_ptr(), dtype.raw(), s)?;
     let quotient = if dtype.is_signed() {
-        // Not the divisor's sign alone: the least number's magnitude is negative as well.
-        let differ = call(mlx_sys::mlx_bitwise_xor, y, &divisor, s)?;
+        let differ = call(mlx_sys::mlx_bitwise_xor, x, y, s)?;
         let one = create::scalar(op, Number::Int(1), dtype)?;
         let differ = call(mlx_sys::mlx_bitwise_or, &differ, &one, s)?;
         let sign = mlx!(mlx_sign, differ.as_ptr(), s)?;
@@ -213,8 +219,9 @@ fn quotient(op: &str, x: &Array, y: &Array, dtype: Dtype, s: Stream) -> Result<A
     } else {
         quotient
     };
-    // -1 where the divisor is 0, and 0 elsewhere.
-    let bits = call(mlx_sys::mlx_subtract, &magnitude, &divisor, s)?;
+    // All bits set where the divisor is 0, and 0 elsewhere.
+    let bits = call(mlx_sys::mlx_subtract, &size, &divisor, s)?;
+    let bits = mlx!(mlx_view, bits.as_ptr(), dtype.raw(), s)?;
     call(mlx_sys::mlx_bitwise_or, &quotient, &bits, s)
 }
 

@@ -1,4 +1,4 @@
-//! What MLX asks before it takes memory. Its own allocator does not look at what the C library answers, and the
+//! What MLX asks before it takes memory. Its own allocator (0.32.4) does not look at what the C library answers, and the
 //! kernel promises more than it has and ends the process when that is touched: so what is not there is refused
 //! here, as an error of whoever asked for the work.
 
@@ -11,6 +11,10 @@ use crate::runtime::room;
 
 /// Up to so many bytes are never refused: what little an error needs on its way must be there.
 const SMALL: usize = 4096;
+
+/// From this size on the C library maps memory for each array, and gives it back at once.
+#[cfg(own_kernels)]
+const MAPPED: usize = 32 << 20;
 
 /// How many bytes are taken before the system is asked again what is left.
 const LOOK_EVERY: usize = 32 << 20;
@@ -53,32 +57,73 @@ fn look(bytes: usize, pending: usize) -> Result<(), Bound> {
     left.map(|_| ())
 }
 
+/// Whether the system gives memory of a size. MLX counts what it did not get as active for ever, so what is large is tried
+/// first.
+#[cfg(own_kernels)]
+fn can_be_had(bytes: usize) -> bool {
+    if bytes < MAPPED {
+        return true;
+    }
+    let (access, kind) = (
+        libc::PROT_READ | libc::PROT_WRITE,
+        libc::MAP_PRIVATE | libc::MAP_ANONYMOUS,
+    );
+    // SAFETY: the kernel picks a place where nothing is, and what it maps there is nobody else's until it is unmapped.
+    unsafe {
+        let data = libc::mmap(std::ptr::null_mut(), bytes, access, kind, -1, 0);
+        data != libc::MAP_FAILED && libc::munmap(data, bytes) == 0
+    }
+}
+
 /// The hook in MLX's way to its allocator, which `cpp/allocator.cpp` is the other side of.
 #[cfg(own_kernels)]
 mod hook {
-    use std::ffi::{c_char, c_void};
+    use std::ffi::{c_char, c_void, CStr};
     use std::sync::atomic::Ordering;
 
-    use super::{admit, PENDING};
+    use once_cell::sync::Lazy;
+
+    use super::{admit, can_be_had, PENDING};
 
     extern "C" {
-        fn emily_allocator() -> *mut c_void;
+        fn emily_asking_allocator(own: *mut c_void) -> *mut c_void;
     }
+
+    const NAME: &CStr = c"_ZN3mlx4core9allocator9allocatorEv";
+
+    /// The address of the allocator that MLX gets.
+    static ALLOCATOR: Lazy<usize> = Lazy::new(|| {
+        // SAFETY: the name ends with a zero. The next library that has a function of it is MLX, whose function takes
+        // nothing; what it and C++ give lives as long as the process.
+        unsafe {
+            let next = libc::dlsym(libc::RTLD_NEXT, NAME.as_ptr());
+            assert!(!next.is_null(), "MLX has no allocator");
+            let own: extern "C" fn() -> *mut c_void = std::mem::transmute(next);
+            emily_asking_allocator(own()) as usize
+        }
+    });
 
     /// `mlx::core::allocator::allocator()`. The library that loads MLX comes before MLX where the dynamic linker
     /// looks for a function, so that MLX calls this one.
     #[export_name = "_ZN3mlx4core9allocator9allocatorEv"]
     pub extern "C" fn allocator() -> *mut c_void {
-        // SAFETY: the function takes nothing, and what it gives lives as long as the process.
-        unsafe { emily_allocator() }
+        *ALLOCATOR as *mut c_void
     }
 
     /// Whether `bytes` may be taken; else the reason is written to `refusal`, which ends with a zero.
     #[no_mangle]
     extern "C" fn emily_admit(bytes: usize, refusal: *mut c_char, capacity: usize) -> bool {
-        let Err(reason) = admit(bytes) else {
+        let admitted = admit(bytes).and_then(|()| {
+            if can_be_had(bytes) {
+                return Ok(());
+            }
+            PENDING.fetch_sub(bytes, Ordering::Relaxed);
+            Err(format!("the system has no memory for {bytes} bytes"))
+        });
+        let Err(reason) = admitted else {
             return true;
         };
+        let reason = format!("[malloc] {reason}");
         let length = reason.len().min(capacity.saturating_sub(1));
         // SAFETY: the caller's buffer has `capacity` bytes, which are at least one.
         unsafe {

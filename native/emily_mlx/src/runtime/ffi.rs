@@ -116,13 +116,13 @@ pub(crate) fn call(function: Binary, x: &Array, y: &Array, s: Stream) -> Result<
 /// A call that writes two arrays.
 pub(crate) fn two_arrays(
     call: impl FnOnce(*mut mlx_array, *mut mlx_array) -> c_int,
-) -> Result<Vec<Array>> {
+) -> Result<[Array; 2]> {
     // SAFETY: as in `array`; mlx-c writes both handles or neither.
     unsafe {
         let mut first = mlx_sys::mlx_array_new();
         let mut second = mlx_sys::mlx_array_new();
         status(|| call(&mut first, &mut second))?;
-        Ok(vec![Array::from_ptr(first), Array::from_ptr(second)])
+        Ok([Array::from_ptr(first), Array::from_ptr(second)])
     }
 }
 

@@ -13,8 +13,8 @@ pub enum Job {
     /// Compute the arrays and wait for them, unless nobody wants them any more.
     Evaluate {
         arrays: Vec<Array>,
-        /// Whether linear algebra is among the work. MLX keeps its failure for the stream, not for
-        /// the array, so such a job runs alone.
+        /// Whether linear algebra is among the work. MLX keeps its failure for the stream (0.32.4, #4329),
+        /// not for the array, so such a job runs alone.
         may_fail: bool,
         wanted: Box<dyn Fn() -> bool + Send>,
         done: Done,

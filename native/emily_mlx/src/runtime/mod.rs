@@ -12,10 +12,10 @@ pub(crate) mod error;
 pub mod exit;
 pub(crate) mod ffi;
 pub(crate) mod graph;
+#[cfg(own_kernels)]
+pub mod inspect;
 pub(crate) mod job;
 pub(crate) mod kernel;
-#[cfg(own_kernels)]
-pub mod layout;
 mod limits;
 pub mod memory;
 pub(crate) mod queue;

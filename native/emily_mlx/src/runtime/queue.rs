@@ -13,7 +13,11 @@ use crate::runtime::ffi;
 use crate::runtime::graph::graph;
 
 /// A stream of MLX's, for any thread.
-pub(crate) struct Queue(Stream);
+pub(crate) struct Queue {
+    stream: Stream,
+    /// MLX's number of a CPU's stream, whose thread can tell the end of work.
+    number: Option<i32>,
+}
 
 // SAFETY: an MLX stream is a number and a device that never change; building on it reads them, and evaluation happens
 // under the lock of `graph`. The stream is one of MLX's thread-unsafe ones, which belong to no thread.
@@ -38,21 +42,34 @@ impl Queue {
     }
 
     pub(crate) fn new(device: Device) -> Result<Arc<Queue>> {
-        let queue = Arc::new(Queue(new_stream(device)?));
+        let queue = Arc::new(Queue::over(new_stream(device)?, device)?);
         let mut queues = QUEUES.lock();
         queues.retain(|queue| queue.strong_count() > 0);
         queues.push(Arc::downgrade(&queue));
         Ok(queue)
     }
 
+    fn over(stream: Stream, device: Device) -> Result<Queue> {
+        let mut number = 0;
+        // SAFETY: the handle is live, and the number is written to a place that is.
+        ffi::status(|| unsafe { mlx_sys::mlx_stream_get_index(&mut number, stream.as_ptr()) })?;
+        let number = (device == Device::Cpu).then_some(number);
+        Ok(Queue { stream, number })
+    }
+
     pub(crate) fn stream(&self) -> &Stream {
-        &self.0
+        &self.stream
+    }
+
+    #[cfg(own_kernels)]
+    pub(crate) fn number(&self) -> Option<i32> {
+        self.number
     }
 
     /// Waits for the work of the stream.
     pub(crate) fn synchronize(&self) -> Result<()> {
         // SAFETY: the handle is live.
-        ffi::status(|| unsafe { mlx_sys::mlx_synchronize(self.0.as_ptr()) })
+        ffi::status(|| unsafe { mlx_sys::mlx_synchronize(self.stream.as_ptr()) })
     }
 }
 
@@ -65,7 +82,7 @@ pub(crate) fn finish_all() {
     }
 }
 
-/// Makes the default streams those of the calling thread too: some operations of MLX put a part of
+/// Makes the default streams those of the calling thread too: some operations of MLX 0.32.4 put a part of
 /// their graph on the thread's default stream, which no other thread could evaluate.
 pub(crate) fn adopt_thread() {
     thread_local!(static ADOPTED: Cell<bool> = const { Cell::new(false) });

@@ -76,7 +76,7 @@ impl Worker {
         let Some(graph) = try_graph() else {
             return Err((arrays, done));
         };
-        short::schedule(arrays, done, self.queue.stream(), &graph)
+        short::schedule(arrays, done, &self.queue, &graph)
     }
 }
 
