@@ -1,7 +1,8 @@
 //! Does on Linux what mlx-sys's own build script does on macOS, against a prebuilt MLX: compiles
 //! the mlx-c sources that the crate carries into `libmlxc.a` and generates `bindings.rs`.
 //!
-//! Usage: `mlx_prep NATIVE_DIR MLX_INCLUDE_DIR OUT_DIR`, with the C++ compiler in `CXX`.
+//! Usage: `mlx_prep NATIVE_DIR MLX_INCLUDE_DIR OUT_DIR TARGET`, with the C++ compiler in `CXX`. The target is Rust's
+//! name of the machine to compile for.
 
 use std::error::Error;
 use std::fs;
@@ -38,16 +39,17 @@ inline array gather_qmm(
 
 fn main() -> Result<(), Box<dyn Error>> {
     let arguments: Vec<PathBuf> = std::env::args_os().skip(1).map(PathBuf::from).collect();
-    let [native, mlx_include, out] = arguments.as_slice() else {
-        return Err("usage: mlx_prep NATIVE_DIR MLX_INCLUDE_DIR OUT_DIR".into());
+    let [native, mlx_include, out, target] = arguments.as_slice() else {
+        return Err("usage: mlx_prep NATIVE_DIR MLX_INCLUDE_DIR OUT_DIR TARGET".into());
     };
+    let target = target.display().to_string();
     fs::create_dir_all(out)?;
     let prelude = out.join("prelude.h");
     fs::write(&prelude, PRELUDE)?;
 
     let mlx_c = mlx_sys_sources(native)?.join("src/mlx-c");
-    compile(&mlx_c, mlx_include, &prelude, out)?;
-    generate_bindings(&mlx_c, mlx_include, &prelude, out)
+    compile(&mlx_c, mlx_include, &prelude, out, &target)?;
+    generate_bindings(&mlx_c, mlx_include, &prelude, out, &target)
 }
 
 /// The folder of the mlx-sys crate that the workspace's lock file names.
@@ -82,14 +84,15 @@ fn compile(
     mlx_include: &Path,
     prelude: &Path,
     out: &Path,
+    target: &str,
 ) -> Result<(), Box<dyn Error>> {
-    let target = format!("{}-unknown-linux-gnu", std::env::consts::ARCH);
+    let host = format!("{}-unknown-linux-gnu", std::env::consts::ARCH);
     let files = with_extension(&mlx_c.join("mlx/c"), "cpp")?;
     println!("compiling {} files of mlx-c", files.len());
     cc::Build::new()
         .cpp(true)
-        .target(&target)
-        .host(&target)
+        .target(target)
+        .host(&host)
         .opt_level(2)
         .pic(true)
         .warnings(false)
@@ -113,6 +116,7 @@ fn generate_bindings(
     mlx_include: &Path,
     prelude: &Path,
     out: &Path,
+    target: &str,
 ) -> Result<(), Box<dyn Error>> {
     println!("generating the bindings of mlx-c");
     let path = |path: &Path| path.display().to_string();
@@ -121,12 +125,29 @@ fn generate_bindings(
         .rust_target(bindgen::RustTarget::stable(73, 0).map_err(|error| format!("{error:?}"))?)
         .clang_args(["-I", &path(mlx_c), "-I", &path(mlx_include)])
         .clang_args(["-include", &path(prelude)])
+        .clang_args(["-target", target])
         .blocklist_function("malloc")
         .blocklist_function("realloc")
         .formatter(bindgen::Formatter::None);
+    // The C library's headers for another machine than this one, where Debian puts them.
+    let arch = target.split('-').next().unwrap_or_default();
+    if arch != std::env::consts::ARCH {
+        let headers = format!("/usr/{arch}-linux-gnu/include");
+        builder = builder.clang_args(["-isystem", &headers]);
+    }
     for header in with_extension(&mlx_c.join("mlx/c"), "h")? {
         builder = builder.header(path(&header));
     }
-    builder.generate()?.write_to_file(out.join("bindings.rs"))?;
+    let bindings = with_signed_mode(&builder.generate()?.to_string())?;
+    fs::write(out.join("bindings.rs"), bindings)?;
     Ok(())
+}
+
+/// mlx-rs takes C's `char` for `i8` where it calls `mlx_pad`, which on ARM it is not: that parameter is `i8` here.
+fn with_signed_mode(bindings: &str) -> Result<String, Box<dyn Error>> {
+    const MODE: &str = "mode : * const :: std :: os :: raw :: c_char";
+    let pad = bindings.find("fn mlx_pad (");
+    let mode = pad.and_then(|pad| Some(pad + bindings[pad..].find(MODE)?));
+    let (before, after) = bindings.split_at(mode.ok_or("mlx-c has no `mlx_pad` with a mode")?);
+    Ok(before.to_string() + "mode : * const i8" + &after[MODE.len()..])
 }

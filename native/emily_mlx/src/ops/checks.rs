@@ -3,9 +3,9 @@
 use mlx_rs::Array;
 use smallvec::{smallvec, SmallVec};
 
-use crate::runtime::allocator;
 use crate::runtime::dtype::Dtype;
 use crate::runtime::error::{refuse, Result};
+use crate::runtime::room;
 
 /// Integers, of which there is mostly one for each axis.
 pub type Ints = SmallVec<[i32; 8]>;
@@ -87,7 +87,7 @@ pub(crate) fn not_empty(op: &str, array: &Array) -> Result<()> {
 
 /// Refuses what would take more memory beside its result than there is.
 pub(crate) fn bytes_fit(op: &str, what: &str, bytes: i128) -> Result<()> {
-    let limit = allocator::limit();
+    let limit = room::limit();
     if bytes > limit as i128 {
         refuse!("{op}: {what} would take {bytes} bytes, more than the {limit} bytes of memory")
     }

@@ -248,6 +248,18 @@ pub(crate) fn pad(args: &Args, stream: &StreamHandle) -> Result<Array> {
             refuse!("pad: axis {axis} would have {size} entries")
         }
     }
+    padded(x, &axes, &low, &high, value, s)
+}
+
+/// `x` with `value` before and after the entries of the axes, so often as `low` and `high` say.
+pub(crate) fn padded(
+    x: &Array,
+    axes: &[i32],
+    low: &[i32],
+    high: &[i32],
+    value: &Array,
+    s: Stream,
+) -> Result<Array> {
     mlx!(
         mlx_pad,
         x.as_ptr(),
@@ -258,7 +270,7 @@ pub(crate) fn pad(args: &Args, stream: &StreamHandle) -> Result<Array> {
         high.as_ptr(),
         high.len(),
         value.as_ptr(),
-        c"constant".as_ptr(),
+        c"constant".as_ptr().cast(),
         s
     )
 }

@@ -10,8 +10,8 @@ use mlx_rs::Array;
 use mlx_sys::{mlx_array, mlx_stream, mlx_vector_array};
 use once_cell::sync::Lazy;
 
-use crate::runtime::allocator;
 use crate::runtime::error::{Error, Result};
+use crate::runtime::room;
 
 /// What mlx-c takes as a stream.
 pub(crate) type Stream = mlx_stream;
@@ -59,7 +59,7 @@ static HANDLER: Lazy<()> = Lazy::new(|| {
 fn use_first() {
     let _ = mlx_rs::memory::active_memory();
     // MLX knows the machine's memory only, and makes work wait from a part of it on.
-    let most = allocator::limit() / 5 * 4;
+    let most = room::limit() / 5 * 4;
     #[cfg(target_os = "linux")]
     crate::runtime::blas::one_thread();
     // SAFETY: the handler is a plain function that lives as long as the program. The numbers are live. The device and the stream are

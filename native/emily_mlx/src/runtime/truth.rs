@@ -45,7 +45,7 @@ pub(crate) fn lu(x: &Array, s: Stream) -> Result<[Array; 3]> {
 #[cfg(own_kernels)]
 fn rows(_x: &Array, factors: &Array, _s: Stream) -> Result<Array> {
     use crate::runtime::error::Error;
-    use crate::runtime::graph::Node;
+    use crate::runtime::inspect::Node;
 
     let rows = Node::of(factors).siblings().nth(1).map(Node::to_array);
     rows.unwrap_or_else(|| Err(Error::Mlx("lu: MLX gave no rows".to_owned())))

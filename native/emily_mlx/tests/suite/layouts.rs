@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use emily_mlx::graph::{memory, nodes};
+use emily_mlx::inspect::{memory, nodes};
 use emily_mlx::{apply, Arg, Args, Dtype, Op, Value};
 use mlx_rs::Array;
 use strum::{EnumIter, IntoEnumIterator};
