@@ -1,12 +1,11 @@
 //! Products against sums in doubles, and against themselves in other layouts, sizes and numbers of threads.
 
-use std::sync::Mutex;
-
 use emily_kernels::dispatch::Level;
 use emily_kernels::gemm::{multiply_at, products, Matrix, Output, Stored, Work};
 use emily_kernels::pool;
 use emily_kernels::view::{Axis, View};
 use half::{bf16, f16};
+use parking_lot::Mutex;
 
 /// Numbers that look random, the same in every run.
 struct Numbers(u64);
@@ -170,9 +169,7 @@ fn run<T: Number>(
 static THREADS: Mutex<()> = Mutex::new(());
 
 fn with_threads(count: usize, f: impl FnOnce()) {
-    let _alone = THREADS
-        .lock()
-        .unwrap_or_else(|poisoned| poisoned.into_inner());
+    let _alone = THREADS.lock();
     pool::set_threads(count);
     f();
     pool::set_threads(0);
