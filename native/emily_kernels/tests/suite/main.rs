@@ -1,5 +1,6 @@
 //! Each kernel against arithmetic in wider numbers, and each level against the portable one.
 
+mod attention;
 mod chain;
 mod dispatch;
 mod dot;
@@ -8,6 +9,7 @@ mod index;
 mod integer;
 mod levels;
 mod norm;
+mod real;
 mod reduce;
 mod rope;
 mod support;
