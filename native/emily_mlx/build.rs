@@ -5,7 +5,7 @@
 use std::env;
 
 /// What knows MLX.
-const FILES: [&str; 3] = ["allocator", "graph", "node"];
+const FILES: [&str; 3] = ["allocator", "inspect", "node"];
 
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");

@@ -12,7 +12,7 @@ extern "C" {
 // mlx-c's. Its handles are pointers to MLX's arrays and streams.
 void _mlx_error(const char* file, const int line, const char* format, ...);
 
-// As in `src/runtime/graph.rs`.
+// As in `src/runtime/inspect.rs`.
 struct emily_memory {
   char* data;
   const int32_t* shape;

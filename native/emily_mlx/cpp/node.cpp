@@ -1,7 +1,6 @@
-// The one kind of node that Emily adds to MLX's graph: a kernel of Rust's for a CPU, or an operation of MLX's that says
-// what is untrue of its results' memory, followed by the truth. Rust decides, C++ does what needs MLX's classes.
+// The one node that Emily adds to MLX's graph: a kernel of Rust's, for a CPU. Rust decides, C++ does what needs MLX's
+// classes.
 #include <string>
-#include <typeinfo>
 #include <vector>
 
 #include "bridge.h"
@@ -22,47 +21,21 @@ void* emily_kernel_task(const emily_memory* inputs, size_t count, const emily_me
 bool emily_kernel_run(const void* kernel, const void* task);
 void emily_kernel_drop(void* kernel);
 void emily_kernel_drop_task(void* task);
-
-// As in `src/runtime/truth.rs`.
-struct emily_truth {
-  size_t data_size;
-  bool contiguous;
-  bool row_contiguous;
-  bool col_contiguous;
-};
-
-emily_truth emily_tell_truth(const emily_memory* memory);
 }
 
 namespace {
 
-class Node final : public mx::Primitive {
+class Node final : public mx::UnaryPrimitive {
  public:
-  Node(mx::Stream stream, std::shared_ptr<void> kernel) : Primitive(stream), kernel_(std::move(kernel)) {}
-  explicit Node(std::shared_ptr<mx::Primitive> inner) : Primitive(inner->stream()), inner_(std::move(inner)) {}
+  Node(mx::Stream stream, std::shared_ptr<void> kernel) : UnaryPrimitive(stream), kernel_(std::move(kernel)) {}
 
-  void eval_cpu(const std::vector<mx::array>& inputs, std::vector<mx::array>& outputs) override {
-    if (kernel_) return schedule(inputs, outputs[0]);
-    inner_->eval_cpu(inputs, outputs);
-    tell_truth(outputs);
+  void eval_gpu(const std::vector<mx::array>&, mx::array&) override {
+    throw std::runtime_error(std::string("[") + name() + "] is a kernel for the CPU.");
   }
 
-  void eval_gpu(const std::vector<mx::array>& inputs, std::vector<mx::array>& outputs) override {
-    if (kernel_) throw std::runtime_error(std::string("[") + name() + "] is a kernel for the CPU.");
-    inner_->eval_gpu(inputs, outputs);
-    tell_truth(outputs);
-  }
+  const char* name() const override { return emily_kernel_name(kernel_.get()); }
 
-  const char* name() const override { return kernel_ ? emily_kernel_name(kernel_.get()) : inner_->name(); }
-
-  // MLX compares nodes of one class.
-  bool is_equivalent(const Primitive& other) const override {
-    const auto& with = static_cast<const Node&>(other).inner_;
-    return inner_ && with && typeid(*inner_) == typeid(*with) && inner_->is_equivalent(*with);
-  }
-
- private:
-  void schedule(const std::vector<mx::array>& inputs, mx::array& out) {
+  void eval_cpu(const std::vector<mx::array>& inputs, mx::array& out) override {
     std::vector<emily_memory> memory;
     memory.reserve(inputs.size() + 1);
     for (const auto& input : inputs) memory.push_back(emily::memory_of(input));
@@ -85,16 +58,8 @@ class Node final : public mx::Primitive {
         });
   }
 
-  static void tell_truth(std::vector<mx::array>& outputs) {
-    for (auto& out : outputs) {
-      auto memory = emily::memory_of(out);
-      auto [size, contiguous, row_contiguous, col_contiguous] = emily_tell_truth(&memory);
-      out.copy_shared_buffer(out, out.strides(), {contiguous, row_contiguous, col_contiguous}, size);
-    }
-  }
-
+ private:
   std::shared_ptr<void> kernel_;
-  std::shared_ptr<mx::Primitive> inner_;
 };
 
 } // namespace
@@ -117,14 +82,6 @@ int emily_add_kernel(
     mx::Dtype dtype(static_cast<mx::Dtype::Val>(type), item);
     auto node = std::make_shared<Node>(*stream, std::move(owned));
     *result = new mx::array(std::move(to), dtype, std::move(node), std::move(arrays));
-  });
-}
-
-// Has the operation of an array that is not computed, and of those computed with it, tell the truth.
-int emily_tell(const mx::array* made) {
-  return emily::guarded([&] {
-    auto node = std::make_shared<Node>(made->primitive_ptr());
-    for (auto& result : made->outputs()) result.primitive_ptr() = node;
   });
 }
 }

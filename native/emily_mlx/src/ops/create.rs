@@ -10,10 +10,10 @@ use mlx_rs::Array;
 
 use crate::ops::args::{Args, Number};
 use crate::ops::checks;
-use crate::runtime::allocator;
 use crate::runtime::dtype::Dtype;
 use crate::runtime::error::{refuse, Error, Result};
 use crate::runtime::ffi::{self, mlx};
+use crate::runtime::room;
 use crate::runtime::stream::StreamHandle;
 
 /// An array from its bytes in row-major order, copied once.
@@ -145,7 +145,7 @@ pub(crate) fn filled(
 
 /// A shape as MLX has it, and how many bytes it takes; refuses what no memory could hold.
 pub(crate) fn sized(op: &str, shape: &[i64], dtype: Dtype) -> Result<(Vec<i32>, usize)> {
-    let (shape, limit) = (narrow(op, shape)?, allocator::limit());
+    let (shape, limit) = (narrow(op, shape)?, room::limit());
     match checks::shape(op, &shape)?.checked_mul(dtype.size()) {
         Some(bytes) if bytes <= limit => Ok((shape, bytes)),
         _ => refuse!("{op}: shape {shape:?} takes more than the {limit} bytes of memory"),

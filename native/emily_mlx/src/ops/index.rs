@@ -1,4 +1,4 @@
-//! Operations that take indices. MLX checks none of them; here every index is clamped into its
+//! Operations that take indices. MLX 0.32.4 checks none of them (#206); here every index is clamped into its
 //! axis, so that no input reads or writes stray memory.
 
 use emily_kernels::chain::Input;

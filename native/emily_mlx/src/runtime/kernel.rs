@@ -96,7 +96,7 @@ mod own {
     use crate::runtime::dtype::Dtype;
     use crate::runtime::error::{Error, Result};
     use crate::runtime::ffi;
-    use crate::runtime::graph::Memory;
+    use crate::runtime::inspect::Memory;
     use crate::runtime::stream::StreamHandle;
 
     /// A kernel in the graph. C++ has a pointer to it and drops it with the last that needs it.
@@ -373,7 +373,7 @@ mod tests {
     use super::*;
     use crate::runtime::device::Device;
     use crate::runtime::error::Error;
-    use crate::runtime::worker::Job;
+    use crate::runtime::job::Job;
 
     struct Panics;
 

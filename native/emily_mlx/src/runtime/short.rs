@@ -1,46 +1,37 @@
 //! Short work on a CPU: scheduled by the thread that asks for it, and its end told by MLX's own. That spares
 //! the worker's two wakes, which take longer than a small operation.
 
-use mlx_rs::{Array, Stream};
+use mlx_rs::Array;
 use parking_lot::MutexGuard;
 
-use crate::runtime::device::Device;
-use crate::runtime::error::Result;
-use crate::runtime::ffi;
-use crate::runtime::worker::Done;
+use crate::runtime::job::Done;
+use crate::runtime::queue::Queue;
 
-/// The number of a stream whose thread could tell the end of work; a GPU has none.
-pub(crate) fn number(device: Device, stream: &Stream) -> Result<Option<i32>> {
-    let mut number = 0;
-    // SAFETY: the handle is live, and the number is written to a place that is.
-    ffi::status(|| unsafe { mlx_sys::mlx_stream_get_index(&mut number, stream.as_ptr()) })?;
-    Ok((device == Device::Cpu).then_some(number))
-}
-
-/// Schedules arrays if that is short work for a stream, of this number, with the lock of the graph held; gives them
+/// Schedules arrays if that is short work for a stream, with the lock of the graph held; gives them
 /// back where it is not.
 pub(crate) fn schedule(
     arrays: Vec<Array>,
     done: Done,
-    stream: (&Stream, Option<i32>),
+    queue: &Queue,
     graph: &MutexGuard<()>,
 ) -> std::result::Result<(), (Vec<Array>, Done)> {
-    own::schedule(arrays, done, stream, graph)
+    own::schedule(arrays, done, queue, graph)
 }
 
 #[cfg(own_kernels)]
 mod own {
     use std::ffi::{c_int, c_void};
 
-    use mlx_rs::{Array, Stream};
+    use mlx_rs::Array;
     use parking_lot::MutexGuard;
     use smallvec::SmallVec;
 
-    use crate::runtime::allocator::is_ample;
     use crate::runtime::ffi::{self, Arrays};
-    use crate::runtime::graph::Node;
-    use crate::runtime::stream::adopt_thread;
-    use crate::runtime::worker::{answer, async_eval, Done};
+    use crate::runtime::graph::async_eval;
+    use crate::runtime::inspect::Node;
+    use crate::runtime::job::{answer, Done};
+    use crate::runtime::queue::{adopt_thread, Queue};
+    use crate::runtime::room::is_ample;
 
     extern "C" {
         fn emily_queued() -> usize;
@@ -123,12 +114,12 @@ mod own {
     pub(super) fn schedule(
         arrays: Vec<Array>,
         done: Done,
-        (stream, number): (&Stream, Option<i32>),
+        queue: &Queue,
         graph: &MutexGuard<()>,
     ) -> std::result::Result<(), (Vec<Array>, Done)> {
         adopt_thread();
         // What MLX refuses here it refuses the worker too, whose answer the caller gets.
-        let scheduled = number.is_some_and(|number| {
+        let scheduled = queue.number().is_some_and(|number| {
             let mut short = Shortness {
                 stream: number,
                 seen: SmallVec::new(),
@@ -148,8 +139,9 @@ mod own {
         }
         let waiting = Box::into_raw(Box::new(Waiting { arrays, done }));
         // SAFETY: the stream is live, and `computed` is called once with the box, if MLX takes it.
-        let queued =
-            ffi::status(|| unsafe { emily_enqueue(stream.as_ptr().ctx, computed, waiting.cast()) });
+        let queued = ffi::status(|| unsafe {
+            emily_enqueue(queue.stream().as_ptr().ctx, computed, waiting.cast())
+        });
         queued.map_err(|_| {
             // SAFETY: nobody else has the box.
             let Waiting { arrays, done } = *unsafe { Box::from_raw(waiting) };
@@ -160,15 +152,16 @@ mod own {
 
 #[cfg(not(own_kernels))]
 mod own {
-    use mlx_rs::{Array, Stream};
+    use mlx_rs::Array;
     use parking_lot::MutexGuard;
 
-    use crate::runtime::worker::Done;
+    use crate::runtime::job::Done;
+    use crate::runtime::queue::Queue;
 
     pub(super) fn schedule(
         arrays: Vec<Array>,
         done: Done,
-        _stream: (&Stream, Option<i32>),
+        _queue: &Queue,
         _graph: &MutexGuard<()>,
     ) -> std::result::Result<(), (Vec<Array>, Done)> {
         Err((arrays, done))

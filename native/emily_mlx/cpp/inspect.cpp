@@ -12,7 +12,7 @@ emily_memory emily::memory_of(const mx::array& x) {
 
 extern "C" {
 
-// As in `src/runtime/graph.rs`.
+// As in `src/runtime/inspect.rs`.
 struct emily_node {
   const char* name;
   size_t id, bytes, inputs, siblings;
