@@ -11,5 +11,6 @@ mod integer;
 mod norm;
 mod reduce;
 mod rope;
+mod sort;
 mod support;
 mod view;
