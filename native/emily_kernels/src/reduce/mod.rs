@@ -2,6 +2,8 @@
 //! none that the rounded result would show. An input is walked over as it lies in memory, or computed piece by piece. It
 //! is cut by its sizes alone, so that a total does not depend on the threads.
 
+pub mod fold;
+
 use smallvec::SmallVec;
 
 use crate::dispatch::{for_each_level, Level};
