@@ -193,6 +193,11 @@ impl Chain {
         }
     }
 
+    /// How many steps there are.
+    pub fn steps(&self) -> usize {
+        self.steps.len()
+    }
+
     /// The width of an element of the result in bytes.
     pub fn width(&self) -> usize {
         self.steps[self.steps.len() - 1].step.width

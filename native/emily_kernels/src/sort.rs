@@ -147,10 +147,16 @@ for_each_level! {
 }
 
 /// The places along `axis` that the elements have of which those in order come, in numbers of 32 bits.
-pub fn argsort<K: Ordered>(x: &View, axis: usize, descending: bool, output: &mut [u8]) {
+pub fn argsort<K: Ordered>(
+    level: Level,
+    x: &View,
+    axis: usize,
+    descending: bool,
+    output: &mut [u8],
+) {
     let output = typed_mut::<u32>(output);
     along(x, axis, output, |row, out, (places, spare)| {
-        placed::<K>(row, descending, places);
+        placed::<K>(level, row, descending, places);
         order(places, spare, |(rank, _)| rank);
         for (out, (_, place)) in out.iter_mut().zip(places) {
             *out = *place;
@@ -188,15 +194,26 @@ fn directed<R: Rank>(rank: R, descending: bool) -> R {
 /// A rank, and the place of what has it.
 type Placed<R> = (R, u32);
 
-fn placed<K: Ordered>(row: &[K::Element], descending: bool, places: &mut Vec<Placed<K::Rank>>) {
+fn placed<K: Ordered>(
+    level: Level,
+    row: &[K::Element],
+    descending: bool,
+    places: &mut Vec<Placed<K::Rank>>,
+) {
     resize(places, row.len());
     let size = row.len().div_ceil(parts(row.len()));
     pool::each_part(places, size, |part, places| {
         let first = part * size;
-        for (i, (place, x)) in places.iter_mut().zip(&row[first..]).enumerate() {
-            *place = (directed(K::rank(*x), descending), (first + i) as u32);
-        }
+        place::<K>(level, &row[first..], first as u32, descending, places);
     });
+}
+
+for_each_level! {
+    fn place<K: Ordered>(row: &[K::Element], first: u32, descending: bool, places: &mut [Placed<K::Rank>]) {
+        for ((place, x), number) in places.iter_mut().zip(row).zip(first..) {
+            *place = (directed(K::rank(*x), descending), number);
+        }
+    }
 }
 
 fn resize<T: Copy + Default>(items: &mut Vec<T>, count: usize) {
@@ -289,7 +306,7 @@ fn order_by<T: Copy + Send + Sync, R: Rank>(
         }
         return;
     }
-    if items.len() * size_of::<T>() > CACHED && digits > 1 {
+    if size_of_val(items) > CACHED && digits > 1 {
         let highest = digits - 1;
         let Some(ends) = by_digit(items, other, |item| rank(item).digit(highest)) else {
             return order_by(highest, items, other, moves, rank);
@@ -361,7 +378,7 @@ fn greatest<K: Ordered>(level: Level, row: &[K::Element], count: usize) -> Vec<P
     let mut found;
     if count > row.len() / 8 {
         found = Vec::new();
-        placed::<K>(row, true, &mut found);
+        placed::<K>(level, row, true, &mut found);
         order(&mut found, &mut Vec::new(), |(rank, _)| rank);
     } else {
         let parts = parts(row.len());

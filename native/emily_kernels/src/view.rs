@@ -46,7 +46,7 @@ pub(crate) fn bytes<T: Element>(elements: &[T]) -> &[u8] {
 }
 
 /// Elements as bytes, to be written to.
-pub(crate) fn bytes_mut<T: Element>(elements: &mut [T]) -> &mut [u8] {
+pub fn bytes_mut<T: Element>(elements: &mut [T]) -> &mut [u8] {
     // SAFETY: elements are bytes without gaps, and every pattern of bits is an element.
     unsafe { elements.align_to_mut().1 }
 }

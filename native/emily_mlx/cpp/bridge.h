@@ -33,4 +33,10 @@ int guarded(const F& f) {
   }
 }
 
+// How many steps it takes to compute an array by a kernel that whoever asks may run; 0 elsewhere.
+size_t steps_of_kernel(const mx::array& array);
+
+// Computes such an array on this thread; its inputs are computed.
+void run_kernel(mx::array array);
+
 } // namespace emily

@@ -1,4 +1,5 @@
 // Emily's kernels as nodes of MLX's graph, for a CPU. What they compute is a function of Rust.
+#include <algorithm>
 #include <cstdint>
 #include <string>
 #include <vector>
@@ -24,6 +25,8 @@ struct emily_kernel {
   void* data;
   bool (*run)(const void* data, const emily_view* inputs, size_t count, const emily_view* output, int taken, bool in_order);
   void (*drop)(void* data);
+  // How many steps each element takes, where they are quick; 0 where they may not be.
+  uint32_t steps;
 };
 
 // Where an output's elements go: into memory of their own, in the order of the inputs' and into the place of one
@@ -119,15 +122,13 @@ class KernelPrimitive : public mx::UnaryPrimitive {
       : UnaryPrimitive(stream), kernel_(std::move(kernel)), placement_(placement) {}
 
   void eval_cpu(const std::vector<mx::array>& inputs, mx::array& out) override {
-    const auto* like = placement_ == EMILY_ELEMENTWISE ? in_order(inputs) : nullptr;
-    int taken = take(inputs, out, like);
-    if (taken < 0 && like)
-      out.set_data(mx::allocator::malloc(like->data_size() * out.itemsize()), like->data_size(), like->strides(), like->flags());
-    else if (taken < 0)
-      out.set_data(mx::allocator::malloc(out.nbytes()));
-    auto task = std::make_shared<const Task>(kernel_, inputs, out, taken, like != nullptr);
+    auto task = std::make_shared<const Task>(place(inputs, out));
     mx::cpu::get_command_encoder(stream()).dispatch([task = std::move(task)] { task->run(); });
   }
+
+  void run(const std::vector<mx::array>& inputs, mx::array& out) const { place(inputs, out).run(); }
+
+  size_t steps() const { return kernel_->rust.steps; }
 
   void eval_gpu(const std::vector<mx::array>&, mx::array&) override {
     throw std::runtime_error("[" + kernel_->name + "] is a kernel for the CPU.");
@@ -136,6 +137,17 @@ class KernelPrimitive : public mx::UnaryPrimitive {
   const char* name() const override { return kernel_->name.c_str(); }
 
  private:
+  // Finds memory for the output.
+  Task place(const std::vector<mx::array>& inputs, mx::array& out) const {
+    const auto* like = placement_ == EMILY_ELEMENTWISE ? in_order(inputs) : nullptr;
+    int taken = take(inputs, out, like);
+    if (taken < 0 && like)
+      out.set_data(mx::allocator::malloc(like->data_size() * out.itemsize()), like->data_size(), like->strides(), like->flags());
+    else if (taken < 0)
+      out.set_data(mx::allocator::malloc(out.nbytes()));
+    return Task(kernel_, inputs, out, taken, like != nullptr);
+  }
+
   // Puts the output in the place of an input that nobody else needs; answers which, or -1.
   int take(const std::vector<mx::array>& inputs, mx::array& out, const mx::array* like) const {
     for (size_t i = 0; i < inputs.size(); i++) {
@@ -152,6 +164,19 @@ class KernelPrimitive : public mx::UnaryPrimitive {
 };
 
 } // namespace
+
+size_t steps_of_kernel(const mx::array& array) {
+  auto* kernel = dynamic_cast<const KernelPrimitive*>(&array.primitive());
+  if (!kernel) return 0;
+  size_t elements = array.size();
+  for (const auto& input : array.inputs()) elements = std::max(elements, input.size());
+  return kernel->steps() * elements;
+}
+
+void run_kernel(mx::array array) {
+  static_cast<const KernelPrimitive&>(array.primitive()).run(array.inputs(), array);
+}
+
 } // namespace emily
 
 extern "C" {

@@ -46,6 +46,58 @@ class Shortness {
   size_t bytes_ = 0;
 };
 
+// About as long takes it to wake the stream's thread, 10 us: steps of an element each, and those beside a kernel's.
+constexpr size_t MOST_STEPS = 2048;
+constexpr size_t STEPS_A_NODE = 64;
+
+// What an array needs, in the order in which it is computed, where whoever asks may compute it: kernels of few steps,
+// and views of what is computed.
+class Here {
+ public:
+  explicit Here(const mx::Stream& stream) : stream_(stream) {}
+
+  bool holds(const mx::array& array) {
+    if (array.status() != mx::array::Status::unscheduled) return array.is_available();
+    if (!seen_.insert(array.id()).second) return true;
+    if (!array.has_primitive() || array.primitive().stream() != stream_ || !array.siblings().empty()) return false;
+    size_t steps = emily::steps_of_kernel(array);
+    if (steps == 0 && !is_view(array)) return false;
+    steps_ += STEPS_A_NODE + steps;
+    if (steps_ > MOST_STEPS) return false;
+    for (const auto& input : array.inputs())
+      if (!holds(input)) return false;
+    order_.push_back(array);
+    return true;
+  }
+
+  void compute() {
+    for (auto& array : order_) {
+      if (is_view(array)) {
+        std::vector<mx::array> outputs{array};
+        array.primitive().eval_cpu(array.inputs(), outputs);
+      } else {
+        emily::run_kernel(array);
+      }
+      array.set_status(mx::array::Status::available);
+      array.detach();
+    }
+  }
+
+ private:
+  // Of these MLX's own share their input's memory, and queue nothing.
+  static bool is_view(const mx::array& array) {
+    const char* name = array.primitive().name();
+    for (const char* view : {"Broadcast", "ExpandDims", "Squeeze", "Transpose"})
+      if (std::strcmp(name, view) == 0) return true;
+    return false;
+  }
+
+  const mx::Stream& stream_;
+  std::unordered_set<std::uintptr_t> seen_;
+  std::vector<mx::array> order_;
+  size_t steps_ = 0;
+};
+
 bool has_room() {
   return mx::scheduler::n_active_tasks() == 0 && mx::get_active_memory() + MOST_BYTES < mx::get_memory_limit();
 }
@@ -53,6 +105,21 @@ bool has_room() {
 } // namespace
 
 extern "C" {
+
+// Computes the arrays on the calling thread, which keeps others from scheduling, if that takes no longer than to wake
+// another.
+int emily_compute_here(const mlx_array* inputs, size_t count, mlx_stream on, bool* computed) {
+  *computed = false;
+  return emily::guarded([&] {
+    auto stream = *static_cast<mx::Stream*>(on.ctx);
+    if (stream.device != mx::Device::cpu) return;
+    Here here(stream);
+    for (size_t i = 0; i < count; i++)
+      if (!here.holds(*static_cast<mx::array*>(inputs[i].ctx))) return;
+    here.compute();
+    *computed = true;
+  });
+}
 
 // Schedules the arrays if that is short work; `done(data)` is then called by the stream's thread once they are
 // computed. The caller keeps other threads from scheduling meanwhile.

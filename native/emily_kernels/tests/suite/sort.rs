@@ -164,7 +164,7 @@ where
     let mut sorted = vec![K::Element::default(); size];
     sort::<K>(level, &x.view(), axis, descending, bytes_mut(&mut sorted));
     let mut found = vec![u32::MAX; size];
-    argsort::<K>(&x.view(), axis, descending, bytes_mut(&mut found));
+    argsort::<K>(level, &x.view(), axis, descending, bytes_mut(&mut found));
     each_row(x, axis, |row, out| {
         for (wanted, &out) in places::<K>(row, descending).iter().zip(out) {
             assert_eq!(found[out], *wanted, "{:?} along {axis}", x.axes);

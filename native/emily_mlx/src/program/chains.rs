@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use smallvec::SmallVec;
 
 use crate::ops::args::Literal;
-use crate::ops::chain::may_take_part;
+use crate::ops::chain::{may_reduce, may_take_part};
 use crate::program::{Block, Operand, Operation, Place, Register, Step};
 
 /// The most operations of a chain: what lies between them is to stay in the nearest cache.
@@ -74,6 +74,12 @@ fn ends(block: &Block) -> Vec<Option<usize>> {
                 continue;
             }
         };
+        if may_reduce(operation.op) {
+            // It ends the chain of what it reads.
+            ends[at] = Some(at);
+            sizes.insert(at, 1);
+            continue;
+        }
         if !may_take_part(operation.op) {
             continue;
         }

@@ -42,6 +42,11 @@ pub(crate) enum Placement {
 pub(crate) trait Kernel: Send + Sync + 'static {
     /// Computes the output's elements, in row-major order, or in the inputs' where these all have one.
     fn run(&self, inputs: &[Input], output: &mut [u8]);
+
+    /// How many steps each element takes, where they are quick enough for whoever asks; 0 where they may not be.
+    fn steps(&self) -> usize {
+        0
+    }
 }
 
 /// Adds a kernel to the graph. The shape of what is elementwise comes from the inputs.
@@ -123,6 +128,7 @@ mod own {
             bool,
         ) -> bool,
         drop: unsafe extern "C" fn(*mut c_void),
+        steps: u32,
     }
 
     extern "C" {
@@ -150,7 +156,9 @@ mod own {
         stream: &StreamHandle,
     ) -> Result<Array> {
         let handles: SmallVec<[mlx_array; 4]> = inputs.iter().map(|array| array.as_ptr()).collect();
+        let steps = u32::try_from(kernel.steps()).unwrap_or(0);
         let kernel = RawKernel {
+            steps,
             data: Box::into_raw(Box::new(kernel)).cast(),
             run: run::<K>,
             drop: drop_kernel::<K>,

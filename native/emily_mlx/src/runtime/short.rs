@@ -1,10 +1,17 @@
-//! Short work on a CPU: scheduled by the thread that asks for it, and its end told by MLX's own. That spares
-//! the worker's two wakes, which take longer than a small operation.
+//! Short work on a CPU: what takes no longer than to wake a thread is computed by the one that asks for it; somewhat more
+//! is scheduled by it, and its end told by MLX's own. That spares the worker's two wakes, which take longer than a small
+//! operation.
 
 use mlx_rs::{Array, Stream};
 use parking_lot::MutexGuard;
 
 use crate::runtime::worker::Done;
+
+/// Computes arrays if that takes no longer than to wake the CPU's stream, with the lock of the graph held; answers whether
+/// they are computed.
+pub(crate) fn compute(arrays: &[Array], stream: &Stream, graph: &MutexGuard<()>) -> bool {
+    own::compute(arrays, stream, graph)
+}
 
 /// Schedules arrays if that is short work for the CPU's stream, with the lock of the graph held; gives them
 /// back where it is not.
@@ -40,10 +47,37 @@ mod own {
             data: *mut c_void,
             scheduled: *mut bool,
         ) -> c_int;
+
+        fn emily_compute_here(
+            arrays: *const mlx_array,
+            count: usize,
+            on: mlx_stream,
+            computed: *mut bool,
+        ) -> c_int;
     }
 
     /// More memory than short work takes.
     const MOST_BYTES: usize = 8 << 20;
+
+    pub(super) fn compute(arrays: &[Array], stream: &Stream, _graph: &MutexGuard<()>) -> bool {
+        if !is_ample(MOST_BYTES) {
+            return false;
+        }
+        let handles: SmallVec<[mlx_array; 4]> = arrays.iter().map(Array::as_ptr).collect();
+        let mut computed = false;
+        // SAFETY: the handles are live. The lock keeps every other thread from changing a graph.
+        let compute = || unsafe {
+            emily_compute_here(
+                handles.as_ptr(),
+                handles.len(),
+                stream.as_ptr(),
+                &mut computed,
+            )
+        };
+        // What fails here fails the worker too, whose answer the caller gets.
+        let _ = ffi::status(|| scheduling(compute));
+        computed
+    }
 
     struct Waiting {
         arrays: Vec<Array>,
@@ -99,6 +133,10 @@ mod own {
     use parking_lot::MutexGuard;
 
     use crate::runtime::worker::Done;
+
+    pub(super) fn compute(_arrays: &[Array], _stream: &Stream, _graph: &MutexGuard<()>) -> bool {
+        false
+    }
 
     pub(super) fn schedule(
         arrays: Vec<Array>,

@@ -98,6 +98,14 @@ impl Worker {
 }
 
 impl Worker {
+    /// Computes arrays on the calling thread if that takes no longer than to wake another; answers whether they are
+    /// computed. Not for linear algebra, which may fail.
+    pub fn compute_here(&self, arrays: &[Array]) -> bool {
+        GRAPH
+            .try_lock()
+            .is_some_and(|graph| short::compute(arrays, &self.stream.0, &graph))
+    }
+
     /// Schedules short work on a CPU on the calling thread; what is not short comes back.
     fn schedule_short(
         &self,
