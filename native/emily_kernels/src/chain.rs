@@ -264,9 +264,7 @@ impl<'a> Source<'a> {
                 let width = view.width();
                 if view.is_scalar() {
                     let mut elements = empty();
-                    for element in elements.bytes_mut(block * width).chunks_exact_mut(width) {
-                        element.copy_from_slice(view.first());
-                    }
+                    Walk::new(&view.repeated(block)).copy(elements.bytes_mut(block * width));
                     return Source::Scalar {
                         block: elements,
                         width,

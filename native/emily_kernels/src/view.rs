@@ -182,6 +182,18 @@ impl<'a> View<'a> {
         }
     }
 
+    /// The first element, so many times.
+    pub(crate) fn repeated(&self, count: usize) -> View<'a> {
+        let axis = Axis {
+            size: count,
+            stride: 0,
+        };
+        View {
+            axes: Axes::from_slice(&[axis]),
+            ..self.clone()
+        }
+    }
+
     /// The same elements with one axis behind all others.
     pub(crate) fn with_last(&self, axis: usize) -> View<'a> {
         let mut view = self.clone();
