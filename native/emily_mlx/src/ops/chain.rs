@@ -14,10 +14,10 @@ use crate::ops::map::{result_type, LeveledChain};
 use crate::ops::op::Op;
 use crate::ops::reduce::{shape_without, total_of_f32};
 use crate::ops::{cast, compare, elementwise, integer};
-use crate::runtime::allocator;
 use crate::runtime::dtype::Dtype;
 use crate::runtime::error::Result;
 use crate::runtime::kernel::{self, view, Kernel, Placement};
+use crate::runtime::room;
 use crate::runtime::stream::StreamHandle;
 
 /// Whether an operation may reduce what a chain gives, as its end.
@@ -207,7 +207,7 @@ pub(crate) fn add(
     let Some(reduction) = reduction else {
         let (result, placement) = ((&[][..], last.known.dtype), Placement::Elementwise);
         let array = kernel::add("chain", chain, arrays, result, placement, stream)?;
-        allocator::fits(last.op.name(), &array)?;
+        room::fits(last.op.name(), &array)?;
         return Ok(array);
     };
     let (sizes, axes) = reduction.sizes(&last.known.shape);
@@ -220,7 +220,7 @@ pub(crate) fn add(
     };
     let (result, placement) = ((&shape[..], Dtype::F32), Placement::Apart);
     let array = kernel::add("chain", kernel, arrays, result, placement, stream)?;
-    allocator::fits(reduction.op.name(), &array)?;
+    room::fits(reduction.op.name(), &array)?;
     Ok(array)
 }
 
