@@ -33,8 +33,11 @@ fn one(op: Op, function: Unary, x: &Array, stream: &StreamHandle) -> Result<Arra
     let s = stream.raw();
     // SAFETY: both handles are live, and mlx-c answers what it refuses with a status.
     let result = ffi::array(|result| unsafe { function(result, x.as_ptr(), s) })?;
-    // MLX 0.32.4 has 0.0 for the sine of -0.0 on a CPU.
-    if op != Op::Sin || stream.device() != Device::Cpu || !Dtype::of(x).is_real_float() {
+    // On a CPU MLX 0.32.4 has 0.0 for the sine of -0.0, and -0.0 for the error function of 0.0.
+    if !matches!(op, Op::Sin | Op::Erf)
+        || stream.device() != Device::Cpu
+        || !Dtype::of(x).is_real_float()
+    {
         return Ok(result);
     }
     let is_zero = call(mlx_sys::mlx_equal, x, &number_like(op.name(), 0.0, x)?, s)?;
@@ -324,6 +327,7 @@ pub(crate) fn own(op: Op, dtype: Dtype) -> Option<&'static dyn Map> {
     match op {
         Op::Power if dtype.is_integer() => map!(dtype, integers, integer::power),
         Op::Sign => map!(dtype, floats, elementwise::sign),
+        Op::Cbrt => by_type!(dtype, floats, T => some(&functions::unary::<math::Cbrt, T>)),
         Op::Chop if matches!(dtype, Dtype::F32 | Dtype::C64) => Some(&elementwise::chop),
         Op::Sqrt if dtype == Dtype::F32 => Some(&elementwise::sqrt::<f32>),
         Op::Floor if dtype == Dtype::F32 => Some(&elementwise::floor::<f32>),
@@ -369,7 +373,6 @@ fn own_function(op: Op, dtype: Dtype) -> Option<&'static dyn Map> {
         Op::Erfc => unary!(Erfc),
         Op::Erfinv if dtype == Dtype::F32 => Some(&functions::unary::<functions::NxErfInv, f32>),
         Op::Erfinv => unary!(ErfInv),
-        Op::Cbrt => unary!(Cbrt),
         Op::Rsqrt => unary!(Rsqrt),
         Op::Power => by_type!(dtype, floats, T => some(&functions::power::<math::Pow, T>)),
         Op::Arctan2 => by_type!(dtype, floats, T => some(&functions::binary::<math::Atan2, T>)),
