@@ -377,7 +377,7 @@ defmodule Emily.Backend do
         [take: {2, 1}, take_along_axis: {2, 1}] ++
         for name <-
               [:cumulative_sum, :cumulative_product, :cumulative_min, :cumulative_max] ++
-                [:fft2, :ifft2, :lu, :qr, :svd, :eigh],
+                [:fft2, :ifft2, :lu, :qr, :svd, :eigh, :top_k],
             do: {name, {1, 1}}
     end
 

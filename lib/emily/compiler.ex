@@ -32,11 +32,12 @@ defmodule Emily.Compiler do
     * `:max_concurrency` - how many partitions an `Nx.Serving` with `partitions: true` has, each with a
       stream of its own. Defaults to 1
     * `:partition` - the number of such a partition, from 0
-    * `:fuse` - whether runs of elementwise operations become one kernel. Defaults to `false`. On a CPU that
-      is one of Emily's own, which computes what the operations do, bit for bit. On a GPU MLX compiles the
-      program (`mx.compile`) when it is first run: its kernels do not round what lies between their operations,
-      so that the last digits may differ, and functions with conditions, loops, calls of Elixir or linear
-      algebra are refused there with an `ArgumentError`
+    * `:fuse` - whether runs of elementwise operations, and a reduction of what they give, become one kernel. Without
+      it, or with `nil`, they do on a CPU, by one of Emily's own, which computes what the operations do, bit for bit;
+      with `false` they do not. With `true` they do on a GPU too, where MLX compiles the program (`mx.compile`) when it
+      is first run: its kernels do not round what lies between their operations, so that the last digits may differ,
+      and functions with conditions, loops, calls of Elixir or linear algebra are refused there with an
+      `ArgumentError`
     * `:garbage_collect` - whether the calling process collects its garbage after each call. Defaults
       to `false`
     * `:debug_options` - `[log: level]` logs each compilation and each hit of the cache at a level of

@@ -118,6 +118,7 @@ defmodule Emily.Lower do
         {Nx.Block.CumulativeMin, :cumulative_min},
         {Nx.Block.Take, :take},
         {Nx.Block.TakeAlongAxis, :take_along_axis},
+        {Nx.Block.TopK, :top_k},
         {Nx.Block.FFT2, :fft2},
         {Nx.Block.IFFT2, :ifft2},
         {Nx.Block.RFFT, :rfft},

@@ -62,7 +62,9 @@ defmodule Emily.Native do
       `{:cumsum, x, axis, reverse}`, and likewise `cumprod cummax cummin logcumsumexp`. Whatever adds or
       multiplies floats of 16 bits, here, in `softmax`, `scatter_add`, `scatter_prod` and `einsum`, accumulates
       them in f32 and rounds once
-    * sorting: `{:sort, x, axis}`, `{:argsort, x, axis}`
+    * sorting: `{:sort, x, axis, descending}`, `{:argsort, x, axis, descending}`, in which NaN is greater than all
+      numbers and equals keep their order, and `{:top_k, x, k}`, the places along the last axis of the `k` greatest,
+      the greatest first
     * indices, clamped into their axis: `{:take, x, indices, axis}`,
       `{:take_along_axis, x, indices, axis}`, `{:gather, x, [indices], axes, slice_sizes}`,
       `{:scatter, x, [indices], updates, axes}`, and likewise `scatter_add`, `_prod`, `_max`, `_min`

@@ -166,6 +166,71 @@ defmodule Emily.Native.ChainTest do
     end
   end
 
+  # Whole numbers, of which f32 has every sum and product.
+  test "are reduced as they are computed" do
+    for round <- 1..60 do
+      :rand.seed(:exsss, round)
+      shape = pick([[5], [3, 5], [1500], [60, 40], [2, 11, 7], [40_000], [3, 20_000], [300, 90]])
+      count = Enum.product(shape)
+      [x, y] = for _ <- 1..2, do: for(_ <- 1..count, do: :rand.uniform(17) - 9)
+      axes = for at <- 0..(length(shape) - 1), :rand.uniform(2) == 1, do: at
+      axes = if axes == [], do: [0], else: axes
+      {op, of} = pick(sum: &+/2, max: &max/2, min: &min/2)
+      arrays = for list <- [x, y], do: Native.from_binary(f32s(list), shape, :f32)
+      steps = [{2, {:multiply, v(0), v(1)}}, {3, {:subtract, v(2), v(0)}}]
+      function = {[0, 1], steps, [{op, v(3), axes, pick([true, false])}]}
+
+      wanted =
+        Enum.zip_with(x, y, fn x, y -> x * y - x end)
+        |> Enum.with_index()
+        |> Enum.group_by(fn {_, at} -> kept(at, shape, axes) end, &elem(&1, 0))
+        |> Enum.sort()
+        |> Enum.map(fn {_, numbers} -> Enum.reduce(numbers, of) end)
+
+      for fuse <- [nil, false] do
+        [result] = function |> Program.compile(fuse: fuse) |> Program.run(arrays)
+        numbers = for <<x::float-32-native <- Native.to_binary(result)>>, do: x
+        # Zeros are equal, whatever their signs.
+        assert Enum.zip_with(numbers, wanted, &==/2) |> Enum.all?(), "#{round}, #{inspect(fuse)}"
+      end
+    end
+  end
+
+  defp f32s(list), do: for(x <- list, into: <<>>, do: <<x::float-32-native>>)
+
+  # The place of an element along the axes that stay.
+  defp kept(at, shape, axes) do
+    {place, _} =
+      shape
+      |> Enum.with_index()
+      |> Enum.reverse()
+      |> Enum.map_reduce(at, fn {size, axis}, left ->
+        {if(axis in axes, do: 0, else: rem(left, size)), div(left, size)}
+      end)
+
+    Enum.reverse(place)
+  end
+
+  test "are reduced with whatever else reads them, broadcasts and transposed arrays" do
+    x = {:reshape, {:arange, 0, 3600, 1, :f32}, [60, 60]}
+    [x, turned, row] = Native.run([x, {:transpose, x, [1, 0]}, {:arange, 0, 60, 1, :f32}])
+
+    for {one, other} <- [{x, turned}, {turned, row}, {x, x}], axis <- [0, 1] do
+      mean = {2, {:sum, {:multiply, v(0), v(1)}, [axis], true}}
+      off = {3, {:subtract, v(0), v(2)}}
+      steps = [mean, off, {4, {:square, v(3)}}]
+
+      for results <- [[{:sum, v(4), [axis], false}], [{:max, v(4), [0, 1], true}, v(4)]] do
+        [plain, chained] =
+          for fuse <- [false, nil] do
+            {[0, 1], steps, results} |> Program.compile(fuse: fuse) |> Program.run([one, other])
+          end
+
+        assert Enum.map(plain, &Native.to_binary/1) == Enum.map(chained, &Native.to_binary/1)
+      end
+    end
+  end
+
   test "write over arrays that nobody holds, and over no other" do
     function =
       {[0], [{1, {:add, v(0), v(0)}}, {2, {:multiply, v(1), v(0)}}], [{:subtract, v(2), v(0)}]}

@@ -72,7 +72,7 @@ defmodule Emily.Native.ExhaustionTest do
           numbers = {:arange, 0, 8.0e7, 1, :f64}
           read.({:sum, {:add, numbers, {:flip, numbers, [0]}}, [0], false})
         end)
-        attempt.("sort", fn -> read.({:slice, {:sort, one.([400_000_000], :f32), 0}, [0], [2], [1]}) end)
+        attempt.("sort", fn -> read.({:slice, {:sort, one.([400_000_000], :f32), 0, false}, [0], [2], [1]}) end)
         attempt.("fft", fn -> read.({:slice, {:fft, one.([3], :c64), 200_000_000, 0}, [0], [2], [1]}) end)
         attempt.("patches", fn -> read.({:conv, one.([1, 700, 700, 1], :f32), one.([1, 30, 30, 1], :f32), [1, 1], [0, 0], [0, 0], [1, 1], [1, 1], 1, false}) end)
         attempt.("windows", fn -> read.({:sum, {:as_strided, {:full, [700, 700], 1, :f32}, [670, 670, 30, 30], [700, 1, 700, 1], 0}, [0, 1, 2, 3], false}) end)

@@ -103,7 +103,8 @@ defmodule Emily.Native.FuzzTest do
       {:eye, small(), small(), integer(), pick(dtypes())},
       {pick(@reductions), x, integers_or_none(), flag()},
       {pick(@along), x, small(), flag()},
-      {pick([:sort, :argsort]), x, small()}
+      {pick([:sort, :argsort]), x, small(), pick([true, false])},
+      {:top_k, x, small()}
     ])
   end
 

@@ -34,7 +34,7 @@ defmodule Emily.Compiler.Options do
       cache: check(opts, :cache, true, &is_boolean/1),
       fallback: fallback(check(opts, :native_fallback, nil, &(&1 in [nil, :raise, :evaluate]))),
       max_concurrency: check(opts, :max_concurrency, 1, &(is_integer(&1) and &1 > 0)),
-      fuse: check(opts, :fuse, false, &is_boolean/1),
+      fuse: check(opts, :fuse, nil, &(is_boolean(&1) or is_nil(&1))),
       garbage_collect: check(opts, :garbage_collect, false, &is_boolean/1),
       log: check(opts, :debug_options, [], &debug?/1)[:log]
     }

@@ -116,7 +116,7 @@ defmodule Emily.Lower.LinAlg do
     share({:eigh, cast(tensor, wide), false}, fn eigh ->
       values = Expr.elem(eigh, 0)
 
-      share({:argsort, {:negative, {:abs, values}}, -1}, fn order ->
+      share({:argsort, {:negative, {:abs, values}}, -1, false}, fn order ->
         along = {:broadcast_to, {:expand_dims, order, [-2]}, dims}
         values = {:take_along_axis, values, order, -1}
         vectors = {:take_along_axis, Expr.elem(eigh, 1), along, -1}

@@ -85,9 +85,9 @@ defmodule Emily.Native.Program do
   @doc """
   Compiles a function.
 
-  With `fuse: true`, runs of elementwise operations become one kernel. On a CPU that is one of Emily's
-  own, which computes what the operations do, bit for bit. On a GPU MLX compiles the program
-  (`mx.compile`) when it is first run: what lies between operations is not rounded, and a run of a
+  On a CPU runs of elementwise operations, and a reduction of what they give, become one kernel of Emily's own, which
+  computes what the operations do, bit for bit; `fuse: false` leaves them apart. With `fuse: true` MLX compiles the
+  program on a GPU (`mx.compile`) when it is first run: what lies between operations is not rounded, and a run of a
   function with conditions, loops, calls or linear algebra is refused with an `ArgumentError`.
 
   With `results: [{type, shape}]`, the shapes as lists, a run whose results are others raises an
@@ -105,7 +105,7 @@ defmodule Emily.Native.Program do
   """
   @spec compile(fun_term, keyword) :: t
   def compile(function, opts \\ []) do
-    opts = Keyword.validate!(opts, fuse: false, results: nil)
+    opts = Keyword.validate!(opts, fuse: nil, results: nil)
     {ref, operations, waits} = Nif.compile(function, opts[:fuse], opts[:results])
     %__MODULE__{ref: ref, operations: operations, waits: waits}
   end

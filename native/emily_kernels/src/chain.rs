@@ -4,10 +4,14 @@
 use smallvec::SmallVec;
 
 use crate::dispatch::Level;
+use crate::pool;
 use crate::view::{View, Walk};
 
 /// How many elements are computed at a time.
 const BLOCK: usize = 1024;
+
+/// How many elements of each step a thread computes at least: a helper takes as long to wake.
+const PART: usize = 32 * BLOCK;
 
 /// The widest element in bytes.
 const WIDEST: usize = 8;
@@ -117,12 +121,20 @@ impl Chain {
     /// Computes the output's elements in row-major order, or in the order of the inputs' where these all have one.
     pub fn run(&self, level: Level, inputs: &[Input], output: &mut [u8]) {
         assert_eq!(inputs.len(), self.inputs);
+        let part = PART * self.width();
+        pool::each_part(output, part, |at, output| {
+            self.compute(level, inputs, at * PART, output)
+        });
+    }
+
+    /// Computes as many elements as the output has from the element `first` on, on this thread.
+    pub fn compute(&self, level: Level, inputs: &[Input], first: usize, output: &mut [u8]) {
         let width = self.width();
         let n = output.len() / width;
         let block = n.min(BLOCK);
         let mut sources: SmallVec<[Source; 4]> = inputs
             .iter()
-            .map(|input| Source::new(input, block))
+            .map(|input| Source::new(input, first, block))
             .collect();
         if let ([Placed { step, .. }], true) = (&self.steps[..], sources.iter().all(Source::is_row))
         {
@@ -130,7 +142,7 @@ impl Chain {
             let slices: SmallVec<[&[u8]; MOST_OPERANDS]> = step
                 .operands
                 .iter()
-                .map(|operand| sources[*operand].whole())
+                .map(|operand| sources[*operand].now(n))
                 .collect();
             return step.map.run(level, &slices, output, step.option);
         }
@@ -181,6 +193,11 @@ impl Chain {
         }
     }
 
+    /// How many steps there are.
+    pub fn steps(&self) -> usize {
+        self.steps.len()
+    }
+
     /// The width of an element of the result in bytes.
     pub fn width(&self) -> usize {
         self.steps[self.steps.len() - 1].step.width
@@ -216,7 +233,7 @@ impl Block {
 
 /// Where an input's elements come from.
 enum Source<'a> {
-    /// A row of all elements, and how many bytes into it the block is.
+    /// A row of all elements from the first of the part on, and how many bytes into it the block is.
     Row {
         bytes: &'a [u8],
         width: usize,
@@ -235,7 +252,8 @@ enum Source<'a> {
 }
 
 impl<'a> Source<'a> {
-    fn new(input: &Input<'a>, block: usize) -> Self {
+    /// An input from its element `first` on, for blocks of so many elements.
+    fn new(input: &Input<'a>, first: usize, block: usize) -> Self {
         let empty = || Block::new(block);
         match input {
             Input::InOutput => Source::Output {
@@ -246,9 +264,7 @@ impl<'a> Source<'a> {
                 let width = view.width();
                 if view.is_scalar() {
                     let mut elements = empty();
-                    for element in elements.bytes_mut(block * width).chunks_exact_mut(width) {
-                        element.copy_from_slice(view.first());
-                    }
+                    Walk::new(&view.repeated(block)).copy(elements.bytes_mut(block * width));
                     return Source::Scalar {
                         block: elements,
                         width,
@@ -256,15 +272,19 @@ impl<'a> Source<'a> {
                 }
                 match view.as_row() {
                     Some(bytes) => Source::Row {
-                        bytes,
+                        bytes: &bytes[first * width..],
                         width,
                         at: 0,
                     },
-                    None => Source::Gathered {
-                        walk: Box::new(Walk::new(view)),
-                        block: empty(),
-                        width,
-                    },
+                    None => {
+                        let mut walk = Box::new(Walk::new(view));
+                        walk.skip(first);
+                        Source::Gathered {
+                            walk,
+                            block: empty(),
+                            width,
+                        }
+                    }
                 }
             }
         }
@@ -272,13 +292,6 @@ impl<'a> Source<'a> {
 
     fn is_row(&self) -> bool {
         matches!(self, Source::Row { .. })
-    }
-
-    fn whole(&self) -> &[u8] {
-        match self {
-            Source::Row { bytes, .. } => bytes,
-            _ => &[],
-        }
     }
 
     /// Goes to the elements from `done` on.

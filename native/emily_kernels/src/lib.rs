@@ -18,4 +18,5 @@ pub mod quantized;
 pub mod real;
 pub mod reduce;
 pub mod rope;
+pub mod sort;
 pub mod view;

@@ -3,6 +3,7 @@
 
 use std::any::Any;
 use std::hint::spin_loop;
+use std::marker::PhantomData;
 use std::panic::{catch_unwind, resume_unwind, AssertUnwindSafe};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::Arc;
@@ -35,10 +36,61 @@ pub fn each(count: usize, part: impl Fn(usize) + Sync) {
     POOL.each(count, &part);
 }
 
-/// Calls `part` with each chunk of so many elements, the last of which may be shorter, and its number, as `each` does.
-pub fn each_chunk<T: Send>(elements: &mut [T], size: usize, part: impl Fn(usize, &mut [T]) + Sync) {
-    let chunks: Vec<Mutex<&mut [T]>> = elements.chunks_mut(size).map(Mutex::new).collect();
-    each(chunks.len(), |i| part(i, &mut chunks[i].lock()));
+/// Calls `part` with the number and the elements of each part of `output`: of `size` elements, the last of those that
+/// are left. The parts are computed as those of [`each`].
+pub fn each_part<T: Send>(output: &mut [T], size: usize, part: impl Fn(usize, &mut [T]) + Sync) {
+    let (elements, size) = (output.len(), size.max(1));
+    if elements <= size {
+        return part(0, output);
+    }
+    let shared = Shared::of(output);
+    each(elements.div_ceil(size), |i| {
+        let start = i * size;
+        let count = size.min(elements - start);
+        // SAFETY: each element lies in one part, which is computed once.
+        part(i, unsafe { shared.part(start, count) });
+    });
+}
+
+/// A slice that several threads write to, each to places of its own.
+pub(crate) struct Shared<'a, T> {
+    first: *mut T,
+    count: usize,
+    slice: PhantomData<&'a mut [T]>,
+}
+
+// SAFETY: whoever calls has the places that it names for itself, and elements may go from thread to thread.
+unsafe impl<T: Send> Sync for Shared<'_, T> {}
+
+impl<'a, T> Shared<'a, T> {
+    pub(crate) fn of(slice: &'a mut [T]) -> Self {
+        Shared {
+            first: slice.as_mut_ptr(),
+            count: slice.len(),
+            slice: PhantomData,
+        }
+    }
+
+    /// # Safety
+    /// Nobody else has one of these elements.
+    #[allow(clippy::mut_from_ref)]
+    pub(crate) unsafe fn part(&self, start: usize, count: usize) -> &mut [T] {
+        assert!(start <= self.count && count <= self.count - start);
+        // SAFETY: the elements are the slice's, which is borrowed as long as this is there, and the caller's alone.
+        unsafe { std::slice::from_raw_parts_mut(self.first.add(start), count) }
+    }
+
+    /// # Safety
+    /// Nobody else has the element.
+    #[inline(always)]
+    pub(crate) unsafe fn put(&self, place: usize, element: T)
+    where
+        T: Copy,
+    {
+        assert!(place < self.count);
+        // SAFETY: as above.
+        unsafe { self.first.add(place).write(element) }
+    }
 }
 
 struct Pool {

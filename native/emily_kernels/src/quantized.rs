@@ -165,7 +165,7 @@ pub fn dequantize(level: Level, packed: &Packed, output: &mut [f32]) {
 /// The numbers of as many rows as the output holds, from one on.
 fn dequantize_as<D: Decode>(level: Level, packed: &Packed, first: usize, output: &mut [f32]) {
     let rows = (PART / packed.columns).max(1);
-    pool::each_chunk(output, rows * packed.columns, |i, output| {
+    pool::each_part(output, rows * packed.columns, |i, output| {
         unpack::<D>(level, packed, first + i * rows, output)
     });
 }

@@ -5,6 +5,11 @@ use std::borrow::Cow;
 use half::{bf16, f16};
 use smallvec::SmallVec;
 
+use crate::pool;
+
+/// So many elements that are copied are worth another thread.
+const PART: usize = 1 << 15;
+
 mod sealed {
     pub trait Sealed {}
 }
@@ -42,7 +47,7 @@ pub(crate) fn bytes<T: Element>(elements: &[T]) -> &[u8] {
 }
 
 /// Elements as bytes, to be written to.
-pub(crate) fn bytes_mut<T: Element>(elements: &mut [T]) -> &mut [u8] {
+pub fn bytes_mut<T: Element>(elements: &mut [T]) -> &mut [u8] {
     // SAFETY: elements are bytes without gaps, and every pattern of bits is an element.
     unsafe { elements.align_to_mut().1 }
 }
@@ -158,6 +163,45 @@ impl<'a> View<'a> {
         }
     }
 
+    /// The elements as they are broadcast to a shape, which they must fit.
+    pub fn broadcast(&self, sizes: &[usize]) -> View<'a> {
+        let new = sizes.len() - self.axes.len();
+        let axes = sizes.iter().enumerate().map(|(at, &size)| {
+            let own = at.checked_sub(new).map(|at| self.axes[at]);
+            match own.filter(|axis| axis.size != 1) {
+                Some(axis) => {
+                    assert_eq!(axis.size, size, "an axis does not fit");
+                    axis
+                }
+                None => Axis { size, stride: 0 },
+            }
+        });
+        View {
+            axes: axes.collect(),
+            ..self.clone()
+        }
+    }
+
+    /// The first element, so many times.
+    pub(crate) fn repeated(&self, count: usize) -> View<'a> {
+        let axis = Axis {
+            size: count,
+            stride: 0,
+        };
+        View {
+            axes: Axes::from_slice(&[axis]),
+            ..self.clone()
+        }
+    }
+
+    /// The same elements with one axis behind all others.
+    pub(crate) fn with_last(&self, axis: usize) -> View<'a> {
+        let mut view = self.clone();
+        let last = view.axes.remove(axis);
+        view.axes.push(last);
+        view
+    }
+
     /// The elements in row-major order, gathered where they do not lie so, in memory that nobody counts: large arrays
     /// come in row-major order.
     pub fn to_row(&self) -> Row<'a> {
@@ -166,7 +210,12 @@ impl<'a> View<'a> {
             None => {
                 let count = self.size() * self.width;
                 let mut words = zeros(count.div_ceil(8));
-                Walk::new(self).copy(&mut bytes_mut(&mut words)[..count]);
+                let part = PART * self.width;
+                pool::each_part(&mut bytes_mut(&mut words)[..count], part, |at, row| {
+                    let mut walk = Walk::new(self);
+                    walk.skip(at * PART);
+                    walk.copy(row);
+                });
                 Row::Gathered(words, count)
             }
         }
@@ -199,7 +248,7 @@ impl<'a> View<'a> {
 }
 
 /// So many zeros. Where there is no memory it panics, which the caller's caller can catch.
-fn zeros<T: Element>(count: usize) -> Vec<T> {
+pub(crate) fn zeros<T: Copy + Default>(count: usize) -> Vec<T> {
     let mut zeros = Vec::new();
     if let Err(error) = zeros.try_reserve_exact(count) {
         panic!("no memory for a copy of {count} elements: {error}");
@@ -291,6 +340,20 @@ impl<'a> Walk<'a> {
         Walk { view, at, place }
     }
 
+    /// Passes over so many elements; fewer than are left.
+    pub fn skip(&mut self, mut count: usize) {
+        if count == 0 {
+            return;
+        }
+        for (at, axis) in self.at.iter_mut().zip(&self.view.axes).rev() {
+            count += *at;
+            let to = count % axis.size;
+            let step = to as isize - *at as isize;
+            self.place += step * axis.stride * self.view.width as isize;
+            (*at, count) = (to, count / axis.size);
+        }
+    }
+
     /// Copies the elements that come next, as many as fit; no more than are left.
     pub fn copy(&mut self, to: &mut [u8]) {
         match self.view.width {
@@ -314,7 +377,9 @@ impl<'a> Walk<'a> {
             // with at least `run - 1` behind it along the last axis. Elements need not be aligned there.
             unsafe {
                 let from = self.view.memory.as_ptr().offset(self.place).cast::<T>();
-                if axis.stride == 1 {
+                if axis.stride == 0 {
+                    row.fill(from.read_unaligned());
+                } else if axis.stride == 1 {
                     let bytes = run * self.view.width;
                     std::ptr::copy_nonoverlapping(
                         from.cast::<u8>(),

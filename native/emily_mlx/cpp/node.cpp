@@ -16,6 +16,7 @@ struct emily_place {
 };
 
 const char* emily_kernel_name(const void* kernel);
+size_t emily_kernel_steps(const void* kernel);
 emily_place emily_kernel_place(const void* kernel, const emily_memory* inputs, size_t count, size_t item, size_t bytes);
 void* emily_kernel_task(const emily_memory* inputs, size_t count, const emily_memory* output, emily_place place);
 bool emily_kernel_run(const void* kernel, const void* task);
@@ -36,6 +37,25 @@ class Node final : public mx::UnaryPrimitive {
   const char* name() const override { return emily_kernel_name(kernel_.get()); }
 
   void eval_cpu(const std::vector<mx::array>& inputs, mx::array& out) override {
+    mx::cpu::get_command_encoder(stream()).dispatch(
+        [kernel = kernel_, task = prepare(inputs, out)] { run(kernel.get(), task.get()); });
+  }
+
+  // On this thread.
+  void eval_here(const std::vector<mx::array>& inputs, mx::array& out) const {
+    run(kernel_.get(), prepare(inputs, out).get());
+  }
+
+  size_t steps() const { return emily_kernel_steps(kernel_.get()); }
+
+ private:
+  static void run(const void* kernel, const void* task) {
+    if (!emily_kernel_run(kernel, task))
+      throw std::runtime_error(std::string("[") + emily_kernel_name(kernel) + "] The kernel failed.");
+  }
+
+  // Finds memory for the output; gives what is left to do.
+  std::shared_ptr<void> prepare(const std::vector<mx::array>& inputs, mx::array& out) const {
     std::vector<emily_memory> memory;
     memory.reserve(inputs.size() + 1);
     for (const auto& input : inputs) memory.push_back(emily::memory_of(input));
@@ -50,21 +70,35 @@ class Node final : public mx::UnaryPrimitive {
       out.set_data(mx::allocator::malloc(out.nbytes()));
     }
     memory.push_back(emily::memory_of(out));
-    auto* task = emily_kernel_task(memory.data(), inputs.size(), &memory.back(), place);
-    mx::cpu::get_command_encoder(stream()).dispatch(
-        [kernel = kernel_, task = std::shared_ptr<void>(task, emily_kernel_drop_task)] {
-          if (!emily_kernel_run(kernel.get(), task.get()))
-            throw std::runtime_error(std::string("[") + emily_kernel_name(kernel.get()) + "] The kernel failed.");
-        });
+    return {emily_kernel_task(memory.data(), inputs.size(), &memory.back(), place), emily_kernel_drop_task};
   }
 
- private:
   std::shared_ptr<void> kernel_;
 };
 
 } // namespace
 
 extern "C" {
+
+// How many steps each element takes of what a kernel computes that whoever asks may run; 0 of all else.
+size_t emily_steps(const mx::array* x) {
+  auto* node = x->has_primitive() ? dynamic_cast<const Node*>(&x->primitive()) : nullptr;
+  return node ? node->steps() : 0;
+}
+
+// Computes an array, whose inputs are computed, on this thread: by a kernel, or as a view of an input.
+int emily_compute(mx::array* x) {
+  return emily::guarded([&] {
+    if (auto* node = dynamic_cast<const Node*>(&x->primitive())) {
+      node->eval_here(x->inputs(), *x);
+    } else {
+      std::vector<mx::array> outputs{*x};
+      x->primitive().eval_cpu(x->inputs(), outputs);
+    }
+    x->set_status(mx::array::Status::available);
+    x->detach();
+  });
+}
 
 // Adds a kernel to the graph, which is dropped with it. With `elementwise` the inputs are broadcast to one shape, which
 // is the output's too.

@@ -94,10 +94,29 @@ fn uncomputed(arrays: Term) -> NifResult<Vec<ArrayRef>> {
     Ok(refs)
 }
 
+/// Computes arrays of a stream here, if that takes no longer than to wake another thread; answers whether they are
+/// computed.
+fn compute_here(refs: &[ArrayRef]) -> bool {
+    let Some(first) = refs
+        .first()
+        .filter(|_| !refs.iter().any(|array| array.0.has_linalg()))
+    else {
+        return false;
+    };
+    let computed = first.0.stream().worker().compute_here(&graphs(refs));
+    if computed {
+        mark_evaluated(refs);
+    }
+    computed
+}
+
 fn queue_evaluation(env: Env, refs: Vec<ArrayRef>, tag: Reference) -> rustler::Atom {
     let Some(first) = refs.first().cloned() else {
         return ready();
     };
+    if compute_here(&refs) {
+        return ready();
+    }
     let caller = Caller::new(env, tag);
     let pid = caller.pid;
     let job = Job::Evaluate {
@@ -152,7 +171,7 @@ fn to_binary<'a>(
     if names::dtype(dtype).is_some_and(|dtype| dtype != array.0.dtype()) {
         return Ok(other().to_term(env));
     }
-    if array.0.is_evaluated() {
+    if array.0.is_evaluated() || compute_here(std::slice::from_ref(&array)) {
         if let Some(binary) = binary(env, &array).map_err(raise)? {
             return Ok(binary.to_term(env));
         }

@@ -141,12 +141,12 @@ fn wrap(arrays: impl Iterator<Item = SharedArray>) -> Vec<ArrayRef> {
     arrays.map(wrap).collect()
 }
 
-/// Decodes a function with a stack that is large enough for what nests in it; with `fuse`, runs of elementwise operations
-/// become chains. The term is read where it is: a copy would hold what it shares as often as it names it.
-fn decode(function: Term, fuse: bool) -> Result<Decoded> {
+/// Decodes a function with a stack that is large enough for what nests in it; with `chains`, runs of elementwise
+/// operations become chains. The term is read where it is: a copy would hold what it shares as often as it names it.
+fn decode(function: Term, chains: bool) -> Result<Decoded> {
     let decode = || {
         let mut decoded = Decoder::function(function)?;
-        if fuse {
+        if chains {
             decoded.program.chain();
         }
         Ok(decoded)
@@ -180,20 +180,20 @@ fn declared(results: Term) -> NifResult<Vec<(Dtype, Vec<i32>)>> {
 fn compile<'a>(
     env: Env<'a>,
     function: Term<'a>,
-    fuse: bool,
+    fuse: Option<bool>,
     results: Term<'a>,
 ) -> NifResult<Term<'a>> {
     let Decoded {
         mut program,
         captured,
         blocks,
-    } = decode(function, fuse).map_err(raise)?;
+    } = decode(function, fuse != Some(false)).map_err(raise)?;
     if !results.is_atom() {
         program.declare(declared(results)?);
     }
     let captured = captured.iter().map(|(term, _)| array_ref(*term));
     let captured: Vec<ArrayRef> = captured.collect::<NifResult<_>>()?;
-    let fuses = fuse && Device::Gpu.is_available();
+    let fuses = fuse == Some(true) && Device::Gpu.is_available();
     let waits = program.waits() || program.looks() || fuses;
     let operations = program.operations();
     let resource = ResourceArc::new(ProgramResource {

@@ -17,13 +17,13 @@ pub(super) fn multiply<D: Decode>(level: Level, x: &[f32], packed: &Packed, outp
     let unit = (LANES * D::NUMBERS).max(packed.packing.group);
     let width = (PART / inner).max(WIDTH).next_multiple_of(unit);
     if rows == 1 {
-        return pool::each_chunk(output, width, |i, output| {
+        return pool::each_part(output, width, |i, output| {
             part::<D>(level, x, packed, i * width, output)
         });
     }
     // Parts that are apart, each with its columns of all rows.
     let mut parts = vec![0.0; output.len()];
-    pool::each_chunk(&mut parts, width * rows, |i, parts| {
+    pool::each_part(&mut parts, width * rows, |i, parts| {
         let length = parts.len() / rows;
         for (x, part_of) in x.chunks_exact(inner).zip(parts.chunks_exact_mut(length)) {
             part::<D>(level, x, packed, i * width, part_of);

@@ -50,7 +50,7 @@ pub fn float_scales(numbers: &[u8], of: Of, packing: &Packing, scales: &mut [u8]
     };
     let group = packing.group * of.bytes();
     let groups = PART / packing.group;
-    pool::each_chunk(scales, groups, |i, scales| {
+    pool::each_part(scales, groups, |i, scales| {
         let numbers = numbers[i * groups * group..].chunks_exact(group);
         for (numbers, scale) in numbers.zip(scales) {
             // A NaN is passed on: no scale is above it.
@@ -89,7 +89,7 @@ pub fn float_codes(numbers: &[u8], of: Of, packing: &Packing, scales: &[u8], wor
     let bits = packing.code.bits();
     let (a_word, words_a_group) = (32 / bits, packing.group * bits / 32);
     let groups = PART / packing.group;
-    pool::each_chunk(words, groups * words_a_group, |part, words| {
+    pool::each_part(words, groups * words_a_group, |part, words| {
         for (i, words) in words.chunks_exact_mut(words_a_group).enumerate() {
             let group = part * groups + i;
             let scale = match packing.factor {

@@ -58,13 +58,13 @@ pub(super) fn multiply<D: Decode>(level: Level, x: &[f32], packed: &Packed, outp
     let spread = Spread::of::<D>(x, packed);
     let rows = (PART / packed.columns).max(1);
     if spread.rows == 1 {
-        return pool::each_chunk(output, rows, |i, output| {
+        return pool::each_part(output, rows, |i, output| {
             part::<D>(level, &spread, packed, i * rows, output)
         });
     }
     // With a row for each of the matrix's, in which parts are apart.
     let mut turned = vec![0.0; output.len()];
-    pool::each_chunk(&mut turned, rows * spread.rows, |i, turned| {
+    pool::each_part(&mut turned, rows * spread.rows, |i, turned| {
         part::<D>(level, &spread, packed, i * rows, turned)
     });
     let columns = output.len() / spread.rows;

@@ -1,5 +1,6 @@
-//! Sums and products of f32 over any axes, taken in f64: f32 alone loses digits with every addend, f64 loses none that
-//! the rounded result would show. An input is walked over as it lies in memory.
+//! Sums, products and extremes of f32 over any axes, taken in f64: f32 alone loses digits with every addend, f64 loses
+//! none that the rounded result would show. An input is walked over as it lies in memory, or computed piece by piece. It
+//! is cut by its sizes alone, so that a total does not depend on the threads.
 
 pub mod fold;
 
@@ -7,13 +8,17 @@ use smallvec::SmallVec;
 
 use crate::dispatch::{for_each_level, Level};
 use crate::lanes::in_lanes;
-use crate::view::{Axis, Elements, View};
+use crate::pool;
+use crate::view::{bytes, typed, zeros, Axis, Elements, View};
 
 /// What totals are of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reduction {
     Sum,
     Product,
+    /// NaN goes through.
+    Greatest,
+    Least,
 }
 
 pub(crate) trait Operation {
@@ -23,6 +28,8 @@ pub(crate) trait Operation {
 
 pub(crate) struct Sum;
 struct Product;
+struct Greatest;
+struct Least;
 
 impl Operation for Sum {
     const IDENTITY: f64 = 0.0;
@@ -37,6 +44,30 @@ impl Operation for Product {
     #[inline(always)]
     fn of(a: f64, b: f64) -> f64 {
         a * b
+    }
+}
+
+impl Operation for Greatest {
+    const IDENTITY: f64 = f64::NEG_INFINITY;
+    #[inline(always)]
+    fn of(a: f64, b: f64) -> f64 {
+        if (a > b) | a.is_nan() {
+            a
+        } else {
+            b
+        }
+    }
+}
+
+impl Operation for Least {
+    const IDENTITY: f64 = f64::INFINITY;
+    #[inline(always)]
+    fn of(a: f64, b: f64) -> f64 {
+        if (a < b) | a.is_nan() {
+            a
+        } else {
+            b
+        }
     }
 }
 
@@ -132,8 +163,215 @@ fn each(loops: &[Loop], input: isize, output: usize, f: &mut impl FnMut(isize, u
     }
 }
 
+/// So many elements are worth another thread. Those that are computed first stay in a near cache.
+const PART: usize = 1 << 15;
+/// More columns than these elements have are taken in parts of so many lines at least.
+const LINES: usize = 64;
+
 /// The totals of `x` over the axes `reduced`, in row-major order of the axes that stay.
 pub fn reduce(level: Level, reduction: Reduction, x: &View, reduced: &[usize], output: &mut [f32]) {
+    let sizes: SmallVec<[usize; 6]> = x.axes().iter().map(|axis| axis.size).collect();
+    match (x.as_row(), Cut::of(&sizes, reduced)) {
+        (Some(row), Some(cut)) => cut.reduce(level, reduction, &Source::Memory(typed(row)), output),
+        _ => walk(level, reduction, x, reduced, output),
+    }
+}
+
+/// Computes as many numbers as there are from a place on, in row-major order.
+pub type Compute<'a> = dyn Fn(usize, &mut [f32]) + Sync + 'a;
+
+/// The totals of numbers of a shape, which are computed piece by piece: those that [`reduce`] gives of them. The axes
+/// `reduced` follow each other, but for those of size 1.
+pub fn reduce_computed(
+    level: Level,
+    reduction: Reduction,
+    compute: &Compute,
+    (sizes, reduced): (&[usize], &[usize]),
+    output: &mut [f32],
+) {
+    match Cut::of(sizes, reduced) {
+        Some(cut) => cut.reduce(level, reduction, &Source::Computed(compute), output),
+        None => panic!("the axes that are reduced do not follow each other"),
+    }
+}
+
+/// Whether [`reduce_computed`] knows such axes.
+pub fn is_computable(sizes: &[usize], reduced: &[usize]) -> bool {
+    Cut::of(sizes, reduced).is_some()
+}
+
+enum Source<'a> {
+    Memory(&'a [f32]),
+    Computed(&'a Compute<'a>),
+}
+
+/// Numbers in row-major order: of so many tables each has so many lines, which are added up, of so many columns.
+struct Cut {
+    tables: usize,
+    lines: usize,
+    columns: usize,
+}
+
+impl Cut {
+    fn of(sizes: &[usize], reduced: &[usize]) -> Option<Self> {
+        let is_reduced = |at: &usize| sizes[*at] != 1 && reduced.contains(at);
+        let first = (0..sizes.len()).find(is_reduced)?;
+        let end = 1 + (0..sizes.len()).rfind(is_reduced)?;
+        let all = (first..end).all(|at| sizes[at] == 1 || reduced.contains(&at));
+        all.then(|| Cut {
+            tables: sizes[..first].iter().product(),
+            lines: sizes[first..end].iter().product(),
+            columns: sizes[end..].iter().product(),
+        })
+    }
+
+    fn reduce(&self, level: Level, reduction: Reduction, source: &Source, output: &mut [f32]) {
+        match reduction {
+            Reduction::Sum => self.totals::<Sum>(level, source, output),
+            Reduction::Product => self.totals::<Product>(level, source, output),
+            Reduction::Greatest => self.totals::<Greatest>(level, source, output),
+            Reduction::Least => self.totals::<Least>(level, source, output),
+        }
+    }
+
+    fn totals<F: Operation>(&self, level: Level, source: &Source, output: &mut [f32]) {
+        let (lines, columns) = (self.lines, self.columns);
+        let most = LINES.max(PART / columns);
+        if columns == 1 && lines <= most {
+            return self.rows::<F>(level, source, output);
+        }
+        let parts = lines.div_ceil(most);
+        if parts == 1 {
+            return self.whole::<F>(level, source, output);
+        }
+        let mut totals: Vec<f64> = zeros(self.tables * parts * columns);
+        pool::each_part(&mut totals, columns, |at, totals| {
+            let (table, first) = (at / parts, at % parts * most);
+            let place = (table * lines + first) * columns;
+            let count = most.min(lines - first);
+            self.lines::<F>(level, source, (place, count), totals, &mut Vec::new());
+        });
+        let tables = totals.chunks_exact(parts * columns);
+        for (out, totals) in output.chunks_exact_mut(columns).zip(tables) {
+            for (column, out) in out.iter_mut().enumerate() {
+                let parts = totals[column..].iter().step_by(columns);
+                *out = parts.fold(F::IDENTITY, |total, part| F::of(total, *part)) as f32;
+            }
+        }
+    }
+
+    /// The totals of tables of a few lines.
+    fn whole<F: Operation>(&self, level: Level, source: &Source, output: &mut [f32]) {
+        let table = self.lines * self.columns;
+        let group = (PART / table).max(1);
+        pool::each_part(output, group * self.columns, |at, output| {
+            let (mut piece, mut totals) = (Vec::new(), zeros(self.columns));
+            for (i, out) in output.chunks_exact_mut(self.columns).enumerate() {
+                let place = (at * group + i) * table;
+                self.lines::<F>(level, source, (place, self.lines), &mut totals, &mut piece);
+                for (out, total) in out.iter_mut().zip(&totals) {
+                    *out = *total as f32;
+                }
+            }
+        });
+    }
+
+    /// The totals of short rows.
+    fn rows<F: Operation>(&self, level: Level, source: &Source, output: &mut [f32]) {
+        let group = (PART / self.lines).clamp(1, BLOCK);
+        pool::each_part(output, group, |at, output| {
+            let mut totals = [0.0; BLOCK];
+            let totals = &mut totals[..output.len()];
+            let (mut piece, count) = (Vec::new(), output.len() * self.lines);
+            let row = source.row(at * group * self.lines, count, &mut piece);
+            let lines = Lines {
+                kept: Axis {
+                    size: output.len(),
+                    stride: self.lines as isize,
+                },
+                reduced: Axis {
+                    size: self.lines,
+                    stride: 1,
+                },
+            };
+            take::<F>(level, &elements(row), 0, totals, lines, true);
+            for (out, total) in output.iter_mut().zip(totals) {
+                *out = *total as f32;
+            }
+        });
+    }
+
+    /// Takes so many lines from a place on into the totals of their columns.
+    fn lines<F: Operation>(
+        &self,
+        level: Level,
+        source: &Source,
+        (place, count): (usize, usize),
+        totals: &mut [f64],
+        piece: &mut Vec<f32>,
+    ) {
+        for (block, totals) in totals.chunks_mut(BLOCK).enumerate() {
+            let (place, width) = (place + block * BLOCK, totals.len());
+            let kept = Axis {
+                size: width,
+                stride: 1,
+            };
+            let take = |row: &[f32], lines, stride: usize, totals: &mut [f64], is_first| {
+                let reduced = Axis {
+                    size: lines,
+                    stride: stride as isize,
+                };
+                take::<F>(
+                    level,
+                    &elements(row),
+                    0,
+                    totals,
+                    Lines { kept, reduced },
+                    is_first,
+                );
+            };
+            match source {
+                Source::Memory(x) => take(&x[place..], count, self.columns, totals, true),
+                Source::Computed(compute) => {
+                    let most = (PART / width).max(1);
+                    for done in (0..count).step_by(most) {
+                        let lines = most.min(count - done);
+                        piece.resize(lines * width, 0.0);
+                        let first = place + done * self.columns;
+                        if width == self.columns {
+                            compute(first, piece);
+                        } else {
+                            for (line, piece) in piece.chunks_exact_mut(width).enumerate() {
+                                compute(first + line * self.columns, piece);
+                            }
+                        }
+                        take(piece, lines, width, totals, done == 0);
+                    }
+                }
+            }
+        }
+    }
+}
+
+impl Source<'_> {
+    fn row<'a>(&'a self, first: usize, count: usize, piece: &'a mut Vec<f32>) -> &'a [f32] {
+        match self {
+            Source::Memory(x) => &x[first..first + count],
+            Source::Computed(compute) => {
+                piece.resize(count, 0.0);
+                compute(first, piece);
+                piece
+            }
+        }
+    }
+}
+
+fn elements(row: &[f32]) -> Elements<'_, f32> {
+    View::row(bytes(row), size_of::<f32>()).elements()
+}
+
+/// The totals of what lies in any order.
+fn walk(level: Level, reduction: Reduction, x: &View, reduced: &[usize], output: &mut [f32]) {
     let nothing = Loop {
         size: 1,
         input: 0,
@@ -168,6 +406,10 @@ pub fn reduce(level: Level, reduction: Reduction, x: &View, reduced: &[usize], o
                         Reduction::Product => {
                             take::<Product>(level, &x, at, totals, lines, is_first)
                         }
+                        Reduction::Greatest => {
+                            take::<Greatest>(level, &x, at, totals, lines, is_first)
+                        }
+                        Reduction::Least => take::<Least>(level, &x, at, totals, lines, is_first),
                     }
                     is_first = false;
                 },

@@ -141,7 +141,9 @@ fn chains_mean_what_their_steps_do() {
     for round in 0..rounds(150) {
         let shape: Vec<usize> = match round % 5 {
             0 => vec![1 + random.below(70)],
+            1 if round % 2 == 0 => vec![65_536 + random.below(3000)],
             1 => vec![1023 + random.below(4)],
+            2 if round % 2 == 0 => vec![1 + random.below(9), 9000, 1 + random.below(3)],
             2 => vec![2, 1 + random.below(1500)],
             3 => vec![
                 1 + random.below(9),

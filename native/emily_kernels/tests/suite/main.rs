@@ -13,5 +13,6 @@ mod quantized;
 mod real;
 mod reduce;
 mod rope;
+mod sort;
 mod support;
 mod view;

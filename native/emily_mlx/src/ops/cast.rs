@@ -43,7 +43,13 @@ pub(crate) fn widened(x: &Array, s: Stream) -> Result<Array> {
 
 /// `{:astype, x, dtype}`
 pub(crate) fn astype(args: &Args, stream: &StreamHandle) -> Result<Array> {
-    cast(args.array()?, args.dtype()?, stream.raw())
+    let (x, to) = (args.array()?, args.dtype()?);
+    let from = Dtype::of(x);
+    if let (true, Some(map), Some(level)) = (from != to, map_cast(from, to), level(stream)) {
+        let op = Op::Astype;
+        return Mapping { op, map, level }.apply_with(&[x], to, 0.0, stream);
+    }
+    cast(x, to, stream.raw())
 }
 
 /// As in Nx.BinaryBackend a float becomes an integer by truncation, with the bits above the type's width lost; NaN

@@ -1,20 +1,29 @@
 //! What operations are as parts of a chain, which is one kernel. Each means there, bit for bit, what it means alone.
 
-use emily_kernels::chain::{Chain, Map, Step};
+use emily_kernels::chain::{Chain, Input, Map, Step};
 use emily_kernels::dispatch::Level;
+use emily_kernels::reduce;
+use emily_kernels::view::{bytes_mut, typed_mut};
 use mlx_rs::Array;
 use smallvec::SmallVec;
 use strum::IntoEnumIterator;
 
 use crate::ops::args::{Literal, Number};
-use crate::ops::map::LeveledChain;
+use crate::ops::checks::{self, Ints};
+use crate::ops::map::{result_type, LeveledChain};
 use crate::ops::op::Op;
+use crate::ops::reduce::{shape_without, total_of_f32};
 use crate::ops::{cast, compare, elementwise, integer};
 use crate::runtime::dtype::Dtype;
 use crate::runtime::error::Result;
-use crate::runtime::kernel::{self, Placement};
+use crate::runtime::kernel::{self, view, Kernel, Placement};
 use crate::runtime::room;
 use crate::runtime::stream::StreamHandle;
+
+/// Whether an operation may reduce what a chain gives, as its end.
+pub(crate) fn may_reduce(op: Op) -> bool {
+    total_of_f32(op).is_some()
+}
 
 /// Whether an operation may be a part of a chain, of operands of some type.
 pub(crate) fn may_take_part(op: Op) -> bool {
@@ -63,7 +72,7 @@ pub(crate) fn known(op: Op, arrays: &[Typed], literals: &[&Literal]) -> Option<K
         (Op::Astype | Op::ToInteger | Op::Where | Op::Chop, _) => return None,
         (_, []) if same && arrays.len() == arity(op) => {
             let map = map_of(op, first)?;
-            (map, 0.0, result(op, first))
+            (map, 0.0, result_type(op, first))
         }
         _ => return None,
     };
@@ -109,9 +118,70 @@ pub(crate) enum Source {
     Part(usize),
 }
 
-/// Adds a chain to the graph, whose last part gives its result. All parts give arrays of its shape.
+/// A reduction of what a chain gives.
+pub(crate) struct Reduction {
+    op: Op,
+    total: reduce::Reduction,
+    axes: Ints,
+    keep: bool,
+}
+
+impl Reduction {
+    /// What an operation of such literals is as the end of a chain, if it can be one. What it refuses alone is none.
+    pub(crate) fn of(op: Op, chain: &Known, literals: &[&Literal]) -> Option<Self> {
+        let [Literal::Ints(axes), Literal::Bool(keep)] = literals else {
+            return None;
+        };
+        let axes: Option<Ints> = axes.iter().map(|axis| i32::try_from(*axis).ok()).collect();
+        let axes = checks::axes(op.name(), &axes?, chain.shape.len()).ok()?;
+        let reduction = Reduction {
+            op,
+            total: total_of_f32(op)?,
+            axes,
+            keep: *keep,
+        };
+        let (sizes, reduced) = reduction.sizes(&chain.shape);
+        (chain.dtype == Dtype::F32 && reduce::is_computable(&sizes, &reduced)).then_some(reduction)
+    }
+
+    /// The sizes of a shape, and the axes that are reduced.
+    fn sizes(&self, shape: &[i32]) -> (Vec<usize>, Vec<usize>) {
+        let all = |numbers: &[i32]| numbers.iter().map(|number| *number as usize).collect();
+        (all(shape), all(&self.axes))
+    }
+}
+
+/// A chain whose result is reduced as it is computed.
+struct Reduced {
+    chain: LeveledChain,
+    total: reduce::Reduction,
+    sizes: Vec<usize>,
+    axes: Vec<usize>,
+}
+
+impl Kernel for Reduced {
+    fn run(&self, inputs: &[Input], output: &mut [u8]) {
+        let LeveledChain { chain, level } = &self.chain;
+        let inputs: SmallVec<[Input; 4]> = inputs
+            .iter()
+            .map(|input| Input::Array(view(input).broadcast(&self.sizes)))
+            .collect();
+        let compute = |first: usize, to: &mut [f32]| {
+            chain.compute(*level, &inputs, first, bytes_mut(to));
+        };
+        let shape = (&self.sizes[..], &self.axes[..]);
+        reduce::reduce_computed(*level, self.total, &compute, shape, typed_mut(output));
+    }
+
+    fn steps(&self) -> usize {
+        self.chain.steps() + 1
+    }
+}
+
+/// Adds a chain to the graph, whose last part gives its result, which may be reduced. All parts give arrays of its shape.
 pub(crate) fn add(
     parts: &[Part],
+    reduction: Option<&Reduction>,
     arrays: &[&Array],
     level: Level,
     stream: &StreamHandle,
@@ -134,16 +204,23 @@ pub(crate) fn add(
         chain: Chain::new(arrays.len(), parts.iter().map(step).collect()),
         level,
     };
-    let result = (&[][..], last.known.dtype);
-    let array = kernel::add(
-        "chain",
+    let Some(reduction) = reduction else {
+        let (result, placement) = ((&[][..], last.known.dtype), Placement::Elementwise);
+        let array = kernel::add("chain", chain, arrays, result, placement, stream)?;
+        room::fits(last.op.name(), &array)?;
+        return Ok(array);
+    };
+    let (sizes, axes) = reduction.sizes(&last.known.shape);
+    let shape = shape_without(&last.known.shape, &reduction.axes, reduction.keep);
+    let kernel = Reduced {
         chain,
-        arrays,
-        result,
-        Placement::Elementwise,
-        stream,
-    )?;
-    room::fits(last.op.name(), &array)?;
+        total: reduction.total,
+        sizes,
+        axes,
+    };
+    let (result, placement) = ((&shape[..], Dtype::F32), Placement::Apart);
+    let array = kernel::add("chain", kernel, arrays, result, placement, stream)?;
+    room::fits(reduction.op.name(), &array)?;
     Ok(array)
 }
 
@@ -154,25 +231,6 @@ fn map_of(op: Op, dtype: Dtype) -> Option<&'static dyn Map> {
         .or_else(|| integer::same(op, dtype))
         .or_else(|| elementwise::own(op, dtype))
         .or_else(|| elementwise::same(op, dtype))
-}
-
-/// The type of an operation's result, of operands of one type.
-fn result(op: Op, dtype: Dtype) -> Dtype {
-    match op {
-        Op::Equal
-        | Op::NotEqual
-        | Op::Greater
-        | Op::GreaterEqual
-        | Op::Less
-        | Op::LessEqual
-        | Op::Isnan
-        | Op::Isinf
-        | Op::Isfinite
-        | Op::LogicalNot
-        | Op::LogicalAnd
-        | Op::LogicalOr => Dtype::Bool,
-        _ => dtype,
-    }
 }
 
 /// How many operands an operation of a chain has.

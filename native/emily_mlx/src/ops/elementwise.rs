@@ -10,7 +10,7 @@ use mlx_sys::mlx_array;
 use crate::ops::args::Args;
 use crate::ops::cast;
 use crate::ops::create::number_like;
-use crate::ops::map::{map, some, Mapping};
+use crate::ops::map::{map, result_type, some, Mapping};
 use crate::ops::op::Op;
 use crate::runtime::device::Device;
 use crate::runtime::dtype::{by_type, Dtype};
@@ -28,7 +28,7 @@ pub(crate) fn unary(op: Op, function: Unary, args: &Args, stream: &StreamHandle)
 
 fn one(op: Op, function: Unary, x: &Array, stream: &StreamHandle) -> Result<Array> {
     if let Some(kernel) = kernel(op, &[x], stream) {
-        return kernel.apply(&[x], stream);
+        return kernel.apply_with(&[x], result_type(op, Dtype::of(x)), 0.0, stream);
     }
     let s = stream.raw();
     // SAFETY: both handles are live, and mlx-c answers what it refuses with a status.
@@ -77,7 +77,7 @@ pub(crate) fn pairwise(
     stream: &StreamHandle,
 ) -> Result<Array> {
     match kernel(op, &[x, y], stream) {
-        Some(kernel) => kernel.apply(&[x, y], stream),
+        Some(kernel) => kernel.apply_with(&[x, y], result_type(op, Dtype::of(x)), 0.0, stream),
         None => call(function, x, y, stream.raw()),
     }
 }
@@ -314,7 +314,12 @@ fn kernel(op: Op, arrays: &[&Array], stream: &StreamHandle) -> Option<Mapping> {
     // What MLX lacks is taken from here even where no kernels are wanted; a build without any refuses it.
     let is_needed = stream.device() == Device::Cpu && is_only_here(op, dtype);
     let level = level(stream).or(is_needed.then_some(Level::PORTABLE));
-    Mapping::of(own, op, arrays, level)
+    Mapping::of(maps, op, arrays, level)
+}
+
+/// The map of an operation on numbers of one type.
+fn maps(op: Op, dtype: Dtype) -> Option<&'static dyn Map> {
+    own(op, dtype).or_else(|| same(op, dtype))
 }
 
 /// The map of an operation on numbers of one type where MLX has none, a slower one, or one that means less.
@@ -384,7 +389,8 @@ fn is_only_here(op: Op, dtype: Dtype) -> bool {
         )
 }
 
-/// The map of an operation on numbers of one type that means what MLX's means.
+/// The map of an operation on numbers of one type that means what MLX's means, which takes one thread and never the
+/// caller's.
 pub(crate) fn same(op: Op, dtype: Dtype) -> Option<&'static dyn Map> {
     match op {
         Op::Add => map!(dtype, numbers, elementwise::add),

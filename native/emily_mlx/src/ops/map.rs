@@ -31,6 +31,10 @@ impl Kernel for LeveledChain {
     fn run(&self, inputs: &[Input], output: &mut [u8]) {
         self.chain.run(self.level, inputs, output);
     }
+
+    fn steps(&self) -> usize {
+        self.chain.steps()
+    }
 }
 
 impl Mapping {
@@ -80,6 +84,25 @@ impl Mapping {
             Placement::Elementwise,
             stream,
         )
+    }
+}
+
+/// The type of an operation's result, of operands of one type.
+pub(crate) fn result_type(op: Op, dtype: Dtype) -> Dtype {
+    match op {
+        Op::Equal
+        | Op::NotEqual
+        | Op::Greater
+        | Op::GreaterEqual
+        | Op::Less
+        | Op::LessEqual
+        | Op::Isnan
+        | Op::Isinf
+        | Op::Isfinite
+        | Op::LogicalNot
+        | Op::LogicalAnd
+        | Op::LogicalOr => Dtype::Bool,
+        _ => dtype,
     }
 }
 

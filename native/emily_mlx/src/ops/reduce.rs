@@ -1,6 +1,6 @@
 //! Reductions: sums and products, extremes and their places, and what is true.
 //!
-//! On a CPU sums and products of f32 are taken in f64 by kernels. Truth and the places of extremes mean more than MLX's.
+//! On a CPU sums, products and extremes of f32 are taken in f64 by kernels. Truth and the places of extremes mean more than MLX's.
 
 use emily_kernels::chain::Input;
 use emily_kernels::dispatch::Level;
@@ -46,17 +46,22 @@ pub(crate) fn totalled(
     stream: &StreamHandle,
 ) -> Result<Array> {
     cast::in_f32(x, stream.raw(), |x| {
-        by_kernel_in_f64(op, x, axes, keep, stream)
+        by_kernel_of_f32(op, x, axes, keep, stream)
             .unwrap_or_else(|| reduced(function, x, axes, keep, stream.raw()))
     })
 }
 
-/// A reduction as MLX has it.
-pub(crate) fn plain(function: Reduction, args: &Args, stream: &StreamHandle) -> Result<Array> {
-    let s = stream.raw();
+/// The greatest or least, of which NaN is one.
+pub(crate) fn extreme(
+    op: Op,
+    function: Reduction,
+    args: &Args,
+    stream: &StreamHandle,
+) -> Result<Array> {
     let x = args.array()?;
     let (axes, keep) = (args.axes(x.ndim())?, args.bool()?);
-    reduced(function, x, &axes, keep, s)
+    by_kernel_of_f32(op, x, &axes, keep, stream)
+        .unwrap_or_else(|| reduced(function, x, &axes, keep, stream.raw()))
 }
 
 /// A reduction of any size. On a CPU MLX 0.32.4 counts elements and places in 32 bits (#4539), but for one axis of what
@@ -259,21 +264,21 @@ impl Kernel for Total {
         let output = typed_mut(output);
         kernels::reduce(self.level, self.total, view(&inputs[0]), &self.axes, output);
     }
+
+    fn steps(&self) -> usize {
+        1
+    }
 }
 
 /// The reduction over `axes`, each named once and within the rank, if there is a kernel for it.
-fn by_kernel_in_f64(
+fn by_kernel_of_f32(
     op: Op,
     x: &Array,
     axes: &[i32],
     keep: bool,
     stream: &StreamHandle,
 ) -> Option<Result<Array>> {
-    let total = match op {
-        Op::Sum => kernels::Reduction::Sum,
-        Op::Prod => kernels::Reduction::Product,
-        _ => return None,
-    };
+    let total = total_of_f32(op)?;
     if Dtype::of(x) != Dtype::F32 || axes.is_empty() {
         return None;
     }
@@ -282,13 +287,7 @@ fn by_kernel_in_f64(
         axes: axes.iter().map(|axis| *axis as usize).collect(),
         level: level(stream)?,
     };
-    let sizes = x.shape().iter().enumerate();
-    let shape: SmallVec<[i32; 6]> = sizes
-        .filter_map(|(at, size)| match axes.contains(&(at as i32)) {
-            true => keep.then_some(1),
-            false => Some(*size),
-        })
-        .collect();
+    let shape = shape_without(x.shape(), axes, keep);
     let result = (&shape[..], Dtype::F32);
     Some(kernel::add(
         op.name(),
@@ -298,6 +297,27 @@ fn by_kernel_in_f64(
         Placement::Apart,
         stream,
     ))
+}
+
+/// The kernel of a reduction of f32, if there is one.
+pub(crate) fn total_of_f32(op: Op) -> Option<kernels::Reduction> {
+    match op {
+        Op::Sum => Some(kernels::Reduction::Sum),
+        Op::Prod => Some(kernels::Reduction::Product),
+        Op::Max => Some(kernels::Reduction::Greatest),
+        Op::Min => Some(kernels::Reduction::Least),
+        _ => None,
+    }
+}
+
+/// A shape once these axes are reduced.
+pub(crate) fn shape_without(shape: &[i32], axes: &[i32], keep: bool) -> SmallVec<[i32; 6]> {
+    let sizes = shape.iter().enumerate();
+    let left = |(at, size): (usize, &i32)| match axes.contains(&(at as i32)) {
+        true => keep.then_some(1),
+        false => Some(*size),
+    };
+    sizes.filter_map(left).collect()
 }
 
 /// A kernel of one operation.
@@ -317,6 +337,10 @@ struct Folded {
 impl Kernel for Folded {
     fn run(&self, inputs: &[Input], output: &mut [u8]) {
         (self.fold)(self.level, row(&inputs[0]).bytes(), output, self.columns);
+    }
+
+    fn steps(&self) -> usize {
+        1
     }
 }
 

@@ -117,8 +117,8 @@ macro_rules! operations {
 
             Sum => reduce::total(op, mlx_sys::mlx_sum_axes, args, stream),
             Prod => reduce::total(op, mlx_sys::mlx_prod_axes, args, stream),
-            Max => reduce::plain(mlx_sys::mlx_max_axes, args, stream),
-            Min => reduce::plain(mlx_sys::mlx_min_axes, args, stream),
+            Max => reduce::extreme(op, mlx_sys::mlx_max_axes, args, stream),
+            Min => reduce::extreme(op, mlx_sys::mlx_min_axes, args, stream),
             Mean => reduce::total(op, mlx_sys::mlx_mean_axes, args, stream),
             All => reduce::truth(op, mlx_sys::mlx_all_axes, args, stream),
             Any => reduce::truth(op, mlx_sys::mlx_any_axes, args, stream),
@@ -135,8 +135,9 @@ macro_rules! operations {
             Cummax => scan::cumulate(mlx_sys::mlx_cummax_axis, args, stream),
             Cummin => scan::cumulate(mlx_sys::mlx_cummin_axis, args, stream),
             Logcumsumexp => scan::cumulate(mlx_sys::mlx_logcumsumexp_axis, args, stream),
-            Sort => sort::sort(mlx_sys::mlx_sort_axis, args, stream),
-            Argsort => sort::sort(mlx_sys::mlx_argsort_axis, args, stream),
+            Sort => sort::sort(args, stream),
+            Argsort => sort::argsort(args, stream),
+            TopK => sort::top_k(args, stream),
 
             Take => index::take(args, stream),
             TakeAlongAxis => index::take_along_axis(args, stream),

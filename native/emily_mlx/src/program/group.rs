@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use smallvec::SmallVec;
 
 use super::step::{Block, Operation, Register, Step};
-use crate::ops::chain::may_take_part;
+use crate::ops::chain::{may_reduce, may_take_part};
 
 /// The most operations of a chain: what lies between them is to stay in the nearest cache.
 const MOST_OPERATIONS: usize = 32;
@@ -73,6 +73,12 @@ fn ends(block: &Block) -> Vec<Option<usize>> {
                 continue;
             }
         };
+        if may_reduce(operation.op) {
+            // It ends the chain of what it reads.
+            ends[at] = Some(at);
+            sizes.insert(at, 1);
+            continue;
+        }
         if !may_take_part(operation.op) {
             continue;
         }

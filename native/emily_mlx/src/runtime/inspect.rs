@@ -125,6 +125,12 @@ impl<'a> Node<'a> {
         (0..self.raw.siblings).map(|at| self.neighbour(self.raw.inputs + at))
     }
 
+    /// MLX's array.
+    #[cfg(own_kernels)]
+    pub(crate) fn raw(&self) -> *mut c_void {
+        self.array
+    }
+
     pub(crate) fn id(&self) -> usize {
         self.raw.id
     }

@@ -41,6 +41,11 @@ pub(crate) enum Placement {
 pub(crate) trait Kernel: Send + Sync + 'static {
     /// Computes the output's elements, in row-major order, or in the inputs' where these all have one.
     fn run(&self, inputs: &[Input], output: &mut [u8]);
+
+    /// How many steps each element takes, where they are quick enough for whoever asks; 0 where they may not be.
+    fn steps(&self) -> usize {
+        0
+    }
 }
 
 /// Adds a kernel to the graph. The shape of what is elementwise comes from the inputs.
@@ -184,6 +189,11 @@ mod own {
     #[no_mangle]
     extern "C" fn emily_kernel_name(owned: &Owned) -> *const c_char {
         owned.name.as_ptr().cast()
+    }
+
+    #[no_mangle]
+    extern "C" fn emily_kernel_steps(owned: &Owned) -> usize {
+        owned.kernel.steps()
     }
 
     #[no_mangle]

@@ -1,11 +1,18 @@
-//! Short work on a CPU: scheduled by the thread that asks for it, and its end told by MLX's own. That spares
-//! the worker's two wakes, which take longer than a small operation.
+//! Short work on a CPU: what takes no longer than to wake a thread is computed by the one that asks for it; somewhat more
+//! is scheduled by it, and its end told by MLX's own. That spares the worker's two wakes, which take longer than a small
+//! operation.
 
 use mlx_rs::Array;
 use parking_lot::MutexGuard;
 
 use crate::runtime::job::Done;
 use crate::runtime::queue::Queue;
+
+/// Computes arrays if that takes no longer than to wake the thread of a CPU's stream, with the lock of the graph held;
+/// answers whether they are computed.
+pub(crate) fn compute(arrays: &[Array], queue: &Queue, graph: &MutexGuard<()>) -> bool {
+    own::compute(arrays, queue, graph)
+}
 
 /// Schedules arrays if that is short work for a stream, with the lock of the graph held; gives them
 /// back where it is not.
@@ -20,14 +27,14 @@ pub(crate) fn schedule(
 
 #[cfg(own_kernels)]
 mod own {
-    use std::ffi::{c_int, c_void};
+    use std::ffi::{c_int, c_void, CStr};
 
     use mlx_rs::Array;
     use parking_lot::MutexGuard;
     use smallvec::SmallVec;
 
     use crate::runtime::ffi::{self, Arrays};
-    use crate::runtime::graph::async_eval;
+    use crate::runtime::graph::{async_eval, scheduling};
     use crate::runtime::inspect::Node;
     use crate::runtime::job::{answer, Done};
     use crate::runtime::queue::{adopt_thread, Queue};
@@ -40,6 +47,71 @@ mod own {
             done: extern "C" fn(*mut c_void),
             data: *mut c_void,
         ) -> c_int;
+        fn emily_steps(array: *const c_void) -> usize;
+        fn emily_compute(array: *mut c_void) -> c_int;
+    }
+
+    /// The work that takes about as long as to wake a thread, 10 us: steps of a byte each, and what a node takes beside
+    /// them.
+    const MOST_WORK: usize = 8192;
+    const WORK_OF_A_NODE: usize = 256;
+
+    /// What MLX computes on the spot: it has its input's memory.
+    const VIEWS: [&CStr; 4] = [c"Broadcast", c"ExpandDims", c"Squeeze", c"Transpose"];
+
+    /// What arrays need, in the order in which it is computed, where whoever asks may compute it.
+    struct Here<'a> {
+        stream: i32,
+        seen: SmallVec<[usize; MOST_WORK / WORK_OF_A_NODE]>,
+        order: SmallVec<[Node<'a>; MOST_WORK / WORK_OF_A_NODE]>,
+        work: usize,
+    }
+
+    impl<'a> Here<'a> {
+        fn holds(&mut self, node: Node<'a>) -> bool {
+            if node.is_scheduled() {
+                return node.is_available();
+            }
+            if self.seen.contains(&node.id()) {
+                return true;
+            }
+            self.seen.push(node.id());
+            let is_view = node.operation().is_some_and(|name| VIEWS.contains(&name));
+            // SAFETY: the array is live, and the lock keeps its graph.
+            let steps = unsafe { emily_steps(node.raw()) };
+            let is_known = is_view || steps > 0;
+            if node.stream() != Some(self.stream) || node.siblings().len() > 0 || !is_known {
+                return false;
+            }
+            let inputs = node.inputs().map(|input| input.bytes());
+            self.work += WORK_OF_A_NODE + steps * inputs.fold(node.bytes(), usize::max);
+            if self.work > MOST_WORK {
+                return false;
+            }
+            let holds = node.inputs().all(|input| self.holds(input));
+            self.order.push(node);
+            holds
+        }
+    }
+
+    pub(super) fn compute(arrays: &[Array], queue: &Queue, _graph: &MutexGuard<()>) -> bool {
+        let Some(stream) = queue.number() else {
+            return false;
+        };
+        let mut here = Here {
+            stream,
+            seen: SmallVec::new(),
+            order: SmallVec::new(),
+            work: 0,
+        };
+        if !is_ample(AMPLE_BYTES) || !arrays.iter().all(|array| here.holds(Node::of(array))) {
+            return false;
+        }
+        // SAFETY: each lies among the inputs of a later one, which holds it until then, or is one of `arrays`; the lock
+        // keeps every other thread from changing a graph.
+        let compute = |node: &Node| ffi::status(|| unsafe { emily_compute(node.raw()) });
+        // What fails here fails the worker too, whose answer the caller gets.
+        scheduling(|| here.order.iter().all(|node| compute(node).is_ok()))
     }
 
     /// MLX lets whoever schedules wait once about a hundred tasks are queued; each operation queues one for each
@@ -157,6 +229,10 @@ mod own {
 
     use crate::runtime::job::Done;
     use crate::runtime::queue::Queue;
+
+    pub(super) fn compute(_arrays: &[Array], _queue: &Queue, _graph: &MutexGuard<()>) -> bool {
+        false
+    }
 
     pub(super) fn schedule(
         arrays: Vec<Array>,

@@ -67,6 +67,12 @@ impl Worker {
         })
     }
 
+    /// Computes arrays on the calling thread if that takes no longer than to wake another; answers whether they are
+    /// computed. Not for linear algebra, which may fail.
+    pub fn compute_here(&self, arrays: &[Array]) -> bool {
+        try_graph().is_some_and(|graph| short::compute(arrays, &self.queue, &graph))
+    }
+
     /// Schedules short work on a CPU on the calling thread; what is not short comes back.
     fn schedule_short(
         &self,

@@ -3,7 +3,8 @@
 mod fold;
 
 use emily_kernels::dispatch::Level;
-use emily_kernels::reduce::{reduce, Reduction};
+use emily_kernels::pool;
+use emily_kernels::reduce::{is_computable, reduce, reduce_computed, Reduction};
 use emily_kernels::view::{extent, Axes, Axis, View};
 
 use crate::support::{bytes, rounds, Random};
@@ -79,10 +80,11 @@ fn check(
             .filter(|at| !reduced.contains(at))
             .map(|at| shape[at])
             .product();
-        let start = if reduction == Reduction::Sum {
-            0.0
-        } else {
-            1.0
+        let start = match reduction {
+            Reduction::Sum => 0.0,
+            Reduction::Product => 1.0,
+            Reduction::Greatest => f64::NEG_INFINITY,
+            Reduction::Least => f64::INFINITY,
         };
         let mut wanted = vec![start; count];
         for (out, x) in stored.elements(&reduced) {
@@ -134,4 +136,82 @@ fn nan_and_infinities() {
         other => other as f32,
     };
     check(Reduction::Sum, number, |a, b| a + b);
+}
+
+#[test]
+fn extremes() {
+    let number = |random: &mut Random| match random.below(3000) {
+        0 => f32::NAN,
+        1 => f32::INFINITY,
+        2 => f32::NEG_INFINITY,
+        other => other as f32 - 1500.0,
+    };
+    let greatest = |a: f64, b: f64| if a.is_nan() || a > b { a } else { b };
+    let least = |a: f64, b: f64| if a.is_nan() || a < b { a } else { b };
+    check(Reduction::Greatest, number, greatest);
+    check(Reduction::Least, number, least);
+}
+
+/// What is computed piece by piece has the totals of what lies in memory, on any number of threads, bit for bit.
+#[test]
+fn totals_of_what_is_computed() {
+    let mut random = Random::new(41);
+    let shapes: [&[usize]; 9] = [
+        &[200_000],
+        &[70_001],
+        &[3, 33_000],
+        &[1000, 77],
+        &[70_000, 3],
+        &[150, 5000],
+        &[7, 130, 50],
+        &[40_000, 2, 2],
+        &[2, 1, 66_000],
+    ];
+    for sizes in shapes {
+        let count: usize = sizes.iter().product();
+        // Fractions whose sums round.
+        let x: Vec<f32> = (0..count)
+            .map(|_| (random.below(1 << 24) as f32 - 8e6) / 3.0)
+            .collect();
+        for mask in 1..1u32 << sizes.len() {
+            let reduced: Vec<usize> = (0..sizes.len()).filter(|at| mask >> at & 1 == 1).collect();
+            let kept: usize = (0..sizes.len())
+                .filter(|at| !reduced.contains(at))
+                .map(|at| sizes[at])
+                .product();
+            let mut step = count as isize;
+            let axes = sizes.iter().map(|&size| {
+                step /= size as isize;
+                Axis { size, stride: step }
+            });
+            let view = View::new(bytes(&x), 0, 4, axes.collect());
+            for reduction in [Reduction::Sum, Reduction::Least] {
+                let mut wanted = vec![f32::NAN; kept];
+                pool::set_threads(1);
+                reduce(Level::best(), reduction, &view, &reduced, &mut wanted);
+                if !is_computable(sizes, &reduced) {
+                    assert!(sizes.len() > 2, "{sizes:?} over {reduced:?}");
+                    continue;
+                }
+                for threads in [1, 2, 3] {
+                    pool::set_threads(threads);
+                    let mut got = vec![f32::NAN; kept];
+                    let compute = |first: usize, to: &mut [f32]| {
+                        to.copy_from_slice(&x[first..first + to.len()]);
+                    };
+                    reduce_computed(
+                        Level::best(),
+                        reduction,
+                        &compute,
+                        (sizes, &reduced),
+                        &mut got,
+                    );
+                    assert_eq!(got, wanted, "{sizes:?} over {reduced:?}");
+                    reduce(Level::best(), reduction, &view, &reduced, &mut got);
+                    assert_eq!(got, wanted, "{sizes:?} over {reduced:?}");
+                }
+            }
+        }
+    }
+    pool::set_threads(0);
 }

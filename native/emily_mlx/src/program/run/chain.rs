@@ -5,8 +5,8 @@ use smallvec::SmallVec;
 
 use super::{Run, Slot};
 use crate::ops::apply::Value;
-use crate::ops::chain::{self, Known, Part, Source, Typed};
-use crate::program::step::{Operands, Operation, Register};
+use crate::ops::chain::{self, Known, Part, Reduction, Source, Typed};
+use crate::program::step::{Operands, Operation, Place, Register};
 use crate::runtime::dtype::Dtype;
 use crate::runtime::error::Result;
 use crate::runtime::kernel;
@@ -59,6 +59,13 @@ impl<'a> Pending<'a> {
         taken.reverse();
         taken
     }
+
+    /// What is in the graph is not on its way there.
+    fn forget(&mut self, taken: &[usize]) {
+        for &one in taken {
+            self.known[one] = None;
+        }
+    }
 }
 
 impl Run<'_> {
@@ -70,6 +77,9 @@ impl Run<'_> {
         let last = operations.len() - 1;
         for at in 0..=last {
             pending.known[at] = self.known(&pending, at)?;
+            if at == last && self.reduce(&mut pending)? {
+                break;
+            }
             if pending.known[at].is_none() || at == last {
                 self.emit(&mut pending, at)?;
             }
@@ -101,13 +111,71 @@ impl Run<'_> {
         Ok(chain::known(operation.op, &arrays, &operands.literals))
     }
 
+    /// Whether the last operation reduces what those before it give; then it is in the graph with them.
+    fn reduce(&mut self, pending: &mut Pending) -> Result<bool> {
+        let last = &pending.operations[pending.operations.len() - 1];
+        let Some(Operands { arrays, literals }) = Operands::of(last) else {
+            return Ok(false);
+        };
+        let [Place {
+            register,
+            element: None,
+        }] = arrays[..]
+        else {
+            return Ok(false);
+        };
+        let Some(reduced) = pending.number(register) else {
+            return Ok(false);
+        };
+        let reduction = pending.known[reduced]
+            .as_ref()
+            .and_then(|known| Reduction::of(last.op, known, &literals));
+        let Some(reduction) = reduction else {
+            return Ok(false);
+        };
+        let value = self.emit_reduced(pending, reduced, &reduction)?;
+        self.registers[last.to] = Slot::Value(value);
+        Ok(true)
+    }
+
     /// Puts an operation into the graph, with those that it reads and that are not there yet.
     fn emit(&mut self, pending: &mut Pending, at: usize) -> Result<()> {
         let taken = match &pending.known[at] {
             Some(known) => pending.with(at, &known.shape),
             None => SmallVec::from_slice(&[at]),
         };
-        for &one in &taken {
+        self.emit_others(pending, &taken)?;
+        let operation = &pending.operations[at];
+        if taken.len() > 1 {
+            let value = self.kernel(pending, &taken, None)?;
+            self.registers[operation.to] = Slot::Value(value);
+        } else {
+            self.operation(operation)?;
+        }
+        pending.forget(&taken);
+        Ok(())
+    }
+
+    /// Puts a reduction into the graph, with the operations that give what it reduces.
+    fn emit_reduced(
+        &mut self,
+        pending: &mut Pending,
+        reduced: usize,
+        reduction: &Reduction,
+    ) -> Result<Value> {
+        let taken = match &pending.known[reduced] {
+            Some(known) => pending.with(reduced, &known.shape),
+            None => SmallVec::new(),
+        };
+        self.emit_others(pending, &taken)?;
+        let value = self.kernel(pending, &taken, Some(reduction))?;
+        pending.forget(&taken);
+        Ok(value)
+    }
+
+    /// Puts what these operations read and are not into the graph.
+    fn emit_others(&mut self, pending: &mut Pending, taken: &[usize]) -> Result<()> {
+        for &one in taken {
             let mut apart: SmallVec<[usize; 4]> = SmallVec::new();
             pending.operations[one]
                 .each_read(&mut |place| apart.extend(pending.number(place.register)));
@@ -117,22 +185,16 @@ impl Run<'_> {
                 }
             }
         }
-        let operation = &pending.operations[at];
-        match (taken.len() > 1)
-            .then(|| self.kernel(pending, &taken))
-            .transpose()?
-        {
-            Some(value) => self.registers[operation.to] = Slot::Value(value),
-            None => self.operation(operation)?,
-        }
-        for one in taken {
-            pending.known[one] = None;
-        }
         Ok(())
     }
 
-    /// One kernel of operations, each of which is known.
-    fn kernel(&self, pending: &Pending, taken: &[usize]) -> Result<Value> {
+    /// One kernel of operations, each of which is known, and of a reduction behind them.
+    fn kernel(
+        &self,
+        pending: &Pending,
+        taken: &[usize],
+        reduction: Option<&Reduction>,
+    ) -> Result<Value> {
         let mut arrays = SmallVec::<[_; 8]>::new();
         let mut places = SmallVec::<[_; 8]>::new();
         let mut parts = Vec::with_capacity(taken.len());
@@ -164,6 +226,6 @@ impl Run<'_> {
                 operands,
             });
         }
-        chain::add(&parts, &arrays, pending.level, self.stream).map(Value::One)
+        chain::add(&parts, reduction, &arrays, pending.level, self.stream).map(Value::One)
     }
 }
