@@ -9,7 +9,7 @@ use strum::IntoEnumIterator;
 use crate::ops::args::{Literal, Number};
 use crate::ops::map::LeveledChain;
 use crate::ops::op::Op;
-use crate::ops::{cast, compare, elementwise, integer};
+use crate::ops::{cast, compare, elementwise, gate, integer};
 use crate::runtime::allocator;
 use crate::runtime::dtype::Dtype;
 use crate::runtime::error::Result;
@@ -154,6 +154,7 @@ fn map_of(op: Op, dtype: Dtype) -> Option<&'static dyn Map> {
         .or_else(|| integer::same(op, dtype))
         .or_else(|| elementwise::own(op, dtype))
         .or_else(|| elementwise::same(op, dtype))
+        .or_else(|| gate::own(op, dtype))
 }
 
 /// The type of an operation's result, of operands of one type.
@@ -204,7 +205,10 @@ fn arity(op: Op) -> usize {
         | Op::LeftShift
         | Op::RightShift
         | Op::WideLeftShift
-        | Op::WideRightShift => 2,
+        | Op::WideRightShift
+        | Op::Swiglu
+        | Op::Geglu
+        | Op::GegluTanh => 2,
         Op::Clip => 3,
         _ => 1,
     }

@@ -26,7 +26,7 @@ pub(crate) fn unary(op: Op, function: Unary, args: &Args, stream: &StreamHandle)
     one(op, function, args.array()?, stream)
 }
 
-fn one(op: Op, function: Unary, x: &Array, stream: &StreamHandle) -> Result<Array> {
+pub(crate) fn one(op: Op, function: Unary, x: &Array, stream: &StreamHandle) -> Result<Array> {
     match kernel(op, &[x], stream) {
         Some(kernel) => kernel.apply(&[x], stream),
         // SAFETY: both handles are live, and mlx-c answers what it refuses with a status.
