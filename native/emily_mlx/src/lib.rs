@@ -25,7 +25,7 @@ pub use runtime::error::{Error, Result};
 pub use runtime::exit;
 #[cfg(own_kernels)]
 #[doc(hidden)]
-pub use runtime::layout;
+pub use runtime::inspect;
+pub use runtime::job::{Job, QueueFull};
 pub use runtime::memory;
 pub use runtime::stream::StreamHandle;
-pub use runtime::worker::{Job, QueueFull};
