@@ -318,12 +318,11 @@ fn rows() {
         let x = numbers_to_add(&mut random, rows * columns);
         let (weight, bias): (Vec<f32>, Vec<f32>) =
             (samples(&mut random, columns), samples(&mut random, columns));
-        let queries = random.below(rows + 1);
         let with = random.below(2) == 0;
         let run = |level| {
             let mut outputs = [(); 3].map(|()| vec![0.0; x.len()]);
             let [softmax, rms, layer] = &mut outputs;
-            norm::softmax(level, Some(&x), softmax, columns, queries);
+            norm::softmax(level, Some(&x), softmax, columns);
             norm::rms_norm(level, Some(&x), rms, columns, with.then_some(&weight), 1e-6);
             norm::layer_norm(
                 level,
@@ -379,9 +378,16 @@ fn planes() {
         let count = rotary.batches * rotary.heads * rotary.positions * rotary.columns;
         let x: Vec<f32> = samples(&mut random, count);
         let offsets = [random.below(10_000) as i32 - 100];
+        let shape = [
+            rotary.batches,
+            rotary.heads,
+            rotary.positions,
+            rotary.columns,
+        ];
+        let view = View::in_rows(bytes(&x), 4, &shape);
         let run = |level| {
             let mut output = vec![0.0; count];
-            rotate(level, &rotary, &x, &offsets, None, &mut output);
+            rotate(level, &rotary, &view, &offsets, None, &mut output);
             output
         };
         for level in levels() {

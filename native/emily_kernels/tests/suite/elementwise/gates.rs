@@ -107,7 +107,7 @@ fn gelus() {
         &activate::<Gelu, f32>,
         &gate::<Gelu, f32>,
         gelu,
-        6.1e-8,
+        6.5e-8,
         4.5e-8,
     );
     check::<f16>(
