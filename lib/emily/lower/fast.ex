@@ -14,6 +14,8 @@ defmodule Emily.Lower.Fast do
     RoPE
   }
 
+  alias Emily.Quantization.{Dequantize, GatherMatmul, Matmul}
+
   import Emily.Lower, only: [cast: 2, dtype: 1, value: 1]
 
   @doc "The expression of a kernel; `:default` for a block that is none."
@@ -47,6 +49,9 @@ defmodule Emily.Lower.Fast do
 
   def block(%Einsum{} = kernel, out, operands),
     do: Emily.Lower.Einsum.block(kernel, out, operands)
+
+  def block(%module{} = kernel, _out, tensors) when module in [Dequantize, Matmul, GatherMatmul],
+    do: Emily.Lower.Quantized.block(kernel, tensors)
 
   # No kernel of Emily's.
   def block(_struct, _out, _args), do: :default

@@ -14,6 +14,7 @@ mod lanes;
 pub mod math;
 pub mod norm;
 pub mod pool;
+pub mod quantized;
 pub mod real;
 pub mod reduce;
 pub mod rope;
