@@ -8,6 +8,8 @@ defmodule Emily.Fast do
   | `layer_norm/4` | `fast::layer_norm` |
   | `rope/3` | `fast::rope`, frequencies from a base |
   | `rope_with_freqs/4` | `fast::rope`, frequencies from a table |
+  | `gelu/2` | none: a kernel of Emily's |
+  | `swiglu/2`, `geglu/3` | none: a kernel of Emily's |
   | `scaled_dot_product_attention/4` | `fast::scaled_dot_product_attention`, no mask or a causal one |
   | `scaled_dot_product_attention_with_mask/5` | the same with an additive mask |
   | `einsum/2` | `einsum`, one for each contraction |
@@ -27,15 +29,15 @@ defmodule Emily.Fast do
 
   ## Types
 
-  The first tensor (`x` or `q`) is f32, f16 or bf16, and the result has its type. f64 is accepted
+  The first tensor (`x`, `gate` or `q`) is f32, f16 or bf16, and the result has its type. f64 is accepted
   where the backend has it, though MLX computes norms and rotations of f64 in f32. Other float
-  tensors (`weight`, `bias`, `k`, `v`, a mask, sinks) may be of another type and are taken in the
+  tensors (`weight`, `bias`, `up`, `k`, `v`, a mask, sinks) may be of another type and are taken in the
   type of the first. The composed forms compute in f32 and round once at the end; MLX may round
   f16 and bf16 in between as well. `einsum/2` has types of its own.
 
   ## Names and vectorized axes
 
-  The result has the axis names of the first tensor, that of `einsum/2` none. `x` of the norms and of the rotations may be
+  The result has the axis names of the first tensor, that of `einsum/2` none. `x` of the norms, the rotations and of GELU may be
   vectorized; nothing else may.
 
   ## Errors
@@ -47,7 +49,7 @@ defmodule Emily.Fast do
   import Nx.Defn, only: [deftransform: 2]
   import Emily.Fast.Check
 
-  alias Emily.Fast.{Attention, Einsum, LayerNorm, Node, RMSNorm, RoPE}
+  alias Emily.Fast.{Activation, Attention, Einsum, Gate, LayerNorm, Node, RMSNorm, RoPE}
 
   @doc """
   Root mean square norm of the last axis: `x * rsqrt(mean(x²) + eps) * weight`.
@@ -130,6 +132,77 @@ defmodule Emily.Fast do
       affine!(fun, "bias", bias, x)
       Node.emit(%LayerNorm{eps: eps}, [x, weight, bias], like(x))
     end)
+  end
+
+  @doc """
+  The Gaussian error linear unit: `x * (1 + erf(x / sqrt(2))) / 2`, or nearly so by `tanh`.
+
+  `x` has any shape. The result has the shape and the type of `x`.
+
+  ## Options
+
+    * `:approximation` - `:none` for the formula above, or `:tanh` for
+      `x * (1 + tanh(sqrt(2 / pi) * (x + 0.044715 * x³))) / 2`, which models have that were trained with it (their
+      configurations call it `gelu_new` or `gelu_pytorch_tanh`). Defaults to `:none`
+
+  The formulas are those of [Gaussian Error Linear Units](https://arxiv.org/abs/1606.08415).
+
+  ## Examples
+
+      iex> x = Nx.tensor([-1.0, 0.0, 1.0], backend: Emily.Backend)
+      iex> Emily.Fast.gelu(x) |> Nx.to_list() |> Enum.map(&Float.round(&1, 4))
+      [-0.1587, 0.0, 0.8413]
+      iex> Emily.Fast.gelu(x, approximation: :tanh) |> Nx.to_list() |> Enum.map(&Float.round(&1, 4))
+      [-0.1588, 0.0, 0.8412]
+  """
+  @spec gelu(Nx.Tensor.t(), keyword()) :: Nx.Tensor.t()
+  deftransform gelu(x, opts \\ []) do
+    fun = "gelu/2"
+    name = gelu!(fun, opts)
+    keeping_axes(fun, x, 0, fn x -> Node.emit(%Activation{name: name}, [x], like(x)) end)
+  end
+
+  @doc """
+  The gate of Swish: `gate * sigmoid(gate) * up`.
+
+  `gate` and `up` have one shape, any. The result has it, and the type of `gate`.
+
+  The formula is that of [GLU Variants Improve Transformer](https://arxiv.org/abs/2002.05202), the products with
+  weights left to the caller.
+
+  ## Examples
+
+      iex> gate = Nx.tensor([-1.0, 0.0, 1.0], backend: Emily.Backend)
+      iex> up = Nx.tensor([2.0, 2.0, 2.0], backend: Emily.Backend)
+      iex> Emily.Fast.swiglu(gate, up) |> Nx.to_list() |> Enum.map(&Float.round(&1, 4))
+      [-0.5379, 0.0, 1.4621]
+  """
+  @spec swiglu(Nx.Tensor.t(), Nx.Tensor.t()) :: Nx.Tensor.t()
+  deftransform swiglu(gate, up), do: gated("swiglu/2", gate, up, :silu)
+
+  @doc """
+  The gate of GELU: `gelu(gate) * up`, see `gelu/2`.
+
+  `gate` and `up` have one shape, any. The result has it, and the type of `gate`.
+
+  ## Options
+
+    * `:approximation` - see `gelu/2`. Defaults to `:none`
+
+  The formula is that of [GLU Variants Improve Transformer](https://arxiv.org/abs/2002.05202), the products with
+  weights left to the caller.
+
+  ## Examples
+
+      iex> gate = Nx.tensor([-1.0, 0.0, 1.0], backend: Emily.Backend)
+      iex> up = Nx.tensor([2.0, 2.0, 2.0], backend: Emily.Backend)
+      iex> Emily.Fast.geglu(gate, up) |> Nx.to_list() |> Enum.map(&Float.round(&1, 4))
+      [-0.3173, 0.0, 1.6827]
+  """
+  @spec geglu(Nx.Tensor.t(), Nx.Tensor.t(), keyword()) :: Nx.Tensor.t()
+  deftransform geglu(gate, up, opts \\ []) do
+    fun = "geglu/3"
+    gated(fun, gate, up, gelu!(fun, opts))
   end
 
   @doc """
@@ -401,6 +474,25 @@ defmodule Emily.Fast do
   end
 
   defp like(x), do: Nx.template(x.shape, x.type, names: x.names)
+
+  ## Gates
+
+  defp gelu!(fun, opts) do
+    case options!(fun, opts, approximation: :none)[:approximation] do
+      :none -> :gelu
+      :tanh -> :gelu_tanh
+      other -> option!(fun, :approximation, ":none or :tanh", other)
+    end
+  end
+
+  defp gated(fun, gate, up, activation) do
+    [gate, up] = for {name, t} <- [{"gate", gate}, {"up", up}], do: tensor!(fun, name, t)
+    not_vectorized!(fun, gate: gate, up: up)
+    float!(fun, "gate", gate)
+    float!(fun, "up", up)
+    shape!(fun, "up", up, gate.shape, "that of gate")
+    Node.emit(%Gate{activation: activation}, [gate, up], like(gate))
+  end
 
   ## Rotations
 

@@ -76,6 +76,8 @@ defmodule Emily.Native do
       singular matrix raises `Emily.Error` in `solve`, `solve_triangular` and `inv`
     * `{:fft, x, length, axis}`, and likewise `ifft rfft irfft`
     * `{:conv, x, kernel, strides, low, high, kernel_dilation, input_dilation, groups, flip}`
+    * activations and gates, of real floats: `{:gelu, x}`, `{:gelu_tanh, x}`, `{:swiglu, gate, up}`,
+      `{:geglu, gate, up}`, `{:geglu_tanh, gate, up}`
     * fused kernels: `{:rms_norm, x, weight, eps}`, `{:layer_norm, x, weight, bias, eps}`,
       `{:rope, x, dims, traditional, base, scale, offset, freqs}`,
       `{:attention, q, k, v, scale, mask, sinks}`,

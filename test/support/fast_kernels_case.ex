@@ -7,7 +7,7 @@ if Code.ensure_loaded?(Bumblebee) do
     use ExUnit.CaseTemplate
 
     alias Emily.Bumblebee.FastKernels
-    alias Emily.Fast.{Attention, CachedAttention, LayerNorm, RMSNorm, RoPE}
+    alias Emily.Fast.{Activation, Attention, CachedAttention, Gate, LayerNorm, RMSNorm, RoPE}
 
     using do
       quote do
@@ -164,6 +164,9 @@ if Code.ensure_loaded?(Bumblebee) do
     defp kind(%RMSNorm{}), do: :rms_norm
     defp kind(%LayerNorm{}), do: :layer_norm
     defp kind(%RoPE{}), do: :rope
+    defp kind(%Activation{}), do: :gelu
+    defp kind(%Gate{activation: :silu}), do: :swiglu
+    defp kind(%Gate{}), do: :geglu
     defp kind(%Attention{causal: true}), do: :causal
     defp kind(%Attention{mask: true}), do: :masked
     defp kind(%Attention{}), do: :attention
@@ -186,7 +189,10 @@ if Code.ensure_loaded?(Bumblebee) do
       attention = for kind <- [:attention, :causal, :cached, :masked], do: traced[kind] || 0
       assert Enum.sum(attention) == (counts[:attention] || 0)
       assert traced[:layer_norm] == counts[:layer_norm]
-      assert traced[:rms_norm] == counts[:rms_norm]
+
+      for kind <- [:rms_norm, :gelu, :swiglu, :geglu],
+          do: assert({kind, traced[kind]} == {kind, counts[kind]})
+
       # One for the query, one for the key.
       assert (traced[:rope] || 0) == 2 * (counts[:rope] || 0)
     end

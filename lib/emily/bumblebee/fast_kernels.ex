@@ -14,6 +14,9 @@ defmodule Emily.Bumblebee.FastKernels do
   | `:layer_norm` | `Axon.layer_norm/2`, ModernBERT's without a bias | `Emily.Fast.layer_norm/4` |
   | `:rope` | `Bumblebee.Layers.rotary_embedding` | `Emily.Fast.rope_with_freqs/4` |
   | `:attention` | `Bumblebee.Layers.attention` | `Emily.Fast.scaled_dot_product_attention/4` and `..._with_mask/5`, and one over a cache |
+  | `:gelu` | `Axon.gelu/2`, `Bumblebee.Layers.gelu_approx_tanh/2` | `Emily.Fast.gelu/2` |
+  | `:swiglu` | the product with `Axon.silu/2` of a gate | `Emily.Fast.swiglu/2` |
+  | `:geglu` | the product with either GELU of a gate | `Emily.Fast.geglu/3` |
   | `:cache` | the cache of grouped keys and values | none: they are cached once |
 
   It suits every model of Bumblebee 0.7: each is tested against itself as it was. Convolutions, the
@@ -83,7 +86,7 @@ defmodule Emily.Bumblebee.FastKernels do
   a rewritten model.
   """
 
-  alias Emily.Bumblebee.FastKernels.{Attention, Grouped, Norm, Rotary}
+  alias Emily.Bumblebee.FastKernels.{Attention, Gate, Grouped, Norm, Rotary}
 
   @compile {:no_warn_undefined, Axon}
 
@@ -99,9 +102,9 @@ defmodule Emily.Bumblebee.FastKernels do
           left: %{{kind, reason :: String.t()} => pos_integer}
         }
 
-  @type kind :: :rms_norm | :layer_norm | :rope | :attention | :cache
+  @type kind :: :rms_norm | :layer_norm | :gelu | :swiglu | :geglu | :rope | :attention | :cache
 
-  @kinds [Norm, Rotary, Attention]
+  @kinds [Norm, Gate, Rotary, Attention]
 
   @doc """
   The model with the fused kernels in it: takes an `Axon` model or the map that

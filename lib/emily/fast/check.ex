@@ -58,11 +58,11 @@ defmodule Emily.Fast.Check do
   end
 
   @spec option!(String.t(), atom(), String.t(), term()) :: no_return()
-  defp option!(fun, key, expected, %Nx.Tensor{} = got) do
+  def option!(fun, key, expected, %Nx.Tensor{} = got) do
     fail!(fun, "expects #{inspect(key)} to be #{expected}, got a tensor of #{describe(got)}")
   end
 
-  defp option!(fun, key, expected, got) do
+  def option!(fun, key, expected, got) do
     fail!(fun, "expects #{inspect(key)} to be #{expected}, got: #{inspect(got)}")
   end
 

@@ -9,7 +9,17 @@ defmodule Emily.Fast.Node do
   # A kernel is a struct whose module implements this behaviour. Both contracts run `composed/2`
   # where the backend has no kernel of its own, and differentiate through it.
 
-  alias Emily.Fast.{Attention, CachedAttention, Einsum, LayerNorm, RMSNorm, RoPE}
+  alias Emily.Fast.{
+    Activation,
+    Attention,
+    CachedAttention,
+    Einsum,
+    Gate,
+    LayerNorm,
+    RMSNorm,
+    RoPE
+  }
+
   alias Emily.Quantization.{Dequantize, GatherMatmul, Matmul}
 
   # Both contracts want functions of a fixed number of arguments.
@@ -31,6 +41,8 @@ defmodule Emily.Fast.Node do
     [
       fast_rms_norm: 2,
       fast_layer_norm: 3,
+      fast_activation: 1,
+      fast_gate: 2,
       fast_rope: 2,
       fast_rope_with_freqs: 3,
       fast_scaled_dot_product_attention: 3,
@@ -52,6 +64,8 @@ defmodule Emily.Fast.Node do
     case callback do
       :fast_rms_norm -> struct!(RMSNorm, opts)
       :fast_layer_norm -> struct!(LayerNorm, opts)
+      :fast_activation -> struct!(Activation, opts)
+      :fast_gate -> struct!(Gate, opts)
       :fast_rope -> struct!(RoPE, opts)
       :fast_rope_with_freqs -> struct!(RoPE, opts)
       :fast_scaled_dot_product_attention -> struct!(Attention, opts)

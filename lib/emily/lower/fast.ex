@@ -3,7 +3,17 @@ defmodule Emily.Lower.Fast do
   # The fused kernels of Emily.Fast as expressions. Shapes and types have been checked by
   # Emily.Fast; what is left is what MLX wants otherwise than Nx.
 
-  alias Emily.Fast.{Attention, CachedAttention, Einsum, LayerNorm, RMSNorm, RoPE}
+  alias Emily.Fast.{
+    Activation,
+    Attention,
+    CachedAttention,
+    Einsum,
+    Gate,
+    LayerNorm,
+    RMSNorm,
+    RoPE
+  }
+
   alias Emily.Quantization.{Dequantize, GatherMatmul, Matmul}
 
   import Emily.Lower, only: [cast: 2, dtype: 1, value: 1]
@@ -14,6 +24,11 @@ defmodule Emily.Lower.Fast do
 
   def block(%LayerNorm{eps: eps}, _out, [x, weight, bias]),
     do: {:layer_norm, value(x), cast(weight, x.type), cast(bias, x.type), eps}
+
+  def block(%Activation{name: name}, _out, [x]), do: {name, value(x)}
+
+  def block(%Gate{activation: activation}, _out, [gate, up]),
+    do: {gate(activation), value(gate), cast(up, gate.type)}
 
   def block(%RoPE{} = kernel, _out, [x, offset | freqs]) do
     {:rope, value(x), kernel.dims, kernel.traditional, kernel.base, kernel.scale,
@@ -40,6 +55,10 @@ defmodule Emily.Lower.Fast do
 
   # No kernel of Emily's.
   def block(_struct, _out, _args), do: :default
+
+  defp gate(:silu), do: :swiglu
+  defp gate(:gelu), do: :geglu
+  defp gate(:gelu_tanh), do: :geglu_tanh
 
   # MLX divides by its table where the inverse frequencies multiply.
   defp periods([]), do: nil

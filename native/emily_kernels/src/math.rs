@@ -20,6 +20,7 @@ mod double;
 mod single;
 
 pub use arithmetic::{Arithmetic, Fused, Separate};
+pub use single::gate::{Gate, Gelu, GeluTanh, Silu};
 
 /// A function of one number.
 ///

@@ -1,8 +1,10 @@
-//! Kernels over rows of f32: softmax and the norms. Where there is no `x`, it is in the place of the output.
+//! Kernels over rows: softmax and the norms. Where there is no `x`, it is in the place of the output. Floats of 16 bits are
+//! computed in f32 and rounded once.
 
 use crate::dispatch::for_each_level;
 use crate::lanes::in_lanes;
 use crate::math::{Exp, Unary};
+use crate::real::{widened, Real};
 
 /// Sums are taken in so many lanes.
 const LANES: usize = 16;
@@ -38,19 +40,37 @@ pub(crate) fn greatest(x: &[f32]) -> f32 {
         .fold(x[0], |most, x| greater(most, *x))
 }
 
-/// Puts a row of `x` into the output's, where it stays in the nearest cache, unless it is there.
+/// Computes each row of the output from that of `x`, in the output's place, where it stays in the nearest cache, or in one
+/// of f32.
 #[inline(always)]
-fn load(x: Option<&[f32]>, number: usize, row: &mut [f32]) {
-    if let Some(x) = x {
-        row.copy_from_slice(&x[number * row.len()..(number + 1) * row.len()]);
+fn by_row<T: Real>(
+    x: Option<&[T]>,
+    output: &mut [T],
+    columns: usize,
+    compute: impl Fn(&mut [f32]),
+) {
+    let mut wide = Vec::new();
+    for (number, out) in output.chunks_exact_mut(columns).enumerate() {
+        if let Some(x) = x {
+            out.copy_from_slice(&x[number * columns..(number + 1) * columns]);
+        }
+        if let Some(row) = T::as_wide_mut(out) {
+            compute(row);
+            continue;
+        }
+        wide.clear();
+        wide.extend(out.iter().map(|x| x.wide()));
+        compute(&mut wide);
+        for (out, x) in out.iter_mut().zip(&wide) {
+            *out = T::narrow(*x);
+        }
     }
 }
 
 for_each_level! {
     /// Rows in which each number lies in proportion to its exponential, and which add up to one.
-    pub fn softmax<; A>(x: Option<&[f32]>, output: &mut [f32], columns: usize) {
-        for (number, row) in output.chunks_exact_mut(columns).enumerate() {
-            load(x, number, row);
+    pub fn softmax<T: Real; A>(x: Option<&[T]>, output: &mut [T], columns: usize) {
+        by_row(x, output, columns, |row| {
             let most = greatest(row);
             for x in row.iter_mut() {
                 *x = Exp::near::<A>(*x - most);
@@ -59,7 +79,7 @@ for_each_level! {
             for x in row.iter_mut() {
                 *x *= inverse;
             }
-        }
+        });
     }
 }
 
@@ -91,38 +111,38 @@ fn scale(row: &mut [f32], weight: Option<&[f32]>, bias: Option<&[f32]>, f: impl 
 
 for_each_level! {
     /// `x * rsqrt(mean(x^2) + eps) * weight`.
-    pub fn rms_norm(
-        x: Option<&[f32]>,
-        output: &mut [f32],
+    pub fn rms_norm<T: Real>(
+        x: Option<&[T]>,
+        output: &mut [T],
         columns: usize,
-        weight: Option<&[f32]>,
+        weight: Option<&[T]>,
         eps: f32,
     ) {
-        for (number, row) in output.chunks_exact_mut(columns).enumerate() {
-            load(x, number, row);
+        let weight = weight.map(widened);
+        by_row(x, output, columns, |row| {
             let square = sum(row, |x| x * x) / columns as f32;
             let inverse = 1.0 / (square + eps).sqrt();
-            scale(row, weight, None, |x| x * inverse);
-        }
+            scale(row, weight.as_deref(), None, |x| x * inverse);
+        });
     }
 }
 
 for_each_level! {
     /// `(x - mean) * rsqrt(variance + eps) * weight + bias`.
-    pub fn layer_norm(
-        x: Option<&[f32]>,
-        output: &mut [f32],
+    pub fn layer_norm<T: Real>(
+        x: Option<&[T]>,
+        output: &mut [T],
         columns: usize,
-        weight: Option<&[f32]>,
-        bias: Option<&[f32]>,
+        weight: Option<&[T]>,
+        bias: Option<&[T]>,
         eps: f32,
     ) {
-        for (number, row) in output.chunks_exact_mut(columns).enumerate() {
-            load(x, number, row);
+        let (weight, bias) = (weight.map(widened), bias.map(widened));
+        by_row(x, output, columns, |row| {
             let mean = sum(row, |x| x) / columns as f32;
             let variance = sum(row, |x| (x - mean) * (x - mean)) / columns as f32;
             let inverse = 1.0 / (variance + eps).sqrt();
-            scale(row, weight, bias, |x| (x - mean) * inverse);
-        }
+            scale(row, weight.as_deref(), bias.as_deref(), |x| (x - mean) * inverse);
+        });
     }
 }

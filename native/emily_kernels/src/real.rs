@@ -1,5 +1,7 @@
 //! Floats of which kernels take the values in f32: f32, and those of 16 bits.
 
+use std::borrow::Cow;
+
 use half::{bf16, f16};
 
 use crate::view::Element;
@@ -14,6 +16,11 @@ pub trait Real: Element {
 
     /// The elements as they are, where they are of f32.
     fn as_wide(_elements: &[Self]) -> Option<&[f32]> {
+        None
+    }
+
+    /// As `as_wide`, to be written to.
+    fn as_wide_mut(_elements: &mut [Self]) -> Option<&mut [f32]> {
         None
     }
 }
@@ -31,6 +38,19 @@ impl Real for f32 {
 
     fn as_wide(elements: &[Self]) -> Option<&[f32]> {
         Some(elements)
+    }
+
+    fn as_wide_mut(elements: &mut [Self]) -> Option<&mut [f32]> {
+        Some(elements)
+    }
+}
+
+/// Elements in f32, copied where they are not.
+#[inline(always)]
+pub(crate) fn widened<T: Real>(elements: &[T]) -> Cow<'_, [f32]> {
+    match T::as_wide(elements) {
+        Some(elements) => Cow::Borrowed(elements),
+        None => Cow::Owned(elements.iter().map(|x| x.wide()).collect()),
     }
 }
 

@@ -1,7 +1,9 @@
-//! Rotary embeddings of f32. Angles are computed in f64, once for all heads.
+//! Rotary embeddings. Angles are computed in f64, once for all heads; floats of 16 bits are turned in f32 and rounded once.
 
 use crate::dispatch::for_each_level;
 use crate::math::{map, Arithmetic, Binary, Cos, Pow, Sin};
+use crate::real::Real;
+use crate::view::View;
 
 /// Rows of `columns`, of which the first `dims` are turned: `positions` of them for each of `heads`, for each of
 /// `batches`.
@@ -75,17 +77,18 @@ impl Turn {
 
     /// Turns planes of neighbours.
     #[inline(always)]
-    fn neighbours(&self, x: &[f32], output: &mut [f32]) {
+    fn neighbours<T: Real>(&self, x: &[T], output: &mut [T]) {
         let planes = x.chunks_exact(2).zip(output.chunks_exact_mut(2));
         for ((x, out), (cosine, sine)) in planes.zip(self.cosines.iter().zip(&self.sines)) {
-            out[0] = x[0] * cosine - x[1] * sine;
-            out[1] = x[0] * sine + x[1] * cosine;
+            let (x, y) = (x[0].wide(), x[1].wide());
+            out[0] = T::narrow(x * cosine - y * sine);
+            out[1] = T::narrow(x * sine + y * cosine);
         }
     }
 
     /// Turns planes whose second numbers all come after the first ones.
     #[inline(always)]
-    fn halves(&self, x: &[f32], output: &mut [f32]) {
+    fn halves<T: Real>(&self, x: &[T], output: &mut [T]) {
         let planes = self.cosines.len();
         let (first, second) = x.split_at(planes);
         let (out_first, out_second) = output.split_at_mut(planes);
@@ -93,8 +96,9 @@ impl Turn {
         let places = out_first.iter_mut().zip(out_second);
         let turns = self.cosines.iter().zip(&self.sines);
         for (((x, y), (out_x, out_y)), (cosine, sine)) in numbers.zip(places).zip(turns) {
-            *out_x = x * cosine - y * sine;
-            *out_y = x * sine + y * cosine;
+            let (x, y) = (x.wide(), y.wide());
+            *out_x = T::narrow(x * cosine - y * sine);
+            *out_y = T::narrow(x * sine + y * cosine);
         }
     }
 }
@@ -107,29 +111,39 @@ fn narrow(from: &[f64], to: &mut [f32]) {
 }
 
 for_each_level! {
-    /// Turns `x`. There is one first position in `offsets`, or one for each batch; `periods` has one for each plane.
-    pub fn rotate<; A>(
+    /// Turns `x`, of shape `[batches, heads, positions, columns]`, into a row-major output. There is one first position in
+    /// `offsets`, or one for each batch; `periods` has one for each plane.
+    pub fn rotate<T: Real; A>(
         rotary: &Rotary,
-        x: &[f32],
+        x: &View,
         offsets: &[i32],
         periods: Option<&[f32]>,
-        output: &mut [f32],
+        output: &mut [T],
     ) {
         let Rotary { batches, heads, positions, columns, dims, traditional, .. } = *rotary;
+        let [of_batch, of_head, of_position, of_column] = x.axes() else {
+            panic!("four axes")
+        };
+        let sizes = [of_batch, of_head, of_position, of_column].map(|axis| axis.size);
+        assert!(sizes == [batches, heads, positions, columns] && output.len() == x.size());
         assert!(dims % 2 == 0 && dims <= columns, "planes within a row");
-        assert!(x.len() == output.len() && x.len() == batches * heads * positions * columns);
+        assert!(of_column.stride == 1 || columns == 1, "rows whose numbers follow each other");
         assert!(offsets.len() == 1 || offsets.len() == batches);
         assert!(periods.is_none_or(|periods| periods.len() == dims / 2));
+        let elements = x.elements::<T>();
         let frequencies = rotary.frequencies::<A>(periods);
         let mut turn = Turn::new(frequencies.len());
-        // Rows of one position have one turn.
-        let rows = if offsets.len() == 1 { batches * heads } else { heads };
+        // Batches of one position have one turn.
+        let each = if offsets.len() == 1 { batches } else { 1 };
         for (group, offset) in offsets.iter().enumerate() {
             for at in 0..positions {
                 turn.to::<A>(f64::from(*offset) + at as f64, &frequencies);
-                for row in 0..rows {
-                    let start = ((group * rows + row) * positions + at) * columns;
-                    let (x, rest) = x[start..start + columns].split_at(dims);
+                for (batch, head) in (0..each * heads).map(|row| (group * each + row / heads, row % heads)) {
+                    let place = batch as isize * of_batch.stride
+                        + head as isize * of_head.stride
+                        + at as isize * of_position.stride;
+                    let (x, rest) = elements.row(place, columns).split_at(dims);
+                    let start = ((batch * heads + head) * positions + at) * columns;
                     let (out, out_rest) = output[start..start + columns].split_at_mut(dims);
                     if traditional {
                         turn.neighbours(x, out);

@@ -115,6 +115,19 @@ impl<'a> View<'a> {
         }
     }
 
+    /// Elements in a row, as those of an array of a shape in row-major order.
+    pub fn in_rows(memory: &'a [u8], width: usize, sizes: &[usize]) -> Self {
+        let mut stride = 1;
+        let axis = |&size: &usize| {
+            let axis = Axis { size, stride };
+            stride *= size as isize;
+            axis
+        };
+        let mut axes: Axes = sizes.iter().rev().map(axis).collect();
+        axes.reverse();
+        View::new(memory, 0, width, axes)
+    }
+
     pub fn axes(&self) -> &[Axis] {
         &self.axes
     }

@@ -38,14 +38,14 @@ if Code.ensure_loaded?(Bumblebee) do
     # Each of its transformers has attention to itself and to the text, and three norms.
     test "Stable Diffusion's UNet" do
       info = unet()
-      assert report(info) == %{rewritten: %{attention: 8, layer_norm: 12}, left: %{}}
+      assert report(info) == %{rewritten: %{attention: 8, geglu: 4, layer_norm: 12}, left: %{}}
       assert_kernels(info, inputs())
       assert_same(info, inputs())
     end
 
     test "ControlNet, and the UNet that takes what it says" do
       net = model(ControlNet, @unet ++ @conditioned ++ [use_linear_projection: true])
-      assert report(net) == %{rewritten: %{attention: 4, layer_norm: 6}, left: %{}}
+      assert report(net) == %{rewritten: %{attention: 4, geglu: 2, layer_norm: 6}, left: %{}}
 
       inputs =
         Map.merge(inputs(), %{

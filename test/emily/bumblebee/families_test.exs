@@ -24,21 +24,21 @@ if Code.ensure_loaded?(Bumblebee) do
 
     # name, module, options, what is rewritten
     @encoders [
-      {"BERT", Text.Bert, @text, attention: 2, layer_norm: 5},
-      {"DistilBERT", Text.Distilbert, @text, attention: 2, layer_norm: 5},
-      {"RoBERTa", Text.Roberta, @text ++ [pad_token_id: 0], attention: 2, layer_norm: 5},
-      {"ALBERT", Text.Albert, @text ++ [embedding_size: 8], attention: 2, layer_norm: 5},
-      {"MPNet", Text.MpNet, @text ++ [pad_token_id: 0], attention: 2, layer_norm: 5},
-      {"LayoutLM", Multimodal.LayoutLm, @text, attention: 2, layer_norm: 5},
-      {"NomicBERT", Text.NomicBert, @text, attention: 2, layer_norm: 5, rope: 2},
+      {"BERT", Text.Bert, @text, attention: 2, gelu: 2, layer_norm: 5},
+      {"DistilBERT", Text.Distilbert, @text, attention: 2, gelu: 2, layer_norm: 5},
+      {"RoBERTa", Text.Roberta, @text ++ [pad_token_id: 0], attention: 2, gelu: 2, layer_norm: 5},
+      {"ALBERT", Text.Albert, @text ++ [embedding_size: 8], attention: 2, gelu: 2, layer_norm: 5},
+      {"MPNet", Text.MpNet, @text ++ [pad_token_id: 0], attention: 2, gelu: 2, layer_norm: 5},
+      {"LayoutLM", Multimodal.LayoutLm, @text, attention: 2, gelu: 2, layer_norm: 5},
+      {"NomicBERT", Text.NomicBert, @text, attention: 2, swiglu: 2, layer_norm: 5, rope: 2},
       {"ModernBERT", Text.ModernBert,
        @tiny ++
          [num_blocks: 4, num_attention_heads: 2, max_positions: 16, local_attention_window: 2],
-       attention: 4, layer_norm: 9, rope: 4},
+       attention: 4, geglu: 4, layer_norm: 9, rope: 4},
       {"CLIP's text", Text.ClipText, @text, attention: 2, layer_norm: 5}
     ]
 
-    @rotary [rms_norm: 5, attention: 2, rope: 2]
+    @rotary [rms_norm: 5, attention: 2, rope: 2, swiglu: 2]
     @grouped [cache: 2] ++ @rotary
     @decoders [
       {"Llama", Text.Llama, @decoder, @rotary},
@@ -46,45 +46,48 @@ if Code.ensure_loaded?(Bumblebee) do
        @grouped},
       {"SmolLM3", Text.SmolLm3,
        @decoder ++ [num_key_value_heads: 1, rotary_embedding_enabled: [true, false]],
-       [cache: 2, rms_norm: 5, attention: 2, rope: 1]},
+       [cache: 2, rms_norm: 5, attention: 2, swiglu: 2, rope: 1]},
       {"Qwen3", Text.Qwen3, @decoder ++ [num_key_value_heads: 1, attention_head_size: 8],
-       [cache: 2, rms_norm: 9, attention: 2, rope: 2]},
+       [cache: 2, rms_norm: 9, attention: 2, swiglu: 2, rope: 2]},
       {"Gemma", Text.Gemma,
-       @decoder ++ [activation: :gelu, num_key_value_heads: 1, attention_head_size: 8], @grouped},
+       @decoder ++ [activation: :gelu, num_key_value_heads: 1, attention_head_size: 8],
+       [cache: 2, rms_norm: 5, attention: 2, rope: 2, geglu: 2]},
       {"Gemma 3", Text.Gemma3Text,
        @decoder ++ [num_key_value_heads: 1, attention_head_size: 8, attention_window_size: 2],
-       [cache: 2, rms_norm: 13, attention: 2, rope: 2]},
-      {"Phi", Text.Phi, @decoder, [layer_norm: 3, attention: 2, rope: 2]},
+       [cache: 2, rms_norm: 13, attention: 2, geglu: 2, rope: 2]},
+      {"Phi", Text.Phi, @decoder, [layer_norm: 3, attention: 2, gelu: 2, rope: 2]},
       {"Phi-3", Text.Phi3, @decoder ++ [activation: :silu], @rotary},
-      {"GPT-2", Text.Gpt2, @decoder, [layer_norm: 5, attention: 2]},
+      {"GPT-2", Text.Gpt2, @decoder, [layer_norm: 5, attention: 2, gelu: 2]},
       {"GPT-NeoX", Text.GptNeoX, Keyword.delete(@decoder, :max_positions),
-       [layer_norm: 5, attention: 2, rope: 2]},
-      {"GPT-BigCode", Text.GptBigCode, @decoder, [layer_norm: 5, attention: 2]},
+       [layer_norm: 5, attention: 2, gelu: 2, rope: 2]},
+      {"GPT-BigCode", Text.GptBigCode, @decoder, [layer_norm: 5, attention: 2, gelu: 2]},
       {"ModernBERT's decoder", Text.ModernBertDecoder, @decoder ++ [local_attention_window: 2],
-       [layer_norm: 6, attention: 2, rope: 2]},
-      {"BERT as a decoder", Text.Bert, @decoder, [layer_norm: 6, attention: 2]},
+       [layer_norm: 6, attention: 2, geglu: 2, gelu: 1, rope: 2]},
+      {"BERT as a decoder", Text.Bert, @decoder, [layer_norm: 6, attention: 2, gelu: 3]},
       {"RoBERTa as a decoder", Text.Roberta, @decoder ++ [pad_token_id: 0],
-       [layer_norm: 6, attention: 2]}
+       [layer_norm: 6, attention: 2, gelu: 3]}
     ]
 
     @seq2seqs [
-      {"BART", Text.Bart, @seq2seq ++ [max_positions: 16], [layer_norm: 10, attention: 5]},
-      {"mBART", Text.Mbart, @seq2seq ++ [max_positions: 16], [layer_norm: 12, attention: 5]},
+      {"BART", Text.Bart, @seq2seq ++ [max_positions: 16],
+       [layer_norm: 10, attention: 5, gelu: 3]},
+      {"mBART", Text.Mbart, @seq2seq ++ [max_positions: 16],
+       [layer_norm: 12, attention: 5, gelu: 3]},
       {"M2M100", Text.M2m100, @seq2seq ++ [max_positions: 16], [layer_norm: 10, attention: 5]},
       {"Blenderbot", Text.Blenderbot, @seq2seq ++ [max_positions: 16],
-       [layer_norm: 10, attention: 5]},
+       [layer_norm: 10, attention: 5, gelu: 3]},
       {"T5", Text.T5,
        Keyword.drop(@seq2seq, [:encoder_intermediate_size, :decoder_intermediate_size]) ++
          [intermediate_size: 20, attention_head_size: 8], [rms_norm: 10, attention: 5]}
     ]
 
     @visions [
-      {"ViT", Vision.Vit, @vision, [layer_norm: 5, attention: 2]},
-      {"DeiT", Vision.Deit, @vision, [layer_norm: 5, attention: 2]},
+      {"ViT", Vision.Vit, @vision, [layer_norm: 5, attention: 2, gelu: 2]},
+      {"DeiT", Vision.Deit, @vision, [layer_norm: 5, attention: 2, gelu: 2]},
       {"DINOv2", Vision.DinoV2, Keyword.delete(@vision, :intermediate_size),
-       [layer_norm: 5, attention: 2]},
+       [layer_norm: 5, attention: 2, gelu: 2]},
       {"CLIP's vision", Vision.ClipVision, @vision, [layer_norm: 6, attention: 2]},
-      {"BLIP's vision", Vision.BlipVision, @vision, [layer_norm: 6, attention: 2]}
+      {"BLIP's vision", Vision.BlipVision, @vision, [layer_norm: 6, attention: 2, gelu: 2]}
     ]
 
     # Those with a test of their own, here or in DiffusionTest; BlipText is a part of BLIP.
@@ -186,7 +189,7 @@ if Code.ensure_loaded?(Bumblebee) do
       assert %{rewritten: %{layer_norm: norms}, left: left} = report(info)
       assert left == %{{:layer_norm, "channel_index is 3, not -1"} => 2}
       inputs = %{"pixel_values" => pixels({1, 8, 8, 3})}
-      assert kernels(info, inputs) == %{layer_norm: norms}
+      assert kernels(info, inputs) == %{layer_norm: norms, gelu: 2}
       assert_same(info, inputs)
     end
 
@@ -209,7 +212,7 @@ if Code.ensure_loaded?(Bumblebee) do
       info =
         model(Audio.Whisper, Keyword.merge(@seq2seq, encoder_max_positions: 4, feature_size: 4))
 
-      assert report(info) == %{rewritten: %{layer_norm: 10, attention: 5}, left: %{}}
+      assert report(info) == %{rewritten: %{layer_norm: 10, attention: 5, gelu: 5}, left: %{}}
 
       inputs = %{
         "input_features" => pixels({2, 8, 4}),

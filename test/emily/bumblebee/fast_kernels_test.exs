@@ -23,7 +23,7 @@ if Code.ensure_loaded?(Bumblebee) do
         rewritten = FastKernels.apply(info)
         assert Map.delete(rewritten, :model) == Map.delete(info, :model)
         assert {%Axon{}, %{rewritten: counts}} = FastKernels.apply(info.model, report: true)
-        assert counts == %{attention: 2, layer_norm: 5}
+        assert counts == %{attention: 2, layer_norm: 5, gelu: 2}
         assert FastKernels.report(rewritten) == FastKernels.report(rewritten.model)
         assert FastKernels.report(info) == %{rewritten: %{}, left: %{}}
       end
@@ -220,7 +220,7 @@ if Code.ensure_loaded?(Bumblebee) do
       test "attention whose weights are asked for" do
         info = model(Bert, @bert)
         options = [global_layer_options: [output_attentions: true, output_hidden_states: true]]
-        assert kernels(info, @inputs, options) == %{layer_norm: 5}
+        assert kernels(info, @inputs, options) == %{layer_norm: 5, gelu: 2}
         assert %{attentions: {_, _}} = expected(info, @inputs, options)
         assert_same(info, @inputs, options)
       end
@@ -228,7 +228,7 @@ if Code.ensure_loaded?(Bumblebee) do
       test "attention with a dropout, in training" do
         trained = [mode: :train]
         dropping = model(Bert, trained ++ @bert)
-        assert kernels(dropping, @inputs, trained) == %{layer_norm: 5}
+        assert kernels(dropping, @inputs, trained) == %{layer_norm: 5, gelu: 2}
         plain = [mode: :train, dropout_rate: 0.0, attention_dropout_rate: 0.0]
         plain = model(Bert, plain ++ @bert)
         assert %{masked: 2} = kernels(plain, @inputs, trained)
@@ -249,7 +249,7 @@ if Code.ensure_loaded?(Bumblebee) do
           end)
 
         assert report(%{info | model: hooked}) == %{
-                 rewritten: %{layer_norm: 5},
+                 rewritten: %{layer_norm: 5, gelu: 2},
                  left: %{{:attention, "a hook is attached to its weights"} => 2}
                }
       end

@@ -42,6 +42,25 @@ defmodule Emily.Fast.AgreementTest do
         end)
       end
 
+      test "activations and gates", %{type: type} do
+        for opts <- [[], [approximation: :tanh]] do
+          agree(type, [{7, 65}], 2 * tolerance(type), fn [x] -> Fast.gelu(x, opts) end)
+
+          agree(type, [{7, 65}, {7, 65}], 2 * tolerance(type), fn [gate, up] ->
+            Fast.geglu(gate, up, opts)
+          end)
+        end
+
+        agree(type, [{7, 65}, {7, 65}], 2 * tolerance(type), fn [gate, up] ->
+          Fast.swiglu(gate, up)
+        end)
+
+        # Neither lies in a row.
+        agree(type, [{7, 65}, {65, 7}], 2 * tolerance(type), fn [gate, up] ->
+          Fast.swiglu(Nx.multiply(Nx.transpose(gate), 4), up)
+        end)
+      end
+
       test "rotations far into a context", %{type: type} do
         for offset <- [0, 1000],
             opts <- [[dims: 64], [dims: 32], [dims: 64, traditional: true]] do
@@ -74,10 +93,33 @@ defmodule Emily.Fast.AgreementTest do
     end
   end
 
+  # By the C library, as Erlang has it.
+  test "activations and gates against their formulas" do
+    numbers = for i <- -400..400, do: i / 25
+    {x, up} = {Nx.tensor(numbers, type: :f32), Nx.tensor(Enum.reverse(numbers), type: :f32)}
+    sigmoid = &(1 / (1 + :math.exp(-&1)))
+    gelu = &(0.5 * &1 * :math.erfc(-&1 * :math.sqrt(0.5)))
+    tanh = &(&1 * sigmoid.(2 * :math.sqrt(2 / :math.pi()) * (&1 + 0.044715 * &1 * &1 * &1)))
+    times = fn f -> Enum.zip_with(Nx.to_list(x), Nx.to_list(up), &(f.(&1) * &2)) end
+
+    for backend <- backends() do
+      [x, up] = for t <- [x, up], do: Nx.backend_copy(t, backend)
+      numbers = Nx.to_list(x)
+      assert_near(Fast.gelu(x), Enum.map(numbers, gelu), 3.0e-7)
+      assert_near(Fast.gelu(x, approximation: :tanh), Enum.map(numbers, tanh), 3.0e-7)
+      assert_near(Fast.swiglu(x, up), times.(&(&1 * sigmoid.(&1))), 3.0e-6)
+      assert_near(Fast.geglu(x, up), times.(gelu), 3.0e-6)
+      assert_near(Fast.geglu(x, up, approximation: :tanh), times.(tanh), 3.0e-6)
+    end
+  end
+
   test "f64 is taken, though MLX computes norms and rotations in f32" do
     agree({:f, 64}, [{2, 64}, {64}], 5.0e-6, fn [x, w] -> Fast.rms_norm(x, w) end)
     agree({:f, 64}, [{2, 64}, {64}, {64}], 5.0e-6, fn [x, w, b] -> Fast.layer_norm(x, w, b) end)
     agree({:f, 64}, [{1, 2, 4, 8}], 5.0e-6, fn [x] -> Fast.rope(x, 3, dims: 8) end)
+    agree({:f, 64}, [{64}], 1.0e-14, fn [x] -> Fast.gelu(x) end)
+    agree({:f, 64}, [{64}], 1.0e-14, fn [x] -> Fast.gelu(x, approximation: :tanh) end)
+    agree({:f, 64}, [{64}, {64}], 1.0e-14, fn [gate, up] -> Fast.swiglu(gate, up) end)
 
     agree({:f, 64}, [{1, 2, 4, 8}, {1, 2, 4, 8}, {4, 4}], 5.0e-6, fn [q, k, mask] ->
       Fast.scaled_dot_product_attention_with_mask(q, k, k, mask)

@@ -46,6 +46,10 @@ defmodule Emily.Fast.DispatchTest do
     [
       {Fast.RMSNorm, &Fast.rms_norm/2, [x, w]},
       {Fast.LayerNorm, &Fast.layer_norm/3, [x, w, w]},
+      {Fast.Activation, &Fast.gelu/1, [x]},
+      {Fast.Activation, &Fast.gelu(&1, approximation: :tanh), [x]},
+      {Fast.Gate, &Fast.swiglu/2, [x, x]},
+      {Fast.Gate, &Fast.geglu/2, [x, x]},
       {Fast.RoPE, &Fast.rope(&1, &2, dims: 4), [x, o]},
       {Fast.RoPE, &Fast.rope_with_freqs(&1, &2, &3, dims: 4), [x, o, f]},
       {Fast.Attention, &Fast.scaled_dot_product_attention/3, [x, x, x]},

@@ -21,6 +21,34 @@ defmodule Emily.Fast.ErrorsTest do
     end)
   end
 
+  describe "gates" do
+    test "shapes and types" do
+      refuses(
+        "swiglu/2 expects up of shape {2, 4} (that of gate), got shape {4} and type f32",
+        fn -> Fast.swiglu(t({2, 4}), t({4})) end
+      )
+
+      refuses(
+        "geglu/3 expects up of type f32, f16, bf16 or f64, got shape {4} and type s32",
+        fn -> Fast.geglu(t({4}), t({4}, :s32)) end
+      )
+
+      refuses("gelu/2 expects x of type f32, f16, bf16 or f64, got shape {4} and type u8", fn ->
+        Fast.gelu(t({4}, :u8))
+      end)
+    end
+
+    test "the approximation" do
+      refuses("gelu/2 expects :approximation to be :none or :tanh, got: true", fn ->
+        Fast.gelu(t({4}), approximation: true)
+      end)
+
+      refuses("geglu/3 has no option :tanh, it takes [:approximation]", fn ->
+        Fast.geglu(t({4}), t({4}), tanh: true)
+      end)
+    end
+  end
+
   describe "norms" do
     test "sizes of weight and bias" do
       refuses(

@@ -9,6 +9,11 @@ defmodule Emily.Fast.GradTest do
   @cases [
     {"rms_norm", [{2, 4}, {4}], :rms_norm, []},
     {"layer_norm", [{2, 4}, {4}, {4}], :layer_norm, []},
+    {"gelu", [{2, 4}], :gelu, []},
+    {"gelu, tanh", [{2, 4}], :gelu, [approximation: :tanh]},
+    {"swiglu", [{2, 4}, {2, 4}], :swiglu, []},
+    {"geglu", [{2, 4}, {2, 4}], :geglu, []},
+    {"geglu, tanh", [{2, 4}, {2, 4}], :geglu, [approximation: :tanh]},
     {"rope", [{1, 2, 3, 6}], :rope, [dims: 4]},
     {"rope, traditional", [{1, 2, 3, 4}], :rope, [dims: 4, traditional: true]},
     {"rope_with_freqs", [{1, 2, 3, 4}], :rope_with_freqs, [dims: 4]},
@@ -39,6 +44,9 @@ defmodule Emily.Fast.GradTest do
 
   defp run(:rms_norm, [x, w], opts), do: Fast.rms_norm(x, w, opts)
   defp run(:layer_norm, [x, w, b], opts), do: Fast.layer_norm(x, w, b, opts)
+  defp run(:gelu, [x], opts), do: Fast.gelu(x, opts)
+  defp run(:swiglu, [gate, up], []), do: Fast.swiglu(gate, up)
+  defp run(:geglu, [gate, up], opts), do: Fast.geglu(gate, up, opts)
   defp run(:rope, [x], opts), do: Fast.rope(x, Nx.tensor(3), opts)
 
   defp run(:rope_with_freqs, [x], opts),

@@ -149,7 +149,7 @@ if Code.ensure_loaded?(Bumblebee) do
             {model_info, report} = Emily.Bumblebee.FastKernels.apply(model_info, report: true)
 
             assert report == %{
-                     rewritten: %{attention: 30, cache: 30, rms_norm: 61, rope: 30},
+                     rewritten: %{attention: 30, cache: 30, rms_norm: 61, rope: 30, swiglu: 30},
                      left: %{}
                    }
 

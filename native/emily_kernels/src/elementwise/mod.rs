@@ -1,6 +1,7 @@
 //! Arithmetic and choices: an element for an element of each input.
 
 pub mod functions;
+pub mod gates;
 
 use crate::dispatch::for_each_level;
 use crate::integer::Integer;

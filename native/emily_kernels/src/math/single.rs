@@ -2,6 +2,7 @@
 
 pub mod error;
 pub mod exponential;
+pub mod gate;
 pub mod hyperbolic;
 pub mod logarithm;
 pub mod power;

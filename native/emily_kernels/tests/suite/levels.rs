@@ -383,9 +383,16 @@ fn planes() {
         let count = rotary.batches * rotary.heads * rotary.positions * rotary.columns;
         let x: Vec<f32> = samples(&mut random, count);
         let offsets = [random.below(10_000) as i32 - 100];
+        let shape = [
+            rotary.batches,
+            rotary.heads,
+            rotary.positions,
+            rotary.columns,
+        ];
+        let view = View::in_rows(bytes(&x), 4, &shape);
         let run = |level| {
             let mut output = vec![0.0; count];
-            rotate(level, &rotary, &x, &offsets, None, &mut output);
+            rotate(level, &rotary, &view, &offsets, None, &mut output);
             output
         };
         for level in levels() {

@@ -2,6 +2,8 @@
 
 use emily_kernels::dispatch::Level;
 use emily_kernels::norm;
+use emily_kernels::real::Real;
+use half::{bf16, f16};
 
 use crate::support::{Random, LENGTHS};
 
@@ -53,7 +55,7 @@ fn nan_goes_through_a_softmax() {
         x[at] = f32::NAN;
         for level in Level::available() {
             let mut got = x.clone();
-            norm::softmax(level, None, &mut got, 34);
+            norm::softmax::<f32>(level, None, &mut got, 34);
             assert!(got.iter().all(|x| x.is_nan()), "{at} at {}", level.name());
         }
     }
@@ -94,4 +96,68 @@ fn norms() {
             }
         }
     }
+}
+
+/// As those of f32, rounded once.
+fn rounds_once<T: Real>() {
+    let mut random = Random::new(15);
+    for columns in LENGTHS {
+        let mut halves = |count| -> Vec<T> {
+            numbers(&mut random, count)
+                .into_iter()
+                .map(T::narrow)
+                .collect()
+        };
+        let (x, weight, bias) = (halves(3 * columns), halves(columns), halves(columns));
+        let wide = |x: &[T]| x.iter().map(|x| x.wide()).collect::<Vec<f32>>();
+        let (x_wide, weight_wide, bias_wide) = (wide(&x), wide(&weight), wide(&bias));
+        for level in Level::available() {
+            let mut got = vec![T::narrow(f32::NAN); x.len()];
+            let mut wanted = vec![f32::NAN; x.len()];
+            let same = |got: &[T], wanted: &[f32]| {
+                let wanted = wanted.iter().map(|x| T::narrow(*x).wide());
+                assert!(got.iter().map(|x| x.wide()).eq(wanted), "{}", level.name());
+            };
+            norm::softmax(level, Some(&x), &mut got, columns);
+            norm::softmax(level, Some(&x_wide), &mut wanted, columns);
+            same(&got, &wanted);
+            norm::rms_norm(level, Some(&x), &mut got, columns, Some(&weight), 0.5);
+            norm::rms_norm(
+                level,
+                Some(&x_wide),
+                &mut wanted,
+                columns,
+                Some(&weight_wide),
+                0.5,
+            );
+            same(&got, &wanted);
+            got.copy_from_slice(&x);
+            norm::layer_norm(
+                level,
+                None,
+                &mut got,
+                columns,
+                Some(&weight),
+                Some(&bias),
+                0.5,
+            );
+            let (weight, bias) = (Some(&weight_wide[..]), Some(&bias_wide[..]));
+            norm::layer_norm(
+                level,
+                Some(&x_wide),
+                &mut wanted,
+                columns,
+                weight,
+                bias,
+                0.5,
+            );
+            same(&got, &wanted);
+        }
+    }
+}
+
+#[test]
+fn floats_of_16_bits() {
+    rounds_once::<f16>();
+    rounds_once::<bf16>();
 }

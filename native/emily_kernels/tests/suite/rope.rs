@@ -2,6 +2,10 @@
 
 use emily_kernels::dispatch::Level;
 use emily_kernels::rope::{rotate, Rotary};
+use emily_kernels::view::{Axes, Axis, Element, View};
+
+use emily_kernels::real::Real;
+use half::{bf16, f16};
 
 use crate::support::Random;
 
@@ -22,6 +26,16 @@ fn turned(
     [x * cosine - y * sine, x * sine + y * cosine]
 }
 
+fn view<T: Element>(memory: &[T], shape: [usize; 4], strides: [usize; 4]) -> View<'_> {
+    let axes = shape.into_iter().zip(strides).map(|(size, stride)| Axis {
+        size,
+        stride: stride as isize,
+    });
+    // SAFETY: elements are bytes without gaps.
+    let bytes = unsafe { memory.align_to().1 };
+    View::new(bytes, 0, size_of::<T>(), axes.collect::<Axes>())
+}
+
 fn check(rotary: Rotary, offsets: &[i32], periods: Option<&[f32]>) {
     let Rotary {
         batches,
@@ -36,9 +50,42 @@ fn check(rotary: Rotary, offsets: &[i32], periods: Option<&[f32]>) {
     let x: Vec<f32> = (0..count)
         .map(|_| (random.below(2001) as f32 - 1000.0) / 500.0)
         .collect();
-    for level in Level::available() {
-        let mut got = vec![0.0; count];
-        rotate(level, &rotary, &x, offsets, periods, &mut got);
+    let shape = [batches, heads, positions, columns];
+    // Row-major, and with heads behind positions, with a gap behind each row.
+    let strides = [
+        [heads * positions * columns, positions * columns, columns, 1],
+        [
+            heads * positions * (columns + 1),
+            columns + 1,
+            heads * (columns + 1),
+            1,
+        ],
+    ];
+    let levels = Level::available().flat_map(|level| strides.map(|strides| (level, strides)));
+    for (level, strides) in levels {
+        let mut memory = vec![f32::NAN; batches * heads * positions * (columns + 1)];
+        for (i, x) in x.iter().enumerate() {
+            let at = [
+                i / (heads * positions * columns),
+                i / (positions * columns) % heads,
+                i / columns % positions,
+                i % columns,
+            ];
+            memory[at
+                .iter()
+                .zip(strides)
+                .map(|(at, stride)| at * stride)
+                .sum::<usize>()] = *x;
+        }
+        let mut got = vec![0.0f32; count];
+        rotate(
+            level,
+            &rotary,
+            &view(&memory, shape, strides),
+            offsets,
+            periods,
+            &mut got,
+        );
         for row in 0..count / columns {
             let start = row * columns;
             let batch = row / (heads * positions);
@@ -101,6 +148,52 @@ fn no_rows() {
         base: 10.0,
     };
     for level in Level::available() {
-        rotate(level, &rotary, &[], &[0], None, &mut []);
+        let x = view::<f32>(&[], [1, 2, 0, 4], [0, 0, 4, 1]);
+        rotate::<f32>(level, &rotary, &x, &[0], None, &mut []);
     }
+}
+
+/// As f32 is, rounded once.
+fn rounds_once<T: Real>() {
+    let rotary = Rotary {
+        batches: 1,
+        heads: 2,
+        positions: 3,
+        columns: 7,
+        dims: 6,
+        traditional: false,
+        scale: 1.0,
+        base: 10_000.0,
+    };
+    let (shape, strides) = ([1, 2, 3, 7], [42, 21, 7, 1]);
+    let x: Vec<T> = (0..42).map(|i| T::narrow((i as f32 * 0.7).sin())).collect();
+    let wide: Vec<f32> = x.iter().map(|x| x.wide()).collect();
+    for level in Level::available() {
+        let (mut got, mut wanted) = (vec![T::narrow(0.0); 42], vec![0.0f32; 42]);
+        rotate(
+            level,
+            &rotary,
+            &view(&x, shape, strides),
+            &[11],
+            None,
+            &mut got,
+        );
+        rotate(
+            level,
+            &rotary,
+            &view(&wide, shape, strides),
+            &[11],
+            None,
+            &mut wanted,
+        );
+        for (got, wanted) in got.iter().zip(wanted) {
+            assert_eq!(got.wide(), T::narrow(wanted).wide());
+        }
+    }
+}
+
+#[test]
+fn floats_of_16_bits() {
+    rounds_once::<f16>();
+    rounds_once::<bf16>();
 }

@@ -6,8 +6,8 @@ use crate::ops::args::Args;
 use crate::ops::op::Op;
 use crate::ops::table::operations;
 use crate::ops::{
-    attention, cast, checks, compare, conv, create, dot, einsum, elementwise, fft, index, integer,
-    linalg, norm, quantized, reduce, rope, scan, shape, sort,
+    attention, cast, checks, compare, conv, create, dot, einsum, elementwise, fft, gate, index,
+    integer, linalg, norm, quantized, reduce, rope, scan, shape, sort,
 };
 use crate::runtime::error::Result;
 use crate::runtime::room;

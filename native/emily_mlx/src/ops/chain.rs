@@ -13,7 +13,7 @@ use crate::ops::checks::{self, Ints};
 use crate::ops::map::{result_type, LeveledChain};
 use crate::ops::op::Op;
 use crate::ops::reduce::{shape_without, total_of_f32};
-use crate::ops::{cast, compare, elementwise, integer};
+use crate::ops::{cast, compare, elementwise, gate, integer};
 use crate::runtime::dtype::Dtype;
 use crate::runtime::error::Result;
 use crate::runtime::kernel::{self, view, Kernel, Placement};
@@ -231,6 +231,7 @@ fn map_of(op: Op, dtype: Dtype) -> Option<&'static dyn Map> {
         .or_else(|| integer::same(op, dtype))
         .or_else(|| elementwise::own(op, dtype))
         .or_else(|| elementwise::same(op, dtype))
+        .or_else(|| gate::own(op, dtype))
 }
 
 /// How many operands an operation of a chain has.
@@ -262,7 +263,10 @@ fn arity(op: Op) -> usize {
         | Op::LeftShift
         | Op::RightShift
         | Op::WideLeftShift
-        | Op::WideRightShift => 2,
+        | Op::WideRightShift
+        | Op::Swiglu
+        | Op::Geglu
+        | Op::GegluTanh => 2,
         Op::Clip => 3,
         _ => 1,
     }

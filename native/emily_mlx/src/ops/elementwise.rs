@@ -26,7 +26,7 @@ pub(crate) fn unary(op: Op, function: Unary, args: &Args, stream: &StreamHandle)
     one(op, function, args.array()?, stream)
 }
 
-fn one(op: Op, function: Unary, x: &Array, stream: &StreamHandle) -> Result<Array> {
+pub(crate) fn one(op: Op, function: Unary, x: &Array, stream: &StreamHandle) -> Result<Array> {
     if let Some(kernel) = kernel(op, &[x], stream) {
         return kernel.apply_with(&[x], result_type(op, Dtype::of(x)), 0.0, stream);
     }

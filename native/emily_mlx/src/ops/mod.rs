@@ -14,6 +14,7 @@ mod dot;
 mod einsum;
 mod elementwise;
 mod fft;
+mod gate;
 mod index;
 mod integer;
 mod linalg;

@@ -1,27 +1,32 @@
 //! Softmax and norms.
 
+use std::marker::PhantomData;
+
 use emily_kernels::chain::Input;
 use emily_kernels::dispatch::Level;
 use emily_kernels::norm as kernels;
+use emily_kernels::real::Real;
 use emily_kernels::view::{typed, typed_mut, Row};
+use half::{bf16, f16};
 use mlx_rs::{fast, Array};
 use smallvec::SmallVec;
 
 use crate::ops::args::Args;
 use crate::ops::checks::real_float;
+use crate::ops::op::Op;
 use crate::ops::{cast, reduce};
 use crate::runtime::dtype::Dtype;
 use crate::runtime::error::{refuse, Result};
-use crate::runtime::kernel::{self, level_of_f32, row, Kernel, Placement};
+use crate::runtime::kernel::{self, level, row, Kernel, Placement};
 use crate::runtime::stream::StreamHandle;
 
 /// `{:softmax, x, axes, precise}`
 pub(crate) fn softmax(args: &Args, stream: &StreamHandle) -> Result<Array> {
     let (x, s) = (args.array()?, stream.raw());
     let (axes, precise) = (args.axes(x.ndim())?, args.bool()?);
-    if let ([axis], Some(rows)) = (&axes[..], RowKernels::of(&[Some(x)], stream)) {
-        if *axis == x.ndim() as i32 - 1 {
-            return rows.softmax(x, stream);
+    if axes[..] == [x.ndim() as i32 - 1] {
+        if let Some(result) = rows(Op::Softmax, Of::Softmax, &[Some(x)], stream)? {
+            return Ok(result);
         }
     }
     cast::in_f32(x, s, |x| {
@@ -53,8 +58,12 @@ fn norm_input(op: &str, x: &Array, vectors: &[(&str, Option<&Array>)]) -> Result
 pub(crate) fn rms_norm(args: &Args, stream: &StreamHandle) -> Result<Array> {
     let (x, weight, eps) = (args.array()?, args.optional_array()?, args.float()?);
     norm_input(args.op, x, &[("weight", weight)])?;
-    if let Some(rows) = RowKernels::of(&[Some(x), weight], stream) {
-        return rows.rms_norm(x, weight, eps, stream);
+    let of = Of::RmsNorm {
+        weight: weight.is_some(),
+        eps: eps as f32,
+    };
+    if let Some(result) = rows(Op::RmsNorm, of, &[Some(x), weight], stream)? {
+        return Ok(result);
     }
     stream.on(|| fast::rms_norm(x, weight, eps as f32))
 }
@@ -64,15 +73,16 @@ pub(crate) fn layer_norm(args: &Args, stream: &StreamHandle) -> Result<Array> {
     let (x, weight) = (args.array()?, args.optional_array()?);
     let (bias, eps) = (args.optional_array()?, args.float()?);
     norm_input(args.op, x, &[("weight", weight), ("bias", bias)])?;
-    if let Some(rows) = RowKernels::of(&[Some(x), weight, bias], stream) {
-        return rows.layer_norm(x, weight, bias, eps, stream);
+    let of = Of::LayerNorm {
+        weight: weight.is_some(),
+        bias: bias.is_some(),
+        eps: eps as f32,
+    };
+    if let Some(result) = rows(Op::LayerNorm, of, &[Some(x), weight, bias], stream)? {
+        return Ok(result);
     }
     stream.on(|| fast::layer_norm(x, weight, bias, eps as f32))
 }
-
-/// Kernels over the last axis, for a level of the processor.
-#[derive(Clone, Copy)]
-struct RowKernels(Level);
 
 enum Of {
     Softmax,
@@ -88,21 +98,23 @@ enum Of {
     },
 }
 
-struct Rows {
+/// A kernel over the last axis, for a level of the processor.
+struct Rows<T> {
     of: Of,
     columns: usize,
     level: Level,
+    elements: PhantomData<fn(T)>,
 }
 
-impl Kernel for Rows {
+impl<T: Real> Kernel for Rows<T> {
     fn run(&self, inputs: &[Input], output: &mut [u8]) {
         let x = match &inputs[0] {
             Input::Array(view) => Some(view.to_row()),
             Input::InOutput => None,
         };
-        let x = x.as_ref().map(|x| typed::<f32>(x.bytes()));
+        let x = x.as_ref().map(|x| typed::<T>(x.bytes()));
         let vectors: SmallVec<[Row; 2]> = inputs[1..].iter().map(row).collect();
-        let mut vectors = vectors.iter().map(|vector| typed::<f32>(vector.bytes()));
+        let mut vectors = vectors.iter().map(|vector| typed::<T>(vector.bytes()));
         let mut next = |is_there: bool| if is_there { vectors.next() } else { None };
         let (level, columns, output) = (self.level, self.columns, typed_mut(output));
         match self.of {
@@ -117,62 +129,41 @@ impl Kernel for Rows {
     }
 }
 
-impl RowKernels {
-    /// The kernels, where all arrays are f32.
-    fn of(arrays: &[Option<&Array>], stream: &StreamHandle) -> Option<RowKernels> {
-        level_of_f32(arrays, stream).map(RowKernels)
+/// The kernel over the rows of the first array, with the vectors behind it, where it takes their types.
+fn rows(op: Op, of: Of, arrays: &[Option<&Array>], stream: &StreamHandle) -> Result<Option<Array>> {
+    let arrays: SmallVec<[&Array; 3]> = arrays.iter().copied().flatten().collect();
+    let dtype = Dtype::of(arrays[0]);
+    let (Some(level), true) = (
+        level(stream),
+        arrays.iter().all(|array| Dtype::of(array) == dtype),
+    ) else {
+        return Ok(None);
+    };
+    match dtype {
+        Dtype::F32 => add::<f32>(op, of, &arrays, level, stream).map(Some),
+        Dtype::F16 => add::<f16>(op, of, &arrays, level, stream).map(Some),
+        Dtype::Bf16 => add::<bf16>(op, of, &arrays, level, stream).map(Some),
+        _ => Ok(None),
     }
+}
 
-    fn softmax(self, x: &Array, stream: &StreamHandle) -> Result<Array> {
-        self.add("softmax", Of::Softmax, &[Some(x)], stream)
-    }
-
-    fn rms_norm(
-        self,
-        x: &Array,
-        weight: Option<&Array>,
-        eps: f64,
-        stream: &StreamHandle,
-    ) -> Result<Array> {
-        let of = Of::RmsNorm {
-            weight: weight.is_some(),
-            eps: eps as f32,
-        };
-        self.add("rms_norm", of, &[Some(x), weight], stream)
-    }
-
-    fn layer_norm(
-        self,
-        x: &Array,
-        weight: Option<&Array>,
-        bias: Option<&Array>,
-        eps: f64,
-        stream: &StreamHandle,
-    ) -> Result<Array> {
-        let of = Of::LayerNorm {
-            weight: weight.is_some(),
-            bias: bias.is_some(),
-            eps: eps as f32,
-        };
-        self.add("layer_norm", of, &[Some(x), weight, bias], stream)
-    }
-
-    fn add(
-        self,
-        name: &'static str,
-        of: Of,
-        arrays: &[Option<&Array>],
-        stream: &StreamHandle,
-    ) -> Result<Array> {
-        let arrays = arrays.iter().flatten().map(|x| kernel::in_rows(x, stream));
-        let arrays: SmallVec<[Array; 3]> = arrays.collect::<Result<_>>()?;
-        let rows = Rows {
-            of,
-            columns: arrays[0].dim(-1) as usize,
-            level: self.0,
-        };
-        let result = (arrays[0].shape(), Dtype::F32);
-        let arrays: SmallVec<[&Array; 3]> = arrays.iter().collect();
-        kernel::add(name, rows, &arrays, result, Placement::InFirst, stream)
-    }
+fn add<T: Real>(
+    op: Op,
+    of: Of,
+    arrays: &[&Array],
+    level: Level,
+    stream: &StreamHandle,
+) -> Result<Array> {
+    let arrays = arrays.iter().map(|x| kernel::in_rows(x, stream));
+    let arrays: SmallVec<[Array; 3]> = arrays.collect::<Result<_>>()?;
+    let rows = Rows::<T> {
+        of,
+        columns: arrays[0].dim(-1) as usize,
+        level,
+        elements: PhantomData,
+    };
+    let result = (arrays[0].shape(), Dtype::of(&arrays[0]));
+    let arrays: SmallVec<[&Array; 3]> = arrays.iter().collect();
+    let name = op.name();
+    kernel::add(name, rows, &arrays, result, Placement::InFirst, stream)
 }

@@ -1,9 +1,13 @@
 //! Rotary embeddings.
 
+use std::marker::PhantomData;
+
 use emily_kernels::chain::Input;
 use emily_kernels::dispatch::Level;
+use emily_kernels::real::Real;
 use emily_kernels::rope::{self as kernels, Rotary};
-use emily_kernels::view::{typed, typed_mut};
+use emily_kernels::view::{typed, typed_mut, View};
+use half::{bf16, f16};
 use mlx_rs::{fast, Array};
 use smallvec::SmallVec;
 
@@ -13,7 +17,7 @@ use crate::ops::op::Op;
 use crate::runtime::dtype::Dtype;
 use crate::runtime::error::{refuse, Result};
 use crate::runtime::ffi::mlx;
-use crate::runtime::kernel::{self, level_of_f32, row, Kernel, Placement};
+use crate::runtime::kernel::{self, level, row, view, Kernel, Placement};
 use crate::runtime::stream::StreamHandle;
 
 /// How a rotary embedding turns its planes.
@@ -83,45 +87,70 @@ pub(crate) fn rope(args: &Args, stream: &StreamHandle) -> Result<Array> {
             )
         }
     }
-    if let Some(level) = level_of_f32(&[Some(x), freqs], stream) {
-        return RopeKernel(level).apply(x, &turn, stream);
+    let is_f32 = |freqs: &&Array| Dtype::of(freqs) == Dtype::F32;
+    if let Some(level) = level(stream).filter(|_| freqs.iter().all(is_f32)) {
+        match Dtype::of(x) {
+            Dtype::F32 => return rotate::<f32>(level, x, &turn, stream),
+            Dtype::F16 => return rotate::<f16>(level, x, &turn, stream),
+            Dtype::Bf16 => return rotate::<bf16>(level, x, &turn, stream),
+            _ => {}
+        }
     }
     let (base, scale) = (turn.base.map(|base| base as f32), turn.scale as f32);
     stream.on(|| fast::rope_dynamic(x, dims, turn.traditional, base, scale, offset, freqs))
 }
 
-/// The kernel for a level of the processor.
-#[derive(Clone, Copy)]
-struct RopeKernel(Level);
-
-struct Rotation {
+struct Rotation<T> {
     rotary: Rotary,
     level: Level,
+    of: PhantomData<fn(T)>,
 }
 
-impl Kernel for Rotation {
+impl<T: Real> Kernel for Rotation<T> {
     fn run(&self, inputs: &[Input], output: &mut [u8]) {
-        let (x, offsets) = (row(&inputs[0]), row(&inputs[1]));
+        let Rotary {
+            batches,
+            heads,
+            positions,
+            columns,
+            ..
+        } = self.rotary;
+        let (x, offsets) = (view(&inputs[0]), row(&inputs[1]));
         let periods = inputs.get(2).map(row);
-        kernels::rotate(
-            self.level,
-            &self.rotary,
-            typed(x.bytes()),
-            typed(offsets.bytes()),
-            periods.as_ref().map(|periods| typed(periods.bytes())),
-            typed_mut(output),
-        );
+        let periods = periods.as_ref().map(|periods| typed(periods.bytes()));
+        let mut rotate = |x: &View| {
+            let output = typed_mut::<T>(output);
+            kernels::rotate(
+                self.level,
+                &self.rotary,
+                x,
+                typed(offsets.bytes()),
+                periods,
+                output,
+            )
+        };
+        match x.axes() {
+            [.., last] if x.axes().len() == 4 && last.stride == 1 => rotate(x),
+            _ => {
+                let x = x.to_row();
+                rotate(&View::in_rows(
+                    x.bytes(),
+                    size_of::<T>(),
+                    &[batches, heads, positions, columns],
+                ))
+            }
+        }
     }
 }
 
-impl RopeKernel {
-    /// The turned rows. The arguments fit each other.
-    fn apply(self, x: &Array, turn: &Turn, stream: &StreamHandle) -> Result<Array> {
-        let s = stream.raw();
-        let offset = mlx!(mlx_astype, turn.offset.as_ptr(), Dtype::S32.raw(), s)?;
-        let size = |axis: usize| x.dim(axis as i32) as usize;
-        let last = x.ndim() - 1;
-        let rotary = Rotary {
+/// The turned rows. The arguments fit each other.
+fn rotate<T: Real>(level: Level, x: &Array, turn: &Turn, stream: &StreamHandle) -> Result<Array> {
+    let s = stream.raw();
+    let offset = mlx!(mlx_astype, turn.offset.as_ptr(), Dtype::S32.raw(), s)?;
+    let size = |axis: usize| x.dim(axis as i32) as usize;
+    let last = x.ndim() - 1;
+    let rotation = Rotation::<T> {
+        rotary: Rotary {
             batches: size(0),
             heads: (1..last - 1).map(size).product(),
             positions: size(last - 1),
@@ -130,23 +159,14 @@ impl RopeKernel {
             traditional: turn.traditional,
             scale: turn.scale,
             base: turn.base.unwrap_or(1.0),
-        };
-        let rotation = Rotation {
-            rotary,
-            level: self.0,
-        };
-        let arrays: SmallVec<[&Array; 3]> = [Some(x), Some(&offset), turn.freqs]
-            .into_iter()
-            .flatten()
-            .collect();
-        let result = (x.shape(), Dtype::F32);
-        kernel::add(
-            Op::Rope.name(),
-            rotation,
-            &arrays,
-            result,
-            Placement::Apart,
-            stream,
-        )
-    }
+        },
+        level,
+        of: PhantomData,
+    };
+    let arrays: SmallVec<[&Array; 3]> = [Some(x), Some(&offset), turn.freqs]
+        .into_iter()
+        .flatten()
+        .collect();
+    let (name, result) = (Op::Rope.name(), (x.shape(), Dtype::of(x)));
+    kernel::add(name, rotation, &arrays, result, Placement::Apart, stream)
 }

@@ -165,6 +165,11 @@ macro_rules! operations {
             Irfft => fft::fft(mlx_sys::mlx_fft_irfft, args, stream),
             Conv => conv::conv(args, stream),
 
+            Gelu => gate::activation(op, args, stream),
+            GeluTanh => gate::activation(op, args, stream),
+            Swiglu => gate::gate(op, args, stream),
+            Geglu => gate::gate(op, args, stream),
+            GegluTanh => gate::gate(op, args, stream),
             RmsNorm => norm::rms_norm(args, stream),
             LayerNorm => norm::layer_norm(args, stream),
             Rope => rope::rope(args, stream),

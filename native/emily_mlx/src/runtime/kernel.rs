@@ -20,12 +20,6 @@ pub(crate) fn level(stream: &StreamHandle) -> Option<Level> {
     Level::chosen().ok().flatten()
 }
 
-/// The level that kernels of f32 are taken for, if all arrays are of that type.
-pub(crate) fn level_of_f32(arrays: &[Option<&Array>], stream: &StreamHandle) -> Option<Level> {
-    let mut arrays = arrays.iter().flatten();
-    level(stream).filter(|_| arrays.all(|array| Dtype::of(array) == Dtype::F32))
-}
-
 /// Where an output's elements go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Placement {

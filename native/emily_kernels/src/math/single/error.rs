@@ -5,12 +5,18 @@ use crate::math::arithmetic::{clamp, polynomial, Arithmetic};
 use crate::math::coefficients::{ERF, ERFINV_FAR, ERFINV_NEAR};
 use crate::math::double;
 
-/// The error function, which is one in f32 from 4 on.
+/// The error function in a double, which is one in f32 from 4 on.
+#[inline(always)]
+pub(super) fn error_function<A: Arithmetic>(x: f64) -> f64 {
+    let near = clamp(x, -4.0, 4.0);
+    let u = A::mul_add(near * near, 0.125, -1.0);
+    near * polynomial::<A, _>(&ERF, u)
+}
+
+/// The error function.
 #[inline(always)]
 pub fn erf<A: Arithmetic>(x: f32) -> f32 {
-    let wide = clamp(f64::from(x), -4.0, 4.0);
-    let u = A::mul_add(wide * wide, 0.125, -1.0);
-    (wide * polynomial::<A, _>(&ERF, u)) as f32
+    error_function::<A>(f64::from(x)) as f32
 }
 
 /// `1 - erf(x)`, exact in its tail too.

@@ -13,7 +13,7 @@ pub(super) fn reduce<A: Arithmetic>(x: f64) -> (Nearest, f64) {
 
 /// `e^x` in a double, of |x| < 700.
 #[inline(always)]
-fn power<A: Arithmetic>(x: f64) -> f64 {
+pub(super) fn power<A: Arithmetic>(x: f64) -> f64 {
     let (n, r) = reduce::<A>(x);
     A::mul_add(r, A::mul_add(r, polynomial::<A, _>(&EXP, r), 1.0), 1.0) * n.power_of_two()
 }

@@ -1,6 +1,7 @@
 //! Floats against f64 and against what their bits say.
 
 mod functions;
+mod gates;
 
 use emily_kernels::chain::Map;
 use emily_kernels::dispatch::Level;
