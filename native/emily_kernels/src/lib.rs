@@ -3,6 +3,7 @@
 pub mod cast;
 pub mod chain;
 pub mod compare;
+pub mod conv;
 pub mod dispatch;
 pub mod dot;
 pub mod elementwise;
@@ -17,4 +18,5 @@ pub mod norm;
 pub mod pool;
 pub mod reduce;
 pub mod rope;
+mod scratch;
 pub mod view;

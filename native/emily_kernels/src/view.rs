@@ -230,6 +230,11 @@ pub struct Elements<'a, T: Element> {
 }
 
 impl<T: Element> Elements<'_, T> {
+    /// Where the first element is, for who promises to stay among the array's.
+    pub(crate) fn first(&self) -> *const T {
+        self.memory.as_ptr().wrapping_offset(self.first)
+    }
+
     /// The element at a distance from the first, which must lie in the array's memory.
     #[inline(always)]
     pub fn at(&self, distance: isize) -> T {

@@ -16,6 +16,11 @@ use crate::pool;
 pub use simd::Element;
 pub use work::{Matrix, Output, Work};
 
+pub(crate) use pack::pack;
+pub(crate) use simd::{Simd, Vectors, LONGEST};
+pub(crate) use strip::Strip;
+pub(crate) use work::DEPTH;
+
 /// How many products are worth a part of their own: about a fifth of a millisecond's work. To wake a thread for less gains
 /// nothing, and loses where the cores have other work.
 const PART: usize = 1 << 24;

@@ -10,7 +10,7 @@ use super::work::Matrix;
 /// # Safety
 /// The matrix must have the rows and columns, `to` the room; the processor the instructions of `S`.
 #[inline(always)]
-pub(super) unsafe fn pack<S: Simd>(
+pub(crate) unsafe fn pack<S: Simd>(
     to: *mut S::Number,
     from: Matrix<S::Number>,
     depth: usize,

@@ -18,17 +18,30 @@ pub trait Element: Copy + PartialEq + Send + Sync + 'static {
     /// # Safety
     /// As there.
     unsafe fn multiply(work: &Work<Self>, level: Level, packed_a: *mut Self, packed_b: *mut Self);
+
+    /// Runs work with the vectors of the level.
+    ///
+    /// # Safety
+    /// As for [`Vectors::run`].
+    unsafe fn on<W: Vectors<Self>>(level: Level, work: W);
+}
+
+/// Work that is written for the vectors of any processor.
+pub trait Vectors<T> {
+    /// # Safety
+    /// The processor must have the instructions of `S`, and the work may promise more.
+    unsafe fn run<S: Simd<Number = T>>(self);
 }
 
 /// No vector has more numbers.
-pub(super) const LONGEST: usize = 16;
+pub const LONGEST: usize = 16;
 
 /// Vectors of one processor and one type of number.
 ///
 /// # Safety
 /// Its functions may be called where the processor has the instructions, with pointers to as many numbers as a
 /// vector has.
-pub(super) unsafe trait Simd: Copy + 'static {
+pub unsafe trait Simd: Copy + 'static {
     type Number: Element;
     type Vector: Copy;
     const LANES: usize;
@@ -41,6 +54,30 @@ pub(super) unsafe trait Simd: Copy + 'static {
     /// The first numbers, fewer than a vector has, and zeros behind them.
     unsafe fn load_first(from: *const Self::Number, count: usize) -> Self::Vector;
     unsafe fn store_first(value: Self::Vector, to: *mut Self::Number, count: usize);
+    /// The numbers of `into`, which are zeros from lane `first` to below lane `end`, and there those that lie as many
+    /// behind `from`.
+    #[inline(always)]
+    unsafe fn load_lanes(
+        into: Self::Vector,
+        from: *const Self::Number,
+        first: usize,
+        end: usize,
+    ) -> Self::Vector {
+        // SAFETY: the caller's promise.
+        unsafe { Self::load_apart(into, from, 1, first, end) }
+    }
+    /// As `load_lanes`, of numbers that lie `step` apart.
+    #[inline(always)]
+    unsafe fn load_apart(
+        into: Self::Vector,
+        from: *const Self::Number,
+        step: isize,
+        first: usize,
+        end: usize,
+    ) -> Self::Vector {
+        // SAFETY: the caller's promise.
+        unsafe { apart::<Self>(into, from, step, first, end) }
+    }
     unsafe fn multiply(a: Self::Vector, b: Self::Vector) -> Self::Vector;
     /// `a * b + c`.
     unsafe fn multiply_add(a: Self::Vector, b: Self::Vector, c: Self::Vector) -> Self::Vector;
@@ -49,6 +86,29 @@ pub(super) unsafe trait Simd: Copy + 'static {
 
     /// The function [`kernel`] of at most `ROWS` rows and one, two, four or eight vectors.
     fn kernel(rows: usize, vectors: usize) -> Kernel<Self::Number>;
+}
+
+/// [`Simd::load_apart`], one number at a time.
+///
+/// # Safety
+/// As there.
+#[inline(always)]
+unsafe fn apart<S: Simd>(
+    into: S::Vector,
+    from: *const S::Number,
+    step: isize,
+    first: usize,
+    end: usize,
+) -> S::Vector {
+    let mut numbers = [S::Number::ZERO; LONGEST];
+    // SAFETY: the caller's promise; no vector is longer than the longest.
+    unsafe {
+        S::store(into, numbers.as_mut_ptr());
+        for (lane, number) in numbers[..end].iter_mut().enumerate().skip(first) {
+            *number = *from.wrapping_offset(lane as isize * step);
+        }
+        S::load(numbers.as_ptr())
+    }
 }
 
 /// The kernels of so many rows, compiled with the features named.
@@ -173,7 +233,7 @@ mod x86 {
     macro_rules! vectors {
         ($simd:ident<$number:ty>, $vector:ty, $lanes:literal, $rows:literal, $features:literal,
             $splat:ident, $load:ident, $store:ident, $multiply:ident, $multiply_add:ident, $turn:ident,
-            $first:ident, $load_first:ident, $store_first:ident,
+            $first:ident, $load_first:ident, $store_first:ident, $load_lanes:ident, $load_apart:path,
             $($kernels:tt)*) => {
             // SAFETY: the instructions are those of the level.
             unsafe impl Simd for $simd<$number> {
@@ -213,6 +273,29 @@ mod x86 {
                 }
 
                 #[inline(always)]
+                unsafe fn load_lanes(
+                    into: $vector,
+                    from: *const $number,
+                    first: usize,
+                    end: usize,
+                ) -> $vector {
+                    // SAFETY: the caller's promise.
+                    unsafe { $load_lanes(into, from, first, end) }
+                }
+
+                #[inline(always)]
+                unsafe fn load_apart(
+                    into: $vector,
+                    from: *const $number,
+                    step: isize,
+                    first: usize,
+                    end: usize,
+                ) -> $vector {
+                    // SAFETY: the caller's promise.
+                    unsafe { $load_apart(into, from, step, first, end) }
+                }
+
+                #[inline(always)]
                 unsafe fn multiply(a: $vector, b: $vector) -> $vector {
                     // SAFETY: the caller's promise.
                     unsafe { $multiply(a, b) }
@@ -237,22 +320,22 @@ mod x86 {
 
     vectors!(
         Avx2<f32>, __m256, 8, 6, "avx2,fma",
-        _mm256_set1_ps, _mm256_loadu_ps, _mm256_storeu_ps, _mm256_mul_ps, _mm256_fmadd_ps, turn_8_floats, first_8, _mm256_maskload_ps, _mm256_maskstore_ps,
+        _mm256_set1_ps, _mm256_loadu_ps, _mm256_storeu_ps, _mm256_mul_ps, _mm256_fmadd_ps, turn_8_floats, first_8, _mm256_maskload_ps, _mm256_maskstore_ps, lanes_of_8, apart::<Self>,
         [1 2 3 4 5 6], [1 2 3], [1]
     );
     vectors!(
         Avx2<f64>, __m256d, 4, 6, "avx2,fma",
-        _mm256_set1_pd, _mm256_loadu_pd, _mm256_storeu_pd, _mm256_mul_pd, _mm256_fmadd_pd, turn_4_doubles, first_4, _mm256_maskload_pd, _mm256_maskstore_pd,
+        _mm256_set1_pd, _mm256_loadu_pd, _mm256_storeu_pd, _mm256_mul_pd, _mm256_fmadd_pd, turn_4_doubles, first_4, _mm256_maskload_pd, _mm256_maskstore_pd, lanes_of_4, apart::<Self>,
         [1 2 3 4 5 6], [1 2 3], [1]
     );
     vectors!(
         Avx512<f32>, __m512, 16, 12, "avx512f",
-        _mm512_set1_ps, _mm512_loadu_ps, _mm512_storeu_ps, _mm512_mul_ps, _mm512_fmadd_ps, turn_16_floats, first_16, load_floats, _mm512_mask_storeu_ps,
+        _mm512_set1_ps, _mm512_loadu_ps, _mm512_storeu_ps, _mm512_mul_ps, _mm512_fmadd_ps, turn_16_floats, first_16, load_floats, _mm512_mask_storeu_ps, lanes_of_16, floats_apart,
         [1 2 3 4 5 6 7 8 9 10 11 12], [1 2 3 4 5 6], [1 2 3]
     );
     vectors!(
         Avx512<f64>, __m512d, 8, 12, "avx512f",
-        _mm512_set1_pd, _mm512_loadu_pd, _mm512_storeu_pd, _mm512_mul_pd, _mm512_fmadd_pd, turn_8_doubles, first_of_8, load_doubles, _mm512_mask_storeu_pd,
+        _mm512_set1_pd, _mm512_loadu_pd, _mm512_storeu_pd, _mm512_mul_pd, _mm512_fmadd_pd, turn_8_doubles, first_of_8, load_doubles, _mm512_mask_storeu_pd, lanes_of_8_doubles, apart::<Self>,
         [1 2 3 4 5 6 7 8 9 10 11 12], [1 2 3 4 5 6], [1 2 3]
     );
 
@@ -302,6 +385,85 @@ mod x86 {
     unsafe fn load_doubles(from: *const f64, mask: __mmask8) -> __m512d {
         // SAFETY: the caller's promise.
         unsafe { _mm512_maskz_loadu_pd(mask, from) }
+    }
+
+    /// # Safety
+    /// The processor must have AVX2, and the numbers of the lanes must be there.
+    #[inline(always)]
+    unsafe fn lanes_of_8(into: __m256, from: *const f32, first: usize, end: usize) -> __m256 {
+        // SAFETY: the caller's promise; what is masked is not read.
+        unsafe {
+            let mask = _mm256_andnot_si256(first_8(first), first_8(end));
+            _mm256_or_ps(into, _mm256_maskload_ps(from, mask))
+        }
+    }
+
+    /// # Safety
+    /// As above.
+    #[inline(always)]
+    unsafe fn lanes_of_4(into: __m256d, from: *const f64, first: usize, end: usize) -> __m256d {
+        // SAFETY: the caller's promise; what is masked is not read.
+        unsafe {
+            let mask = _mm256_andnot_si256(first_4(first), first_4(end));
+            _mm256_or_pd(into, _mm256_maskload_pd(from, mask))
+        }
+    }
+
+    /// # Safety
+    /// The processor must have AVX-512, and the numbers of the lanes must be there.
+    #[inline(always)]
+    unsafe fn lanes_of_16(into: __m512, from: *const f32, first: usize, end: usize) -> __m512 {
+        // SAFETY: the caller's promise; what is masked is not read.
+        unsafe { _mm512_mask_loadu_ps(into, lanes(first, end) as u16, from) }
+    }
+
+    /// # Safety
+    /// As above.
+    #[inline(always)]
+    unsafe fn lanes_of_8_doubles(
+        into: __m512d,
+        from: *const f64,
+        first: usize,
+        end: usize,
+    ) -> __m512d {
+        // SAFETY: the caller's promise; what is masked is not read.
+        unsafe { _mm512_mask_loadu_pd(into, lanes(first, end) as u8, from) }
+    }
+
+    #[inline(always)]
+    fn lanes(first: usize, end: usize) -> u32 {
+        (1 << end) - (1 << first)
+    }
+
+    /// # Safety
+    /// As above.
+    #[inline(always)]
+    unsafe fn floats_apart(
+        into: __m512,
+        from: *const f32,
+        step: isize,
+        first: usize,
+        end: usize,
+    ) -> __m512 {
+        // SAFETY: the caller's promise. Two vectors hold all of every second number, and nothing behind the last.
+        unsafe {
+            if step == 2 && end - first == 16 {
+                let places =
+                    _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 17, 19, 21, 23, 25, 27, 29, 31);
+                let (low, high) = (_mm512_loadu_ps(from), _mm512_loadu_ps(from.add(15)));
+                return _mm512_permutex2var_ps(low, places, high);
+            }
+            match i32::try_from(step) {
+                Ok(step) if step.unsigned_abs() < 1 << 27 => {
+                    let lane =
+                        _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+                    let places = _mm512_mullo_epi32(lane, _mm512_set1_epi32(step));
+                    let mask = lanes(first, end) as u16;
+                    _mm512_mask_i32gather_ps::<4>(into, mask, places, from)
+                }
+                _ => apart::<Avx512<f32>>(into, from, step, first, end),
+            }
+        }
     }
 
     /// Interleaves pairs of floats.
@@ -475,6 +637,35 @@ macro_rules! element {
                         Kind::Portable => {
                             multiply_on::<Portable<$number>>(work, packed_a, packed_b)
                         }
+                    }
+                }
+            }
+
+            unsafe fn on<W: Vectors<Self>>(level: Level, work: W) {
+                #[cfg(target_arch = "x86_64")]
+                #[target_feature(enable = "avx512f")]
+                unsafe fn avx512<W: Vectors<$number>>(work: W) {
+                    // SAFETY: the caller's promise.
+                    unsafe { work.run::<x86::Avx512<$number>>() }
+                }
+
+                #[cfg(target_arch = "x86_64")]
+                #[target_feature(enable = "avx2,fma")]
+                unsafe fn avx2<W: Vectors<$number>>(work: W) {
+                    // SAFETY: the caller's promise.
+                    unsafe { work.run::<x86::Avx2<$number>>() }
+                }
+
+                // SAFETY: the caller's promise.
+                unsafe {
+                    match level.0 {
+                        #[cfg(target_arch = "x86_64")]
+                        Kind::Avx512 => avx512(work),
+                        #[cfg(target_arch = "x86_64")]
+                        Kind::Avx2 => avx2(work),
+                        #[cfg(target_arch = "aarch64")]
+                        Kind::Neon => work.run::<Neon<$number>>(),
+                        Kind::Portable => work.run::<Portable<$number>>(),
                     }
                 }
             }

@@ -5,7 +5,7 @@ use super::simd::{Element, Simd, LONGEST};
 use super::work::{Matrix, Output};
 
 /// What one call of the kernel reads: `depth` columns of a few rows, and as many rows of a few vectors.
-pub(super) struct Panel<T> {
+pub struct Panel<T> {
     depth: usize,
     a: Matrix<T>,
     b: *const T,
@@ -13,7 +13,7 @@ pub(super) struct Panel<T> {
 }
 
 /// What one call of the kernel writes: at most as many columns as the vectors have numbers.
-pub(super) struct Target<T> {
+pub struct Target<T> {
     c: Output<T>,
     columns: usize,
     alpha: T,
@@ -24,7 +24,7 @@ pub(super) struct Target<T> {
 const HEADS: usize = 4;
 const STEP: usize = 3;
 
-pub(super) type Kernel<T> = unsafe fn(&Panel<T>, &Target<T>);
+pub type Kernel<T> = unsafe fn(&Panel<T>, &Target<T>);
 
 /// `ROWS` rows times `VECTORS` vectors, added up in registers, each element's terms in their order.
 ///
@@ -114,7 +114,7 @@ impl<T: Element> Target<T> {
 }
 
 /// A panel of at most `S::ROWS` rows times at most `DEPTH` rows of the right side.
-pub(super) struct Strip<T> {
+pub(crate) struct Strip<T> {
     pub rows: usize,
     pub depth: usize,
     pub columns: usize,
@@ -131,7 +131,7 @@ impl<T: Element> Strip<T> {
     /// # Safety
     /// The matrices must have the sizes, `packed` the room; the processor the instructions of `S`.
     #[inline(always)]
-    pub(super) unsafe fn multiply<S: Simd<Number = T>>(
+    pub(crate) unsafe fn multiply<S: Simd<Number = T>>(
         &self,
         packed: *mut T,
         in_place: bool,

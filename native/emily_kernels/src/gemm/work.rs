@@ -1,14 +1,13 @@
 //! One thread's part of a product: which panels are copied, and in which order they are multiplied.
 
-use std::cell::RefCell;
-
 use super::pack::pack;
 use super::simd::{Element, Simd, LONGEST};
 use super::strip::Strip;
 use crate::dispatch::Level;
+use crate::scratch;
 
 /// How many terms are added up in registers.
-pub(super) const DEPTH: usize = 256;
+pub(crate) const DEPTH: usize = 256;
 /// So many columns of the right side, copied, stay in the second or third cache.
 const COLUMNS: usize = 1024;
 /// A panel of rows is multiplied in its place where there are at most so many vectors of columns.
@@ -126,15 +125,6 @@ impl<T: Element> Work<T> {
     }
 }
 
-/// Memory for copies of panels, aligned to a line of the cache.
-#[derive(Clone, Copy)]
-#[repr(align(64))]
-struct Line(#[allow(dead_code)] [u8; 64]);
-
-thread_local! {
-    static SCRATCH: RefCell<Vec<Line>> = const { RefCell::new(Vec::new()) };
-}
-
 /// Computes a product with at least one row, one column and one term.
 ///
 /// # Safety
@@ -144,12 +134,7 @@ pub(super) unsafe fn multiply<T: Element>(work: &Work<T>, level: Level) {
     let depth = DEPTH.min(work.inner);
     let b = depth * COLUMNS.min(work.columns.next_multiple_of(LONGEST));
     let a = depth * LONGEST;
-    SCRATCH.with_borrow_mut(|lines| {
-        let wanted = ((a + b) * size_of::<T>()).div_ceil(size_of::<Line>());
-        if lines.len() < wanted {
-            lines.resize(wanted, Line([0; 64]));
-        }
-        let packed_a = lines.as_mut_ptr().cast::<T>();
+    scratch::with(a + b, |packed_a: *mut T| {
         // SAFETY: the caller's promises; the copy of `b` is behind that of `a`.
         unsafe { T::multiply(work, level, packed_a, packed_a.add(a)) }
     })
