@@ -6,10 +6,12 @@ use std::time::Instant;
 use emily_kernels::chain::Map;
 use emily_kernels::dispatch::Level;
 use emily_kernels::dot::products;
+use emily_kernels::elementwise::{self, functions};
 use emily_kernels::norm::rms_norm;
+use emily_kernels::reduce::fold;
 use emily_kernels::reduce::{reduce, Reduction};
 use emily_kernels::view::{Axes, Axis, Element, View};
-use emily_kernels::{cast, compare, elementwise, fold, functions, integer, math};
+use emily_kernels::{cast, compare, integer, math};
 
 /// As many elements as the nearest cache holds of each operand.
 const COUNT: usize = 2048;

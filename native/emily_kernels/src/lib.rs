@@ -7,8 +7,6 @@ pub mod conv;
 pub mod dispatch;
 pub mod dot;
 pub mod elementwise;
-pub mod fold;
-pub mod functions;
 pub mod gemm;
 pub mod index;
 pub mod integer;

@@ -10,9 +10,11 @@ mod runtime;
 
 pub use emily_kernels::pool::{set_threads, threads};
 
-pub use ops::args::{Arg, Args, Literal};
-pub use ops::create::{from_bytes, from_file, Number};
-pub use ops::table::{apply, Op, Value};
+pub use ops::apply::{apply, Value};
+pub use ops::args::{Arg, Args, Literal, Number};
+pub use ops::create::{from_bytes, from_file};
+pub use ops::op::Op;
+pub use ops::pointer::from_address;
 pub use program::fusion;
 pub use runtime::array::SharedArray;
 #[cfg(target_os = "linux")]
@@ -25,6 +27,5 @@ pub use runtime::exit;
 #[doc(hidden)]
 pub use runtime::layout;
 pub use runtime::memory;
-pub use runtime::pointer::from_address;
 pub use runtime::stream::StreamHandle;
 pub use runtime::worker::{Job, QueueFull};

@@ -4,8 +4,6 @@ mod chain;
 mod dispatch;
 mod dot;
 mod elementwise;
-mod fold;
-mod functions;
 mod index;
 mod integer;
 mod norm;

@@ -3,12 +3,54 @@
 use std::borrow::Cow;
 use std::cell::Cell;
 
+use half::{bf16, f16};
 use mlx_rs::Array;
 use smallvec::SmallVec;
 
-use crate::ops::create::Number;
+use crate::ops::checks::{self, Ints};
 use crate::runtime::dtype::Dtype;
 use crate::runtime::error::{refuse, Result};
+
+/// A number as Elixir has it.
+#[derive(Clone, Copy, Debug)]
+pub enum Number {
+    Int(i128),
+    Float(f64),
+    Complex(f64, f64),
+}
+
+impl Number {
+    /// The number's bytes in a type. Integers wrap and floats round, as a cast does; a float that
+    /// an integer type cannot hold saturates, and NaN becomes zero.
+    pub(crate) fn to_bytes(self, op: &str, dtype: Dtype) -> Result<[u8; 8]> {
+        let mut bytes = [0; 8];
+        let mut put = |source: &[u8]| bytes[..source.len()].copy_from_slice(source);
+        // The narrower floats come by f32, as in a cast.
+        let (real, single) = match self {
+            Number::Int(int) => (int as f64, int as f32),
+            Number::Float(float) => (float, float as f32),
+            Number::Complex(..) if dtype == Dtype::C64 => (0.0, 0.0),
+            Number::Complex(..) => refuse!("{op}: a complex number needs the type c64"),
+        };
+        match (dtype, self) {
+            (Dtype::F16, _) => put(&f16::from_f32(single).to_le_bytes()),
+            (Dtype::Bf16, _) => put(&bf16::from_f32(single).to_le_bytes()),
+            (Dtype::F32, _) => put(&single.to_le_bytes()),
+            (Dtype::F64, _) => put(&real.to_le_bytes()),
+            (Dtype::C64, Number::Complex(re, im)) => {
+                put(&[(re as f32).to_le_bytes(), (im as f32).to_le_bytes()].concat())
+            }
+            (Dtype::C64, _) => put(&single.to_le_bytes()),
+            (Dtype::Bool, _) => put(&[u8::from(real != 0.0)]),
+            (_, Number::Int(int)) => put(&int.to_le_bytes()[..dtype.size()]),
+            (_, _) => {
+                let (low, high) = dtype.integer_range().unwrap_or((0, 1));
+                put(&(real as i128).clamp(low, high).to_le_bytes()[..dtype.size()])
+            }
+        }
+        Ok(bytes)
+    }
+}
 
 /// What an argument is when it is no array.
 #[derive(Clone, Debug)]
@@ -78,8 +120,6 @@ impl Arg<'_> {
         }
     }
 }
-
-pub type Ints = SmallVec<[i32; 8]>;
 
 /// The arguments of the operation called `op`.
 #[derive(Debug)]
@@ -234,7 +274,7 @@ impl<'a> Args<'a> {
         let item = self.take()?;
         match item.literal() {
             Some(Literal::Ints(ints)) => {
-                crate::ops::checks::rank(self.op, ints.len())?;
+                checks::rank(self.op, ints.len())?;
                 Ok(ints)
             }
             _ => self.wrong("a list of integers", item),
@@ -252,20 +292,20 @@ impl<'a> Args<'a> {
     /// A shape: sizes of zero or more, whose product fits.
     pub(crate) fn shape(&self) -> Result<Ints> {
         let shape = self.ints()?;
-        crate::ops::checks::shape(self.op, &shape)?;
+        checks::shape(self.op, &shape)?;
         Ok(shape)
     }
 
     /// One axis of `array`, as a non-negative number.
     pub(crate) fn axis(&self, array: &Array) -> Result<i32> {
         let axis = self.int()?;
-        crate::ops::checks::axis(self.op, axis, array.ndim())
+        checks::axis(self.op, axis, array.ndim())
     }
 
     /// Distinct axes of an array of `rank` axes, as non-negative numbers.
     pub(crate) fn axes(&self, rank: usize) -> Result<Ints> {
         let axes = self.ints()?;
-        crate::ops::checks::axes(self.op, &axes, rank)
+        checks::axes(self.op, &axes, rank)
     }
 }
 

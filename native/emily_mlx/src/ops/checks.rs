@@ -3,9 +3,12 @@
 use mlx_rs::Array;
 use smallvec::{smallvec, SmallVec};
 
-use crate::ops::args::Ints;
 use crate::runtime::allocator;
+use crate::runtime::dtype::Dtype;
 use crate::runtime::error::{refuse, Result};
+
+/// Integers, of which there is mostly one for each axis.
+pub type Ints = SmallVec<[i32; 8]>;
 
 /// How many axes an array may have. MLX sets no limit, but takes time for each axis and each pair of them.
 pub(crate) const MOST_AXES: usize = 1024;
@@ -82,23 +85,22 @@ pub(crate) fn not_empty(op: &str, array: &Array) -> Result<()> {
     Ok(())
 }
 
-/// Refuses a result that no memory could hold before anything is computed for it.
-pub(crate) fn fits_memory(op: &str, array: &Array) -> Result<()> {
-    let (bytes, limit) = (array.nbytes(), allocator::limit());
-    if bytes > limit {
-        refuse!(
-            "{op}: the result of shape {:?} would take {bytes} bytes, more than the {limit} bytes of memory",
-            array.shape()
-        )
-    }
-    Ok(())
-}
-
 /// Refuses what would take more memory beside its result than there is.
 pub(crate) fn bytes_fit(op: &str, what: &str, bytes: i128) -> Result<()> {
     let limit = allocator::limit();
     if bytes > limit as i128 {
         refuse!("{op}: {what} would take {bytes} bytes, more than the {limit} bytes of memory")
+    }
+    Ok(())
+}
+
+pub(crate) fn real_float(op: &str, name: &str, array: &Array) -> Result<()> {
+    let dtype = Dtype::of(array);
+    if !dtype.is_real_float() {
+        refuse!(
+            "{op}: {name} must have a floating-point type, got {}",
+            dtype.name()
+        )
     }
     Ok(())
 }

@@ -2,14 +2,13 @@
 
 use mlx_rs::Array;
 
-use crate::ops::args::Args;
+use crate::ops::args::{Args, Number};
 use crate::ops::checks;
-use crate::ops::create::{scalar, Number};
-use crate::ops::table::Stream;
+use crate::ops::create::scalar;
 use crate::runtime::device::Device;
 use crate::runtime::dtype::Dtype;
 use crate::runtime::error::{refuse, Result};
-use crate::runtime::ffi::mlx;
+use crate::runtime::ffi::{mlx, Stream};
 use crate::runtime::stream::StreamHandle;
 
 /// Channels-last convolution of one to three spatial axes.

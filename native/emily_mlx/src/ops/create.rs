@@ -6,57 +6,15 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd};
 use std::path::Path;
 
-use half::{bf16, f16};
 use mlx_rs::Array;
 
-use crate::ops::args::Args;
+use crate::ops::args::{Args, Number};
 use crate::ops::checks;
-use crate::ops::table::Stream;
 use crate::runtime::allocator;
 use crate::runtime::dtype::Dtype;
 use crate::runtime::error::{refuse, Error, Result};
 use crate::runtime::ffi::{self, mlx};
-
-/// A number as Elixir has it.
-#[derive(Clone, Copy, Debug)]
-pub enum Number {
-    Int(i128),
-    Float(f64),
-    Complex(f64, f64),
-}
-
-impl Number {
-    /// The number's bytes in a type. Integers wrap and floats round, as a cast does; a float that
-    /// an integer type cannot hold saturates, and NaN becomes zero.
-    fn to_bytes(self, op: &str, dtype: Dtype) -> Result<[u8; 8]> {
-        let mut bytes = [0; 8];
-        let mut put = |source: &[u8]| bytes[..source.len()].copy_from_slice(source);
-        // The narrower floats come by f32, as in a cast.
-        let (real, single) = match self {
-            Number::Int(int) => (int as f64, int as f32),
-            Number::Float(float) => (float, float as f32),
-            Number::Complex(..) if dtype == Dtype::C64 => (0.0, 0.0),
-            Number::Complex(..) => refuse!("{op}: a complex number needs the type c64"),
-        };
-        match (dtype, self) {
-            (Dtype::F16, _) => put(&f16::from_f32(single).to_le_bytes()),
-            (Dtype::Bf16, _) => put(&bf16::from_f32(single).to_le_bytes()),
-            (Dtype::F32, _) => put(&single.to_le_bytes()),
-            (Dtype::F64, _) => put(&real.to_le_bytes()),
-            (Dtype::C64, Number::Complex(re, im)) => {
-                put(&[(re as f32).to_le_bytes(), (im as f32).to_le_bytes()].concat())
-            }
-            (Dtype::C64, _) => put(&single.to_le_bytes()),
-            (Dtype::Bool, _) => put(&[u8::from(real != 0.0)]),
-            (_, Number::Int(int)) => put(&int.to_le_bytes()[..dtype.size()]),
-            (_, _) => {
-                let (low, high) = dtype.integer_range().unwrap_or((0, 1));
-                put(&(real as i128).clamp(low, high).to_le_bytes()[..dtype.size()])
-            }
-        }
-        Ok(bytes)
-    }
-}
+use crate::runtime::stream::StreamHandle;
 
 /// An array from its bytes in row-major order, copied once.
 pub fn from_bytes(bytes: &[u8], shape: &[i64], dtype: Dtype) -> Result<Array> {
@@ -220,6 +178,11 @@ pub(crate) fn scalar(op: &str, number: Number, dtype: Dtype) -> Result<Array> {
     new_data(&bytes[..dtype.size()], &[], dtype)
 }
 
+/// One real number of the type of `x`.
+pub(crate) fn number_like(op: &str, number: f64, x: &Array) -> Result<Array> {
+    scalar(op, Number::Float(number), Dtype::of(x))
+}
+
 /// A vector of integers of an integer type.
 pub(crate) fn vector(op: &str, values: &[i64], dtype: Dtype) -> Result<Array> {
     let mut bytes = Vec::with_capacity(values.len() * 8);
@@ -231,7 +194,8 @@ pub(crate) fn vector(op: &str, values: &[i64], dtype: Dtype) -> Result<Array> {
 }
 
 /// `{:full, shape, number, dtype}`
-pub(crate) fn full(args: &Args, stream: Stream) -> Result<Array> {
+pub(crate) fn full(args: &Args, stream: &StreamHandle) -> Result<Array> {
+    let s = stream.raw();
     let (shape, number, dtype) = (args.shape()?, args.number()?, args.dtype()?);
     let value = scalar(args.op, number, dtype)?;
     if shape.is_empty() {
@@ -243,25 +207,27 @@ pub(crate) fn full(args: &Args, stream: Stream) -> Result<Array> {
         shape.len(),
         value.as_ptr(),
         dtype.raw(),
-        stream
+        s
     )
 }
 
 /// `{:arange, start, stop, step, dtype}`
-pub(crate) fn arange(args: &Args, stream: Stream) -> Result<Array> {
+pub(crate) fn arange(args: &Args, stream: &StreamHandle) -> Result<Array> {
+    let s = stream.raw();
     let (start, stop, step) = (args.float()?, args.float()?, args.float()?);
     let dtype = args.dtype()?;
     let count = ((stop - start) / step).ceil();
     if !count.is_finite() || count > f64::from(i32::MAX) {
         refuse!("arange: from {start} to {stop} by {step} is no finite range")
     }
-    mlx!(mlx_arange, start, stop, step, dtype.raw(), stream)
+    mlx!(mlx_arange, start, stop, step, dtype.raw(), s)
 }
 
 /// `{:eye, rows, columns, diagonal, dtype}`
-pub(crate) fn eye(args: &Args, stream: Stream) -> Result<Array> {
+pub(crate) fn eye(args: &Args, stream: &StreamHandle) -> Result<Array> {
+    let s = stream.raw();
     let (rows, columns, diagonal) = (args.int()?, args.int()?, args.int()?);
     let dtype = args.dtype()?;
     checks::shape(args.op, &[rows, columns])?;
-    mlx!(mlx_eye, rows, columns, diagonal, dtype.raw(), stream)
+    mlx!(mlx_eye, rows, columns, diagonal, dtype.raw(), s)
 }

@@ -1,18 +1,23 @@
 //! Operations that take indices. MLX checks none of them; here every index is clamped into its
 //! axis, so that no input reads or writes stray memory.
 
+use emily_kernels::chain::Input;
+use emily_kernels::dispatch::Level;
+use emily_kernels::index::{self as kernels, Numbers};
+use emily_kernels::integer;
+use emily_kernels::view::View;
 use mlx_rs::Array;
 use mlx_sys::{mlx_array, mlx_stream, mlx_vector_array};
 
-use crate::ops::args::Args;
-use crate::ops::checks;
-use crate::ops::create::{scalar, vector, Number};
-use crate::ops::kernels;
-use crate::ops::table::Op;
-use crate::ops::totals;
-use crate::runtime::dtype::Dtype;
+use crate::ops::args::{Args, Number};
+use crate::ops::create::{scalar, vector};
+use crate::ops::map::{map, Mapping};
+use crate::ops::op::Op;
+use crate::ops::{cast, checks};
+use crate::runtime::dtype::{by_type, Dtype};
 use crate::runtime::error::{refuse, Result};
 use crate::runtime::ffi::{self, mlx, Arrays};
+use crate::runtime::kernel::{self, copy_into, level, row, view, Kernel, Placement};
 use crate::runtime::stream::StreamHandle;
 
 type ScatterFn = unsafe extern "C" fn(
@@ -35,8 +40,10 @@ fn clamp(op: &str, indices: &Array, limits: &[i64], stream: &StreamHandle) -> Re
     // No index of a narrow type can reach a limit that the type cannot hold.
     let within = |limit: &i64| i128::from(*limit).min(greatest) as i64;
     let limits: Vec<i64> = limits.iter().map(within).collect();
-    if let ([limit], Some(kernel)) = (&limits[..], kernels::clamp(indices, stream)) {
-        return kernel.apply_with(&[indices], dtype, *limit as f64, stream);
+    let map = map!(dtype, integers, integer::clamp);
+    if let ([limit], Some(map), Some(level)) = (&limits[..], map, level(stream)) {
+        let op = Op::Clip;
+        return Mapping { op, map, level }.apply_with(&[indices], dtype, *limit as f64, stream);
     }
     let number = |number: i64| scalar(op, Number::Int(number.into()), dtype);
     let low = number(0)?;
@@ -65,7 +72,7 @@ fn leads(x: &Array, axis: i32) -> bool {
 pub(crate) fn take(args: &Args, stream: &StreamHandle) -> Result<Array> {
     let (x, indices) = (args.array()?, args.array()?);
     let axis = args.axis(x)?;
-    let kernel = kernels::indexed(Op::Take, x, indices, stream);
+    let kernel = IndexKernel::of(Op::Take, x, indices, stream);
     if let Some(kernel) = kernel.filter(|_| leads(x, axis)) {
         let (before, from) = x.shape().split_at(axis as usize);
         let shape = [before, indices.shape(), &from[1..]].concat();
@@ -93,7 +100,7 @@ pub(crate) fn take_along_axis(args: &Args, stream: &StreamHandle) -> Result<Arra
     }
     let inner = axis as usize;
     let rows = inner + 1 == x.ndim() && x.shape()[..inner] == indices.shape()[..inner];
-    if let Some(kernel) = kernels::indexed(Op::Take, x, indices, stream).filter(|_| rows) {
+    if let Some(kernel) = IndexKernel::of(Op::Take, x, indices, stream).filter(|_| rows) {
         return kernel.along(x, indices, stream);
     }
     let indices = clamp_to_axis(args.op, indices, x, axis, stream)?;
@@ -179,8 +186,8 @@ pub(crate) fn scatter(
     if !matches!(op, Op::ScatterAdd | Op::ScatterProd) || !Dtype::of(x).is_half() {
         return scatter.apply(x, updates, stream);
     }
-    let updates = totals::cast(updates, Dtype::F32, stream.raw())?;
-    totals::accumulate(x, stream.raw(), |x| scatter.apply(x, &updates, stream))
+    let updates = cast::cast(updates, Dtype::F32, stream.raw())?;
+    cast::in_f32(x, stream.raw(), |x| scatter.apply(x, &updates, stream))
 }
 
 struct Scatter<'a> {
@@ -208,7 +215,7 @@ impl Scatter<'_> {
                 && slices.iter().enumerate().all(whole)
                 && Dtype::of(updates) == Dtype::of(x)
                 && updates.shape()[..index_rank] == *indices.shape();
-            if let Some(kernel) = kernels::indexed(self.op, x, indices, stream).filter(|_| rows) {
+            if let Some(kernel) = IndexKernel::of(self.op, x, indices, stream).filter(|_| rows) {
                 return kernel.update([x, indices, updates], *axis as usize, stream);
             }
         }
@@ -316,4 +323,204 @@ pub(crate) fn slice_update_dynamic(args: &Args, stream: &StreamHandle) -> Result
         axes.len(),
         stream.raw()
     )
+}
+
+type Take = fn(&View, usize, Indices, &mut [u8]);
+type Along = fn(&[u8], usize, Indices, usize, &mut [u8]);
+type Update = fn(Level, &[u8], usize, Indices, &mut [u8]);
+/// Indices, the bytes of each, and how they are read.
+type Indices<'a> = (&'a [u8], usize, Numbers);
+
+/// A kernel of one operation.
+#[derive(Clone, Copy)]
+struct IndexKernel {
+    op: Op,
+    dtype: Dtype,
+    index: Dtype,
+    numbers: Numbers,
+    level: Level,
+}
+
+struct Taken {
+    take: Take,
+    axis: usize,
+    width: usize,
+    numbers: Numbers,
+}
+
+impl Kernel for Taken {
+    fn run(&self, inputs: &[Input], output: &mut [u8]) {
+        let indices = row(&inputs[1]);
+        let indices = (indices.bytes(), self.width, self.numbers);
+        (self.take)(view(&inputs[0]), self.axis, indices, output);
+    }
+}
+
+struct TakenAlong {
+    along: Along,
+    columns: usize,
+    count: usize,
+    width: usize,
+    numbers: Numbers,
+}
+
+impl Kernel for TakenAlong {
+    fn run(&self, inputs: &[Input], output: &mut [u8]) {
+        let (x, indices) = (row(&inputs[0]), row(&inputs[1]));
+        let indices = (indices.bytes(), self.width, self.numbers);
+        (self.along)(x.bytes(), self.columns, indices, self.count, output);
+    }
+}
+
+struct Updated {
+    update: Update,
+    columns: usize,
+    width: usize,
+    numbers: Numbers,
+    level: Level,
+}
+
+impl Kernel for Updated {
+    fn run(&self, inputs: &[Input], output: &mut [u8]) {
+        copy_into(&inputs[0], output);
+        let (indices, updates) = (row(&inputs[1]), row(&inputs[2]));
+        let indices = (indices.bytes(), self.width, self.numbers);
+        (self.update)(self.level, updates.bytes(), self.columns, indices, output);
+    }
+}
+
+fn taking(width: usize) -> Take {
+    match width {
+        1 => kernels::take::<u8>,
+        2 => kernels::take::<u16>,
+        4 => kernels::take::<u32>,
+        _ => kernels::take::<u64>,
+    }
+}
+
+fn taking_along(width: usize) -> Along {
+    match width {
+        1 => kernels::take_along::<u8>,
+        2 => kernels::take_along::<u16>,
+        4 => kernels::take_along::<u32>,
+        _ => kernels::take_along::<u64>,
+    }
+}
+
+/// Half-precision floats and complex numbers are not added here.
+fn updating(op: Op, dtype: Dtype) -> Option<Update> {
+    match (op, dtype.size()) {
+        (Op::Scatter, 1) => Some(kernels::scatter::<u8>),
+        (Op::Scatter, 2) => Some(kernels::scatter::<u16>),
+        (Op::Scatter, 4) => Some(kernels::scatter::<u32>),
+        (Op::Scatter, _) => Some(kernels::scatter::<u64>),
+        (Op::ScatterAdd, _) => by_type!(dtype, numbers, T => Some(kernels::scatter_add::<T>)),
+        _ => None,
+    }
+}
+
+impl IndexKernel {
+    /// The kernel that takes rows of `x` by `indices`, which it clamps, or updates them.
+    fn of(op: Op, x: &Array, indices: &Array, stream: &StreamHandle) -> Option<IndexKernel> {
+        let (dtype, index, level) = (Dtype::of(x), Dtype::of(indices), level(stream)?);
+        let numbers: Option<Numbers> = by_type!(index, integers, I => Some(kernels::numbers::<I>));
+        let numbers = numbers?;
+        let found = match op {
+            Op::Take => true,
+            _ => updating(op, dtype).is_some(),
+        };
+        found.then_some(IndexKernel {
+            op,
+            dtype,
+            index,
+            numbers,
+            level,
+        })
+    }
+
+    /// Rows of `x` along `axis`, before which all sizes are 1; the result has `shape`.
+    fn take(
+        self,
+        x: &Array,
+        indices: &Array,
+        axis: usize,
+        shape: &[i32],
+        stream: &StreamHandle,
+    ) -> Result<Array> {
+        let kernel = Taken {
+            take: taking(self.dtype.size()),
+            axis,
+            width: self.index.size(),
+            numbers: self.numbers,
+        };
+        let indices = kernel::in_rows(indices, stream)?;
+        let result = (shape, self.dtype);
+        kernel::add(
+            self.op.name(),
+            kernel,
+            &[x, &indices],
+            result,
+            Placement::Apart,
+            stream,
+        )
+    }
+
+    /// Elements along the last axis, by indices whose other axes have the sizes of the array's.
+    fn along(self, x: &Array, indices: &Array, stream: &StreamHandle) -> Result<Array> {
+        let kernel = TakenAlong {
+            along: taking_along(self.dtype.size()),
+            columns: x.dim(-1) as usize,
+            count: indices.dim(-1) as usize,
+            width: self.index.size(),
+            numbers: self.numbers,
+        };
+        let result = (indices.shape(), self.dtype);
+        let (x, rows) = (
+            kernel::in_rows(x, stream)?,
+            kernel::in_rows(indices, stream)?,
+        );
+        kernel::add(
+            self.op.name(),
+            kernel,
+            &[&x, &rows],
+            result,
+            Placement::Apart,
+            stream,
+        )
+    }
+
+    /// The rows of `x` along `axis`, before which all sizes are 1, with updates that fit them.
+    fn update(
+        self,
+        [x, indices, updates]: [&Array; 3],
+        axis: usize,
+        stream: &StreamHandle,
+    ) -> Result<Array> {
+        let Some(update) = updating(self.op, self.dtype) else {
+            unreachable!("`of` has found it")
+        };
+        let kernel = Updated {
+            update,
+            columns: x.shape()[axis + 1..]
+                .iter()
+                .map(|size| *size as usize)
+                .product(),
+            width: self.index.size(),
+            numbers: self.numbers,
+            level: self.level,
+        };
+        let result = (x.shape(), self.dtype);
+        let (indices, updates) = (
+            kernel::in_rows(indices, stream)?,
+            kernel::in_rows(updates, stream)?,
+        );
+        kernel::add(
+            self.op.name(),
+            kernel,
+            &[x, &indices, &updates],
+            result,
+            Placement::InFirst,
+            stream,
+        )
+    }
 }

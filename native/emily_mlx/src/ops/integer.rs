@@ -4,16 +4,19 @@
 //! Here a quotient by zero has all bits set and a remainder by zero is the dividend, as in XLA; the least number
 //! divided by -1 wraps to itself.
 
+use emily_kernels::chain::Map;
+use emily_kernels::{elementwise, integer};
 use mlx_rs::Array;
 
-use crate::ops::args::Args;
-use crate::ops::create::{self, Number};
-use crate::ops::kernels;
-use crate::ops::table::{call, Binary, Op, Stream};
+use crate::ops::args::{Args, Number};
+use crate::ops::create;
+use crate::ops::map::{map, Mapping};
+use crate::ops::op::Op;
 use crate::runtime::device::Device;
 use crate::runtime::dtype::Dtype;
 use crate::runtime::error::Result;
-use crate::runtime::ffi::mlx;
+use crate::runtime::ffi::{call, mlx, Binary, Stream};
+use crate::runtime::kernel::level;
 use crate::runtime::stream::StreamHandle;
 
 /// Two operands, which have this one type where both are integers.
@@ -59,7 +62,7 @@ fn either(
     composed: impl FnOnce(&Array, &Array, Dtype) -> Result<Array>,
 ) -> Result<Array> {
     let Operands { x, y, common } = Operands::read(args, stream.raw())?;
-    if let Some(kernel) = kernels::map(op, &[&x, &y], stream) {
+    if let Some(kernel) = Mapping::of(own, op, &[&x, &y], level(stream)) {
         return kernel.apply(&[&x, &y], stream);
     }
     match common {
@@ -89,7 +92,7 @@ pub(crate) fn remainder(args: &Args, stream: &StreamHandle) -> Result<Array> {
 pub(crate) fn fmod(args: &Args, stream: &StreamHandle) -> Result<Array> {
     let s = stream.raw();
     let Operands { x, y, common } = Operands::read(args, s)?;
-    if let Some(kernel) = kernels::map(Op::Fmod, &[&x, &y], stream) {
+    if let Some(kernel) = Mapping::of(own, Op::Fmod, &[&x, &y], level(stream)) {
         return kernel.apply(&[&x, &y], stream);
     }
     if let Some(common) = common {
@@ -263,4 +266,31 @@ fn remainder_whole(op: &str, x: &Array, y: &Array, dtype: Dtype, s: Stream) -> R
     let safe = mlx!(mlx_where, is_unsafe.as_ptr(), one.as_ptr(), y.as_ptr(), s)?;
     let result = call(mlx_sys::mlx_remainder, x, &safe, s)?;
     mlx!(mlx_where, is_zero.as_ptr(), x.as_ptr(), result.as_ptr(), s)
+}
+
+/// The maps that take the place of MLX's operations, or mean more.
+pub(crate) fn own(op: Op, dtype: Dtype) -> Option<&'static dyn Map> {
+    match op {
+        Op::FloorDivide => map!(dtype, integers, integer::floor_divide),
+        Op::Remainder => map!(dtype, integers, integer::remainder),
+        Op::WideLeftShift => map!(dtype, integers, integer::wide_left_shift),
+        Op::WideRightShift => map!(dtype, integers, integer::wide_right_shift),
+        Op::Fmod if dtype == Dtype::F32 => Some(&elementwise::functions::fmod),
+        Op::Fmod => map!(dtype, integers, integer::fmod),
+        Op::IntegerPower => map!(dtype, integers, integer::power),
+        _ => None,
+    }
+}
+
+/// The maps that mean what MLX's operations mean.
+pub(crate) fn same(op: Op, dtype: Dtype) -> Option<&'static dyn Map> {
+    match op {
+        Op::BitwiseAnd => map!(dtype, integers, integer::bitwise_and),
+        Op::BitwiseOr => map!(dtype, integers, integer::bitwise_or),
+        Op::BitwiseXor => map!(dtype, integers, integer::bitwise_xor),
+        Op::BitwiseInvert => map!(dtype, integers, integer::bitwise_invert),
+        Op::LeftShift => map!(dtype, integers, integer::left_shift),
+        Op::RightShift => map!(dtype, integers, integer::right_shift),
+        _ => None,
+    }
 }

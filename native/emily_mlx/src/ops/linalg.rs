@@ -3,12 +3,13 @@
 use mlx_rs::Array;
 
 use crate::ops::args::Args;
-use crate::ops::create::{self, Number};
-use crate::ops::shape;
-use crate::ops::table::{self, call, Op, Stream, Value};
+use crate::ops::create::number_like;
+use crate::ops::elementwise::{pairwise, select};
+use crate::ops::op::Op;
+use crate::ops::{reduce, shape};
 use crate::runtime::dtype::Dtype;
 use crate::runtime::error::{refuse, Result};
-use crate::runtime::ffi::{self, mlx};
+use crate::runtime::ffi::{self, call, mlx, Stream};
 use crate::runtime::stream::StreamHandle;
 use crate::runtime::truth;
 
@@ -85,9 +86,9 @@ pub(crate) fn det(args: &Args, stream: &StreamHandle) -> Result<Array> {
     let u32s = Dtype::U32.raw();
     let each = mlx!(mlx_arange, 0.0, f64::from(size), 1.0, u32s, s)?;
     let in_place = call(mlx_sys::mlx_equal, &pivots, &each, s)?;
-    let signs = table::choose(&in_place, &number(1.0, x)?, &number(-1.0, x)?, stream)?;
+    let signs = select(&in_place, &number(1.0, x)?, &number(-1.0, x)?, stream)?;
     let diagonal = diagonal(&factors, s)?;
-    let signed = table::pairwise(
+    let signed = pairwise(
         Op::Multiply,
         mlx_sys::mlx_multiply,
         &diagonal,
@@ -96,7 +97,7 @@ pub(crate) fn det(args: &Args, stream: &StreamHandle) -> Result<Array> {
     )?;
     let last = [signed.ndim() as i32 - 1];
     let product = mlx_sys::mlx_prod_axes;
-    table::totalled(Op::Prod, product, &signed, &last, false, stream)
+    reduce::totalled(Op::Prod, product, &signed, &last, false, stream)
 }
 
 /// The right-hand side of a system: a vector or matrices of as many rows as `a`.
@@ -156,15 +157,15 @@ fn solved_by_inverse(a: &Array, b: &Array, upper: bool, s: Stream) -> Result<Arr
     mlx!(mlx_linalg_solve_triangular, a, b, upper, s)
 }
 
-pub(crate) fn qr(args: &Args, stream: &StreamHandle) -> Result<Value> {
+pub(crate) fn qr(args: &Args, stream: &StreamHandle) -> Result<Vec<Array>> {
     let x = matrix(args)?;
     let s = stream.cpu()?.raw();
     // SAFETY: the handles are live and mlx-c answers what it refuses with a status.
     let arrays = ffi::two_arrays(|q, r| unsafe { mlx_sys::mlx_linalg_qr(q, r, x.as_ptr(), s) })?;
-    Ok(arrays.into())
+    Ok(arrays)
 }
 
-pub(crate) fn eigh(args: &Args, stream: &StreamHandle) -> Result<Value> {
+pub(crate) fn eigh(args: &Args, stream: &StreamHandle) -> Result<Vec<Array>> {
     let (x, upper) = (square(args)?, args.bool()?);
     let size = i128::from(x.dim(-1));
     workspace_fits(args, x, 1 + 6 * size + 2 * size * size)?;
@@ -178,19 +179,19 @@ pub(crate) fn eigh(args: &Args, stream: &StreamHandle) -> Result<Value> {
     finite.mark_all(arrays)
 }
 
-pub(crate) fn lu_factor(args: &Args, stream: &StreamHandle) -> Result<Value> {
+pub(crate) fn lu_factor(args: &Args, stream: &StreamHandle) -> Result<Vec<Array>> {
     let lu = Lu::of(matrix(args)?, stream.cpu()?)?;
-    Ok(vec![lu.factors, lu.pivots].into())
+    Ok(vec![lu.factors, lu.pivots])
 }
 
-pub(crate) fn lu(args: &Args, stream: &StreamHandle) -> Result<Value> {
+pub(crate) fn lu(args: &Args, stream: &StreamHandle) -> Result<Vec<Array>> {
     let (x, stream) = (matrix(args)?, stream.cpu()?);
     let (lu, s) = (Lu::of(x, stream)?, stream.raw());
     let (lower, upper) = (lu.lower(s)?, lu.upper(s)?);
-    Ok(vec![lu.rows, lower, upper].into())
+    Ok(vec![lu.rows, lower, upper])
 }
 
-pub(crate) fn svd(args: &Args, stream: &StreamHandle) -> Result<Value> {
+pub(crate) fn svd(args: &Args, stream: &StreamHandle) -> Result<Vec<Array>> {
     let (x, vectors) = (matrix(args)?, args.bool()?);
     let (rows, columns) = (i128::from(x.dim(-2)), i128::from(x.dim(-1)));
     let least = rows.min(columns);
@@ -219,11 +220,11 @@ impl<'a> Sound<'a> {
     fn finite(x: &Array, stream: &'a StreamHandle) -> Result<Self> {
         let rank = x.ndim() as i32;
         // Of numbers zeros, of others NaN.
-        let zeros = table::pairwise(Op::Subtract, mlx_sys::mlx_subtract, x, x, stream)?;
+        let zeros = pairwise(Op::Subtract, mlx_sys::mlx_subtract, x, x, stream)?;
         let (sum, axes) = (mlx_sys::mlx_sum_axes, [rank - 2, rank - 1]);
-        let flaw = table::totalled(Op::Sum, sum, &zeros, &axes, true, stream)?;
+        let flaw = reduce::totalled(Op::Sum, sum, &zeros, &axes, true, stream)?;
         let has_flaw = mlx!(mlx_isnan, flaw.as_ptr(), stream.raw())?;
-        let x = table::choose(&has_flaw, &number(0.0, x)?, x, stream)?;
+        let x = select(&has_flaw, &number(0.0, x)?, x, stream)?;
         Ok(Sound { x, flaw, stream })
     }
 
@@ -232,18 +233,18 @@ impl<'a> Sound<'a> {
         let (s, last) = (stream.raw(), [x.ndim() as i32 - 2]);
         let pivots = diagonal(x, s)?;
         let is_nan = mlx!(mlx_isnan, pivots.as_ptr(), s)?;
-        let has_flaw = table::reduced(mlx_sys::mlx_any_axes, &is_nan, &last, true, s)?;
+        let has_flaw = reduce::reduced(mlx_sys::mlx_any_axes, &is_nan, &last, true, s)?;
         let has_flaw = mlx!(mlx_expand_dims, has_flaw.as_ptr(), -1, s)?;
-        let flaw = table::choose(&has_flaw, &number(f64::NAN, x)?, &number(0.0, x)?, stream)?;
+        let flaw = select(&has_flaw, &number(f64::NAN, x)?, &number(0.0, x)?, stream)?;
         // A triangle of ones is not singular.
-        let x = table::choose(&has_flaw, &number(1.0, x)?, x, stream)?;
+        let x = select(&has_flaw, &number(1.0, x)?, x, stream)?;
         Ok(Sound { x, flaw, stream })
     }
 
     /// A result of the matrices, all of it NaN for those with a flaw. The others stay, down to the sign of a zero.
     fn mark(&self, result: &Array) -> Result<Array> {
         let minus = |flaw| {
-            table::pairwise(
+            pairwise(
                 Op::Subtract,
                 mlx_sys::mlx_subtract,
                 result,
@@ -258,15 +259,14 @@ impl<'a> Sound<'a> {
         minus(&mlx!(mlx_squeeze_axis, self.flaw.as_ptr(), -1, s)?)
     }
 
-    fn mark_all(&self, results: Vec<Array>) -> Result<Value> {
-        let marked: Result<Vec<Array>> = results.iter().map(|result| self.mark(result)).collect();
-        Ok(marked?.into())
+    fn mark_all(&self, results: Vec<Array>) -> Result<Vec<Array>> {
+        results.iter().map(|result| self.mark(result)).collect()
     }
 }
 
 /// A number of the type of `x`.
 fn number(number: f64, x: &Array) -> Result<Array> {
-    create::scalar("linalg", Number::Float(number), Dtype::of(x))
+    number_like("linalg", number, x)
 }
 
 /// The diagonals of square matrices: every so many elements. MLX's own gathers them by indices.

@@ -1,18 +1,29 @@
-//! The operations: the table of their names, and a file a family with its checks and what it adds to
-//! MLX's graph.
+//! The operations: the table of them, and a file a family with its checks, what it adds to MLX's graph, what is composed
+//! where MLX lacks it, and the choice of its kernels.
 
+pub(crate) mod apply;
 pub(crate) mod args;
 pub(crate) mod attention;
-pub(crate) mod checks;
-pub(crate) mod conv;
+mod cast;
+pub(crate) mod chain;
+mod checks;
+mod compare;
+mod conv;
 pub(crate) mod create;
-mod fold;
-pub(crate) mod fused;
+mod dot;
+mod einsum;
+mod elementwise;
+mod fft;
 mod index;
 mod integer;
-pub(crate) mod kernels;
 mod linalg;
-mod number;
+mod map;
+mod norm;
+pub(crate) mod op;
+pub(crate) mod pointer;
+mod reduce;
+mod rope;
+mod scan;
 pub(crate) mod shape;
-pub(crate) mod table;
-pub(crate) mod totals;
+mod sort;
+mod table;

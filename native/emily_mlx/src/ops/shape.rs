@@ -6,18 +6,17 @@ use mlx_rs::Array;
 use mlx_sys::{mlx_array, mlx_stream};
 
 use crate::ops::args::Args;
-use crate::ops::checks;
-use crate::ops::create::{self, Number};
-use crate::ops::table::Stream;
-use crate::runtime::device::Device;
+use crate::ops::checks::{self, Ints};
+use crate::runtime::contiguous;
 use crate::runtime::dtype::Dtype;
 use crate::runtime::error::{refuse, Result};
-use crate::runtime::ffi::{self, mlx, Arrays};
+use crate::runtime::ffi::{self, mlx, Arrays, Stream};
 use crate::runtime::stream::StreamHandle;
 use crate::runtime::truth;
 
 type OverAxes =
     unsafe extern "C" fn(*mut mlx_array, mlx_array, *const i32, usize, mlx_stream) -> i32;
+type Triangle = unsafe extern "C" fn(*mut mlx_array, mlx_array, i32, mlx_stream) -> i32;
 type SliceUpdate = unsafe extern "C" fn(
     *mut mlx_array,
     mlx_array,
@@ -31,14 +30,16 @@ type SliceUpdate = unsafe extern "C" fn(
     mlx_stream,
 ) -> i32;
 
-pub(crate) fn reshape(args: &Args, s: Stream) -> Result<Array> {
+pub(crate) fn reshape(args: &Args, stream: &StreamHandle) -> Result<Array> {
+    let s = stream.raw();
     let (x, shape) = (args.array()?, args.shape()?);
     truth::reshape(x, &shape, s)
 }
 
 /// The same bytes as another type. One element of MLX's may say that the next lies anywhere, and its
 /// view of narrower elements would believe that: those get an axis of their own.
-pub(crate) fn view(args: &Args, s: Stream) -> Result<Array> {
+pub(crate) fn view(args: &Args, stream: &StreamHandle) -> Result<Array> {
+    let s = stream.raw();
     let (x, dtype) = (args.array()?, args.dtype()?);
     let parts = Dtype::of(x).size() / dtype.size();
     if parts < 2 || x.ndim() == 0 {
@@ -55,19 +56,22 @@ pub(crate) fn view(args: &Args, s: Stream) -> Result<Array> {
     truth::reshape(&view, &shape, s)
 }
 
-pub(crate) fn broadcast_to(args: &Args, s: Stream) -> Result<Array> {
+pub(crate) fn broadcast_to(args: &Args, stream: &StreamHandle) -> Result<Array> {
+    let s = stream.raw();
     let (x, shape) = (args.array()?, args.shape()?);
     mlx!(mlx_broadcast_to, x.as_ptr(), shape.as_ptr(), shape.len(), s)
 }
 
-pub(crate) fn transpose(args: &Args, s: Stream) -> Result<Array> {
+pub(crate) fn transpose(args: &Args, stream: &StreamHandle) -> Result<Array> {
+    let s = stream.raw();
     let x = args.array()?;
     let axes = args.axes(x.ndim())?;
     checks::same_length(args.op, x.ndim(), &[("axes", axes.len())])?;
     mlx!(mlx_transpose_axes, x.as_ptr(), axes.as_ptr(), axes.len(), s)
 }
 
-pub(crate) fn expand_dims(args: &Args, s: Stream) -> Result<Array> {
+pub(crate) fn expand_dims(args: &Args, stream: &StreamHandle) -> Result<Array> {
+    let s = stream.raw();
     let x = args.array()?;
     let axes = args.ints()?;
     let axes = checks::axes(args.op, &axes, x.ndim() + axes.len())?;
@@ -80,7 +84,8 @@ pub(crate) fn expand_dims(args: &Args, s: Stream) -> Result<Array> {
     )
 }
 
-pub(crate) fn over_axes(function: OverAxes, args: &Args, s: Stream) -> Result<Array> {
+pub(crate) fn over_axes(function: OverAxes, args: &Args, stream: &StreamHandle) -> Result<Array> {
+    let s = stream.raw();
     let x = args.array()?;
     let axes = args.axes(x.ndim())?;
     // SAFETY: the handles are live, the axes are within the rank and outlive the call.
@@ -89,9 +94,9 @@ pub(crate) fn over_axes(function: OverAxes, args: &Args, s: Stream) -> Result<Ar
 
 /// The bounds of a slice: `0 <= start <= stop <= size`, with strides of one or more.
 struct Bounds {
-    starts: crate::ops::args::Ints,
-    stops: crate::ops::args::Ints,
-    strides: crate::ops::args::Ints,
+    starts: Ints,
+    stops: Ints,
+    strides: Ints,
 }
 
 fn bounds(args: &Args, x: &Array) -> Result<Bounds> {
@@ -120,7 +125,8 @@ fn bounds(args: &Args, x: &Array) -> Result<Bounds> {
     })
 }
 
-pub(crate) fn slice(args: &Args, s: Stream) -> Result<Array> {
+pub(crate) fn slice(args: &Args, stream: &StreamHandle) -> Result<Array> {
+    let s = stream.raw();
     let x = args.array()?;
     let Bounds {
         starts,
@@ -160,7 +166,12 @@ pub(crate) fn cut(x: &Array, axis: i32, range: &Range<i32>, s: Stream) -> Result
     strided(x, &starts, &stops, &vec![1; x.ndim()], s)
 }
 
-pub(crate) fn slice_update(function: SliceUpdate, args: &Args, s: Stream) -> Result<Array> {
+pub(crate) fn slice_update(
+    function: SliceUpdate,
+    args: &Args,
+    stream: &StreamHandle,
+) -> Result<Array> {
+    let s = stream.raw();
     let (x, update) = (args.array()?, args.array()?);
     let Bounds {
         starts,
@@ -192,7 +203,8 @@ fn some_arrays<'a>(args: &'a Args) -> Result<&'a [Array]> {
     Ok(arrays)
 }
 
-pub(crate) fn concatenate(args: &Args, s: Stream) -> Result<Array> {
+pub(crate) fn concatenate(args: &Args, stream: &StreamHandle) -> Result<Array> {
+    let s = stream.raw();
     let arrays = some_arrays(args)?;
     let axis = args.axis(&arrays[0])?;
     let size: i64 = arrays
@@ -207,14 +219,16 @@ pub(crate) fn concatenate(args: &Args, s: Stream) -> Result<Array> {
     mlx!(mlx_concatenate_axis, vector.as_ptr(), axis, s)
 }
 
-pub(crate) fn stack(args: &Args, s: Stream) -> Result<Array> {
+pub(crate) fn stack(args: &Args, stream: &StreamHandle) -> Result<Array> {
+    let s = stream.raw();
     let arrays = some_arrays(args)?;
     let axis = checks::axis(args.op, args.int()?, arrays[0].ndim() + 1)?;
     let vector = Arrays::new(arrays)?;
     mlx!(mlx_stack_axis, vector.as_ptr(), axis, s)
 }
 
-pub(crate) fn pad(args: &Args, s: Stream) -> Result<Array> {
+pub(crate) fn pad(args: &Args, stream: &StreamHandle) -> Result<Array> {
+    let s = stream.raw();
     let x = args.array()?;
     let axes = args.axes(x.ndim())?;
     let (low, high, value) = (args.ints()?, args.ints()?, args.array()?);
@@ -251,7 +265,8 @@ pub(crate) fn pad(args: &Args, s: Stream) -> Result<Array> {
 
 /// The elements of `x` in row-major order, taken by strides; every element that they name must exist.
 /// They are copied: MLX reduces a view whose elements overlap wrongly, and beyond its memory.
-pub(crate) fn as_strided(args: &Args, s: Stream) -> Result<Array> {
+pub(crate) fn as_strided(args: &Args, stream: &StreamHandle) -> Result<Array> {
+    let s = stream.raw();
     let (x, shape) = (args.array()?, args.shape()?);
     let strides = args.wide_ints()?;
     let offset = args.int()?;
@@ -285,42 +300,13 @@ pub(crate) fn as_strided(args: &Args, s: Stream) -> Result<Array> {
     mlx!(mlx_contiguous, view.as_ptr(), false, s)
 }
 
-/// The same elements in row-major order: the array itself where they are. MLX's copy on CUDA writes nothing
-/// for a scalar that is a part of a larger array, so that goes as a vector of one.
-pub(crate) fn contiguous(x: &Array, stream: &StreamHandle) -> Result<Array> {
-    let s = stream.raw();
-    if x.ndim() > 0 || stream.device() == Device::Cpu {
-        return mlx!(mlx_contiguous, x.as_ptr(), false, s);
-    }
-    let one = [1];
-    let vector = mlx!(mlx_reshape, x.as_ptr(), one.as_ptr(), one.len(), s)?;
-    let copy = mlx!(mlx_contiguous, vector.as_ptr(), false, s)?;
-    mlx!(mlx_reshape, copy.as_ptr(), std::ptr::null(), 0, s)
-}
-
-/// The same elements in row-major order, in memory that the processor may read once they are computed. On a
-/// CPU that is the array itself where it is row-major. Of a GPU MLX moves the memory that is read, and
-/// frees it under whatever computes with it meanwhile: so it is always a copy, which nobody else has.
-pub(crate) fn readable(x: &Array, stream: &StreamHandle) -> Result<Array> {
-    checks::fits_memory("copy", x)?;
-    if stream.device() == Device::Cpu {
-        return contiguous(x, stream);
-    }
-    let always = create::scalar("readable", Number::Int(1), Dtype::Bool)?;
-    // A choice has memory of its own, which a copy need not. Of what is one element in memory it is one element too,
-    // which is written out then.
-    let chosen = mlx!(
-        mlx_where,
-        always.as_ptr(),
-        x.as_ptr(),
-        x.as_ptr(),
-        stream.raw()
-    )?;
-    mlx!(mlx_contiguous, chosen.as_ptr(), false, stream.raw())
+/// `{:contiguous, x}`: the same elements in row-major order.
+pub(crate) fn contiguous(args: &Args, stream: &StreamHandle) -> Result<Array> {
+    contiguous::contiguous(args.array()?, stream)
 }
 
 /// An array of at least two axes.
-pub(crate) fn matrix<'a>(args: &'a Args) -> Result<&'a Array> {
+fn matrix<'a>(args: &'a Args) -> Result<&'a Array> {
     let x = args.array()?;
     if x.ndim() < 2 {
         refuse!(
@@ -332,7 +318,15 @@ pub(crate) fn matrix<'a>(args: &'a Args) -> Result<&'a Array> {
     Ok(x)
 }
 
-pub(crate) fn diagonal(args: &Args, s: Stream) -> Result<Array> {
+/// `{:tril, x, diagonal}` and `{:triu, x, diagonal}`: what lies below or above a diagonal, and zeros.
+pub(crate) fn triangle(function: Triangle, args: &Args, stream: &StreamHandle) -> Result<Array> {
+    let (x, diagonal) = (matrix(args)?, args.int()?);
+    // SAFETY: the handle is live, and mlx-c answers what it refuses with a status.
+    ffi::array(|result| unsafe { function(result, x.as_ptr(), diagonal, stream.raw()) })
+}
+
+pub(crate) fn diagonal(args: &Args, stream: &StreamHandle) -> Result<Array> {
+    let s = stream.raw();
     let x = matrix(args)?;
     let (offset, first, second) = (args.int()?, args.axis(x)?, args.axis(x)?);
     if first == second {
@@ -347,7 +341,8 @@ pub(crate) fn diagonal(args: &Args, s: Stream) -> Result<Array> {
     mlx!(mlx_diagonal, x.as_ptr(), offset, first, second, s)
 }
 
-pub(crate) fn repeat(args: &Args, s: Stream) -> Result<Array> {
+pub(crate) fn repeat(args: &Args, stream: &StreamHandle) -> Result<Array> {
+    let s = stream.raw();
     let (x, times) = (args.array()?, args.int()?);
     let axis = args.axis(x)?;
     checks::at_least(args.op, "times", &[times], 0)?;
@@ -358,7 +353,8 @@ pub(crate) fn repeat(args: &Args, s: Stream) -> Result<Array> {
     mlx!(mlx_repeat_axis, x.as_ptr(), times, axis, s)
 }
 
-pub(crate) fn tile(args: &Args, s: Stream) -> Result<Array> {
+pub(crate) fn tile(args: &Args, stream: &StreamHandle) -> Result<Array> {
+    let s = stream.raw();
     let (x, times) = (args.array()?, args.ints()?);
     checks::same_length(args.op, x.ndim(), &[("times", times.len())])?;
     checks::at_least(args.op, "times", &times, 0)?;

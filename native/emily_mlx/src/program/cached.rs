@@ -1,4 +1,4 @@
-//! Attention over a cache that is filled up to a number of keys, which is an array as everything else.
+//! What a run sees of a cache that is filled up to a number of keys.
 //!
 //! The kernels of MLX are fastest without a mask, and on some devices not fused with one. Who may wait for
 //! the arrays looks at them, and leaves out the keys that nobody sees. What is left needs a mask only where
@@ -6,159 +6,44 @@
 
 use std::ops::Range;
 
-use half::bf16;
 use mlx_rs::Array;
 
-use crate::ops::args::{Args, Mask};
-use crate::ops::checks;
-use crate::ops::create::{self, Number};
-use crate::ops::fused;
-use crate::ops::shape::{self, cut};
+use crate::ops::attention::cached::{CachedAttention, Seen};
+use crate::runtime::contiguous;
 use crate::runtime::dtype::Dtype;
 use crate::runtime::error::{refuse, Result};
-use crate::runtime::ffi::mlx;
 use crate::runtime::stream::StreamHandle;
-use crate::runtime::truth;
 use crate::runtime::worker::compute;
 
-/// `{:cached_attention, q, k, v, scale, key_mask, offset}`: query `i` sees the keys up to `offset + i` where
-/// `key_mask`, of shape `[batch, keys]`, is not 0.
-pub(crate) struct CachedAttention<'a> {
-    op: &'static str,
-    q: &'a Array,
-    k: &'a Array,
-    v: &'a Array,
-    scale: f64,
-    key_mask: &'a Array,
-    offset: &'a Array,
-}
-
-/// The keys that count for some query, and an additive mask where not all of them count for each, but
-/// for those to come.
-pub(crate) struct Seen {
-    keys: Range<i32>,
-    mask: Option<Array>,
-}
-
-impl<'a> CachedAttention<'a> {
-    pub(crate) fn read(args: &'a Args) -> Result<Self> {
-        let (q, k, v) = (args.array()?, args.array()?, args.array()?);
-        let (scale, key_mask, offset) = (args.float()?, args.array()?, args.array()?);
-        let op = args.op;
-        for (name, array) in [("q", q), ("k", k), ("v", v)] {
-            if array.ndim() != 4 {
-                refuse!(
-                    "{op}: {name} must have shape [batch, heads, seq, head_dim], got {:?}",
-                    array.shape()
-                )
-            }
-        }
-        if k.dim(2) != v.dim(2) {
-            refuse!("{op}: {} keys for {} values", k.dim(2), v.dim(2))
-        }
-        let keys = [q.dim(0), k.dim(2)];
-        let whole = |array| Dtype::of(array).is_integer() || Dtype::of(array) == Dtype::Bool;
-        if !whole(key_mask) || key_mask.shape() != keys {
-            refuse!(
-                "{op}: key_mask must be integers of shape {keys:?}, got {} of shape {:?}",
-                Dtype::of(key_mask).name(),
-                key_mask.shape()
-            )
-        }
-        if !Dtype::of(offset).is_integer() || offset.ndim() != 0 {
-            refuse!(
-                "{op}: offset must be one integer, got {} of shape {:?}",
-                Dtype::of(offset).name(),
-                offset.shape()
-            )
-        }
-        Ok(CachedAttention {
-            op,
-            q,
-            k,
-            v,
-            scale,
-            key_mask,
-            offset,
+/// Computes the mask and the offset of an attention and looks at them.
+pub(crate) fn look(
+    attention: &CachedAttention,
+    may_fail: bool,
+    stream: &StreamHandle,
+) -> Result<Seen> {
+    let arrays = [attention.key_mask, attention.offset].map(|x| contiguous::readable(x, stream));
+    let [key_mask, offset] = arrays;
+    let arrays = [key_mask?, offset?];
+    compute(&arrays, may_fail, stream)?;
+    let [key_mask, offset] = &arrays;
+    let (first, size) = (integer(offset)?, Dtype::of(key_mask).size());
+    let keys = attention.key_mask.dim(1) as usize;
+    let rows: Vec<Vec<bool>> = bytes(key_mask)?
+        .chunks_exact(keys * size)
+        .map(|row| {
+            row.chunks_exact(size)
+                .map(|key| key.iter().any(|byte| *byte != 0))
+                .collect()
         })
+        .collect();
+    let Some((keys, gaps)) = range(&rows, first, attention.queries().0 as usize) else {
+        return attention.unseen(stream);
+    };
+    let keys = keys.start as i32..keys.end as i32;
+    match gaps {
+        true => attention.masked(keys, stream),
+        false => Ok(Seen { keys, mask: None }),
     }
-
-    /// What else than the mask and the offset `Seen` depends on.
-    pub(crate) fn queries(&self) -> (i32, Dtype) {
-        (self.q.dim(2), Dtype::of(self.q))
-    }
-
-    pub(crate) fn attend(&self, seen: &Seen, stream: &StreamHandle) -> Result<Array> {
-        let s = stream.raw();
-        let [k, v] = [self.k, self.v].map(|x| cut(x, 2, &seen.keys, s));
-        let mask = match &seen.mask {
-            Some(mask) => Mask::Array(mask),
-            None if self.q.dim(2) == 1 => Mask::None,
-            None => Mask::Causal,
-        };
-        fused::attention(self.q, &k?, &v?, self.scale, mask, None, stream)
-    }
-
-    /// All keys, by a mask. Looks at no data.
-    pub(crate) fn unseen(&self, stream: &StreamHandle) -> Result<Seen> {
-        self.masked(0..self.key_mask.dim(1), stream)
-    }
-
-    /// Computes the mask and the offset and looks at them.
-    pub(crate) fn look(&self, may_fail: bool, stream: &StreamHandle) -> Result<Seen> {
-        let arrays = [self.key_mask, self.offset].map(|x| shape::readable(x, stream));
-        let [key_mask, offset] = arrays;
-        let arrays = [key_mask?, offset?];
-        compute(&arrays, may_fail, stream)?;
-        let [key_mask, offset] = &arrays;
-        let (first, size) = (integer(offset)?, Dtype::of(key_mask).size());
-        let keys = self.key_mask.dim(1) as usize;
-        let rows: Vec<Vec<bool>> = bytes(key_mask)?
-            .chunks_exact(keys * size)
-            .map(|row| {
-                row.chunks_exact(size)
-                    .map(|key| key.iter().any(|byte| *byte != 0))
-                    .collect()
-            })
-            .collect();
-        let Some((keys, gaps)) = range(&rows, first, self.q.dim(2) as usize) else {
-            return self.unseen(stream);
-        };
-        let keys = keys.start as i32..keys.end as i32;
-        match gaps {
-            true => self.masked(keys, stream),
-            false => Ok(Seen { keys, mask: None }),
-        }
-    }
-
-    fn masked(&self, keys: Range<i32>, stream: &StreamHandle) -> Result<Seen> {
-        let (s, dtype) = (stream.raw(), Dtype::of(self.q));
-        let count = |from: i32, to: i32| {
-            let (from, to) = (f64::from(from), f64::from(to));
-            mlx!(mlx_arange, from, to, 1.0, Dtype::S64.raw(), s)
-        };
-        let offset = mlx!(mlx_astype, self.offset.as_ptr(), Dtype::S64.raw(), s)?;
-        let queries = count(0, self.q.dim(2))?;
-        let query = mlx!(mlx_add, offset.as_ptr(), queries.as_ptr(), s)?;
-        let query = mlx!(mlx_expand_dims, query.as_ptr(), 1, s)?;
-        let key = count(keys.start, keys.end)?;
-        let before = mlx!(mlx_less_equal, key.as_ptr(), query.as_ptr(), s)?;
-        let there = cut(self.key_mask, 1, &keys, s)?;
-        let there = truth::reshape(&there, &[self.q.dim(0), 1, 1, keys.end - keys.start], s)?;
-        let seen = mlx!(mlx_logical_and, there.as_ptr(), before.as_ptr(), s)?;
-        let number = |number| create::scalar(self.op, Number::Float(number), dtype);
-        let (zero, least) = (number(0.0)?, number(least(dtype))?);
-        let mask = mlx!(mlx_where, seen.as_ptr(), zero.as_ptr(), least.as_ptr(), s)?;
-        checks::fits_memory(self.op, &mask)?;
-        let mask = Some(mask);
-        Ok(Seen { keys, mask })
-    }
-}
-
-/// Where no program waits for it.
-pub(crate) fn cached_attention_op(args: &Args, stream: &StreamHandle) -> Result<Array> {
-    let attention = CachedAttention::read(args)?;
-    attention.attend(&attention.unseen(stream)?, stream)
 }
 
 /// From the first key that is seen to that of the last query, and whether some between are hidden. None
@@ -176,17 +61,6 @@ fn range(rows: &[Vec<bool>], offset: i64, queries: usize) -> Option<(Range<usize
     }
     let gaps = rows.iter().any(|row| row[start..end].contains(&false));
     Some((start..end, gaps))
-}
-
-/// What hides a key: the least number, which leaves a row that hides all of them the mean of the values. In
-/// f16 the least number plus a score is beyond the type.
-fn least(dtype: Dtype) -> f64 {
-    match dtype {
-        Dtype::F16 => -32_752.0,
-        Dtype::Bf16 => bf16::MIN.to_f64(),
-        Dtype::F64 => f64::MIN,
-        _ => f64::from(f32::MIN),
-    }
 }
 
 /// The bytes of a computed array whose elements lie in a row.
@@ -215,8 +89,11 @@ mod tests {
     use smallvec::smallvec;
 
     use super::*;
-    use crate::ops::args::{Arg, Literal};
+    use crate::ops::args::{Arg, Args, Literal, Number};
+    use crate::ops::create;
+    use crate::ops::shape::cut;
     use crate::runtime::device::Device;
+    use crate::runtime::truth;
 
     fn rows<const N: usize>(masks: [&str; N]) -> Vec<Vec<bool>> {
         let row = |mask: &str| mask.chars().map(|key| key == '1').collect();
@@ -269,7 +146,7 @@ mod tests {
                 ],
             );
             let attention = CachedAttention::read(&args).expect("they fit");
-            let seen = attention.look(false, stream).expect("they are computed");
+            let seen = look(&attention, false, stream).expect("they are computed");
             (seen.keys, seen.mask.is_some())
         };
         assert_eq!(looked_at(&[1, 1, 1, 0, 0, 0], 1), (0..3, false));

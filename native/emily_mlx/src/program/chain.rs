@@ -4,11 +4,12 @@ use emily_kernels::dispatch::Level;
 use smallvec::SmallVec;
 
 use super::{Operation, Register, Run, Slot};
-use crate::ops::kernels;
-use crate::ops::table::Value;
-use crate::program::chains::{self, Known, Operands, Part, Source, Typed};
+use crate::ops::apply::Value;
+use crate::ops::chain::{self, Known, Part, Source, Typed};
+use crate::program::chains::Operands;
 use crate::runtime::dtype::Dtype;
 use crate::runtime::error::Result;
+use crate::runtime::kernel;
 
 /// The operations of a chain on their way into the graph.
 struct Pending<'a> {
@@ -62,7 +63,7 @@ impl<'a> Pending<'a> {
 
 impl Run<'_> {
     pub(super) fn chain(&mut self, operations: &[Operation]) -> Result<()> {
-        let Some(level) = kernels::level(self.stream) else {
+        let Some(level) = kernel::level(self.stream) else {
             return operations.iter().try_for_each(|one| self.operation(one));
         };
         let mut pending = Pending::new(operations, level);
@@ -97,7 +98,7 @@ impl Run<'_> {
                 }
             });
         }
-        Ok(chains::known(operation.op, &arrays, &operands.literals))
+        Ok(chain::known(operation.op, &arrays, &operands.literals))
     }
 
     /// Puts an operation into the graph, with those that it reads and that are not there yet.
@@ -163,6 +164,6 @@ impl Run<'_> {
                 operands,
             });
         }
-        chains::add(&parts, &arrays, pending.level, self.stream).map(Value::One)
+        chain::add(&parts, &arrays, pending.level, self.stream).map(Value::One)
     }
 }

@@ -1,24 +1,12 @@
-//! Chains of operations that give an element for an element: runs of them become one kernel each, on a CPU. Each
-//! operation means there, bit for bit, what it means alone.
+//! Chains of operations that give an element for an element: runs of them become one kernel each, on a CPU.
 
 use std::collections::HashMap;
 
-use emily_kernels::chain::{Chain, Map, Step as ChainStep};
-use emily_kernels::dispatch::Level;
-use mlx_rs::Array;
 use smallvec::SmallVec;
-use strum::IntoEnumIterator;
 
 use crate::ops::args::Literal;
-use crate::ops::checks;
-use crate::ops::create::Number;
-use crate::ops::kernels::elementwise::{self, LeveledChain};
-use crate::ops::table::Op;
+use crate::ops::chain::may_take_part;
 use crate::program::{Block, Operand, Operation, Place, Register, Step};
-use crate::runtime::dtype::Dtype;
-use crate::runtime::error::Result;
-use crate::runtime::kernel::{self, Placement};
-use crate::runtime::stream::StreamHandle;
 
 /// The most operations of a chain: what lies between them is to stay in the nearest cache.
 const MOST_OPERATIONS: usize = 32;
@@ -102,140 +90,6 @@ fn ends(block: &Block) -> Vec<Option<usize>> {
         ends[at] = Some(end);
     }
     ends
-}
-
-fn may_take_part(op: Op) -> bool {
-    matches!(op, Op::Astype | Op::ToInteger | Op::Where)
-        || Dtype::iter().any(|dtype| {
-            elementwise::own(op, dtype)
-                .or(elementwise::same(op, dtype))
-                .is_some()
-        })
-}
-
-/// What an operation of a chain is on operands of known types and shapes.
-pub(crate) struct Known {
-    map: &'static dyn Map,
-    option: f64,
-    pub(crate) dtype: Dtype,
-    pub(crate) shape: SmallVec<[i32; 4]>,
-}
-
-/// An operand whose type and shape are known.
-pub(crate) type Typed<'a> = (Dtype, &'a [i32]);
-
-/// What the operation is as a part of a chain, if it can be one. What it refuses alone is none.
-pub(crate) fn known(op: Op, arrays: &[Typed], literals: &[&Literal]) -> Option<Known> {
-    let (first, _) = *arrays.first()?;
-    let same = arrays.iter().all(|(dtype, _)| *dtype == first);
-    let (map, option, dtype) = match (op, literals) {
-        (Op::Astype, [Literal::Dtype(to)]) if arrays.len() == 1 => {
-            (elementwise::cast(first, *to)?, 0.0, *to)
-        }
-        (Op::ToInteger, [Literal::Dtype(to)]) if arrays.len() == 1 && to.is_integer() => {
-            let map = elementwise::to_integer(first, *to);
-            let map = map.or_else(|| elementwise::cast(first, *to))?;
-            (map, 0.0, *to)
-        }
-        (Op::Chop, [Literal::Number(least)]) if arrays.len() == 1 => {
-            let least = match least {
-                Number::Int(int) => *int as f64,
-                Number::Float(float) => *float,
-                Number::Complex(..) => return None,
-            };
-            (elementwise::own(op, first)?, least, first)
-        }
-        (Op::Where, []) => match arrays {
-            [(Dtype::Bool, _), (x, _), (y, _)] if x == y => {
-                (elementwise::select(x.size())?, 0.0, *x)
-            }
-            _ => return None,
-        },
-        (Op::Astype | Op::ToInteger | Op::Where | Op::Chop, _) => return None,
-        (_, []) if same && arrays.len() == elementwise::arity(op) => {
-            let map = elementwise::own(op, first).or_else(|| elementwise::same(op, first))?;
-            (map, 0.0, elementwise::result(op, first))
-        }
-        _ => return None,
-    };
-    let shape = broadcast(arrays)?;
-    Some(Known {
-        map,
-        option,
-        dtype,
-        shape,
-    })
-}
-
-/// The shape that all are broadcast to, if there is one.
-fn broadcast(arrays: &[Typed]) -> Option<SmallVec<[i32; 4]>> {
-    let rank = arrays.iter().map(|(_, shape)| shape.len()).max()?;
-    let mut to: SmallVec<[i32; 4]> = SmallVec::from_elem(1, rank);
-    for (_, shape) in arrays {
-        for (to, &size) in to.iter_mut().rev().zip(shape.iter().rev()) {
-            match (*to, size) {
-                (_, 1) => (),
-                (1, size) => *to = size,
-                (to, size) if to == size => (),
-                _ => return None,
-            }
-        }
-    }
-    Some(to)
-}
-
-/// A part of a chain: an operation, and where its operands come from.
-pub(crate) struct Part<'a> {
-    pub(crate) op: Op,
-    pub(crate) known: &'a Known,
-    pub(crate) operands: SmallVec<[Source; 3]>,
-}
-
-/// Where an operand of a part comes from.
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum Source {
-    /// An array, by its number.
-    Array(usize),
-    /// The result of an earlier part, by its number.
-    Part(usize),
-}
-
-/// Adds a chain to the graph, whose last part gives its result. All parts give arrays of its shape.
-pub(crate) fn add(
-    parts: &[Part],
-    arrays: &[&Array],
-    level: Level,
-    stream: &StreamHandle,
-) -> Result<Array> {
-    let last = &parts[parts.len() - 1];
-    let step = |part: &Part| ChainStep {
-        map: part.known.map,
-        option: part.known.option,
-        operands: part
-            .operands
-            .iter()
-            .map(|source| match source {
-                Source::Array(at) => *at,
-                Source::Part(at) => arrays.len() + at,
-            })
-            .collect(),
-        width: part.known.dtype.size(),
-    };
-    let chain = LeveledChain {
-        chain: Chain::new(arrays.len(), parts.iter().map(step).collect()),
-        level,
-    };
-    let result = (&[][..], last.known.dtype);
-    let array = kernel::add(
-        "chain",
-        chain,
-        arrays,
-        result,
-        Placement::Elementwise,
-        stream,
-    )?;
-    checks::fits_memory(last.op.name(), &array)?;
-    Ok(array)
 }
 
 /// The operands of an operation that has arrays and literals alone.

@@ -1,8 +1,8 @@
 //! Programs: operations over registers, with conditions and loops, turned into MLX's graph.
 
-pub(crate) mod cached;
+mod cached;
 mod chain;
-pub(crate) mod chains;
+mod chains;
 pub mod fusion;
 mod liveness;
 
@@ -12,9 +12,11 @@ use std::time::{Duration, Instant};
 use mlx_rs::Array;
 use smallvec::SmallVec;
 
+use crate::ops::apply::{apply, checked, Value};
 use crate::ops::args::{Arg, Args, Literal};
-use crate::ops::table::{apply, checked, Op, Value};
-use crate::program::cached::{CachedAttention, Seen};
+use crate::ops::attention::cached::{CachedAttention, Seen};
+use crate::ops::op::Op;
+use crate::program::cached::look;
 use crate::runtime::array::SharedArray;
 use crate::runtime::device::Device;
 use crate::runtime::dtype::Dtype;
@@ -381,7 +383,7 @@ impl Run<'_> {
         let key = ([place(4), place(5)], attention.queries());
         let seen = match seen {
             Some((known, seen)) if known == key => seen,
-            _ if self.may_wait => attention.look(self.has_linalg, self.stream)?,
+            _ if self.may_wait => look(&attention, self.has_linalg, self.stream)?,
             _ => attention.unseen(self.stream)?,
         };
         let value = attention.attend(&seen, self.stream)?;

@@ -5,6 +5,9 @@
 use std::cell::Cell;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use mlx_rs::Array;
+
+use crate::runtime::error::{refuse, Result};
 use crate::runtime::limits::{self, Bound};
 use crate::runtime::stream;
 
@@ -49,8 +52,20 @@ pub(crate) fn limit() -> usize {
     }
 }
 
+/// Refuses a result that no memory could hold before anything is computed for it.
+pub(crate) fn fits(op: &str, array: &Array) -> Result<()> {
+    let (bytes, limit) = (array.nbytes(), limit());
+    if bytes > limit {
+        refuse!(
+            "{op}: the result of shape {:?} would take {bytes} bytes, more than the {limit} bytes of memory",
+            array.shape()
+        )
+    }
+    Ok(())
+}
+
 /// Admits memory, or says why not.
-fn admit(bytes: usize) -> Result<(), String> {
+fn admit(bytes: usize) -> std::result::Result<(), String> {
     let others = PENDING.fetch_add(bytes, Ordering::Relaxed);
     let left = |left: usize| left.checked_sub(bytes);
     let taken = ALLOWANCE.fetch_update(Ordering::Relaxed, Ordering::Relaxed, left);
@@ -74,7 +89,7 @@ fn admit(bytes: usize) -> Result<(), String> {
 }
 
 /// Looks at what is left; an error where that is less than `bytes`.
-fn look(bytes: usize, pending: usize) -> Result<(), Bound> {
+fn look(bytes: usize, pending: usize) -> std::result::Result<(), Bound> {
     let bound = least(pending);
     let left = bound.room().checked_sub(bytes);
     LEFT.store(left.unwrap_or(0), Ordering::Relaxed);

@@ -5,7 +5,7 @@ use std::sync::OnceLock;
 
 use mlx_rs::Array;
 
-use crate::ops::shape;
+use crate::runtime::contiguous;
 use crate::runtime::device::Device;
 use crate::runtime::dtype::Dtype;
 use crate::runtime::error::{refuse, Result};
@@ -122,7 +122,7 @@ impl SharedArray {
 
     /// The same elements in row-major order, for the processor to read once they are computed.
     pub fn readable(&self) -> Result<Array> {
-        shape::readable(self.array(), &self.stream)
+        contiguous::readable(self.array(), &self.stream)
     }
 
     /// Keeps the computed `readable` of this array as long as the array, for its bytes' address to

@@ -118,3 +118,32 @@ impl Dtype {
         Some(range)
     }
 }
+
+/// `by_type!(dtype, integers, T => f::<T>())` is the value for the type, if it is among those named, and else `None`.
+macro_rules! by_type {
+    ($dtype:expr, floats, $type:ident => $value:expr) => {
+        $crate::runtime::dtype::by_type!(@match $dtype, $type => $value, F32 f32, F64 f64)
+    };
+    ($dtype:expr, integers, $type:ident => $value:expr) => {
+        $crate::runtime::dtype::by_type!(
+            @match $dtype, $type => $value,
+            U8 u8, U16 u16, U32 u32, U64 u64, S8 i8, S16 i16, S32 i32, S64 i64
+        )
+    };
+    ($dtype:expr, numbers, $type:ident => $value:expr) => {
+        $crate::runtime::dtype::by_type!(
+            @match $dtype, $type => $value,
+            U8 u8, U16 u16, U32 u32, U64 u64, S8 i8, S16 i16, S32 i32, S64 i64, F32 f32, F64 f64
+        )
+    };
+    (@match $dtype:expr, $type:ident => $value:expr, $($name:ident $own:ident),*) => {
+        match $dtype {
+            $($crate::runtime::dtype::Dtype::$name => {
+                type $type = $own;
+                $value
+            })*
+            _ => None,
+        }
+    };
+}
+pub(crate) use by_type;

@@ -7,11 +7,18 @@ use std::sync::mpsc::channel;
 use std::thread;
 
 use mlx_rs::Array;
-use mlx_sys::{mlx_array, mlx_vector_array};
+use mlx_sys::{mlx_array, mlx_stream, mlx_vector_array};
 use once_cell::sync::Lazy;
 
 use crate::runtime::allocator;
 use crate::runtime::error::{Error, Result};
+
+/// What mlx-c takes as a stream.
+pub(crate) type Stream = mlx_stream;
+
+/// A function of mlx-c of two arrays.
+pub(crate) type Binary =
+    unsafe extern "C" fn(*mut mlx_array, mlx_array, mlx_array, mlx_stream) -> c_int;
 
 thread_local! {
     static LAST_ERROR: RefCell<Option<String>> = const { RefCell::new(None) };
@@ -98,6 +105,12 @@ pub(crate) fn array(call: impl FnOnce(*mut mlx_array) -> c_int) -> Result<Array>
         status(|| call(&mut result))?;
         Ok(Array::from_ptr(result))
     }
+}
+
+/// The array that a function gives of two.
+pub(crate) fn call(function: Binary, x: &Array, y: &Array, s: Stream) -> Result<Array> {
+    // SAFETY: the handles are live, and mlx-c answers what it refuses with a status.
+    array(|result| unsafe { function(result, x.as_ptr(), y.as_ptr(), s) })
 }
 
 /// A call that writes two arrays.

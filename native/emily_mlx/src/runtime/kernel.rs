@@ -1,13 +1,30 @@
 //! Kernels of `emily_kernels` as nodes of MLX's graph, on a CPU.
 
 use emily_kernels::chain::Input;
+use emily_kernels::dispatch::Level;
 use emily_kernels::view::{Row, View, Walk};
 use mlx_rs::Array;
 
+use crate::runtime::device::Device;
 use crate::runtime::dtype::Dtype;
 use crate::runtime::error::Result;
 use crate::runtime::ffi::mlx;
 use crate::runtime::stream::StreamHandle;
+
+/// The level of the processor that kernels are taken for, if any are.
+pub(crate) fn level(stream: &StreamHandle) -> Option<Level> {
+    if cfg!(not(own_kernels)) || stream.device() != Device::Cpu {
+        return None;
+    }
+    // What names no level is refused where streams are made.
+    Level::chosen().ok().flatten()
+}
+
+/// The level that kernels of f32 are taken for, if all arrays are of that type.
+pub(crate) fn level_of_f32(arrays: &[Option<&Array>], stream: &StreamHandle) -> Option<Level> {
+    let mut arrays = arrays.iter().flatten();
+    level(stream).filter(|_| arrays.all(|array| Dtype::of(array) == Dtype::F32))
+}
 
 /// Where an output's elements go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

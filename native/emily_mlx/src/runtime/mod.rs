@@ -5,6 +5,7 @@ pub(crate) mod allocator;
 pub(crate) mod array;
 #[cfg(target_os = "linux")]
 pub mod blas;
+pub(crate) mod contiguous;
 pub(crate) mod device;
 pub(crate) mod dtype;
 pub(crate) mod error;
@@ -15,7 +16,6 @@ pub(crate) mod kernel;
 pub mod layout;
 mod limits;
 pub mod memory;
-pub(crate) mod pointer;
 mod short;
 pub(crate) mod stream;
 pub(crate) mod truth;

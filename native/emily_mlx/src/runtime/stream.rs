@@ -4,7 +4,8 @@ use std::cell::Cell;
 use std::sync::{Arc, Weak};
 
 use emily_kernels::dispatch::Level;
-use mlx_rs::Stream;
+use mlx_rs::error::Exception;
+use mlx_rs::{with_stream, Array, Stream};
 use once_cell::sync::OnceCell;
 use parking_lot::Mutex;
 
@@ -107,6 +108,16 @@ impl StreamHandle {
     pub(crate) fn mlx_rs(&self) -> &Stream {
         adopt_thread();
         &self.0.stream
+    }
+}
+
+impl StreamHandle {
+    /// The array of an operation of mlx-rs, on the stream.
+    pub(crate) fn on(
+        &self,
+        operation: impl FnOnce() -> std::result::Result<Array, Exception>,
+    ) -> Result<Array> {
+        ffi::wrapped(|| with_stream(self.mlx_rs(), operation))
     }
 }
 

@@ -14,10 +14,9 @@ mod own {
     use mlx_rs::Array;
     use mlx_sys::{mlx_array, mlx_vector_array};
 
-    use crate::ops::table::Stream;
     use crate::runtime::dtype::Dtype;
     use crate::runtime::error::Result;
-    use crate::runtime::ffi::{self, mlx};
+    use crate::runtime::ffi::{self, mlx, Stream};
 
     extern "C" {
         fn emily_truthful(result: *mut mlx_array, made: mlx_array) -> c_int;
@@ -63,10 +62,9 @@ mod own {
 mod own {
     use mlx_rs::Array;
 
-    use crate::ops::table::Stream;
     use crate::runtime::dtype::Dtype;
     use crate::runtime::error::Result;
-    use crate::runtime::ffi::{self, mlx};
+    use crate::runtime::ffi::{self, mlx, Stream};
 
     pub(crate) fn reshape(x: &Array, shape: &[i32], s: Stream) -> Result<Array> {
         let row_major = mlx!(mlx_contiguous, x.as_ptr(), false, s)?;

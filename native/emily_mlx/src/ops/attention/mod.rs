@@ -1,20 +1,117 @@
-//! Attention on a CPU: in pieces where its scores would take much memory, and of f32 out of products and Emily's own
+//! Attention. On a CPU in pieces where its scores would take much memory, and of f32 out of products and Emily's own
 //! softmax. MLX composes it there too, with a softmax that takes longer than the products.
+
+pub(crate) mod cached;
 
 use std::ops::Range;
 
+use mlx_rs::fast::{self, ScaledDotProductAttentionMask};
 use mlx_rs::Array;
 
-use crate::ops::args::Mask;
-use crate::ops::kernels::{self, RowKernels};
+use crate::ops::args::{Args, Mask};
+use crate::ops::checks::real_float;
+use crate::ops::norm::RowKernels;
 use crate::ops::shape;
-use crate::ops::table::Stream;
 use crate::runtime::device::Device;
 use crate::runtime::dtype::Dtype;
 use crate::runtime::error::{refuse, Error, Result};
-use crate::runtime::ffi::{self, mlx, Arrays};
+use crate::runtime::ffi::{self, mlx, Arrays, Stream};
 use crate::runtime::stream::StreamHandle;
 use crate::runtime::truth;
+
+/// `{:attention, q, k, v, scale, mask, sinks}`
+pub(crate) fn attention(args: &Args, stream: &StreamHandle) -> Result<Array> {
+    let (q, k, v) = (args.array()?, args.array()?, args.array()?);
+    let (scale, mask, sinks) = (args.float()?, args.mask()?, args.optional_array()?);
+    attend(q, k, v, scale, mask, sinks, stream)
+}
+
+/// `softmax(scale * q k^T + mask) v`, with `sinks` in the softmax's denominator.
+pub(crate) fn attend(
+    q: &Array,
+    k: &Array,
+    v: &Array,
+    scale: f64,
+    mask: Mask,
+    sinks: Option<&Array>,
+    stream: &StreamHandle,
+) -> Result<Array> {
+    let shapes = || format!("{:?}, {:?} and {:?}", q.shape(), k.shape(), v.shape());
+    for (name, array) in [("q", q), ("k", k), ("v", v)] {
+        real_float("attention", name, array)?;
+        if array.ndim() != 4 {
+            refuse!(
+                "attention: {name} must have shape [batch, heads, seq, head_dim], got {}",
+                shapes()
+            )
+        }
+    }
+    let batches = q.dim(0) == k.dim(0) && q.dim(0) == v.dim(0);
+    let heads = k.dim(1) == v.dim(1) && q.dim(1) % k.dim(1) == 0;
+    if !batches || !heads || q.dim(3) != k.dim(3) || k.dim(2) != v.dim(2) {
+        refuse!("attention: shapes {} do not fit together", shapes())
+    }
+    if let Mask::Array(mask) = &mask {
+        let wanted = [q.dim(0), q.dim(1), q.dim(2), k.dim(2)];
+        let given = mask.shape();
+        let fits = given.len() <= 4
+            && given
+                .iter()
+                .rev()
+                .zip(wanted.iter().rev())
+                .all(|(size, full)| *size == 1 || size == full);
+        if !fits {
+            refuse!("attention: a mask of shape {given:?} does not broadcast to {wanted:?}")
+        }
+    }
+    if let Some(sinks) = sinks {
+        real_float("attention", "sinks", sinks)?;
+        if sinks.shape() != [q.dim(1)] {
+            refuse!(
+                "attention: sinks must have shape [{}], got {:?}",
+                q.dim(1),
+                sinks.shape()
+            )
+        }
+    }
+    in_pieces(q, k, mask, stream, |q, mask| {
+        whole_attention(q, k, v, scale, mask, sinks, stream)
+    })
+}
+
+/// Attention on arrays that fit together, whose scores fit memory.
+fn whole_attention(
+    q: &Array,
+    k: &Array,
+    v: &Array,
+    scale: f64,
+    mask: Mask,
+    sinks: Option<&Array>,
+    stream: &StreamHandle,
+) -> Result<Array> {
+    if let (None, Some(softmax)) = (sinks, softmax(q, k, v, &mask, stream)) {
+        return composed(softmax, q, k, v, scale, &mask, stream);
+    }
+    let contiguous = |array: &Array| mlx!(mlx_contiguous, array.as_ptr(), false, stream.raw());
+    // The CUDA kernel reads them in a row, whatever their strides.
+    let sinks = sinks.map(contiguous).transpose()?;
+    // On a CPU MLX reshapes queries and mask, which is wrong of what is column-major (`runtime/truth.rs`).
+    let row_major = |array: &Array| match stream.device() {
+        Device::Cpu => contiguous(array),
+        Device::Gpu => Ok(array.clone()),
+    };
+    let q = row_major(q)?;
+    let array = match &mask {
+        Mask::Array(array) => Some(row_major(array)?),
+        _ => None,
+    };
+    let mask = match (&mask, &array) {
+        (Mask::Causal, _) => Some(ScaledDotProductAttentionMask::Causal),
+        (_, Some(array)) => Some(ScaledDotProductAttentionMask::Array(array)),
+        _ => None,
+    };
+    stream.on(|| fast::scaled_dot_product_attention(&q, k, v, scale as f32, mask, sinks.as_ref()))
+}
 
 /// Scores up to so many bytes are computed at once on a CPU. More are computed for as many queries at a time as have
 /// `PIECE` of them, in `MOST_PIECES` pieces at most.
@@ -23,7 +120,7 @@ const PIECE: i64 = 64 << 20;
 const MOST_PIECES: i64 = 2048;
 
 /// `attend` on queries and their mask: all of them, or one piece after the other.
-pub(crate) fn in_pieces(
+fn in_pieces(
     q: &Array,
     k: &Array,
     mask: Mask,
@@ -109,7 +206,7 @@ fn seen(queries: &Range<i32>, last: i32, keys: i32, s: Stream) -> Result<Array> 
 }
 
 /// The softmax that attention on these arrays takes, where it is composed here.
-pub(crate) fn softmax(
+fn softmax(
     q: &Array,
     k: &Array,
     v: &Array,
@@ -122,11 +219,11 @@ pub(crate) fn softmax(
         Mask::Causal if q.dim(2) > k.dim(2) => return None,
         _ => None,
     };
-    kernels::rows(&[Some(q), Some(k), Some(v), mask], stream)
+    RowKernels::of(&[Some(q), Some(k), Some(v), mask], stream)
 }
 
 /// `softmax(scale * q k^T + mask) v` on arrays whose shapes fit together.
-pub(crate) fn composed(
+fn composed(
     softmax: RowKernels,
     q: &Array,
     k: &Array,
@@ -215,8 +312,7 @@ impl Groups {
 mod tests {
     use super::*;
     use crate::ops::create::from_bytes;
-    use crate::ops::fused;
-    use crate::runtime::stream::StreamHandle;
+    use crate::runtime::contiguous;
     use crate::runtime::worker::compute;
 
     const QUERIES: usize = 5;
@@ -267,11 +363,11 @@ mod tests {
             for rows in [1, 2, 3, 5, 6] {
                 let [q, k, v] = &arrays;
                 let attend =
-                    |q: &Array, mask: Mask| fused::attention(q, k, v, 0.5, mask, None, stream);
+                    |q: &Array, mask: Mask| super::attend(q, k, v, 0.5, mask, None, stream);
                 let result = by_rows(q, KEYS as i32, mask(given), rows, stream.raw(), attend)
                     .expect("they fit together");
                 compute(std::slice::from_ref(&result), false, stream).expect("it is computed");
-                let result = shape::readable(&result, stream).expect("a copy");
+                let result = contiguous::readable(&result, stream).expect("a copy");
                 compute(std::slice::from_ref(&result), false, stream).expect("it is computed");
                 for (got, wanted) in result.as_slice::<f32>().iter().zip(&expected) {
                     assert!(

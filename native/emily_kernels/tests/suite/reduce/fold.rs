@@ -2,7 +2,7 @@
 
 use emily_kernels::dispatch::Level;
 use emily_kernels::elementwise::Number;
-use emily_kernels::fold::{self, Fold};
+use emily_kernels::reduce::fold::{self, Fold};
 
 use crate::support::{bytes, bytes_mut, samples, Random, Sample, LENGTHS};
 

@@ -1,20 +1,73 @@
-//! The kernels over rows of f32.
+//! Softmax and norms.
 
 use emily_kernels::chain::Input;
 use emily_kernels::dispatch::Level;
-use emily_kernels::norm;
+use emily_kernels::norm as kernels;
 use emily_kernels::view::{typed, typed_mut, Row};
-use mlx_rs::Array;
+use mlx_rs::{fast, Array};
 use smallvec::SmallVec;
 
+use crate::ops::args::Args;
+use crate::ops::checks::real_float;
+use crate::ops::{cast, reduce};
 use crate::runtime::dtype::Dtype;
-use crate::runtime::error::Result;
-use crate::runtime::kernel::{self, row, Kernel, Placement};
+use crate::runtime::error::{refuse, Result};
+use crate::runtime::kernel::{self, level_of_f32, row, Kernel, Placement};
 use crate::runtime::stream::StreamHandle;
+
+/// `{:softmax, x, axes, precise}`
+pub(crate) fn softmax(args: &Args, stream: &StreamHandle) -> Result<Array> {
+    let (x, s) = (args.array()?, stream.raw());
+    let (axes, precise) = (args.axes(x.ndim())?, args.bool()?);
+    cast::in_f32(x, s, |x| {
+        reduce::over_axes(mlx_sys::mlx_softmax_axes, x, &axes, precise, s)
+    })
+}
+
+fn norm_input(op: &str, x: &Array, vectors: &[(&str, Option<&Array>)]) -> Result<()> {
+    real_float(op, "x", x)?;
+    if x.ndim() == 0 {
+        refuse!("{op}: x must have at least one axis")
+    }
+    for (name, vector) in vectors {
+        if let Some(vector) = vector {
+            real_float(op, name, vector)?;
+            if vector.shape() != [x.dim(-1)] {
+                refuse!(
+                    "{op}: {name} must have shape [{}], got {:?}",
+                    x.dim(-1),
+                    vector.shape()
+                )
+            }
+        }
+    }
+    Ok(())
+}
+
+/// `{:rms_norm, x, weight, eps}`: `x * rsqrt(mean(x^2) + eps) * weight` over the last axis.
+pub(crate) fn rms_norm(args: &Args, stream: &StreamHandle) -> Result<Array> {
+    let (x, weight, eps) = (args.array()?, args.optional_array()?, args.float()?);
+    norm_input(args.op, x, &[("weight", weight)])?;
+    if let Some(rows) = RowKernels::of(&[Some(x), weight], stream) {
+        return rows.rms_norm(x, weight, eps, stream);
+    }
+    stream.on(|| fast::rms_norm(x, weight, eps as f32))
+}
+
+/// `{:layer_norm, x, weight, bias, eps}`: `(x - mean) * rsqrt(variance + eps) * weight + bias` over the last axis.
+pub(crate) fn layer_norm(args: &Args, stream: &StreamHandle) -> Result<Array> {
+    let (x, weight) = (args.array()?, args.optional_array()?);
+    let (bias, eps) = (args.optional_array()?, args.float()?);
+    norm_input(args.op, x, &[("weight", weight), ("bias", bias)])?;
+    if let Some(rows) = RowKernels::of(&[Some(x), weight, bias], stream) {
+        return rows.layer_norm(x, weight, bias, eps, stream);
+    }
+    stream.on(|| fast::layer_norm(x, weight, bias, eps as f32))
+}
 
 /// Kernels over the last axis, for a level of the processor.
 #[derive(Clone, Copy)]
-pub(crate) struct RowKernels(pub(super) Level);
+pub(crate) struct RowKernels(Level);
 
 enum Of {
     /// With a causal mask for each so many rows, or 0.
@@ -49,23 +102,28 @@ impl Kernel for Rows {
         let mut next = |is_there: bool| if is_there { vectors.next() } else { None };
         let (level, columns, output) = (self.level, self.columns, typed_mut(output));
         match self.of {
-            Of::Softmax(queries) => norm::softmax(level, x, output, columns, queries),
+            Of::Softmax(queries) => kernels::softmax(level, x, output, columns, queries),
             Of::RmsNorm { weight, eps } => {
-                norm::rms_norm(level, x, output, columns, next(weight), eps)
+                kernels::rms_norm(level, x, output, columns, next(weight), eps)
             }
             Of::LayerNorm { weight, bias, eps } => {
-                norm::layer_norm(level, x, output, columns, next(weight), next(bias), eps)
+                kernels::layer_norm(level, x, output, columns, next(weight), next(bias), eps)
             }
         }
     }
 }
 
 impl RowKernels {
+    /// The kernels, where all arrays are f32.
+    pub(crate) fn of(arrays: &[Option<&Array>], stream: &StreamHandle) -> Option<RowKernels> {
+        level_of_f32(arrays, stream).map(RowKernels)
+    }
+
     pub(crate) fn softmax(self, x: &Array, queries: usize, stream: &StreamHandle) -> Result<Array> {
         self.add("softmax", Of::Softmax(queries), &[Some(x)], stream)
     }
 
-    pub(crate) fn rms_norm(
+    fn rms_norm(
         self,
         x: &Array,
         weight: Option<&Array>,
@@ -79,7 +137,7 @@ impl RowKernels {
         self.add("rms_norm", of, &[Some(x), weight], stream)
     }
 
-    pub(crate) fn layer_norm(
+    fn layer_norm(
         self,
         x: &Array,
         weight: Option<&Array>,

@@ -1,5 +1,7 @@
 //! Totals against exact sums of integers, and against totals of f64 one number after the other.
 
+mod fold;
+
 use emily_kernels::dispatch::Level;
 use emily_kernels::reduce::{reduce, Reduction};
 use emily_kernels::view::{extent, Axes, Axis, View};

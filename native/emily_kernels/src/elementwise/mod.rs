@@ -1,5 +1,7 @@
 //! Arithmetic and choices: an element for an element of each input.
 
+pub mod functions;
+
 use crate::dispatch::for_each_level;
 use crate::integer::Integer;
 use crate::view::{typed, typed_mut, Element};

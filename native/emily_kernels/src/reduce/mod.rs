@@ -1,6 +1,8 @@
 //! Sums and products of f32 over any axes, taken in f64: f32 alone loses digits with every addend, f64 loses none that
 //! the rounded result would show. An input is walked over as it lies in memory.
 
+pub mod fold;
+
 use smallvec::SmallVec;
 
 use crate::dispatch::{for_each_level, Level};

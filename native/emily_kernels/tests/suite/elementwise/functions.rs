@@ -2,7 +2,7 @@
 
 use emily_kernels::chain::Map;
 use emily_kernels::dispatch::Level;
-use emily_kernels::functions::{self, binary, power, unary};
+use emily_kernels::elementwise::functions::{self, binary, power, unary};
 use emily_kernels::math::{Atan2, Binary, Exp, Fused, Pow, Separate, Sin, Unary};
 use emily_kernels::view::Element;
 

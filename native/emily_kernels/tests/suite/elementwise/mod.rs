@@ -1,5 +1,7 @@
 //! Floats against f64 and against what their bits say.
 
+mod functions;
+
 use emily_kernels::chain::Map;
 use emily_kernels::dispatch::Level;
 use emily_kernels::integer::Integer;
