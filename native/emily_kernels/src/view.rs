@@ -117,6 +117,11 @@ impl<'a> View<'a> {
         self.width
     }
 
+    /// What lies in the same memory by other axes, from the same first element on.
+    pub fn with_axes(&self, axes: Axes) -> View<'a> {
+        View::new(self.memory, self.first, self.width, axes)
+    }
+
     /// How many elements there are.
     pub fn size(&self) -> usize {
         self.axes.iter().map(|axis| axis.size).product()

@@ -195,9 +195,21 @@ fn convolved<T: Float>(
 fn check<T: Float>(case: u64, numbers: &mut Numbers) {
     let spatial = 1 + case as usize % 3;
     let large = case % 5 == 0;
-    let groups = [1, 1, 2, 5][numbers.below(4)];
-    let (batch, channels) = (numbers.from(1, 3), [1, 2, 3, 16, 17, 40][numbers.below(6)]);
-    let outputs = [1, 2, 5, 12, 13, 17, 30][numbers.below(7)];
+    let by_depth = numbers.below(4) == 0;
+    let groups = if by_depth {
+        numbers.from(8, 80)
+    } else {
+        [1, 1, 2, 5][numbers.below(4)]
+    };
+    let (batch, channels) = (
+        numbers.from(1, 3),
+        [1, 2, 3, 16, 17, 40][numbers.below(if by_depth { 2 } else { 6 })],
+    );
+    let outputs = if by_depth {
+        1
+    } else {
+        [1, 2, 5, 12, 13, 17, 30][numbers.below(7)]
+    };
     let (mut x_sizes, mut w_sizes) = (
         vec![groups, batch, channels],
         vec![groups, outputs, channels],
@@ -205,7 +217,11 @@ fn check<T: Float>(case: u64, numbers: &mut Numbers) {
     let mut sizes = vec![groups, batch, outputs];
     let mut windows = Vec::new();
     for _ in 0..spatial {
-        let most = [if large { 90 } else { 40 }, if large { 20 } else { 9 }, 5][spatial - 1];
+        let most = [
+            if large { 90 } else { 40 },
+            if large && !by_depth { 20 } else { 9 },
+            5,
+        ][spatial - 1];
         let most_taps = if spatial < 3 && numbers.below(4) == 0 {
             most
         } else {
@@ -246,7 +262,7 @@ fn check<T: Float>(case: u64, numbers: &mut Numbers) {
         .map(|_| match numbers.below(3) {
             0 => (0..rank).collect(),
             // The channels last.
-            1 => [&[0, 1], &(3..rank).collect::<Vec<_>>()[..], &[2]].concat(),
+            1 => [&[1], &(3..rank).collect::<Vec<_>>()[..], &[2, 0]].concat(),
             _ => shuffled(rank, numbers),
         })
         .collect();

@@ -23,6 +23,7 @@ pub use runtime::device::{devices, version, Device, Info};
 pub use runtime::dtype::Dtype;
 pub use runtime::error::{Error, Result};
 pub use runtime::exit;
+pub use runtime::kernel::kernels;
 #[cfg(own_kernels)]
 #[doc(hidden)]
 pub use runtime::layout;

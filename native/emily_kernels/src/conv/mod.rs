@@ -6,12 +6,14 @@
 //! convolution alone, neither on the blocks nor on the number of threads.
 
 mod block;
+mod direct;
 mod patches;
 mod phase;
 
 use smallvec::SmallVec;
 
 use self::block::Block;
+use self::direct::{Strand, GROUPS};
 use self::patches::{Image, Order};
 use self::phase::{phases, Phase};
 use crate::dispatch::Level;
@@ -156,6 +158,8 @@ impl<T> Conv<'_, T> {
 /// A convolution cut into parts: for each group and each choice of the axes' phases, blocks of columns and rows.
 struct Parts {
     groups: usize,
+    /// So many groups are computed together: one, or as many as follow each other in memory.
+    together: usize,
     blocks: usize,
     columns: usize,
     panels: usize,
@@ -172,11 +176,16 @@ impl Parts {
         };
         let positions = conv.batch * most(|phase| phase.outputs);
         let terms = conv.channels * most(|phase| phase.taps);
-        let kinds = groups * axes.iter().map(Vec::len).product::<usize>();
+        let are_together = conv.outputs == 1
+            && conv.x_strides[0] == 1
+            && conv.out_strides[0] == 1
+            && groups >= gemm::LONGEST / 2;
+        let together = if are_together { GROUPS.min(groups) } else { 1 };
+        let kinds = groups.div_ceil(together) * axes.iter().map(Vec::len).product::<usize>();
         let cost = positions
             .saturating_mul(terms)
             .saturating_mul(conv.outputs + 2 * gemm::LONGEST)
-            .saturating_mul(kinds);
+            .saturating_mul(kinds * together);
         let wanted = if threads == 1 {
             1
         } else {
@@ -184,14 +193,16 @@ impl Parts {
         };
         let fits = (NUMBERS / (terms.min(gemm::DEPTH) + conv.outputs)).min(COLUMNS);
         let fair = positions.div_ceil(wanted.div_ceil(kinds));
-        let columns = fits.min(fair.next_multiple_of(WIDTH)) / WIDTH * WIDTH;
-        let columns = columns.max(WIDTH);
+        let width = if are_together { 1 } else { WIDTH };
+        let columns = fits.min(fair.next_multiple_of(width)) / width * width;
+        let columns = columns.max(width);
         let blocks = positions.div_ceil(columns);
         // Where there are few columns, rows are cut.
         let heights = wanted.div_ceil(kinds * blocks);
         let rows = conv.outputs.div_ceil(heights).next_multiple_of(HEIGHT);
         Parts {
             groups,
+            together,
             blocks,
             columns,
             panels: conv.outputs.div_ceil(rows),
@@ -201,7 +212,7 @@ impl Parts {
 
     fn count(&self, axes: &[Vec<Phase>]) -> usize {
         let kinds: usize = axes.iter().map(Vec::len).product();
-        kinds * self.groups * self.blocks * self.panels
+        kinds * self.groups.div_ceil(self.together) * self.blocks * self.panels
     }
 
     /// # Safety
@@ -215,7 +226,8 @@ impl Parts {
     ) {
         let (panel, i) = (i % self.panels, i / self.panels);
         let (block, i) = (i % self.blocks, i / self.blocks);
-        let (group, mut i) = (i % self.groups, i / self.groups);
+        let groups = self.groups.div_ceil(self.together);
+        let (group, mut i) = (i % groups * self.together, i / groups);
         let mut phases: SmallVec<[Phase; 3]> = SmallVec::new();
         for axis in axes.iter().rev() {
             phases.insert(0, axis[i % axis.len()]);
@@ -226,13 +238,26 @@ impl Parts {
         if first >= positions {
             return;
         }
+        let columns = self.columns.min(positions - first);
+        if self.together > 1 {
+            let strand = Strand {
+                conv,
+                phases: &phases,
+                group,
+                groups: self.together.min(self.groups - group),
+                first,
+                columns,
+            };
+            // SAFETY: the caller's promises.
+            return unsafe { strand.compute(level) };
+        }
         let row = panel * self.rows;
         let block = Block {
             conv,
             group,
             phases: &phases,
             first,
-            columns: self.columns.min(positions - first),
+            columns,
             row,
             rows: self.rows.min(conv.outputs - row),
         };
