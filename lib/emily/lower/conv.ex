@@ -44,9 +44,14 @@ defmodule Emily.Lower.Conv do
   # The convolution of two operands of one type, with axes {batch, channels, spatial...}.
   defp sum(x, w, config) do
     cond do
-      Native.kernels() != nil and not on_gpu?(x, w) -> kernel(x, w, config)
-      x.type == {:f, 32} and tuple_size(x.shape) <= 5 -> native(x, w, config)
-      true -> patches(x, w, config)
+      x.type in [f: 32, f: 64] and Native.kernels() != nil and not on_gpu?(x, w) ->
+        kernel(x, w, config)
+
+      x.type == {:f, 32} and tuple_size(x.shape) <= 5 ->
+        native(x, w, config)
+
+      true ->
+        patches(x, w, config)
     end
   end
 
@@ -175,8 +180,7 @@ defmodule Emily.Lower.Conv do
   defp conv(x, w, %{kernel_dilation: kernel, input_dilation: input} = config, channels_first) do
     {low, high} = Enum.unzip(config.padding)
 
-    {:conv, x, w, config.strides, low, high, kernel, input, config.groups, false,
-     channels_first}
+    {:conv, x, w, config.strides, low, high, kernel, input, config.groups, false, channels_first}
   end
 
   ## Patches: each window of the input as a row

@@ -194,7 +194,7 @@ fn convolved<T: Float>(
 /// A convolution with all its options, of a size that `expected` can be asked for.
 fn check<T: Float>(case: u64, numbers: &mut Numbers) {
     let spatial = 1 + case as usize % 3;
-    let large = case % 5 == 0;
+    let large = case.is_multiple_of(5);
     let by_depth = numbers.below(4) == 0;
     let groups = if by_depth {
         numbers.from(8, 80)
