@@ -14,6 +14,7 @@ defmodule Emily.Bumblebee.FastKernels do
   | `:layer_norm` | `Axon.layer_norm/2`, ModernBERT's without a bias | `Emily.Fast.layer_norm/4` |
   | `:rope` | `Bumblebee.Layers.rotary_embedding` | `Emily.Fast.rope_with_freqs/4` |
   | `:attention` | `Bumblebee.Layers.attention` | `Emily.Fast.scaled_dot_product_attention/4` and `..._with_mask/5`, and one over a cache |
+  | `:cache` | the cache of grouped keys and values | none: they are cached once |
 
   It suits every model of Bumblebee 0.7: each is tested against itself as it was. Convolutions, the
   norms of batches and of groups have no kernel here, so ResNet stays as it is. A layer that is not
@@ -64,7 +65,16 @@ defmodule Emily.Bumblebee.FastKernels do
   So a long cache costs what is in it. On CUDA, MLX has a fused kernel with a mask only for f16 and
   bf16 and two queries or more.
 
-  Bumblebee repeats grouped keys and values before it caches them, and so they stay.
+  ## Grouped keys and values
+
+  Bumblebee repeats keys and values for all heads of queries that share them, and caches them so. A rewritten
+  model caches them once: the cache of SmolLM2, whose heads share keys by threes, takes a third of the memory,
+  and a token reads a third of it.
+
+  Bumblebee makes the cache with as many heads as there are queries. A rewritten model takes any such cache, and
+  gives one of the same shape back, but where the cache is known to be new when traced: where its offset is a
+  constant 0, as in `Bumblebee.Text.generation/4` when the prompt has two tokens or more. There its `:cache`
+  has `num_key_value_heads` heads, and so has that of every later call with it.
 
   ## Exactness
 
@@ -73,7 +83,7 @@ defmodule Emily.Bumblebee.FastKernels do
   a rewritten model.
   """
 
-  alias Emily.Bumblebee.FastKernels.{Attention, Norm, Rotary}
+  alias Emily.Bumblebee.FastKernels.{Attention, Grouped, Norm, Rotary}
 
   @compile {:no_warn_undefined, Axon}
 
@@ -89,7 +99,7 @@ defmodule Emily.Bumblebee.FastKernels do
           left: %{{kind, reason :: String.t()} => pos_integer}
         }
 
-  @type kind :: :rms_norm | :layer_norm | :rope | :attention
+  @type kind :: :rms_norm | :layer_norm | :rope | :attention | :cache
 
   @kinds [Norm, Rotary, Attention]
 
@@ -148,7 +158,8 @@ defmodule Emily.Bumblebee.FastKernels do
   end
 
   defp rewrite(%{nodes: nodes} = model) when is_struct(model, Axon) do
-    Axon.map_nodes(model, fn node ->
+    model
+    |> Axon.map_nodes(fn node ->
       Enum.find_value(@kinds, node, fn module ->
         case module.rewrite(node, nodes) do
           {:rewritten, kind, node} -> mark(node, {:rewritten, kind})
@@ -157,6 +168,7 @@ defmodule Emily.Bumblebee.FastKernels do
         end
       end)
     end)
+    |> Grouped.rewrite(&mark/2)
   end
 
   defp rewrite(%{model: model} = info) when is_struct(model, Axon),

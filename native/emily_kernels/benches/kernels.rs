@@ -3,6 +3,7 @@
 use std::hint::black_box;
 use std::time::Instant;
 
+use emily_kernels::attention::{attend, Attention, Mask};
 use emily_kernels::chain::Map;
 use emily_kernels::dispatch::Level;
 use emily_kernels::dot::products;
@@ -127,6 +128,7 @@ fn main() {
     time("rms_norm of 2048", 64 * COUNT, |level| {
         rms_norm(level, Some(&x), &mut output, COUNT, None, 1e-5)
     });
+    attentions();
     let mut place = [0u8; 4 * 64];
     time("argmax f32", 64 * COUNT, |level| {
         fold::argmax::<f32>(level, as_bytes(&x), &mut place, COUNT)
@@ -136,11 +138,49 @@ fn main() {
     });
 }
 
+fn attentions() {
+    fn view<'a>(x: &'a [f32], axes: &Axes) -> View<'a> {
+        View::new(as_bytes(x), 0, 4, axes.clone())
+    }
+    for (name, mask, [heads, key_heads, queries, keys, size]) in [
+        ("attention", Mask::None, [12, 12, 128, 128, 32]),
+        ("causal attention", Mask::Causal, [12, 12, 128, 128, 32]),
+        ("grouped attention", Mask::None, [9, 3, 256, 256, 64]),
+        ("the same, causal", Mask::Causal, [9, 3, 256, 256, 64]),
+        ("one token", Mask::None, [9, 3, 1, 128, 64]),
+        ("one token of many", Mask::None, [9, 3, 1, 4096, 64]),
+    ] {
+        let array = |heads, rows| {
+            let axes = [heads * rows * size, rows * size, size, 1].map(|stride| stride as isize);
+            let sizes = [1, heads, rows, size].into_iter().zip(axes);
+            let axes = sizes.map(|(size, stride)| Axis { size, stride });
+            let x: Vec<f32> = (0..heads * rows * size)
+                .map(|i| (i % 97) as f32 / 97.0)
+                .collect();
+            (x, axes.collect::<Axes>())
+        };
+        let [q, k, v] =
+            [(heads, queries), (key_heads, keys), (key_heads, keys)].map(|(h, n)| array(h, n));
+        let problem = Attention {
+            q: view(&q.0, &q.1),
+            k: view(&k.0, &k.1),
+            v: view(&v.0, &v.1),
+            scale: 0.125,
+            mask,
+            sinks: None,
+        };
+        let mut output = vec![0.0f32; heads * queries * size];
+        time(name, heads * queries * keys, |level| {
+            attend(level, &problem, &mut output)
+        });
+    }
+}
+
 /// Prints the shortest of many runs.
 fn time(name: &str, count: usize, mut run: impl FnMut(Level)) {
     print!("{name:20}");
     for level in Level::available() {
-        let fastest = (0..1000).map(|_| {
+        let fastest = (0..300).map(|_| {
             let begun = Instant::now();
             run(level);
             begun.elapsed()

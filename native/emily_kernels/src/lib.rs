@@ -1,5 +1,6 @@
 //! The loops that compute on a CPU, over slices and strides. Nothing here knows of MLX or of the BEAM.
 
+pub mod attention;
 pub mod cast;
 pub mod chain;
 pub mod compare;
@@ -14,6 +15,7 @@ mod lanes;
 pub mod math;
 pub mod norm;
 pub mod pool;
+pub mod real;
 pub mod reduce;
 pub mod rope;
 mod scratch;

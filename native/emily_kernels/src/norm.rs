@@ -8,7 +8,7 @@ use crate::math::{Exp, Unary};
 const LANES: usize = 16;
 
 #[inline(always)]
-fn sum(x: &[f32], f: impl Fn(f32) -> f32) -> f32 {
+pub(crate) fn sum(x: &[f32], f: impl Fn(f32) -> f32) -> f32 {
     if x.len() < LANES {
         return x.iter().fold(0.0, |total, x| total + f(*x));
     }
@@ -21,7 +21,7 @@ fn sum(x: &[f32], f: impl Fn(f32) -> f32) -> f32 {
 
 /// NaN goes through.
 #[inline(always)]
-fn greater(a: f32, b: f32) -> f32 {
+pub(crate) fn greater(a: f32, b: f32) -> f32 {
     if (a > b) | a.is_nan() {
         a
     } else {
@@ -30,7 +30,7 @@ fn greater(a: f32, b: f32) -> f32 {
 }
 
 #[inline(always)]
-fn greatest(x: &[f32]) -> f32 {
+pub(crate) fn greatest(x: &[f32]) -> f32 {
     let (lanes, rest) = in_lanes(x, [x[0]; LANES], greater);
     lanes
         .iter()
@@ -47,24 +47,16 @@ fn load(x: Option<&[f32]>, number: usize, row: &mut [f32]) {
 }
 
 for_each_level! {
-    /// Rows in which each number lies in proportion to its exponential, and which add up to one. With `queries`, each
-    /// `queries` rows have a causal mask: the last of them sees all columns, each before it one fewer.
-    pub fn softmax<; A>(x: Option<&[f32]>, output: &mut [f32], columns: usize, queries: usize) {
-        for (row, out) in output.chunks_exact_mut(columns).enumerate() {
-            load(x, row, out);
-            let hidden = if queries > 0 { queries - 1 - row % queries } else { 0 };
-            let seen = columns.saturating_sub(hidden);
-            let (out, unseen) = out.split_at_mut(seen);
-            unseen.fill(0.0);
-            if seen == 0 {
-                continue;
-            }
-            let most = greatest(out);
-            for x in out.iter_mut() {
+    /// Rows in which each number lies in proportion to its exponential, and which add up to one.
+    pub fn softmax<; A>(x: Option<&[f32]>, output: &mut [f32], columns: usize) {
+        for (number, row) in output.chunks_exact_mut(columns).enumerate() {
+            load(x, number, row);
+            let most = greatest(row);
+            for x in row.iter_mut() {
                 *x = Exp::near::<A>(*x - most);
             }
-            let inverse = 1.0 / sum(out, |x| x);
-            for x in out.iter_mut() {
+            let inverse = 1.0 / sum(row, |x| x);
+            for x in row.iter_mut() {
                 *x *= inverse;
             }
         }

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 
+use half::{bf16, f16};
 use smallvec::SmallVec;
 
 mod sealed {
@@ -20,7 +21,7 @@ macro_rules! elements {
     };
 }
 
-elements!(u8, u16, u32, u64, i8, i16, i32, i64, f32, f64);
+elements!(u8, u16, u32, u64, i8, i16, i32, i64, f32, f64, f16, bf16);
 
 /// Bytes as elements. They must be aligned and whole.
 #[inline(always)]
@@ -244,6 +245,11 @@ impl<T: Element> Elements<'_, T> {
     #[inline(always)]
     pub fn at(&self, distance: isize) -> T {
         self.memory[(self.first + distance) as usize]
+    }
+
+    /// All the memory, and where in it the first element is.
+    pub(crate) fn memory(&self) -> (&[T], isize) {
+        (&self.memory, self.first)
     }
 
     /// As many elements that follow each other.

@@ -39,20 +39,21 @@ if Code.ensure_loaded?(Bumblebee) do
     ]
 
     @rotary [rms_norm: 5, attention: 2, rope: 2]
+    @grouped [cache: 2] ++ @rotary
     @decoders [
       {"Llama", Text.Llama, @decoder, @rotary},
       {"Mistral", Text.Mistral, @decoder ++ [num_key_value_heads: 1, attention_window_size: 2],
-       @rotary},
+       @grouped},
       {"SmolLM3", Text.SmolLm3,
        @decoder ++ [num_key_value_heads: 1, rotary_embedding_enabled: [true, false]],
-       [rms_norm: 5, attention: 2, rope: 1]},
+       [cache: 2, rms_norm: 5, attention: 2, rope: 1]},
       {"Qwen3", Text.Qwen3, @decoder ++ [num_key_value_heads: 1, attention_head_size: 8],
-       [rms_norm: 9, attention: 2, rope: 2]},
+       [cache: 2, rms_norm: 9, attention: 2, rope: 2]},
       {"Gemma", Text.Gemma,
-       @decoder ++ [activation: :gelu, num_key_value_heads: 1, attention_head_size: 8], @rotary},
+       @decoder ++ [activation: :gelu, num_key_value_heads: 1, attention_head_size: 8], @grouped},
       {"Gemma 3", Text.Gemma3Text,
        @decoder ++ [num_key_value_heads: 1, attention_head_size: 8, attention_window_size: 2],
-       [rms_norm: 13, attention: 2, rope: 2]},
+       [cache: 2, rms_norm: 13, attention: 2, rope: 2]},
       {"Phi", Text.Phi, @decoder, [layer_norm: 3, attention: 2, rope: 2]},
       {"Phi-3", Text.Phi3, @decoder ++ [activation: :silu], @rotary},
       {"GPT-2", Text.Gpt2, @decoder, [layer_norm: 5, attention: 2]},

@@ -104,7 +104,10 @@ if Code.ensure_loaded?(Bumblebee) do
         model_info =
           if unquote(fast) do
             {model_info, report} = Emily.Bumblebee.FastKernels.apply(model_info, report: true)
-            assert report == %{rewritten: %{attention: 30, rms_norm: 61, rope: 30}, left: %{}}
+            assert report == %{
+                     rewritten: %{attention: 30, cache: 30, rms_norm: 61, rope: 30},
+                     left: %{}
+                   }
             model_info
           else
             model_info

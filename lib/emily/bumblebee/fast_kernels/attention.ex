@@ -8,7 +8,7 @@ defmodule Emily.Bumblebee.FastKernels.Attention do
   import Emily.Bumblebee.FastKernels.Layer
 
   alias Bumblebee.Layers
-  alias Emily.Bumblebee.FastKernels.Mask
+  alias Emily.Bumblebee.FastKernels.{Grouped, Mask}
   alias Emily.Fast.CachedAttention
 
   def rewrite(%{parent: [before, _value]} = node, nodes) do
@@ -65,7 +65,7 @@ defmodule Emily.Bumblebee.FastKernels.Attention do
       tensors = Enum.reject([query, key, value, bias], &is_none/1)
 
       if weights_needed? or not fused_types?(tensors) do
-        original(op, [weights, value, Keyword.delete(opts, :output_attentions)])
+        Grouped.output(weights, value, Keyword.delete(opts, :output_attentions), op)
       else
         [q, k, v] = for t <- [query, key, value], do: Nx.transpose(t, axes: [0, 2, 1, 3])
 

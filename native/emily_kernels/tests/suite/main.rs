@@ -1,5 +1,6 @@
 //! Each kernel against arithmetic in wider numbers, and each level against the portable one.
 
+mod attention;
 mod chain;
 mod dispatch;
 mod dot;
@@ -7,6 +8,7 @@ mod elementwise;
 mod index;
 mod integer;
 mod norm;
+mod real;
 mod reduce;
 mod rope;
 mod support;

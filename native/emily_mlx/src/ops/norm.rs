@@ -19,6 +19,11 @@ use crate::runtime::stream::StreamHandle;
 pub(crate) fn softmax(args: &Args, stream: &StreamHandle) -> Result<Array> {
     let (x, s) = (args.array()?, stream.raw());
     let (axes, precise) = (args.axes(x.ndim())?, args.bool()?);
+    if let ([axis], Some(rows)) = (&axes[..], RowKernels::of(&[Some(x)], stream)) {
+        if *axis == x.ndim() as i32 - 1 {
+            return rows.softmax(x, stream);
+        }
+    }
     cast::in_f32(x, s, |x| {
         reduce::over_axes(mlx_sys::mlx_softmax_axes, x, &axes, precise, s)
     })
@@ -67,11 +72,10 @@ pub(crate) fn layer_norm(args: &Args, stream: &StreamHandle) -> Result<Array> {
 
 /// Kernels over the last axis, for a level of the processor.
 #[derive(Clone, Copy)]
-pub(crate) struct RowKernels(Level);
+struct RowKernels(Level);
 
 enum Of {
-    /// With a causal mask for each so many rows, or 0.
-    Softmax(usize),
+    Softmax,
     /// With these vectors after the rows, and this small number.
     RmsNorm {
         weight: bool,
@@ -102,7 +106,7 @@ impl Kernel for Rows {
         let mut next = |is_there: bool| if is_there { vectors.next() } else { None };
         let (level, columns, output) = (self.level, self.columns, typed_mut(output));
         match self.of {
-            Of::Softmax(queries) => kernels::softmax(level, x, output, columns, queries),
+            Of::Softmax => kernels::softmax(level, x, output, columns),
             Of::RmsNorm { weight, eps } => {
                 kernels::rms_norm(level, x, output, columns, next(weight), eps)
             }
@@ -115,12 +119,12 @@ impl Kernel for Rows {
 
 impl RowKernels {
     /// The kernels, where all arrays are f32.
-    pub(crate) fn of(arrays: &[Option<&Array>], stream: &StreamHandle) -> Option<RowKernels> {
+    fn of(arrays: &[Option<&Array>], stream: &StreamHandle) -> Option<RowKernels> {
         level_of_f32(arrays, stream).map(RowKernels)
     }
 
-    pub(crate) fn softmax(self, x: &Array, queries: usize, stream: &StreamHandle) -> Result<Array> {
-        self.add("softmax", Of::Softmax(queries), &[Some(x)], stream)
+    fn softmax(self, x: &Array, stream: &StreamHandle) -> Result<Array> {
+        self.add("softmax", Of::Softmax, &[Some(x)], stream)
     }
 
     fn rms_norm(

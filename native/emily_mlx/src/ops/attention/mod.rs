@@ -1,7 +1,8 @@
-//! Attention. On a CPU in pieces where its scores would take much memory, and of f32 out of products and Emily's own
-//! softmax. MLX composes it there too, with a softmax that takes longer than the products.
+//! Attention: on a CPU a kernel of Emily's own, and MLX's where there are no kernels, and of f64. MLX composes it there of
+//! all scores, so it goes in pieces where these would take much memory.
 
 pub(crate) mod cached;
+mod streaming;
 
 use std::ops::Range;
 
@@ -10,14 +11,12 @@ use mlx_rs::Array;
 
 use crate::ops::args::{Args, Mask};
 use crate::ops::checks::real_float;
-use crate::ops::norm::RowKernels;
 use crate::ops::shape;
 use crate::runtime::device::Device;
 use crate::runtime::dtype::Dtype;
 use crate::runtime::error::{refuse, Error, Result};
 use crate::runtime::ffi::{self, mlx, Arrays, Stream};
 use crate::runtime::stream::StreamHandle;
-use crate::runtime::truth;
 
 /// `{:attention, q, k, v, scale, mask, sinks}`
 pub(crate) fn attention(args: &Args, stream: &StreamHandle) -> Result<Array> {
@@ -74,12 +73,15 @@ pub(crate) fn attend(
             )
         }
     }
+    if let Some(result) = streaming::attend(q, k, v, scale, &mask, sinks, stream)? {
+        return Ok(result);
+    }
     in_pieces(q, k, mask, stream, |q, mask| {
         whole_attention(q, k, v, scale, mask, sinks, stream)
     })
 }
 
-/// Attention on arrays that fit together, whose scores fit memory.
+/// MLX's attention on arrays that fit together, whose scores fit memory.
 fn whole_attention(
     q: &Array,
     k: &Array,
@@ -89,9 +91,6 @@ fn whole_attention(
     sinks: Option<&Array>,
     stream: &StreamHandle,
 ) -> Result<Array> {
-    if let (None, Some(softmax)) = (sinks, softmax(q, k, v, &mask, stream)) {
-        return composed(softmax, q, k, v, scale, &mask, stream);
-    }
     let contiguous = |array: &Array| mlx!(mlx_contiguous, array.as_ptr(), false, stream.raw());
     // The CUDA kernel reads them in a row, whatever their strides.
     let sinks = sinks.map(contiguous).transpose()?;
@@ -205,109 +204,6 @@ fn seen(queries: &Range<i32>, last: i32, keys: i32, s: Stream) -> Result<Array> 
     mlx!(mlx_less_equal, key.as_ptr(), query.as_ptr(), s)
 }
 
-/// The softmax that attention on these arrays takes, where it is composed here.
-fn softmax(
-    q: &Array,
-    k: &Array,
-    v: &Array,
-    mask: &Mask,
-    stream: &StreamHandle,
-) -> Option<RowKernels> {
-    let mask = match mask {
-        Mask::Array(mask) if Dtype::of(mask) != Dtype::Bool => Some(*mask),
-        // A query that sees no key at all is left to MLX.
-        Mask::Causal if q.dim(2) > k.dim(2) => return None,
-        _ => None,
-    };
-    RowKernels::of(&[Some(q), Some(k), Some(v), mask], stream)
-}
-
-/// `softmax(scale * q k^T + mask) v` on arrays whose shapes fit together.
-fn composed(
-    softmax: RowKernels,
-    q: &Array,
-    k: &Array,
-    v: &Array,
-    scale: f64,
-    mask: &Mask,
-    stream: &StreamHandle,
-) -> Result<Array> {
-    let s = stream.raw();
-    let groups = Groups::of(q, k);
-    let scale = Array::from_f32(scale as f32);
-    let q = groups.split(&mlx!(mlx_multiply, q.as_ptr(), scale.as_ptr(), s)?, s)?;
-    let k = groups.shared(k, s)?;
-    let k = mlx!(mlx_swapaxes, k.as_ptr(), -1, -2, s)?;
-    let scores = mlx!(mlx_matmul, q.as_ptr(), k.as_ptr(), s)?;
-    let (scores, queries) = match mask {
-        Mask::None => (scores, 0),
-        Mask::Causal => (scores, q.dim(-2)),
-        Mask::Array(mask) => (masked(&groups.split(mask, s)?, &scores, s)?, 0),
-    };
-    let weights = softmax.softmax(&scores, queries as usize, stream)?;
-    let v = groups.shared(v, s)?;
-    groups.join(&mlx!(mlx_matmul, weights.as_ptr(), v.as_ptr(), s)?, s)
-}
-
-fn masked(mask: &Array, scores: &Array, s: Stream) -> Result<Array> {
-    if Dtype::of(mask) != Dtype::Bool {
-        return mlx!(mlx_add, scores.as_ptr(), mask.as_ptr(), s);
-    }
-    let hidden = Array::from_f32(f32::MIN);
-    mlx!(
-        mlx_where,
-        mask.as_ptr(),
-        scores.as_ptr(),
-        hidden.as_ptr(),
-        s
-    )
-}
-
-/// Several heads of queries for each head of keys, as an axis of their own after the heads'.
-struct Groups {
-    heads: i32,
-    queries: i32,
-}
-
-impl Groups {
-    fn of(q: &Array, k: &Array) -> Self {
-        Groups {
-            heads: k.dim(1),
-            queries: q.dim(1) / k.dim(1),
-        }
-    }
-
-    /// An array with the heads of queries, or with one for all.
-    fn split(&self, x: &Array, s: Stream) -> Result<Array> {
-        if self.queries == 1 || x.ndim() < 3 {
-            return Ok(x.clone());
-        }
-        let at = x.ndim() - 3;
-        let heads = match x.dim(at as i32) {
-            1 => [1, 1],
-            _ => [self.heads, self.queries],
-        };
-        let shape: Vec<i32> = [&x.shape()[..at], &heads, &x.shape()[at + 1..]].concat();
-        truth::reshape(x, &shape, s)
-    }
-
-    /// Keys or values, the same for all queries of a group.
-    fn shared(&self, x: &Array, s: Stream) -> Result<Array> {
-        match self.queries {
-            1 => Ok(x.clone()),
-            _ => mlx!(mlx_expand_dims, x.as_ptr(), 2, s),
-        }
-    }
-
-    fn join(&self, x: &Array, s: Stream) -> Result<Array> {
-        if self.queries == 1 {
-            return Ok(x.clone());
-        }
-        let shape = [x.dim(0), self.heads * self.queries, x.dim(3), x.dim(4)];
-        truth::reshape(x, &shape, s)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -363,7 +259,7 @@ mod tests {
             for rows in [1, 2, 3, 5, 6] {
                 let [q, k, v] = &arrays;
                 let attend =
-                    |q: &Array, mask: Mask| super::attend(q, k, v, 0.5, mask, None, stream);
+                    |q: &Array, mask: Mask| whole_attention(q, k, v, 0.5, mask, None, stream);
                 let result = by_rows(q, KEYS as i32, mask(given), rows, stream.raw(), attend)
                     .expect("they fit together");
                 compute(std::slice::from_ref(&result), false, stream).expect("it is computed");
