@@ -1,64 +1,114 @@
-# Products of matrices alone and beside other work: mix run bench/products.exs [rounds]
+# Products of matrices: mix run bench/products.exs [rounds] [python]
 #
-# On one thread and on all that the setting allows, in turns; then the same beside a busy loop for each core. Each
-# cell is the median of the rounds and the least, in microseconds for one product, evaluated and read. Of the last
-# shape, eight processes compute at once, each on a stream of its own: the time for all of them.
+# Alone, on one thread and on all that the setting allows, in turns with XLA and NumPy where a Python with jax and numpy
+# is named; then the same beside a busy loop for each core. Each cell is the median of the rounds, in which a figure is a
+# median too, and the least, in microseconds for one product, evaluated and read. Of the last shape, eight processes
+# compute at once, each on a stream of its own: the time for all of them.
 Code.require_file("timing.exs", __DIR__)
 
 defmodule Bench.Products do
   alias Bench.Timing
   alias Emily.Native
 
-  @shapes [
-    {[64, 64], [64, 64]},
-    {[100, 100], [100, 100]},
-    {[128, 128], [128, 128]},
-    {[256, 256], [256, 256]},
-    {[512, 512], [512, 512]},
-    {[1024, 1024], [1024, 1024]},
-    {[2048, 2048], [2048, 2048]},
-    {[1, 4096], [4096, 11_008]},
-    {[128, 784], [784, 512]},
-    {[8, 128, 64], [8, 64, 128]},
-    {[12, 384, 32], [12, 32, 384]}
+  # The type, the left and the right side, and whether the right one lies transposed.
+  @products [
+    {:f32, [1, 4096], [4096, 11_008], false},
+    {:f32, [1, 4096], [11_008, 4096], true},
+    {:bf16, [1, 4096], [4096, 11_008], false},
+    {:bf16, [1, 4096], [11_008, 4096], true},
+    {:f16, [1, 4096], [11_008, 4096], true},
+    {:f32, [8, 4096], [4096, 11_008], false},
+    {:f32, [1, 576], [576, 1536], false},
+    {:f32, [1, 576], [49_152, 576], true},
+    {:f32, [2000, 8, 8], [2000, 8, 8], false},
+    {:f32, [64, 64], [64, 64], false},
+    {:f32, [100, 100], [100, 100], false},
+    {:f32, [256, 256], [256, 256], false},
+    {:bf16, [256, 256], [256, 256], false},
+    {:f32, [1024, 1024], [1024, 1024], false},
+    {:bf16, [1024, 1024], [1024, 1024], false},
+    {:f32, [2048, 2048], [2048, 2048], false},
+    {:f32, [128, 784], [784, 512], false},
+    {:f32, [256, 576], [576, 1536], false},
+    {:f32, [10_000, 32], [32, 32], false},
+    {:f32, [128, 10_000], [10_000, 128], false},
+    {:f32, [8, 128, 64], [8, 64, 128], false},
+    {:f32, [12, 384, 32], [12, 384, 32], true}
   ]
 
-  def run(rounds) do
-    settings = [1, :all]
+  def run(rounds, python) do
+    peer = python && start(python)
+    names = ["one thread", "all"] ++ if(peer, do: ["XLA", "NumPy"], else: [])
+    titles = names ++ ["one, beside work", "all, beside work"]
     IO.puts("#{System.schedulers()} cores, #{Native.threads()} threads, #{rounds} rounds\n")
+    if peer, do: bandwidth(peer, rounds)
+    IO.puts("| product | #{Enum.join(titles, " | ")} |")
+    IO.puts("|---|" <> String.duplicate("---|", length(titles)))
 
-    IO.puts(
-      "| product | one thread | all | one, beside work | all, beside work |\n|---|---|---|---|---|"
-    )
-
-    for {a, b} <- @shapes do
-      inputs = {full(a), full(b)}
-      alone = measure(inputs, settings, rounds)
-      beside = beside_work(fn -> measure(inputs, settings, rounds) end)
-      IO.puts(Enum.join(["| #{shape(a)} x #{shape(b)}" | alone ++ beside], " | ") <> " |")
+    for product <- @products do
+      inputs = inputs(product)
+      alone = measure(product, inputs, sides(product, peer), rounds)
+      beside = beside_work(fn -> measure(product, inputs, sides(product, nil), rounds) end)
+      IO.puts("| #{Enum.join([title(product) | alone ++ beside], " | ")} |")
     end
 
     at_once(rounds)
   end
 
-  defp measure({a, b}, settings, rounds) do
-    calls = max(div(200_000_000, work(a, b)), 1) |> min(200)
+  defp start(python) do
+    script = Path.join(__DIR__, "products.py")
+    Port.open({:spawn_executable, python}, [:binary, line: 1000, args: [script]])
+  end
+
+  # Two threads read 100 MB for a product of two vectors.
+  defp bandwidth(peer, rounds) do
+    times = for _ <- 1..rounds, do: ask(peer, "read f32 1 1 0 3")
+    IO.puts("NumPy reads #{Float.round(100_000 / Enum.min(times), 1)} GB/s at best\n")
+  end
+
+  defp sides(_product, nil), do: [1, :all]
+  defp sides({:f32, _, _, _}, peer), do: [1, :all, {peer, "xla"}, {peer, "numpy"}]
+  defp sides(_half, peer), do: [1, :all, {peer, "xla"}]
+
+  defp measure(product, inputs, sides, rounds) do
+    calls = max(div(200_000_000, work(product)), 3) |> min(200)
 
     taken =
-      for _ <- 1..rounds, threads <- settings do
-        Native.set_threads(threads)
-        time = time(fn -> for _ <- 1..calls, do: product(a, b) end)
-        {threads, time / calls}
+      for _ <- 1..rounds, side <- sides do
+        Timing.settle()
+        {side, time(side, product, inputs, calls)}
       end
 
-    for threads <- settings do
-      times = for {^threads, time} <- taken, do: time
-      "#{figure(Timing.middle(times))} (#{figure(Enum.min(times))})"
+    cells =
+      for side <- sides do
+        times = for {^side, time} <- taken, do: time
+        "#{figure(Timing.middle(times))} (#{figure(Enum.min(times))})"
+      end
+
+    if length(sides) == 3, do: cells ++ [""], else: cells
+  end
+
+  defp time({peer, library}, {type, a, b, transposed}, _inputs, calls) do
+    flag = if transposed, do: 1, else: 0
+    ask(peer, "#{library} #{type} #{Enum.join(a, ",")} #{Enum.join(b, ",")} #{flag} #{calls}")
+  end
+
+  defp time(threads, _product, {a, b}, calls) do
+    Native.set_threads(threads)
+    product(a, b)
+    Timing.middle(for _ <- 1..calls, do: time(fn -> product(a, b) end))
+  end
+
+  defp ask(peer, line) do
+    Port.command(peer, [line, ?\n])
+
+    receive do
+      {^peer, {:data, {:eol, answer}}} -> answer |> Float.parse() |> elem(0)
     end
   end
 
   defp at_once(rounds) do
-    x = full([512, 512])
+    x = full([512, 512], :f32)
     Native.set_threads(:all)
     streams = for _ <- 1..8, do: Native.stream_new(:cpu)
 
@@ -94,8 +144,21 @@ defmodule Bench.Products do
     result
   end
 
-  defp full(shape) do
-    [x] = Native.run([{:full, shape, 0.5, :f32}])
+  defp inputs({type, a, b, transposed}) do
+    right = full(b, type)
+    right = if transposed, do: turned(right), else: right
+    {full(a, type), right}
+  end
+
+  defp turned(x) do
+    rank = tuple_size(Native.shape(x))
+    axes = Enum.to_list(0..(rank - 3)//1) ++ [rank - 1, rank - 2]
+    [y] = Native.run([{:transpose, x, axes}], :cpu)
+    y
+  end
+
+  defp full(shape, type) do
+    [x] = Native.run([{:full, shape, 0.5, type}], :cpu)
     Native.to_binary(x)
     x
   end
@@ -105,18 +168,22 @@ defmodule Bench.Products do
     Native.to_binary(x)
   end
 
-  defp work(a, b),
-    do: Tuple.product(Native.shape(a)) * elem(Native.shape(b), tuple_size(Native.shape(b)) - 1)
+  defp work({_, a, b, transposed}),
+    do: Enum.product(a) * if(transposed, do: Enum.at(b, -2), else: List.last(b))
+
+  defp title({type, a, b, transposed}),
+    do: "#{type} #{shape(a)} x #{shape(b)}#{if transposed, do: ", transposed"}"
 
   defp shape(shape), do: inspect(shape, charlists: :as_lists)
-  defp time(fun), do: fun |> :timer.tc(:nanosecond) |> elem(0) |> div(1000)
+  defp time(fun), do: fun |> :timer.tc(:nanosecond) |> elem(0) |> Kernel./(1000)
   defp figure(microseconds), do: microseconds |> round() |> Integer.to_string()
 end
 
-rounds =
+{rounds, python} =
   case System.argv() do
-    [] -> 5
-    [rounds] -> String.to_integer(rounds)
+    [] -> {5, nil}
+    [rounds] -> {String.to_integer(rounds), nil}
+    [rounds, python] -> {String.to_integer(rounds), python}
   end
 
-Bench.Products.run(rounds)
+Bench.Products.run(rounds, python)

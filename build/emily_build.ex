@@ -11,7 +11,8 @@ defmodule Emily.Build do
   @doc "Builds what has changed. Returns `:ok`, or `:noop` if all was there."
   def run(app_path, manifest) do
     Mix.ensure_application!(:crypto)
-    sources = Nif.sources(@native)
+    # What the library is compiled for tells it from others, as its sources do.
+    sources = [{"triple", linux?() && Mlx.triple()} | Nif.sources(@native)]
     openblas = if linux?(), do: Openblas.find()
     variant = if linux?(), do: Mlx.variant(), else: "metal"
 
@@ -62,19 +63,22 @@ defmodule Emily.Build do
       Failure.stop("cargo (Rust) is not there.", Failure.install("cargo"))
 
     if linux?() do
-      linker = [triple: "#{Mlx.arch()}-unknown-linux-gnu", linker: Mlx.compiler()]
+      linker = [triple: Mlx.triple(), linker: Mlx.compiler()]
 
       # The variants share one binary interface: the NIF is compiled against `cpu` for all of them.
       libraries = Path.join(Mlx.libraries("cpu", openblas), "mlx/lib")
       prepared = prepared(linker)
       include = Path.join(Mlx.wheel("cpu"), "mlx/include")
       write_config(linker ++ [prepared: prepared, libraries: libraries, include: include])
-      [Mlx.libraries(variant, openblas), Nif.built(sources, Nif.target(@native), &cargo/2)]
+      [Mlx.libraries(variant, openblas), Nif.built(sources, products(), &cargo/2)]
     else
       write_config([])
-      [Nif.built(sources, Nif.target(@native), &cargo/2)]
+      [Nif.built(sources, products(), &cargo/2)]
     end
   end
+
+  # Where cargo puts what it compiles: for a target that is named, in a folder of its own.
+  defp products, do: Path.join(Nif.target(@native), System.get_env("CARGO_BUILD_TARGET") || "")
 
   defp prepared(linker) do
     Mlx.prepared(@native, fn arguments, env ->
@@ -99,7 +103,7 @@ defmodule Emily.Build do
   end
 
   # In a checkout of Emily the configuration goes where plain `cargo` and editors find it; as a package
-  # in somebody's project its sources stay as they are.
+  # in somebody's project its sources stay as they are. That of another machine stands beside it.
   defp write_config(options) do
     text = Nif.cargo_config([target: Nif.target(@native)] ++ options)
     file = config_file()
@@ -115,11 +119,16 @@ defmodule Emily.Build do
   defp checkout?, do: File.exists?(Path.join(@root, ".git"))
 
   defp config_file do
-    if checkout?(), do: Path.join(@native, ".cargo/config.toml"), else: Cache.path("cargo.toml")
+    cond do
+      linux?() and Mlx.cross?() -> Cache.path("cargo-#{Mlx.arch()}.toml")
+      checkout?() -> Path.join(@native, ".cargo/config.toml")
+      true -> Cache.path("cargo.toml")
+    end
   end
 
   defp cargo(arguments, env) do
-    options = if checkout?(), do: [], else: ["--config", config_file()]
+    found? = String.starts_with?(config_file(), @native)
+    options = if found?, do: [], else: ["--config", config_file()]
 
     {output, status} =
       Command.run("cargo", options ++ arguments, cd: @native, env: env, show: true)

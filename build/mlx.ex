@@ -5,32 +5,58 @@ defmodule Emily.Build.Mlx do
 
   alias Emily.Build.{Cache, Command, Failure, Openblas, Wheel}
 
-  # The version that the mlx-sys crate of native/Cargo.toml is made for.
-  @version "0.32.2"
+  # The mlx-sys crate of native/Cargo.toml is made for 0.32.2; native/mlx_prep says what it takes to compile against this.
+  @version "0.32.4"
+  @glibc "2.35"
 
   @wheels %{
-    {"cpu", "x86_64"} => "fc5d31b90fc4f457b2f9614ed45651a567d22a6a11a03d114a90a4e10bdd8878",
-    {"cpu", "aarch64"} => "d0f94625588b51a878786dd51cec5617894ce586cf3c94645ce1b64e24c27c0b",
-    {"cuda12", "x86_64"} => "35445ead9724855826f310b9085d57137d0a2c5381cc293cb6d86b03bb4feadf",
-    {"cuda12", "aarch64"} => "c794c697dcd28e00a51ce8813189ece1a8c62559de7cc5e27803cc591f55df05",
-    {"cuda13", "x86_64"} => "335094ccd1c0c6dc3e09c8caba207c8180602bacc0c38ba20c1d81e9456ab394",
-    {"cuda13", "aarch64"} => "49b1a25df9021f3b519a534fd39a32a5cdbf93a1b265a31e59671c2d9fc9f4a2"
+    {"cpu", "x86_64"} => "0e0a24fa2ce8b6b94d2e6a90604e8813aa8e29fcb918bb2aa01cfb6d133d8cee",
+    {"cpu", "aarch64"} => "1289e85e64af1fd16380bf331438bfe4afe875d27afc3e0bcf35f427c488fadd",
+    {"cuda12", "x86_64"} => "f385c7af7c1f63a9d6ce3e442e1c9ba881c881bcb45c6534ff8155b359da47e5",
+    {"cuda12", "aarch64"} => "cea869b007c809013c369819d485e3b534f3ecc261199b4c655ef92a21f73f28",
+    {"cuda13", "x86_64"} => "94cb48fba73e5ee39467e51c35c51c691123359ca17bafd1a24cf92ad6732bee",
+    {"cuda13", "aarch64"} => "cf8a67b49cebff85cd98b1d118c09f6c8ee966b899a914c50cc74d614b25616e"
   }
   @packages %{"cpu" => "mlx-cpu", "cuda12" => "mlx-cuda-12", "cuda13" => "mlx-cuda-13"}
 
-  @doc "The variant that `EMILY_MLX` picks, `cpu` without it."
+  @doc "The variant that is asked for: by `EMILY_MLX`, else by `config :emily, :mlx`, else `cpu`."
   def variant do
-    case System.get_env("EMILY_MLX") do
-      empty when empty in [nil, ""] -> "cpu"
-      name when is_map_key(@packages, name) -> name
-      name -> Failure.stop("EMILY_MLX is #{inspect(name)}.", "Set it to cpu, cuda12 or cuda13.")
-    end
+    {asked, by} =
+      case System.get_env("EMILY_MLX") do
+        empty when empty in [nil, ""] ->
+          {Application.get_env(:emily, :mlx, :cpu), "config :emily, :mlx"}
+
+        name ->
+          {name, "EMILY_MLX"}
+      end
+
+    if is_map_key(@packages, to_string(asked)),
+      do: to_string(asked),
+      else: Failure.stop("#{by} is #{inspect(asked)}.", "Set it to cpu, cuda12 or cuda13.")
   end
 
   def version, do: @version
 
-  @doc "The processor architecture as Rust and PyPI name it."
+  @doc "The oldest glibc that the prebuilt MLX runs on."
+  def glibc, do: @glibc
+
+  @doc "The architecture to build for, as Rust and PyPI name it: cargo's `CARGO_BUILD_TARGET`, or this machine's."
   def arch do
+    case System.get_env("CARGO_BUILD_TARGET") do
+      empty when empty in [nil, ""] -> own_arch()
+      target -> target |> String.split("-") |> hd()
+    end
+  end
+
+  @doc "Whether another machine than this one is built for."
+  def cross?, do: arch() != own_arch()
+
+  @doc "What is built for, as Rust names it."
+  def triple, do: triple(arch())
+
+  defp triple(arch), do: "#{arch}-unknown-linux-gnu"
+
+  defp own_arch do
     :erlang.system_info(:system_architecture) |> to_string() |> String.split("-") |> hd()
   end
 
@@ -51,17 +77,19 @@ defmodule Emily.Build.Mlx do
     else
       _ ->
         Failure.stop(
-          "the prebuilt MLX needs glibc 2.35 or newer; this system has #{libc || "another C library"}.",
+          "the prebuilt MLX needs glibc #{@glibc} or newer; this system has #{libc || "another C library"}.",
           "Use Debian 12, Ubuntu 22.04, Fedora 36 or newer."
         )
     end
   end
 
-  def glibc_enough?(version) do
-    case version |> String.split(".") |> Enum.map(&Integer.parse/1) do
-      [{major, _}, {minor, _} | _] -> {major, minor} >= {2, 35}
-      _ -> false
-    end
+  def glibc_enough?(version), do: numbers(version) >= numbers(@glibc)
+
+  # The first two; none of what is no version.
+  defp numbers(version) do
+    for part <- version |> String.split(".") |> Enum.take(2),
+        {number, _} <- [Integer.parse(part)],
+        do: number
   end
 
   @doc "The folder of the variant's wheel."
@@ -113,19 +141,13 @@ defmodule Emily.Build.Mlx do
       include = Path.join(wheel("cpu"), "mlx/include")
       compiler = compiler()
 
+      # The program itself runs here.
+      host = if cross?(), do: [{"CARGO_BUILD_TARGET", triple(own_arch())}], else: []
+
       cargo.(
-        [
-          "run",
-          "--release",
-          "--locked",
-          "--package",
-          "mlx_prep",
-          "--",
-          native,
-          include,
-          temporary
-        ],
-        [{"CXX", compiler}]
+        ~w(run --release --locked --package mlx_prep --) ++
+          [native, include, temporary, triple()],
+        [{"CXX", compiler} | host]
       )
     end)
   end
@@ -149,9 +171,13 @@ defmodule Emily.Build.Mlx do
   def compiler do
     case System.get_env("CXX") do
       empty when empty in [nil, ""] ->
-        Enum.find(~w(g++-16 g++-15 g++-14 g++-13 g++), &gcc_enough?/1) ||
+        # Debian's names of compilers for other machines.
+        prefix = if cross?(), do: "#{arch()}-linux-gnu-", else: ""
+        names = for name <- ~w(g++-16 g++-15 g++-14 g++-13 g++), do: prefix <> name
+
+        Enum.find(names, &gcc_enough?/1) ||
           Failure.stop(
-            "there is no g++ of version 13 or newer (mlx-c uses std::format).",
+            "there is no #{prefix}g++ of version 13 or newer (mlx-c uses std::format).",
             Failure.install("c++")
           )
 

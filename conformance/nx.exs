@@ -31,6 +31,8 @@ modules = doctests ++ files
 # After loading, since a tensor in a module's attribute must be a plain term.
 Nx.global_default_backend(if options[:binary], do: Nx.BinaryBackend, else: Emily.Backend)
 Application.put_env(:emily, :add_backend_on_inspect, false)
+# What leaves MLX is counted.
+Application.put_env(:emily, :fallback, :silent)
 if options[:compiled], do: Nx.Defn.global_default_options(compiler: Emily.Compiler)
 Application.put_env(:emily, :check_bounds, true)
 

@@ -67,11 +67,24 @@ defmodule Emily.Backend do
   @enforce_keys [:ref, :device]
   defstruct [:ref, :device]
 
-  @type t :: %__MODULE__{ref: reference | struct, device: :cpu | :gpu | :host}
-
   alias Emily.Backend, as: B
   alias Emily.{Bounds, Fallback, Host, Lower, Native, Telemetry}
   alias Nx.Tensor, as: T
+
+  @typedoc """
+  What a tensor holds: an array of MLX's and the device that computes with it. On its way into an operation it may be
+  an expression in the array's place (`Emily.Expr`). Of a type that MLX lacks, what `Nx.BinaryBackend` holds.
+  """
+  @type t ::
+          %__MODULE__{ref: Emily.Expr.t(), device: :cpu | :gpu}
+          | %__MODULE__{ref: Host.t(), device: :host}
+
+  @doc false
+  # A tensor with the shape, type and names of another that holds an array or an expression of a device, or what the
+  # host holds. By Nx's types a backend's data has nothing in it but its name: what `Map.replace!/3` makes may have more.
+  @spec tensor(Nx.Tensor.t(), Emily.Expr.t() | Host.t(), :cpu | :gpu | :host) :: Nx.Tensor.t()
+  def tensor(template, ref, device),
+    do: Map.replace!(template, :data, %B{ref: ref, device: device})
 
   ## Options
 
@@ -130,8 +143,7 @@ defmodule Emily.Backend do
 
   defp array_of(%{shape: shape, type: type} = out, binary, device) do
     refuse_f64(type, device)
-    ref = Native.from_binary(binary, shape, Lower.dtype(type), device)
-    %{out | data: %B{ref: ref, device: device}}
+    tensor(out, Native.from_binary(binary, shape, Lower.dtype(type), device), device)
   end
 
   ## Moving
@@ -177,7 +189,7 @@ defmodule Emily.Backend do
 
     if Native.dtype(ref) == dtype,
       do: tensor,
-      else: put_in(tensor.data.ref, execute({:astype, ref, dtype}, device))
+      else: tensor(tensor, execute({:astype, ref, dtype}, device), device)
   rescue
     error in ArgumentError -> reraise explain(error, tensor.data.ref), __STACKTRACE__
   end
@@ -186,7 +198,7 @@ defmodule Emily.Backend do
   defp read(ref, size, %T{type: {_, bits} = type} = tensor) do
     case Native.to_binary(ref, Lower.dtype(type), &Telemetry.evaluation(&1, tensor)) do
       :other ->
-        read(settled(put_in(tensor.data.ref, ref)).data.ref, size, tensor)
+        read(settled(tensor(tensor, ref, tensor.data.device)).data.ref, size, tensor)
 
       binary when 8 * byte_size(binary) == size * bits ->
         binary
@@ -220,7 +232,7 @@ defmodule Emily.Backend do
   def backend_transfer(%T{type: type} = tensor, Emily.Backend, opts) do
     device = device(opts)
     refuse_f64(type, device)
-    put_in(settled(tensor).data.device, device)
+    tensor(tensor, settled(tensor).data.ref, device)
   end
 
   def backend_transfer(tensor, backend, opts) do
@@ -288,7 +300,7 @@ defmodule Emily.Backend do
     end
 
     ref = Native.from_address(pointer.address, shape, dtype, device)
-    %{Nx.template(shape, type, names: opts[:names]) | data: %B{ref: ref, device: device}}
+    tensor(Nx.template(shape, type, names: opts[:names]), ref, device)
   end
 
   def from_pointer(other, _type, _shape, _backend_opts, _opts) do
@@ -508,7 +520,7 @@ defmodule Emily.Backend do
 
   defp evaluate(expr, %T{} = out, device) do
     if device == :gpu, do: refuse_f64(out.type, device)
-    %{out | data: %B{ref: execute(expr, device), device: device}}
+    tensor(out, execute(expr, device), device)
   end
 
   defp evaluate(expr, out, device) when is_tuple(out) do
@@ -516,9 +528,7 @@ defmodule Emily.Backend do
     if device == :gpu, do: Enum.each(outs, &refuse_f64(&1.type, device))
 
     outs
-    |> Enum.zip_with(execute_all(expr, device), fn out, ref ->
-      %{out | data: %B{ref: ref, device: device}}
-    end)
+    |> Enum.zip_with(execute_all(expr, device), &tensor(&1, &2, device))
     |> List.to_tuple()
   end
 
@@ -594,10 +604,6 @@ defmodule Emily.Backend do
   defp device_of([], found), do: found
 
   @doc false
-  def with_operand(%T{} = tensor, operand, device),
-    do: %{tensor | data: %B{ref: operand, device: device}}
-
-  @doc false
   # The array of a tensor of any backend, whose vectorised axes lead.
   def array(%T{data: %B{device: device, ref: ref}}, device), do: ref
   def array(%T{type: type, data: %B{device: :host}}, _device), do: Lower.dtype(type)
@@ -635,7 +641,7 @@ defmodule Emily.Backend do
 
     case Native.Number.decode(Nx.BinaryBackend.to_binary(tensor, 1), dtype) do
       number when is_number(number) ->
-        %{tensor | data: %B{ref: Emily.Expr.scalar(number, dtype), device: device}}
+        tensor(tensor, Emily.Expr.scalar(number, dtype), device)
 
       _not_finite ->
         move(tensor, device)

@@ -5,6 +5,8 @@ defmodule Emily.Doctor do
   `mix emily.doctor` prints what `examine/0` finds. It is made for machines where something is broken:
   what is missing becomes a line, never an exception, and MLX runs in a VM of its own, which may die.
   The guide [When something is wrong](troubleshooting.md) has all remedies.
+
+  A release has it too, without Mix: `bin/my_app eval "Emily.Doctor.report()"`.
   """
 
   alias Emily.Doctor.{Checks, Findings}
@@ -21,7 +23,8 @@ defmodule Emily.Doctor do
         }
 
   @doc """
-  Looks at this machine and runs the kernels; takes a few seconds. Needs Mix.
+  Looks at this machine and runs the kernels; takes a few seconds. In a release, what only a build needs is not
+  looked for.
 
       iex> checks = Emily.Doctor.examine()
       iex> Enum.find(checks, &(&1.name == "kernels")).status
@@ -29,6 +32,25 @@ defmodule Emily.Doctor do
   """
   @spec examine() :: [check]
   def examine, do: Checks.run(Findings.gather())
+
+  @doc """
+  Prints checks, by default those of `examine/0`, and how many ask for something. Returns `:ok`, or `:error` if one
+  failed.
+
+      iex> ExUnit.CaptureIO.capture_io(fn ->
+      ...>   :error = Emily.Doctor.report([%{name: "BLAS", status: :failed, found: "none", remedy: "Build."}])
+      ...> end)
+      "FAILED   BLAS               none\\n         -> Build.\\n\\n1 checks: 0 warnings, 1 FAILED\\n"
+  """
+  @spec report([check]) :: :ok | :error
+  def report(checks \\ examine()) do
+    for check <- checks, do: IO.puts(format(check))
+
+    counts = Enum.frequencies_by(checks, & &1.status)
+    {warnings, failed} = {counts[:warning] || 0, counts[:failed] || 0}
+    IO.puts("\n#{length(checks)} checks: #{warnings} warnings, #{failed} FAILED")
+    if failed > 0, do: :error, else: :ok
+  end
 
   @doc """
   A check in words: its line, and its remedy below it.

@@ -253,8 +253,6 @@ defmodule Emily.GGUF do
   defp device(opts), do: Emily.Backend.init(Keyword.take(opts, [:device]))[:device]
 
   defp wrap(ref, device) do
-    template = Nx.template(Native.shape(ref), Native.dtype(ref))
-    # Made by a call: to dialyzer a struct that is written out has more in it than Nx's types say.
-    %{template | data: struct!(Emily.Backend, ref: ref, device: device)}
+    Emily.Backend.tensor(Nx.template(Native.shape(ref), Native.dtype(ref)), ref, device)
   end
 end

@@ -13,11 +13,13 @@ defmodule Emily.Host do
   @enforce_keys [:data, :device]
   defstruct [:data, :device]
 
+  @type t :: %__MODULE__{data: struct, device: :cpu | :gpu}
+
   @linear_algebra [:cholesky, :qr, :svd, :eigh, :lu, :solve, :determinant]
 
   @doc "A tensor of Emily's with what a tensor of `Nx.BinaryBackend` holds."
   def hold(%T{} = out, %T{data: %BinaryBackend{} = data}, device),
-    do: %{out | data: %Backend{ref: %__MODULE__{data: data, device: device}, device: :host}}
+    do: Backend.tensor(out, %__MODULE__{data: data, device: device}, :host)
 
   @doc "The tensor of `Nx.BinaryBackend`."
   def plain(%T{data: %Backend{ref: %__MODULE__{data: data}}} = tensor), do: %{tensor | data: data}

@@ -637,7 +637,7 @@ defmodule Emily.Native do
   def set_cache_limit(bytes), do: Nif.set_cache_limit(bytes)
 
   @doc """
-  How many threads compute a product of matrices of f32 or f64 together on Linux's CPU.
+  How many threads compute a product of matrices together on Linux's CPU.
 
   At first the setting `config :emily, threads: ...`: a number, or `:all` (the default), which stands for all cores
   that the process may use by its affinity and its container's quota. Whoever asks for the product is one of them. Results

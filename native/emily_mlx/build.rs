@@ -5,7 +5,7 @@
 use std::env;
 
 /// What knows MLX.
-const FILES: [&str; 5] = ["allocator", "kernel", "layout", "short", "truthful"];
+const FILES: [&str; 3] = ["allocator", "inspect", "node"];
 
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");
@@ -26,6 +26,7 @@ fn main() {
         .opt_level(2)
         .define("NDEBUG", None)
         .cpp_link_stdlib(None)
+        .warnings_into_errors(true)
         .extra_warnings(true)
         .flag("-Wno-unused-parameter")
         .flag("-isystem")

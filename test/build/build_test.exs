@@ -379,7 +379,10 @@ defmodule Emily.BuildTest do
 
     test "an unknown variant" do
       put_env("EMILY_MLX", "cuda11")
-      assert failure(fn -> Mlx.variant() end) =~ "cpu, cuda12 or cuda13"
+      assert failure(fn -> Mlx.variant() end) =~ ~r/EMILY_MLX is "cuda11".*cpu, cuda12 or cuda13/s
+      put_env("EMILY_MLX", "")
+      configure(:cuda11)
+      assert failure(fn -> Mlx.variant() end) =~ "config :emily, :mlx is :cuda11"
     end
 
     test "an old C library", %{programs: programs} do
@@ -399,6 +402,30 @@ defmodule Emily.BuildTest do
       only_programs(programs, [{"g++-13", "echo 13"}])
       assert Mlx.compiler() == "g++-13"
     end
+  end
+
+  defp configure(variant) do
+    Application.put_env(:emily, :mlx, variant)
+    on_exit(fn -> Application.delete_env(:emily, :mlx) end)
+  end
+
+  test "the environment names the variant, else the configuration" do
+    put_env("EMILY_MLX", "")
+    assert Mlx.variant() == "cpu"
+    configure(:cuda12)
+    assert Mlx.variant() == "cuda12"
+    put_env("EMILY_MLX", "cuda13")
+    assert Mlx.variant() == "cuda13"
+  end
+
+  test "another machine has another compiler", %{programs: programs} do
+    put_env("CXX", "")
+    put_env("CARGO_BUILD_TARGET", "riscv64-unknown-linux-gnu")
+    only_programs(programs, [{"g++-14", "echo 14"}])
+    assert failure(fn -> Mlx.compiler() end) =~ "there is no riscv64-linux-gnu-g++"
+    only_programs(programs, [{"riscv64-linux-gnu-g++-14", "echo 14"}])
+    assert Mlx.compiler() == "riscv64-linux-gnu-g++-14"
+    assert Mlx.triple() == "riscv64-unknown-linux-gnu"
   end
 
   test "versions of glibc" do

@@ -191,7 +191,7 @@ defmodule Emily.Compiler.Builder do
 
   defp argument(%T{} = node, state) do
     {operand, state} = value(node, state)
-    {Emily.Backend.with_operand(node, operand, state.device), state}
+    {Emily.Backend.tensor(node, operand, state.device), state}
   end
 
   defp argument(other, state), do: {other, state}

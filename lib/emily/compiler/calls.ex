@@ -49,7 +49,7 @@ defmodule Emily.Compiler.Calls do
     fn arrays, device, hooks ->
       {arguments, []} =
         map(arguments, arrays, fn tensor, [array | arrays] ->
-          {Backend.with_operand(tensor, array, device), arrays}
+          {Backend.tensor(tensor, array, device), arrays}
         end)
 
       arguments |> Enum.map(&callable(&1, hooks)) |> fun.() |> arrays(device)
@@ -66,7 +66,7 @@ defmodule Emily.Compiler.Calls do
   def fill(template, arrays, device) do
     {filled, []} =
       Composite.traverse(template, arrays, fn leaf, [array | arrays] ->
-        {Backend.with_operand(leaf, array, device), arrays}
+        {Backend.tensor(leaf, array, device), arrays}
       end)
 
     filled

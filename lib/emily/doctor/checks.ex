@@ -5,6 +5,10 @@ defmodule Emily.Doctor.Checks do
   alias Emily.Build.{Failure, Mlx}
   alias Emily.Doctor.Libraries
 
+  # The build is not there when a release runs.
+  @glibc Mlx.glibc()
+  @install_openblas Failure.install("openblas")
+
   # Of MLX's documentation: the oldest driver for each CUDA, and the oldest GPU.
   @drivers %{"cuda12" => "550.54.14", "cuda13" => "580.0.0"}
   @capability {7, 5}
@@ -76,13 +80,13 @@ defmodule Emily.Doctor.Checks do
       )
 
   defp check(:libc, "glibc " <> version, _) do
-    if Mlx.glibc_enough?(version),
-      do: ok("glibc #{version} (2.35 is needed)"),
-      else: failed("glibc #{version}, and MLX needs 2.35", new_glibc())
+    if numbers(version) >= numbers(@glibc),
+      do: ok("glibc #{version} (#{@glibc} is needed)"),
+      else: failed("glibc #{version}, and MLX needs #{@glibc}", new_glibc())
   end
 
   defp check(:libc, {:none, found}, _),
-    do: failed("no glibc (#{found}), and MLX needs glibc 2.35", new_glibc())
+    do: failed("no glibc (#{found}), and MLX needs glibc #{@glibc}", new_glibc())
 
   defp check(:processor, %{model: model, features: features}, %{system: {_, "x86_64"}}) do
     wide =
@@ -144,8 +148,8 @@ defmodule Emily.Doctor.Checks do
   defp check(:mlx, %{built: built, asked: asked}, findings)
        when asked not in [nil, "", built] do
     warning(
-      "built for #{built}, but EMILY_MLX=#{asked}",
-      "Build that one: #{rebuild(findings, "EMILY_MLX=#{asked} ")}; or unset EMILY_MLX."
+      "built for #{built}, but EMILY_MLX or config :emily, :mlx says #{asked}",
+      "Build that one: #{rebuild(findings, "EMILY_MLX=#{asked} ")}; or take that setting away."
     )
   end
 
@@ -403,11 +407,16 @@ defmodule Emily.Doctor.Checks do
   defp rebuild(findings, environment \\ "")
   defp rebuild(%{project: :emily}, environment), do: "`mix clean && #{environment}mix compile`"
 
+  # A release is built of the project that it came from.
+  defp rebuild(%{project: :release}, environment) do
+    "where the release is made, `mix deps.clean emily --build && #{environment}mix release --overwrite`"
+  end
+
   defp rebuild(_findings, environment),
     do: "`mix deps.clean emily --build && #{environment}mix deps.compile emily`"
 
   defp install_openblas(findings),
-    do: "#{Failure.install("openblas")} Then build again: #{rebuild(findings)}."
+    do: "#{@install_openblas} Then build again: #{rebuild(findings)}."
 
   defp new_glibc,
     do: "Use Debian 12, Ubuntu 22.04, Fedora 36 or newer, or a container of one of them."

@@ -1,18 +1,21 @@
 defmodule Emily.Doctor.Findings do
   @moduledoc false
   # What there is on this machine, without judgement: `Emily.Doctor.Checks` says what it means. Each finding
-  # stands alone: one that cannot be made becomes `{:error, message}`.
+  # stands alone: one that cannot be made becomes `{:error, message}`. What only a build needs is `:elsewhere` where
+  # there is none, in a release.
 
-  alias Emily.Build.{Cache, Command, Mlx, Openblas}
+  alias Emily.Build.{Mlx, Openblas}
   alias Emily.Doctor.Kernels
   alias Emily.Native.Threads
+
+  @mlx_version Mlx.version()
 
   @doc "All findings by name."
   def gather do
     %{
-      project: Mix.Project.config()[:app],
+      project: if(build?(), do: Mix.Project.config()[:app], else: :release),
       elixir: try_to(fn -> {System.version(), System.otp_release()} end),
-      system: try_to(fn -> {:os.type(), Mlx.arch()} end),
+      system: try_to(fn -> {:os.type(), arch()} end),
       libc: on_linux(&libc/0),
       processor: on_linux(&processor/0),
       cores: try_to(&cores/0),
@@ -23,8 +26,7 @@ defmodule Emily.Doctor.Findings do
       gpus: on_linux(&gpus/0),
       cuda_headers: on_linux(&cuda_headers/0),
       packages: try_to(&packages/0),
-      tools: try_to(&tools/0),
-      cache: try_to(&Cache.root/0),
+      tools: if(build?(), do: try_to(&tools/0), else: :elsewhere),
       kernels: try_to(&Kernels.run/0)
     }
   end
@@ -40,8 +42,30 @@ defmodule Emily.Doctor.Findings do
   # macOS has one MLX, one BLAS and no glibc.
   defp on_linux(fun), do: if(:os.type() == {:unix, :linux}, do: try_to(fun), else: :elsewhere)
 
+  # Emily's build belongs to its mix.exs, which Mix has loaded.
+  defp build?, do: Code.ensure_loaded?(Mix.Project) and Code.ensure_loaded?(Mlx)
+
+  defp arch,
+    do: :erlang.system_info(:system_architecture) |> to_string() |> String.split("-") |> hd()
+
+  # The output and the exit status of a program; `{nil, :missing}` where there is none.
+  defp run(program, arguments) do
+    case System.find_executable(program) do
+      nil ->
+        {nil, :missing}
+
+      path ->
+        {output, status} = System.cmd(path, arguments, stderr_to_stdout: true)
+        {output |> String.replace_invalid() |> String.trim(), status}
+    end
+  end
+
+  # The output of a program that succeeds, or `nil`.
+  defp output(program, arguments),
+    do: with({output, status} <- run(program, arguments), do: if(status == 0, do: output))
+
   defp libc do
-    Command.output("getconf", ["GNU_LIBC_VERSION"]) || {:none, "getconf names none"}
+    output("getconf", ["GNU_LIBC_VERSION"]) || {:none, "getconf names none"}
   end
 
   defp processor do
@@ -107,7 +131,14 @@ defmodule Emily.Doctor.Findings do
         [] -> nil
       end
 
-    %{built: built, asked: System.get_env("EMILY_MLX"), version: Mlx.version()}
+    %{built: built, asked: asked(), version: @mlx_version}
+  end
+
+  # As the build asks, which a release does no more.
+  defp asked do
+    with empty when empty in [nil, ""] <- System.get_env("EMILY_MLX"),
+         variant when variant != nil <- Application.get_env(:emily, :mlx),
+         do: to_string(variant)
   end
 
   defp priv, do: to_string(:code.lib_dir(:emily)) |> Path.join("priv")
@@ -115,7 +146,7 @@ defmodule Emily.Doctor.Findings do
   defp blas do
     case Path.wildcard(Path.join(priv(), "mlx_*.libs/libopenblas*")) do
       [file | _] -> openblas(file)
-      [] -> %{used: :reference, installed: Openblas.find()}
+      [] -> %{used: :reference, installed: if(build?(), do: Openblas.find())}
     end
   end
 
@@ -132,7 +163,7 @@ defmodule Emily.Doctor.Findings do
       not File.regular?(nif) ->
         :no_nif
 
-      text = Command.output("ldd", [nif]) ->
+      text = output("ldd", [nif]) ->
         for line <- String.split(text, "\n"), missing?(line), do: String.trim(line)
 
       true ->
@@ -145,7 +176,7 @@ defmodule Emily.Doctor.Findings do
   defp gpus do
     fields = "name,driver_version,compute_cap,memory.total"
 
-    case Command.run("nvidia-smi", ["--query-gpu=#{fields}", "--format=csv,noheader"]) do
+    case run("nvidia-smi", ["--query-gpu=#{fields}", "--format=csv,noheader"]) do
       {text, 0} ->
         for line <- String.split(text, "\n", trim: true),
             [name, driver, capability, memory] <- [String.split(line, ", ")] do
@@ -156,7 +187,7 @@ defmodule Emily.Doctor.Findings do
         if File.exists?("/dev/nvidiactl"), do: {:unclear, "nvidia-smi is not there"}, else: []
 
       {text, _status} ->
-        {:unclear, text |> String.trim() |> String.split("\n") |> hd()}
+        {:unclear, text |> String.split("\n") |> hd()}
     end
   end
 
@@ -192,7 +223,7 @@ defmodule Emily.Doctor.Findings do
   end
 
   defp version(program, arguments) do
-    with text when is_binary(text) <- Command.output(program, arguments),
+    with text when is_binary(text) <- output(program, arguments),
          do: field(text, ~r/(\d+\.\d+(?:\.\d+)?)/)
   end
 

@@ -16,9 +16,9 @@ defmodule Emily.Doctor.Kernels do
   @doc "Runs the kernels in a new VM with `lib/` folders in `paths`."
   @spec run([Path.t()], non_neg_integer) :: result
   def run(ebins \\ ebins(), limit_ms \\ @limit_ms) do
-    erl = Path.join([:code.root_dir(), "bin", "erl"])
+    {erl, boot} = erl(to_string(:code.root_dir()))
     paths = Enum.flat_map(ebins, &["-pa", &1])
-    arguments = ["-noshell", "-noinput"] ++ paths ++ ["-eval", "'#{__MODULE__}':main()."]
+    arguments = boot ++ ["-noshell", "-noinput"] ++ paths ++ ["-eval", "'#{__MODULE__}':main()."]
 
     port =
       Port.open({:spawn_executable, erl}, [
@@ -32,6 +32,22 @@ defmodule Emily.Doctor.Kernels do
 
     {:os_pid, pid} = Port.info(port, :os_pid)
     collect(port, pid, [], System.monotonic_time(:millisecond) + limit_ms)
+  end
+
+  # Of a release that has OTP within it, erl and its boot script lie elsewhere.
+  defp erl(root) do
+    erl = Path.join([root, "bin", "erl"])
+
+    if File.exists?(erl) do
+      {erl, []}
+    else
+      {:ok, [[boot] | _]} = :init.get_argument(:boot)
+      clean = boot |> Path.dirname() |> Path.join("start_clean")
+      version = :erlang.system_info(:version)
+
+      {Path.join([root, "erts-#{version}", "bin", "erl"]),
+       ["-boot", clean, "-boot_var", "RELEASE_LIB", Path.join(root, "lib")]}
+    end
   end
 
   defp ebins, do: for(app <- [:elixir, :emily], do: Path.join(:code.lib_dir(app), "ebin"))

@@ -82,7 +82,7 @@ defmodule Emily.Lower.Elementwise do
     def lower(unquote(name), %{type: type}, [tensor]), do: {unquote(op), cast(tensor, type)}
   end
 
-  # MLX repeats its squaring for ever on a negative exponent.
+  # Of a negative exponent MLX gives 0, where 1 and -1 have powers of their own.
   def lower(:pow, %{type: {:s, _} = type}, [base, %{type: {:s, _}} = exponent]) do
     op = if known(exponent) in 0..0x7FFFFFFF, do: :power, else: :integer_power
     {op, cast(base, type), cast(exponent, type)}

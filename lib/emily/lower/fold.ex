@@ -67,9 +67,7 @@ defmodule Emily.Lower.Fold do
   defp fits?(type, out) when is_integer_type(type) and is_integer_type(out), do: true
   defp fits?(type, out), do: Nx.Type.merge(type, out) == out
 
-  # MLX adds no u64; wrapping sums do not depend on the sign.
   defp wide(op, _type) when op in [:all, :any], do: :bool
-  defp wide(op, {:u, 64}) when op in [:sum, :prod], do: {:s, 64}
   defp wide(op, type) when op in [:sum, :prod], do: accumulator(type)
   defp wide(_op, type), do: type
 

@@ -34,11 +34,6 @@ defmodule Emily.Lower.Reduce do
     end
   end
 
-  # Wrapping sums do not depend on the sign, and MLX adds no u64.
-  defp accumulate(op, %{type: {:u, 64}}, tensor, opts) do
-    {:view, {op, cast(tensor, {:s, 64}), axes(tensor, opts), keep(opts)}, :u64}
-  end
-
   defp accumulate(op, %{type: type}, tensor, opts) do
     axes = axes(tensor, opts)
     reduced = {op, cast(tensor, type), axes, keep(opts)}
@@ -54,7 +49,7 @@ defmodule Emily.Lower.Reduce do
 
   defp extreme(op, _out, tensor, opts), do: {op, value(tensor), axes(tensor, opts), keep(opts)}
 
-  # MLX passes over NaN, where Nx answers the last NaN, and takes the first of equals.
+  # MLX takes the first NaN and the first of equals, Nx the last NaN and, with `tie_break: :high`, the last of equals.
   defp argument(op, out, tensor, opts) do
     {x, axis} =
       case opts[:axis] do

@@ -21,9 +21,6 @@ defmodule Emily.Lower.Window do
 
   defp window(op, start, %{type: type}, [tensor, window, opts]) do
     wide = if op in [:sum, :prod], do: accumulator(type), else: type
-
-    # MLX adds no u64; wrapping sums do not depend on the sign.
-    wide = if op in [:sum, :prod] and wide == {:u, 64}, do: {:s, 64}, else: wide
     {x, dims} = padded(tensor, wide, scalar(start, dtype(wide)), opts)
     slid = Sliding.windows(op, x, dims, Tuple.to_list(window), opts)
 

@@ -39,7 +39,7 @@ defmodule Emily.Safetensors.Tensor do
       read = &Native.from_file(tensor.path, tensor.offset, tensor.shape, &1, device)
 
       if Lower.type?(type) do
-        %{template | data: %Emily.Backend{ref: read.(Lower.dtype(type)), device: device}}
+        Emily.Backend.tensor(template, read.(Lower.dtype(type)), device)
       else
         # Of these types an element is one byte.
         Emily.Backend.from_binary(template, Native.to_binary(read.(:u8)), device: device)

@@ -1,6 +1,6 @@
 //! Levels: the instructions that a processor has. Each loop is compiled for all of them from one source.
 
-use std::sync::OnceLock;
+use once_cell::sync::Lazy;
 
 /// A level that this processor has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,22 +63,23 @@ impl Level {
     /// The level that `EMILY_KERNELS` names, or else the best; none where it says `off`. An error where it names none
     /// that this processor has.
     pub fn chosen() -> Result<Option<Level>, &'static str> {
-        static CHOSEN: OnceLock<Result<Option<Level>, String>> = OnceLock::new();
-        let chosen = CHOSEN.get_or_init(|| match std::env::var("EMILY_KERNELS") {
-            Err(_) => Ok(Some(Level::best())),
-            Ok(name) if name.is_empty() => Ok(Some(Level::best())),
-            Ok(name) if name == "off" => Ok(None),
-            Ok(name) => match Level::named(&name) {
-                Some(level) => Ok(Some(level)),
-                None => Err(refusal(&name)),
-            },
-        });
-        match chosen {
+        match &*CHOSEN {
             Ok(level) => Ok(*level),
             Err(message) => Err(message),
         }
     }
 }
+
+static CHOSEN: Lazy<Result<Option<Level>, String>> =
+    Lazy::new(|| match std::env::var("EMILY_KERNELS") {
+        Err(_) => Ok(Some(Level::best())),
+        Ok(name) if name.is_empty() => Ok(Some(Level::best())),
+        Ok(name) if name == "off" => Ok(None),
+        Ok(name) => match Level::named(&name) {
+            Some(level) => Ok(Some(level)),
+            None => Err(refusal(&name)),
+        },
+    });
 
 fn refusal(name: &str) -> String {
     let available: Vec<&str> = Level::available().map(Level::name).collect();

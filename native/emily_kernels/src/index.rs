@@ -31,35 +31,64 @@ indices!(u8 u16 u32 u64 i8 i16 i32 i64);
 /// How many indices are read at a time.
 const BLOCK: usize = 256;
 
-/// Reads indices as numbers of `rows` rows.
-pub type Numbers = fn(indices: &[u8], rows: usize, numbers: &mut [usize]);
+crate::dispatch::for_each_level! {
+    fn read<I: Index>(indices: &[u8], rows: usize, numbers: &mut [usize]) {
+        let last = I::last(rows);
+        for (number, index) in numbers.iter_mut().zip(typed::<I>(indices)) {
+            *number = index.clamped(last);
+        }
+    }
+}
 
-/// Indices of one type.
-pub fn numbers<I: Index>(indices: &[u8], rows: usize, numbers: &mut [usize]) {
-    let last = I::last(rows);
-    for (number, index) in numbers.iter_mut().zip(typed::<I>(indices)) {
-        *number = index.clamped(last);
+/// Indices of one type, each the number of a row.
+#[derive(Clone, Copy)]
+pub struct Indices<'a> {
+    level: Level,
+    bytes: &'a [u8],
+    width: usize,
+    read: fn(Level, &[u8], usize, &mut [usize]),
+}
+
+impl Indices<'_> {
+    pub fn new<I: Index>(level: Level, bytes: &[u8]) -> Indices<'_> {
+        Indices {
+            level,
+            bytes,
+            width: size_of::<I>(),
+            read: read::<I>,
+        }
+    }
+}
+
+impl<'a> Indices<'a> {
+    /// Parts of so many indices.
+    fn parts(self, count: usize) -> impl Iterator<Item = Indices<'a>> {
+        let parts = self.bytes.chunks_exact(count * self.width);
+        parts.map(move |bytes| Indices { bytes, ..self })
+    }
+
+    /// Reads the indices as numbers of `rows` rows, all below `rows`.
+    pub fn numbers(self, rows: usize, numbers: &mut [usize]) {
+        assert!(rows > 0, "there are no rows");
+        (self.read)(self.level, self.bytes, rows, numbers);
     }
 }
 
 /// Calls `f` with the numbers of the rows that indices mean, a block at a time, and how many came before.
 #[inline(always)]
-fn each_block(
-    (indices, width, numbers): (&[u8], usize, Numbers),
-    rows: usize,
-    mut f: impl FnMut(usize, &[usize]),
-) {
+fn each_block(indices: Indices, rows: usize, mut f: impl FnMut(usize, &[usize])) {
     let mut block = [0; BLOCK];
-    for (at, indices) in indices.chunks(BLOCK * width).enumerate() {
-        let block = &mut block[..indices.len() / width];
-        numbers(indices, rows, block);
+    let blocks = indices.bytes.chunks(BLOCK * indices.width);
+    for (at, bytes) in blocks.enumerate() {
+        let block = &mut block[..bytes.len() / indices.width];
+        Indices { bytes, ..indices }.numbers(rows, block);
         f(at * BLOCK, block);
     }
 }
 
 /// Calls `f` with the number of each index and the number of the row that it means.
 #[inline(always)]
-fn each_row(indices: (&[u8], usize, Numbers), rows: usize, mut f: impl FnMut(usize, usize)) {
+fn each_row(indices: Indices, rows: usize, mut f: impl FnMut(usize, usize)) {
     each_block(indices, rows, |at, block| {
         for (i, row) in block.iter().enumerate() {
             f(at + i, *row);
@@ -67,13 +96,19 @@ fn each_row(indices: (&[u8], usize, Numbers), rows: usize, mut f: impl FnMut(usi
     });
 }
 
-/// Takes rows of `x` along `axis`, before which all sizes are 1. The indices are of so many bytes.
-pub fn take<T: Element>(
-    x: &View,
-    axis: usize,
-    (indices, width, numbers): (&[u8], usize, Numbers),
-    output: &mut [u8],
-) {
+/// Takes elements of so many by their numbers.
+#[inline(always)]
+fn gather<T: Element>(elements: &[T], indices: Indices, output: &mut [T]) {
+    each_block(indices, elements.len(), |at, block| {
+        for (out, number) in output[at..].iter_mut().zip(block) {
+            // SAFETY: all numbers of a block are below the number of elements, and there are some.
+            *out = unsafe { *elements.get_unchecked(*number) };
+        }
+    });
+}
+
+/// Takes rows of `x` along `axis`, before which all sizes are 1.
+pub fn take<T: Element>(x: &View, axis: usize, indices: Indices, output: &mut [u8]) {
     let axes = x.axes();
     let (rows, inner) = (axes[axis], merged(&axes[axis + 1..]));
     let columns: usize = inner.iter().map(|axis| axis.size).product();
@@ -81,15 +116,18 @@ pub fn take<T: Element>(
     match inner[..] {
         [Axis { size: 1, .. }] => {
             let elements = x.elements::<T>();
-            each_block((indices, width, numbers), rows.size, |at, block| {
-                for (out, row) in output[at..].iter_mut().zip(block) {
-                    *out = elements.at(*row as isize * rows.stride);
-                }
-            });
+            match rows.stride {
+                1 => gather(elements.row(0, rows.size), indices, output),
+                stride => each_block(indices, rows.size, |at, block| {
+                    for (out, row) in output[at..].iter_mut().zip(block) {
+                        *out = elements.at(*row as isize * stride);
+                    }
+                }),
+            }
         }
         [Axis { size, stride }] => {
             let elements = x.elements::<T>();
-            each_row((indices, width, numbers), rows.size, |at, row| {
+            each_row(indices, rows.size, |at, row| {
                 let first = row as isize * rows.stride;
                 let out = &mut output[at * size..(at + 1) * size];
                 match stride {
@@ -103,7 +141,7 @@ pub fn take<T: Element>(
             });
         }
         // Elements without a common step.
-        _ => each_row((indices, width, numbers), rows.size, |at, row| {
+        _ => each_row(indices, rows.size, |at, row| {
             let out = &mut output[at * columns..(at + 1) * columns];
             Walk::new(&x.within(axis, row)).copy(bytes_mut(out));
         }),
@@ -114,20 +152,14 @@ pub fn take<T: Element>(
 pub fn take_along<T: Element>(
     x: &[u8],
     columns: usize,
-    (indices, width, numbers): (&[u8], usize, Numbers),
+    indices: Indices,
     count: usize,
     output: &mut [u8],
 ) {
     let (x, output) = (typed::<T>(x), typed_mut::<T>(output));
-    let rows = x
-        .chunks_exact(columns)
-        .zip(indices.chunks_exact(count * width));
+    let rows = x.chunks_exact(columns).zip(indices.parts(count));
     for ((x, indices), output) in rows.zip(output.chunks_exact_mut(count)) {
-        each_block((indices, width, numbers), columns, |at, block| {
-            for (out, column) in output[at..].iter_mut().zip(block) {
-                *out = x[*column];
-            }
-        });
+        gather(x, indices, output);
     }
 }
 
@@ -136,18 +168,14 @@ pub fn scatter<T: Element>(
     _level: Level,
     updates: &[u8],
     columns: usize,
-    (indices, width, numbers): (&[u8], usize, Numbers),
+    indices: Indices,
     output: &mut [u8],
 ) {
     let (updates, output) = (typed::<T>(updates), typed_mut::<T>(output));
-    each_row(
-        (indices, width, numbers),
-        output.len() / columns,
-        |at, row| {
-            let update = &updates[at * columns..(at + 1) * columns];
-            output[row * columns..(row + 1) * columns].copy_from_slice(update);
-        },
-    );
+    each_row(indices, output.len() / columns, |at, row| {
+        let update = &updates[at * columns..(at + 1) * columns];
+        output[row * columns..(row + 1) * columns].copy_from_slice(update);
+    });
 }
 
 crate::dispatch::for_each_level! {
@@ -155,7 +183,7 @@ crate::dispatch::for_each_level! {
     pub fn scatter_add<T: Number>(
         updates: &[u8],
         columns: usize,
-        indices: (&[u8], usize, Numbers),
+        indices: Indices,
         output: &mut [u8],
     ) {
         let (updates, output) = (typed::<T>(updates), typed_mut::<T>(output));

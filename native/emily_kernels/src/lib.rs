@@ -18,5 +18,4 @@ pub mod pool;
 pub mod real;
 pub mod reduce;
 pub mod rope;
-mod scratch;
 pub mod view;

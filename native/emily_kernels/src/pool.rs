@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use once_cell::sync::Lazy;
 use parking_lot::{Condvar, Mutex};
 
 /// How long a thread looks for more before it sleeps. To be woken takes about as long.
@@ -203,8 +204,8 @@ impl Pool {
     }
 }
 
-static ALL: once_cell::sync::Lazy<usize> =
-    once_cell::sync::Lazy::new(|| thread::available_parallelism().map_or(1, |count| count.get()));
+static ALL: Lazy<usize> =
+    Lazy::new(|| thread::available_parallelism().map_or(1, |count| count.get()));
 
 /// Whether something becomes true while we look for a moment.
 fn patiently(is_true: impl Fn() -> bool) -> bool {

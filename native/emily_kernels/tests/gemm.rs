@@ -1,10 +1,11 @@
 //! Products against sums in doubles, and against themselves in other layouts, sizes and numbers of threads.
 
-use std::sync::Mutex;
-
 use emily_kernels::dispatch::Level;
-use emily_kernels::gemm::{multiply_at, Element, Matrix, Output, Work};
+use emily_kernels::gemm::{multiply_at, products, Matrix, Output, Stored, Work};
 use emily_kernels::pool;
+use emily_kernels::view::{Axis, View};
+use half::{bf16, f16};
+use parking_lot::Mutex;
 
 /// Numbers that look random, the same in every run.
 struct Numbers(u64);
@@ -28,31 +29,37 @@ impl Numbers {
     }
 }
 
-trait Number: Element + Into<f64> + Copy {
+/// What a matrix holds.
+trait Value: Copy + Into<f64> {
     const EPSILON: f64;
     fn of(value: f64) -> Self;
     fn bits(self) -> u64;
 }
 
-impl Number for f32 {
-    const EPSILON: f64 = f32::EPSILON as f64;
-    fn of(value: f64) -> Self {
-        value as f32
-    }
-    fn bits(self) -> u64 {
-        self.to_bits().into()
-    }
+macro_rules! values {
+    ($($type:ty, $epsilon:expr, $of:expr;)*) => {
+        $(impl Value for $type {
+            const EPSILON: f64 = $epsilon;
+            fn of(value: f64) -> Self {
+                $of(value)
+            }
+            fn bits(self) -> u64 {
+                self.to_bits().into()
+            }
+        })*
+    };
 }
 
-impl Number for f64 {
-    const EPSILON: f64 = f64::EPSILON;
-    fn of(value: f64) -> Self {
-        value
-    }
-    fn bits(self) -> u64 {
-        self.to_bits()
-    }
+values! {
+    f32, f32::EPSILON as f64, |value| value as f32;
+    f64, f64::EPSILON, |value| value;
+    f16, 0.0009765625, f16::from_f64;
+    bf16, 0.0078125, bf16::from_f64;
 }
+
+/// What products are made of.
+trait Number: Value + Stored<Number: Value> {}
+impl<T: Value + Stored<Number: Value>> Number for T {}
 
 /// A matrix with its own memory, in either order, with a gap behind each line.
 #[derive(Clone)]
@@ -62,7 +69,7 @@ struct Owned<T> {
     column: usize,
 }
 
-impl<T: Number> Owned<T> {
+impl<T: Value> Owned<T> {
     fn new(
         rows: usize,
         columns: usize,
@@ -133,7 +140,7 @@ fn run<T: Number>(
     sizes: Sizes,
     a: &Owned<T>,
     b: &Owned<T>,
-    c: &mut Owned<T>,
+    c: &mut Owned<T::Number>,
     alpha: f64,
     beta: f64,
     level: Level,
@@ -143,7 +150,7 @@ fn run<T: Number>(
         inner,
         columns,
     } = sizes;
-    let (alpha, beta) = (T::of(alpha), T::of(beta));
+    let (alpha, beta) = (T::Number::of(alpha), T::Number::of(beta));
     let work = Work {
         rows,
         inner,
@@ -162,9 +169,7 @@ fn run<T: Number>(
 static THREADS: Mutex<()> = Mutex::new(());
 
 fn with_threads(count: usize, f: impl FnOnce()) {
-    let _alone = THREADS
-        .lock()
-        .unwrap_or_else(|poisoned| poisoned.into_inner());
+    let _alone = THREADS.lock();
     pool::set_threads(count);
     f();
     pool::set_threads(0);
@@ -178,12 +183,13 @@ fn check<T: Number>(sizes: Sizes, numbers: &mut Numbers, alpha: f64, beta: f64, 
     let (a_gap, b_gap, c_gap) = (gap(), gap(), gap());
     let a: Owned<T> = Owned::random(sizes.rows, sizes.inner, a_order, a_gap, numbers);
     let b: Owned<T> = Owned::random(sizes.inner, sizes.columns, b_order, b_gap, numbers);
-    let old: Owned<T> = Owned::random(sizes.rows, sizes.columns, c_order, c_gap, numbers);
+    let old: Owned<T::Number> = Owned::random(sizes.rows, sizes.columns, c_order, c_gap, numbers);
     let mut c = old.clone();
     run(sizes, &a, &b, &mut c, alpha, beta, level);
     for i in 0..sizes.rows {
         for j in 0..sizes.columns {
-            let terms = (0..sizes.inner).map(|p| a.at(i, p).into() * b.at(p, j).into());
+            let terms = (0..sizes.inner)
+                .map(|p| Into::<f64>::into(a.at(i, p)) * Into::<f64>::into(b.at(p, j)));
             let (mut sum, mut size) = (0.0, 0.0);
             for term in terms {
                 sum += term;
@@ -193,10 +199,10 @@ fn check<T: Number>(sizes: Sizes, numbers: &mut Numbers, alpha: f64, beta: f64, 
                 + if beta == 0.0 {
                     0.0
                 } else {
-                    beta * old.at(i, j).into()
+                    beta * Into::<f64>::into(old.at(i, j))
                 };
-            let error = (c.at(i, j).into() - wanted).abs();
-            let allowed = T::EPSILON
+            let error = (Into::<f64>::into(c.at(i, j)) - wanted).abs();
+            let allowed = T::Number::EPSILON
                 * ((sizes.inner.min(256) as f64 + 8.0) * size * alpha.abs() + 4.0 * beta.abs());
             assert!(
                 error <= allowed,
@@ -217,7 +223,7 @@ fn check<T: Number>(sizes: Sizes, numbers: &mut Numbers, alpha: f64, beta: f64, 
     assert_eq!(
         c.data
             .iter()
-            .filter(|x| T::bits(**x) == T::of(f64::NAN).bits())
+            .filter(|x| x.bits() == T::Number::of(f64::NAN).bits())
             .count(),
         c.data.len() - sizes.rows * sizes.columns
     );
@@ -242,6 +248,8 @@ fn every_layout_size_and_scale() {
                     let (alpha, beta) = scales[numbers.below(scales.len())];
                     check::<f32>(sizes, &mut numbers, alpha, beta, level);
                     check::<f64>(sizes, &mut numbers, alpha, beta, level);
+                    check::<f16>(sizes, &mut numbers, alpha, beta, level);
+                    check::<bf16>(sizes, &mut numbers, alpha, beta, level);
                 }
             }
         });
@@ -269,6 +277,16 @@ fn large_ones_in_parts() {
                 columns: 1,
             },
             Sizes {
+                rows: 3,
+                inner: 9001,
+                columns: 1023,
+            },
+            Sizes {
+                rows: 8,
+                inner: 260,
+                columns: 2077,
+            },
+            Sizes {
                 rows: 3000,
                 inner: 30,
                 columns: 4,
@@ -282,6 +300,8 @@ fn large_ones_in_parts() {
             for level in Level::available() {
                 check::<f32>(sizes, &mut numbers, 1.0, 0.0, level);
                 check::<f64>(sizes, &mut numbers, 1.0, 1.0, level);
+                check::<f16>(sizes, &mut numbers, 1.0, 0.0, level);
+                check::<bf16>(sizes, &mut numbers, 1.0, 1.0, level);
             }
         }
     });
@@ -437,6 +457,147 @@ fn no_numbers_and_infinities() {
                     }
                 }
             }
+        }
+    }
+}
+
+/// Numbers, the place of the first, and how far they are apart.
+type Strided<T> = (Vec<T>, usize, [isize; 4]);
+
+fn view<T>((data, first, strides): &Strided<T>, sizes: [usize; 4]) -> View<'_> {
+    let axes = sizes.iter().zip(strides);
+    let axes = axes.map(|(&size, &stride)| Axis { size, stride });
+    let width = size_of::<T>();
+    // SAFETY: floats are bytes.
+    let memory = unsafe { data.align_to::<u8>().1 };
+    View::new(memory, first * width, width, axes.collect())
+}
+
+/// Batches against products in doubles, whatever the strides and the number of threads.
+fn check_batch<T: Number>(
+    [outer, batch, rows, inner, columns]: [usize; 5],
+    numbers: &mut Numbers,
+    level: Level,
+) {
+    // The outer axis of the left side and the inner one of the right are of one matrix.
+    let mut array = |sizes: [usize; 4], turned: bool, backwards: bool| {
+        let [outer, batch, rows, columns] = sizes;
+        let count = outer * batch * rows * columns + 3;
+        let data: Vec<T> = (0..count).map(|_| T::of(numbers.number())).collect();
+        let (row, column) = if turned { (1, rows) } else { (columns, 1) };
+        let mut strides = [batch * rows * columns, rows * columns, row, column].map(|x| x as isize);
+        let mut first = 3;
+        if backwards {
+            first += (batch - 1) * rows * columns;
+            strides[1] = -strides[1];
+        }
+        for (stride, size) in strides.iter_mut().zip(sizes).take(2) {
+            if size == 1 {
+                *stride = 0;
+            }
+        }
+        (data, first, strides)
+    };
+    let flag = |i: usize| (rows + inner + columns + i).is_multiple_of(3);
+    let left = array([1, batch, rows, inner], flag(0), flag(2));
+    let right = array([outer, 1, inner, columns], flag(1), false);
+    let mut output = vec![T::of(f64::NAN); outer * batch * rows * columns];
+    let a = view(&left, [outer, batch, rows, inner]);
+    let b = view(&right, [outer, batch, inner, columns]);
+    products(level, &a, &b, &mut output);
+
+    let at = |(data, first, strides): &Strided<T>, places: [usize; 4]| {
+        let places = places.iter().zip(strides);
+        let offset: isize = places
+            .map(|(&place, &stride)| place as isize * stride)
+            .sum();
+        Into::<f64>::into(data[first.wrapping_add_signed(offset)])
+    };
+    let mut output = output.into_iter();
+    for o in 0..outer {
+        for n in 0..batch {
+            for i in 0..rows {
+                for j in 0..columns {
+                    let terms =
+                        (0..inner).map(|p| at(&left, [o, n, i, p]) * at(&right, [o, n, p, j]));
+                    let (mut sum, mut size) = (0.0, 0.0);
+                    for term in terms {
+                        sum += term;
+                        size += f64::abs(term);
+                    }
+                    let is = Into::<f64>::into(output.next().expect("one for each"));
+                    let rounding = T::Number::EPSILON * (inner.min(256) as f64 + 8.0) * size;
+                    // Near zero numbers of f16 are 2^-24 apart.
+                    let allowed =
+                        rounding + (T::EPSILON / 2.0 * f64::abs(sum)).max(f64::powi(2.0, -25));
+                    let error = f64::abs(is - sum);
+                    assert!(error <= allowed, "{level:?} {o} {n} {i} {j}: {is}, {sum}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn batches_of_any_strides() {
+    for threads in [1, 2, 3] {
+        with_threads(threads, || {
+            let mut numbers = Numbers(threads as u64);
+            let mut side = |most: usize| 1 + numbers.below(most);
+            let mut all: Vec<[usize; 5]> = (0..30)
+                .map(|_| [side(3), side(4), side(40), side(50), side(40)])
+                .collect();
+            all.extend([
+                [1, 1, 1, 300, 3000],
+                [1, 3, 200, 64, 130],
+                [2, 50, 30, 40, 33],
+            ]);
+            for sizes in all {
+                for level in Level::available() {
+                    check_batch::<f32>(sizes, &mut numbers, level);
+                    check_batch::<f64>(sizes, &mut numbers, level);
+                    check_batch::<f16>(sizes, &mut numbers, level);
+                    check_batch::<bf16>(sizes, &mut numbers, level);
+                }
+            }
+        });
+    }
+}
+
+#[test]
+fn batches_of_nothing() {
+    let axes = |sizes: [usize; 3]| sizes.map(|size| Axis { size, stride: 0 });
+    let view = |sizes| View::new(&[], 0, 4, axes(sizes).as_slice().into());
+    let mut output = [f32::NAN; 6];
+    products(
+        Level::best(),
+        &view([1, 2, 0]),
+        &view([1, 0, 3]),
+        &mut output,
+    );
+    assert_eq!(output, [0.0; 6]);
+    products::<f32>(Level::best(), &view([0, 2, 1]), &view([0, 1, 3]), &mut []);
+}
+
+/// A float of 16 bits is added up exactly where its own type would lose the terms, and rounded once.
+#[test]
+fn halves_are_added_up_in_f32() {
+    for level in Level::available() {
+        for rows in [1, 20] {
+            let a = vec![bf16::ONE; rows * 4097];
+            let b = vec![bf16::ONE; 4097];
+            let axes = |sizes: [usize; 2]| {
+                let strides = [sizes[1] as isize, 1];
+                let axes = sizes.into_iter().zip(strides);
+                axes.map(|(size, stride)| Axis { size, stride }).collect()
+            };
+            // SAFETY: floats are bytes.
+            let (a_bytes, b_bytes) = unsafe { (a.align_to::<u8>().1, b.align_to::<u8>().1) };
+            let a = View::new(a_bytes, 0, 2, axes([rows, 4097]));
+            let b = View::new(b_bytes, 0, 2, axes([4097, 1]));
+            let mut output = vec![bf16::ZERO; rows];
+            products(level, &a, &b, &mut output);
+            assert_eq!(output, vec![bf16::from_f32(4097.0); rows]);
         }
     }
 }

@@ -2,17 +2,16 @@
 
 use std::panic::catch_unwind;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Barrier, Mutex};
+use std::sync::Barrier;
 use std::thread;
 
 use emily_kernels::pool;
+use parking_lot::Mutex;
 
 static ALONE: Mutex<()> = Mutex::new(());
 
 fn with_threads(count: usize, f: impl FnOnce()) {
-    let _alone = ALONE
-        .lock()
-        .unwrap_or_else(|poisoned| poisoned.into_inner());
+    let _alone = ALONE.lock();
     pool::set_threads(count);
     f();
     pool::set_threads(0);

@@ -1,25 +1,32 @@
-// What the files share that know MLX: mlx-c's handles and errors.
+// What the files share: mlx-c's errors, and an array's memory as Rust looks at it.
 #pragma once
 
 #include <exception>
 
-#include "mlx/backend/cpu/encoder.h"
 #include "mlx/mlx.h"
-#include "mlx/primitives.h"
 
 namespace mx = mlx::core;
 
 extern "C" {
 
-// As mlx-c has them: a pointer to MLX's own.
-struct mlx_array { void* ctx; };
-struct mlx_stream { void* ctx; };
-struct mlx_vector_array { void* ctx; };
-
+// mlx-c's. Its handles are pointers to MLX's arrays and streams.
 void _mlx_error(const char* file, const int line, const char* format, ...);
+
+// As in `src/runtime/inspect.rs`.
+struct emily_memory {
+  char* data;
+  const int32_t* shape;
+  const int64_t* strides;
+  size_t rank, item, buffer, data_size;
+  int64_t offset;
+  bool contiguous, row_contiguous, col_contiguous, donatable;
+};
 }
 
 namespace emily {
+
+// The memory of an array that has some. It is as long as the array is.
+emily_memory memory_of(const mx::array& x);
 
 // Calls `f`; what it throws becomes mlx-c's error and the status of a failure.
 template <class F>

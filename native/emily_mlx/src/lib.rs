@@ -23,10 +23,10 @@ pub use runtime::device::{devices, version, Device, Info};
 pub use runtime::dtype::Dtype;
 pub use runtime::error::{Error, Result};
 pub use runtime::exit;
-pub use runtime::kernel::kernels;
 #[cfg(own_kernels)]
 #[doc(hidden)]
-pub use runtime::layout;
+pub use runtime::inspect;
+pub use runtime::job::{Job, QueueFull};
+pub use runtime::kernel::kernels;
 pub use runtime::memory;
 pub use runtime::stream::StreamHandle;
-pub use runtime::worker::{Job, QueueFull};

@@ -3,9 +3,7 @@
 use std::collections::HashMap;
 use std::rc::Rc;
 
-use emily_mlx::program::{
-    self, Block, Call, Cond, Operand, Operation, Place, Program, Register, Step, While,
-};
+use emily_mlx::program::{Builder, Function, Operand, Place, Places, Program};
 use emily_mlx::{Error, Literal, Number, Op, Result, SharedArray};
 use rustler::{types::tuple::get_tuple, Binary, ListIterator, Term, TermType};
 use smallvec::{smallvec, SmallVec};
@@ -42,17 +40,15 @@ fn refuse<T>(message: String) -> Result<T> {
 }
 
 type Captured<'a> = SmallVec<[(Term<'a>, &'a SharedArray); 4]>;
-type Places = SmallVec<[Place; 2]>;
 
 /// Turns terms into steps.
 pub struct Decoder<'a> {
-    program: Program,
+    builder: Builder,
     /// The arrays that the terms hold.
     captured: Captured<'a>,
-    steps: Vec<Step>,
     variables: HashMap<i64, Value>,
-    /// What is kept of functions, by its operation and operands.
-    constants: Option<HashMap<String, Register>>,
+    /// Whether a function is decoded, with the stack for it.
+    is_function: bool,
     nested: u32,
     blocks: u32,
     deepest: u32,
@@ -86,11 +82,10 @@ pub struct Decoded<'a> {
 impl<'a> Decoder<'a> {
     fn new(budget: usize) -> Self {
         Decoder {
-            program: Program::default(),
+            builder: Builder::new(),
             captured: Captured::new(),
-            steps: Vec::new(),
             variables: HashMap::new(),
-            constants: None,
+            is_function: false,
             nested: 0,
             blocks: 0,
             deepest: 0,
@@ -104,14 +99,14 @@ impl<'a> Decoder<'a> {
     pub fn expressions(expressions: Term<'a>) -> Result<Decoded<'a>> {
         let mut decoder = Decoder::new(MOST);
         let results = decoder.results(expressions)?;
-        Ok(decoder.finish(results))
+        decoder.finish(results)
     }
 
     /// The same where that is short, and else nothing.
     pub fn short_expressions(expressions: Term<'a>) -> Result<Option<Decoded<'a>>> {
         let mut decoder = Decoder::new(SHORT);
         match decoder.results(expressions) {
-            Ok(results) => Ok(Some(decoder.finish(results))),
+            Ok(results) => decoder.finish(results).map(Some),
             Err(_) if decoder.exhausted => Ok(None),
             Err(error) => Err(error),
         }
@@ -121,20 +116,21 @@ impl<'a> Decoder<'a> {
     pub fn of_operation(op: Op, terms: &[Term<'a>]) -> Result<Decoded<'a>> {
         let mut decoder = Decoder::new(SHORT);
         let result = decoder.operation(op, terms)?;
-        Ok(decoder.finish(smallvec![result]))
+        decoder.finish(smallvec![result])
     }
 
     /// A program from a function: `{parameters, steps, results}`. Wants `DEEP_STACK`.
     pub fn function(function: Term<'a>) -> Result<Decoded<'a>> {
         let mut decoder = Decoder::new(MOST_OF_FUNCTION);
-        decoder.constants = Some(HashMap::new());
-        let (parameters, block) = decoder.block(function)?;
-        let captured = std::mem::take(&mut decoder.program.inputs);
-        decoder.program.inputs = parameters.into_iter().chain(captured).collect();
-        decoder.steps = block.steps;
-        let mut decoded = decoder.finish(block.results);
-        decoded.program.mark_ended();
-        Ok(decoded)
+        decoder.is_function = true;
+        decoder.builder.keep_constants();
+        let results = decoder.deeper(|decoder| {
+            let [parameters, steps, results] = parts(function)?;
+            let ids = decoder.parameters(parameters)?;
+            let inputs = ids.iter().map(|_| decoder.builder.input()).collect();
+            decoder.body(ids, inputs, steps, results)
+        })?;
+        decoder.finish(results)
     }
 
     /// Takes what is decoded from the budget.
@@ -167,42 +163,25 @@ impl<'a> Decoder<'a> {
         })
     }
 
-    fn finish(mut self, results: Places) -> Decoded<'a> {
-        self.program.body = Block {
-            steps: self.steps,
-            results,
-            own: 0..self.program.registers,
-        };
-        Decoded {
-            program: self.program,
+    fn finish(self, results: Places) -> Result<Decoded<'a>> {
+        Ok(Decoded {
+            program: self.builder.finish(results)?,
             captured: self.captured,
             blocks: self.deepest,
-        }
+        })
     }
 
-    fn register(&mut self) -> Register {
-        self.program.registers += 1;
-        self.program.registers - 1
-    }
-
-    fn bind(&mut self, ids: Term<'a>) -> Result<Vec<(Register, i64)>> {
-        let Some(items) = self.items(ids)? else {
-            return refuse(format!("expected a list of parameters, got {}", shown(ids)));
-        };
-        let mut bound = Vec::new();
-        for id in items {
-            let register = self.register();
-            let id = small_integer(id)?;
-            self.variables.insert(id, Value::Place(whole(register)));
-            bound.push((register, id));
+    fn parameters(&mut self, ids: Term<'a>) -> Result<Vec<i64>> {
+        match self.items(ids)? {
+            Some(items) => items.map(small_integer).collect(),
+            None => refuse(format!("expected a list of parameters, got {}", shown(ids))),
         }
-        Ok(bound)
     }
 
     /// `{parameters, [{id, expression}], results}`; the ids are known to what follows only.
-    fn block(&mut self, function: Term<'a>) -> Result<(Vec<Register>, Block)> {
+    fn block(&mut self, function: Term<'a>) -> Result<Function> {
         // Calls that run at once are decoded on the stack of a scheduler.
-        if self.constants.is_none() {
+        if !self.is_function {
             return refuse("run: conditions and loops are for compile/1".to_owned());
         }
         if self.blocks > MOST_BLOCKS {
@@ -210,28 +189,39 @@ impl<'a> Decoder<'a> {
                 "conditions and loops nest more than {MOST_BLOCKS} deep"
             ));
         }
+        self.deeper(|decoder| {
+            let [parameters, steps, results] = parts(function)?;
+            let ids = decoder.parameters(parameters)?;
+            let places = decoder.builder.begin(ids.len());
+            let results = decoder.body(ids, places, steps, results)?;
+            decoder.builder.end(results)
+        })
+    }
+
+    /// Decodes a block inside the one that is being decoded.
+    fn deeper<T>(&mut self, inner: impl FnOnce(&mut Self) -> Result<T>) -> Result<T> {
         let nested = std::mem::take(&mut self.nested);
         self.blocks += 1;
         self.deepest = self.deepest.max(self.blocks);
-        let block = self.inner_block(function);
+        let block = inner(self);
         self.blocks -= 1;
         self.nested = nested;
         block
     }
 
-    fn inner_block(&mut self, function: Term<'a>) -> Result<(Vec<Register>, Block)> {
-        let elements = get_tuple(function).unwrap_or_default();
-        let [parameters, steps, results] = elements[..] else {
-            let what = shown(function);
-            return refuse(format!("{what} is no {{parameters, steps, results}}"));
-        };
-        let outer = std::mem::take(&mut self.steps);
-        let parameters = self.bind(parameters)?;
-        let first = self.program.registers;
+    /// The steps of a block, with its parameters in `places`, and its results.
+    fn body(
+        &mut self,
+        mut ids: Vec<i64>,
+        places: Places,
+        steps: Term<'a>,
+        results: Term<'a>,
+    ) -> Result<Places> {
+        let parameters = places.into_iter().map(Value::Place);
+        self.variables.extend(ids.iter().copied().zip(parameters));
         let Some(items) = self.items(steps)? else {
             return refuse(format!("expected a list of steps, got {}", shown(steps)));
         };
-        let mut names: Vec<i64> = parameters.iter().map(|(_, id)| *id).collect();
         for step in items {
             let (id, expression): (i64, Term) = match step.decode() {
                 Ok(step) => step,
@@ -239,19 +229,13 @@ impl<'a> Decoder<'a> {
             };
             let value = self.value(expression)?;
             self.variables.insert(id, value);
-            names.push(id);
+            ids.push(id);
         }
         let results = self.results(results)?;
-        for name in names {
-            self.variables.remove(&name);
+        for id in ids {
+            self.variables.remove(&id);
         }
-        let block = Block {
-            steps: std::mem::replace(&mut self.steps, outer),
-            results,
-            own: first..self.program.registers,
-        };
-        let registers = parameters.iter().map(|(register, _)| *register).collect();
-        Ok((registers, block))
+        Ok(results)
     }
 
     fn results(&mut self, expressions: Term<'a>) -> Result<Places> {
@@ -300,33 +284,7 @@ impl<'a> Decoder<'a> {
                 }
             });
         }
-        if let Some(register) = self.constant(op, &operands)? {
-            return Ok(whole(register));
-        }
-        self.program.operations = self.program.operations.saturating_add(1);
-        self.program.has_linalg |= op.is_linalg();
-        self.program.looks |= op == Op::CachedAttention;
-        let to = self.register();
-        let operation = Operation { op, operands, to };
-        self.steps.push(Step::Operation(operation));
-        Ok(whole(to))
-    }
-
-    fn constant(&mut self, op: Op, operands: &[Operand]) -> Result<Option<Register>> {
-        let Some(constants) = self.constants.as_ref().filter(|_| program::is_creation(op)) else {
-            return Ok(None);
-        };
-        let key = format!("{op:?}{operands:?}");
-        if let Some(register) = constants.get(&key) {
-            return Ok(Some(*register));
-        }
-        let Some(array) = program::constant(op, operands)? else {
-            return Ok(None);
-        };
-        let register = self.register();
-        self.program.constants.push((register, array));
-        self.constants.get_or_insert_default().insert(key, register);
-        Ok(Some(register))
+        self.builder.operation(op, operands)
     }
 
     fn argument(&mut self, term: Term<'a>) -> Result<Argument> {
@@ -362,10 +320,8 @@ impl<'a> Decoder<'a> {
         let Some(ArrayResource(shared)) = term.try_get_resource::<ArrayResource>() else {
             return refuse(format!("expected an array, got {}", shown(term)));
         };
-        let register = self.register();
         self.captured.push((term, shared));
-        self.program.inputs.push(register);
-        Ok(Argument::Value(Value::Place(whole(register))))
+        Ok(Argument::Value(Value::Place(self.builder.capture())))
     }
 
     fn nest(&mut self, inner: impl FnOnce(&mut Self) -> Result<Argument>) -> Result<Argument> {
@@ -434,15 +390,14 @@ impl<'a> Decoder<'a> {
     fn element(&mut self, index: Term<'a>, value: Term<'a>) -> Result<Value> {
         let given = small_integer(index)?;
         let index = usize::try_from(given).ok();
-        match (self.value(value)?, index) {
-            (Value::Place(place), Some(_)) if place.element.is_none() => Ok(Value::Place(Place {
-                element: index,
-                ..place
-            })),
-            (Value::Several(places), Some(index)) if index < places.len() => {
-                Ok(Value::Place(places[index]))
-            }
-            _ => refuse(format!(
+        let element = match (self.value(value)?, index) {
+            (Value::Place(place), Some(index)) => place.element(index),
+            (Value::Several(places), Some(index)) => places.get(index).copied(),
+            _ => None,
+        };
+        match element {
+            Some(place) => Ok(Value::Place(place)),
+            None => refuse(format!(
                 "there is no element {given}: :elem takes an operation of several results"
             )),
         }
@@ -451,80 +406,28 @@ impl<'a> Decoder<'a> {
     /// `{:cond, predicate, yes, no}`, the branches as functions without parameters.
     fn cond(&mut self, predicate: Term<'a>, yes: Term<'a>, no: Term<'a>) -> Result<Value> {
         let predicate = self.place(predicate)?;
-        let yes = self.branch(yes)?;
-        let no = self.branch(no)?;
-        if yes.results.len() != no.results.len() {
-            return refuse(":cond takes branches of as many results".to_owned());
-        }
-        let to = self.register();
-        self.program.waits = true;
-        self.steps.push(Step::Cond(Box::new(Cond {
-            predicate,
-            yes,
-            no,
-            to,
-            ended: Vec::new(),
-        })));
-        Ok(Value::Place(whole(to)))
-    }
-
-    fn branch(&mut self, function: Term<'a>) -> Result<Block> {
-        match self.block(function)? {
-            (parameters, block) if parameters.is_empty() => Ok(block),
-            _ => refuse(":cond takes branches without parameters".to_owned()),
-        }
+        let yes = self.block(yes)?;
+        let no = self.block(no)?;
+        self.builder.cond(predicate, yes, no).map(Value::Place)
     }
 
     /// `{:while, initial, condition, body}`, the last two as functions of the state.
     fn repeat(&mut self, initial: Term<'a>, condition: Term<'a>, body: Term<'a>) -> Result<Value> {
-        let initial = self.results(initial)?.into_vec();
-        let calls = self.program.calls;
-        let (tested, condition) = self.block(condition)?;
-        let (state, body) = self.block(body)?;
-        let calls = self.program.calls > calls;
-        let lengths = [tested.len(), state.len(), body.results.len()];
-        if lengths.iter().any(|length| *length != initial.len()) || condition.results.len() != 1 {
-            return refuse(format!(
-                ":while has {} initial values, a condition of {} that gives {}, and a body of {} that gives {}",
-                initial.len(),
-                tested.len(),
-                condition.results.len(),
-                state.len(),
-                body.results.len()
-            ));
-        }
-        let to = self.register();
-        self.program.waits = true;
-        self.steps.push(Step::While(Box::new(While {
-            initial,
-            tested,
-            condition,
-            state,
-            body,
-            calls,
-            to,
-            ended: Vec::new(),
-        })));
-        Ok(Value::Place(whole(to)))
+        let initial = self.results(initial)?;
+        let condition = self.block(condition)?;
+        let body = self.block(body)?;
+        let state = self.builder.repeat(initial, condition, body)?;
+        Ok(Value::Place(state))
     }
 
     /// `{:call, index, operands, results}`, the last as a number.
     fn call(&mut self, index: Term<'a>, operands: Term<'a>, results: Term<'a>) -> Result<Value> {
-        let operands = self.results(operands)?.into_vec();
+        let operands = self.results(operands)?;
         let (Ok(index), Ok(results)) = (index.decode(), results.decode()) else {
             return refuse(":call takes an index and a number of results".to_owned());
         };
-        let to = self.register();
-        self.program.waits = true;
-        self.program.calls += 1;
-        self.steps.push(Step::Call(Call {
-            index,
-            operands,
-            results,
-            to,
-            ended: Vec::new(),
-        }));
-        Ok(Value::Place(whole(to)))
+        let given = self.builder.call(index, operands, results)?;
+        Ok(Value::Place(given))
     }
 
     /// Integers, or arrays and expressions.
@@ -548,10 +451,14 @@ impl<'a> Decoder<'a> {
     }
 }
 
-fn whole(register: Register) -> Place {
-    Place {
-        register,
-        element: None,
+/// `{parameters, steps, results}`
+fn parts(function: Term) -> Result<[Term; 3]> {
+    match get_tuple(function).map(<[Term; 3]>::try_from) {
+        Ok(Ok(parts)) => Ok(parts),
+        _ => {
+            let what = shown(function);
+            refuse(format!("{what} is no {{parameters, steps, results}}"))
+        }
     }
 }
 

@@ -16,7 +16,9 @@ const MOST_AT_ONCE: u32 = 500;
 #[rustler::nif]
 fn run<'a>(expressions: Term<'a>, on: Term<'a>) -> NifResult<Built> {
     match Decoder::short_expressions(expressions).map_err(raise)? {
-        Some(decoded) if decoded.program.operations <= MOST_AT_ONCE => build(decoded, stream(on)?),
+        Some(decoded) if decoded.program.operations() <= MOST_AT_ONCE => {
+            build(decoded, stream(on)?)
+        }
         _ => Ok(Built::Long),
     }
 }
@@ -32,7 +34,7 @@ fn build(decoded: Decoded, stream: &StreamHandle) -> NifResult<Built> {
     let Decoded {
         program, captured, ..
     } = decoded;
-    if program.waits {
+    if program.waits() {
         return Err(refuse(
             "run: conditions and loops are for compile/1".to_owned(),
         ));

@@ -122,8 +122,8 @@ pub fn build(program: &Program, inputs: &[&SharedArray], stream: &StreamHandle) 
     let arrays: SmallVec<[&Array; 16]> = inputs.iter().map(|input| input.array()).collect();
     let results = program.run(&arrays, stream)?;
     let depth = inputs.iter().map(|input| input.depth()).max().unwrap_or(0);
-    let depth = depth.saturating_add(program.operations);
-    let linalg = program.has_linalg || inputs.iter().any(|input| input.has_linalg());
+    let depth = depth.saturating_add(program.operations());
+    let linalg = program.has_linalg() || inputs.iter().any(|input| input.has_linalg());
     let share = |array| SharedArray::lazy(array, stream, depth, linalg);
     let arrays = wrap(results.into_iter().map(share));
     if !linalg {
@@ -188,16 +188,16 @@ fn compile<'a>(
         captured,
         blocks,
     } = decode(function, fuse).map_err(raise)?;
-    program.declared = (!results.is_atom())
-        .then(|| declared(results))
-        .transpose()?;
+    if !results.is_atom() {
+        program.declare(declared(results)?);
+    }
     let captured = captured.iter().map(|(term, _)| array_ref(*term));
     let captured: Vec<ArrayRef> = captured.collect::<NifResult<_>>()?;
     let fuses = fuse && Device::Gpu.is_available();
-    let waits = program.waits || program.looks || fuses;
-    let operations = program.operations;
+    let waits = program.waits() || program.looks() || fuses;
+    let operations = program.operations();
     let resource = ResourceArc::new(ProgramResource {
-        parameters: program.inputs.len() - captured.len(),
+        parameters: program.inputs() - captured.len(),
         program: Arc::new(program),
         fusion: fuses.then(Fusion::default),
         captured,
@@ -221,7 +221,7 @@ fn build_program<'a>(
     inputs: Term<'a>,
     on: Term<'a>,
 ) -> NifResult<Built> {
-    if program.program.waits || program.program.looks || program.fusion.is_some() {
+    if program.program.waits() || program.program.looks() || program.fusion.is_some() {
         return Err(refuse("run_program: the program waits".to_owned()));
     }
     let Some(list) = items(inputs) else {
@@ -302,7 +302,7 @@ fn run_fused(
     stream: &StreamHandle,
     caller: Caller,
 ) -> Result<()> {
-    if program.program.waits || program.program.has_linalg {
+    if program.program.waits() || program.program.has_linalg() {
         return Err(Error::Argument(
             "run_program: on a GPU functions with conditions, loops, calls or linear algebra cannot be fused"
                 .to_owned(),

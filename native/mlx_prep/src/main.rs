@@ -1,35 +1,55 @@
 //! Does on Linux what mlx-sys's own build script does on macOS, against a prebuilt MLX: compiles
 //! the mlx-c sources that the crate carries into `libmlxc.a` and generates `bindings.rs`.
 //!
-//! Usage: `mlx_prep NATIVE_DIR MLX_INCLUDE_DIR OUT_DIR`, with the C++ compiler in `CXX`.
+//! Usage: `mlx_prep NATIVE_DIR MLX_INCLUDE_DIR OUT_DIR TARGET`, with the C++ compiler in `CXX`. The target is Rust's
+//! name of the machine to compile for.
 
 use std::error::Error;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+/// A header put before every translation unit.
+///
 /// On x86-64 there is no `__fp16`, so mlx-c leaves out the float16 and bfloat16 accessors that
-/// mlx-rs calls. This header, put before every translation unit, names the types g++ and clang have.
-const HALF_TYPES: &str = "\
+/// mlx-rs calls: it names the types g++ and clang have.
+///
+/// The crate's mlx-c is made for MLX 0.32.2. In 0.32.4 one function that it calls has one parameter more,
+/// `global_scale`: it gets its old form back.
+const PRELUDE: &str = "\
 #if defined(__x86_64__)
 #define HAS_FLOAT16
 #define HAS_BFLOAT16
 typedef _Float16 float16_t;
 typedef __bf16 bfloat16_t;
 #endif
+#ifdef __cplusplus
+#include \"mlx/ops.h\"
+namespace mlx::core {
+inline array gather_qmm(
+    const array& x, const array& w, const array& scales, const std::optional<array>& biases,
+    const std::optional<array>& lhs_indices, const std::optional<array>& rhs_indices, bool transpose,
+    std::optional<int> group_size, std::optional<int> bits, const std::string& mode, bool sorted_indices,
+    StreamOrDevice s) {
+  return gather_qmm(
+      x, w, scales, biases, lhs_indices, rhs_indices, transpose, group_size, bits, mode, std::nullopt, sorted_indices, s);
+}
+} // namespace mlx::core
+#endif
 ";
 
 fn main() -> Result<(), Box<dyn Error>> {
     let arguments: Vec<PathBuf> = std::env::args_os().skip(1).map(PathBuf::from).collect();
-    let [native, mlx_include, out] = arguments.as_slice() else {
-        return Err("usage: mlx_prep NATIVE_DIR MLX_INCLUDE_DIR OUT_DIR".into());
+    let [native, mlx_include, out, target] = arguments.as_slice() else {
+        return Err("usage: mlx_prep NATIVE_DIR MLX_INCLUDE_DIR OUT_DIR TARGET".into());
     };
+    let target = target.display().to_string();
     fs::create_dir_all(out)?;
-    let half_types = out.join("half_types.h");
-    fs::write(&half_types, HALF_TYPES)?;
+    let prelude = out.join("prelude.h");
+    fs::write(&prelude, PRELUDE)?;
 
     let mlx_c = mlx_sys_sources(native)?.join("src/mlx-c");
-    compile(&mlx_c, mlx_include, &half_types, out)?;
-    generate_bindings(&mlx_c, mlx_include, &half_types, out)
+    compile(&mlx_c, mlx_include, &prelude, out, &target)?;
+    generate_bindings(&mlx_c, mlx_include, &prelude, out, &target)
 }
 
 /// The folder of the mlx-sys crate that the workspace's lock file names.
@@ -62,16 +82,17 @@ fn with_extension(folder: &Path, extension: &str) -> Result<Vec<PathBuf>, Box<dy
 fn compile(
     mlx_c: &Path,
     mlx_include: &Path,
-    half_types: &Path,
+    prelude: &Path,
     out: &Path,
+    target: &str,
 ) -> Result<(), Box<dyn Error>> {
-    let target = format!("{}-unknown-linux-gnu", std::env::consts::ARCH);
+    let host = format!("{}-unknown-linux-gnu", std::env::consts::ARCH);
     let files = with_extension(&mlx_c.join("mlx/c"), "cpp")?;
     println!("compiling {} files of mlx-c", files.len());
     cc::Build::new()
         .cpp(true)
-        .target(&target)
-        .host(&target)
+        .target(target)
+        .host(&host)
         .opt_level(2)
         .pic(true)
         .warnings(false)
@@ -79,7 +100,7 @@ fn compile(
         .include(mlx_c)
         .include(mlx_include)
         .flag("-include")
-        .flag(half_types)
+        .flag(prelude)
         // mlx-c and MLX put the names of their files into error messages.
         .flag(format!("-ffile-prefix-map={}=mlx-c", mlx_c.display()))
         .flag(format!("-ffile-prefix-map={}=mlx", mlx_include.display()))
@@ -93,8 +114,9 @@ fn compile(
 fn generate_bindings(
     mlx_c: &Path,
     mlx_include: &Path,
-    half_types: &Path,
+    prelude: &Path,
     out: &Path,
+    target: &str,
 ) -> Result<(), Box<dyn Error>> {
     println!("generating the bindings of mlx-c");
     let path = |path: &Path| path.display().to_string();
@@ -102,13 +124,30 @@ fn generate_bindings(
     let mut builder = bindgen::Builder::default()
         .rust_target(bindgen::RustTarget::stable(73, 0).map_err(|error| format!("{error:?}"))?)
         .clang_args(["-I", &path(mlx_c), "-I", &path(mlx_include)])
-        .clang_args(["-include", &path(half_types)])
+        .clang_args(["-include", &path(prelude)])
+        .clang_args(["-target", target])
         .blocklist_function("malloc")
         .blocklist_function("realloc")
         .formatter(bindgen::Formatter::None);
+    // The C library's headers for another machine than this one, where Debian puts them.
+    let arch = target.split('-').next().unwrap_or_default();
+    if arch != std::env::consts::ARCH {
+        let headers = format!("/usr/{arch}-linux-gnu/include");
+        builder = builder.clang_args(["-isystem", &headers]);
+    }
     for header in with_extension(&mlx_c.join("mlx/c"), "h")? {
         builder = builder.header(path(&header));
     }
-    builder.generate()?.write_to_file(out.join("bindings.rs"))?;
+    let bindings = with_signed_mode(&builder.generate()?.to_string())?;
+    fs::write(out.join("bindings.rs"), bindings)?;
     Ok(())
+}
+
+/// mlx-rs takes C's `char` for `i8` where it calls `mlx_pad`, which on ARM it is not: that parameter is `i8` here.
+fn with_signed_mode(bindings: &str) -> Result<String, Box<dyn Error>> {
+    const MODE: &str = "mode : * const :: std :: os :: raw :: c_char";
+    let pad = bindings.find("fn mlx_pad (");
+    let mode = pad.and_then(|pad| Some(pad + bindings[pad..].find(MODE)?));
+    let (before, after) = bindings.split_at(mode.ok_or("mlx-c has no `mlx_pad` with a mode")?);
+    Ok(before.to_string() + "mode : * const i8" + &after[MODE.len()..])
 }

@@ -91,17 +91,25 @@ defmodule Emily.Compiler.GrowthTest do
     end
   end
 
-  # The reductions of building a function's program, and the words of its term.
+  # The reductions of building a function's program, and the words of its term. The least of some: where a process is
+  # when its memory is collected adds to them.
   defp cost(fun) do
     expr = Nx.Defn.debug_expr(fun).(Nx.template({}, :f32))
     build = fn -> Builder.build(expr, device: :cpu, hooks: [], fallback: :evaluate) end
     # The first loads code.
     build.()
-    {:reductions, before} = Process.info(self(), :reductions)
-    %{function: function} = build.()
-    {:reductions, now} = Process.info(self(), :reductions)
+
+    built =
+      for _ <- 1..3 do
+        {:reductions, before} = Process.info(self(), :reductions)
+        %{function: function} = build.()
+        {:reductions, now} = Process.info(self(), :reductions)
+        {now - before, function}
+      end
+
+    {reductions, function} = Enum.min_by(built, &elem(&1, 0))
     Emily.Native.Program.compile(function)
-    {now - before, :erts_debug.size(function)}
+    {reductions, :erts_debug.size(function)}
   end
 
   test "a function that shares its parts is kept, evaluated and called without a copy of each" do

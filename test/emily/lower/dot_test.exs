@@ -69,6 +69,31 @@ defmodule Emily.Lower.DotTest do
     assert_same([x, y], fn [x, y] -> Nx.dot(x, [3], [0, 1], y, [2], [0, 1]) end)
   end
 
+  # Sums that both types hold exactly.
+  test "products of matrices of f16 and bf16, of views and of batches" do
+    for type <- [:f16, :bf16],
+        {rows, inner, columns} <- [{1, 28, 70}, {9, 28, 40}, {40, 27, 30}, {70, 20, 1}] do
+      array = fn shape ->
+        Nx.iota(shape) |> Nx.remainder(7) |> Nx.subtract(3) |> Nx.as_type(type)
+      end
+
+      x = array.({2, rows, inner})
+      y = array.({2, inner, columns})
+      z = array.({2, columns, inner})
+      assert_same([x, y], fn [x, y] -> Nx.dot(x, [2], [0], y, [1], [0]) end, tolerance: 0.0)
+      assert_same([x, z], fn [x, z] -> Nx.dot(x, [2], [0], z, [2], [0]) end, tolerance: 0.0)
+      assert_same([x, z], fn [x, z] -> Nx.dot(x[1], [1], z[0], [1]) end, tolerance: 0.0)
+    end
+  end
+
+  test "products of f16 and bf16 add up in f32 and round once" do
+    for {type, sum} <- [f16: 4100.0, bf16: 4096.0], rows <- [1, 20] do
+      ones = &Nx.broadcast(Nx.tensor(1, type: type, backend: Emily.Backend), &1)
+      product = Nx.dot(ones.({rows, 4099}), ones.({4099, 3}))
+      assert Nx.to_flat_list(product) == List.duplicate(sum, 3 * rows)
+    end
+  end
+
   # Among them those that are too large for a kernel of their own.
   test "products of matrices of many sizes, and of views" do
     for {rows, inner, columns} <- [{1, 1, 1}, {5, 7, 3}, {8, 8, 8}, {1, 300, 1}, {9, 40, 30}] do

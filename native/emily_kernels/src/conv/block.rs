@@ -4,10 +4,11 @@ use smallvec::SmallVec;
 
 use super::patches::{segments, Order, Patches, Segment};
 use super::phase::Phase;
-use super::{Conv, Number};
+use super::{Conv, Number, SCRATCH};
 use crate::dispatch::Level;
-use crate::gemm::{pack, Element, Matrix, Output, Simd, Strip, Vectors, DEPTH, LONGEST};
-use crate::scratch;
+use crate::gemm::{
+    pack, with_scratch, Element, Load, Matrix, Output, Simd, Strip, Vectors, DEPTH, LONGEST,
+};
 use crate::view::{merged, Axes, Axis};
 
 pub(super) struct Block<'a, T> {
@@ -40,18 +41,22 @@ impl<T: Number> Block<'_, T> {
     /// # Safety
     /// The convolution's places must be there, and nobody else may use the outputs.
     pub(super) unsafe fn compute(&self, level: Level) {
-        scratch::with(self.memory().into_iter().sum(), |memory: *mut T| {
-            // SAFETY: the caller's promises.
-            unsafe {
-                T::on(
-                    level,
-                    InMemory {
-                        block: self,
-                        memory,
-                    },
-                )
-            }
-        });
+        with_scratch(
+            &SCRATCH,
+            self.memory().into_iter().sum(),
+            |memory: *mut T| {
+                // SAFETY: the caller's promises.
+                unsafe {
+                    T::on(
+                        level,
+                        InMemory {
+                            block: self,
+                            memory,
+                        },
+                    )
+                }
+            },
+        );
     }
 }
 
@@ -63,7 +68,7 @@ struct InMemory<'a, T> {
 
 impl<T: Number> Vectors<T> for InMemory<'_, T> {
     #[inline(always)]
-    unsafe fn run<S: Simd<Number = T>>(self) {
+    unsafe fn run<S: Load<T>>(self) {
         let Block { conv, phases, .. } = *self.block;
         let terms = self.block.terms();
         let width = self.block.columns.next_multiple_of(S::LANES);
@@ -143,7 +148,7 @@ impl<T: Number> Block<'_, T> {
     /// The kernel must have the terms, `packed_b` the patches' rows of them, `packed_a` room for a panel and `sums` a row
     /// of the width for each of ours; the processor the instructions of `S`.
     #[inline(always)]
-    unsafe fn multiply<S: Simd<Number = T>>(
+    unsafe fn multiply<S: Load<T>>(
         &self,
         kernel: &Kernel<T>,
         (term, depth): (usize, usize),
@@ -196,7 +201,7 @@ impl<T: Number> Block<'_, T> {
     /// # Safety
     /// `sums` must have a row of the width for each of ours, and nobody else may use the outputs.
     #[inline(always)]
-    unsafe fn write<S: Simd<Number = T>>(
+    unsafe fn write<S: Load<T>>(
         &self,
         segments: &[Segment],
         places: &[SmallVec<[usize; 3]>],
@@ -307,7 +312,7 @@ impl<T: Number> Kernel<T> {
     /// The kernel must have the rows and terms, and `to` room for `width` numbers a term; the processor the
     /// instructions of `S`.
     #[inline(always)]
-    unsafe fn pack<S: Simd<Number = T>>(
+    unsafe fn pack<S: Load<T>>(
         &self,
         row: usize,
         rows: usize,
@@ -332,7 +337,7 @@ impl<T: Number> Kernel<T> {
                 column: self.row,
             };
             // SAFETY: the caller's promises.
-            unsafe { pack::<S>(to.add(done * width), from, run, rows, width) };
+            unsafe { pack::<S, T>(to.add(done * width), from, run, rows, width) };
             done += run;
         }
     }

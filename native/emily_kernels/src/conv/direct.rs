@@ -4,10 +4,9 @@
 use smallvec::SmallVec;
 
 use super::phase::Phase;
-use super::{Conv, Number};
+use super::{Conv, Number, SCRATCH};
 use crate::dispatch::Level;
-use crate::gemm::{Simd, Vectors, DEPTH};
-use crate::scratch;
+use crate::gemm::{with_scratch, Load, Simd, Vectors, DEPTH};
 
 /// So many groups are computed together.
 pub(super) const GROUPS: usize = 64;
@@ -32,7 +31,7 @@ impl<T: Number> Strand<'_, T> {
     /// # Safety
     /// The convolution's places must be there, and nobody else may use the outputs.
     pub(super) unsafe fn compute(&self, level: Level) {
-        scratch::with(DEPTH * GROUPS, |kernel: *mut T| {
+        with_scratch(&SCRATCH, DEPTH * GROUPS, |kernel: *mut T| {
             // SAFETY: the caller's promises.
             unsafe {
                 T::on(
@@ -55,7 +54,7 @@ struct InMemory<'a, T> {
 
 impl<T: Number> Vectors<T> for InMemory<'_, T> {
     #[inline(always)]
-    unsafe fn run<S: Simd<Number = T>>(self) {
+    unsafe fn run<S: Load<T>>(self) {
         let Strand { group, groups, .. } = *self.strand;
         let mut done = 0;
         while done < groups {
@@ -89,7 +88,7 @@ impl<T: Number> Strand<'_, T> {
     /// # Safety
     /// As for `compute`; `kernel` must have room for the terms' vectors, and the processor the instructions of `S`.
     #[inline(always)]
-    unsafe fn add_up<S: Simd<Number = T>, const V: usize>(
+    unsafe fn add_up<S: Load<T>, const V: usize>(
         &self,
         group: usize,
         count: usize,

@@ -17,17 +17,21 @@ use self::direct::{Strand, GROUPS};
 use self::patches::{Image, Order};
 use self::phase::{phases, Phase};
 use crate::dispatch::Level;
-use crate::gemm;
+use crate::gemm::{self, Scratch};
 use crate::pool;
-use crate::view::{self, Axis, View};
+use crate::view::{Axis, View};
 
 pub use self::phase::Window;
 
 /// A type of number that is convolved: `f32` or `f64`.
-pub trait Number: gemm::Element + view::Element {}
+pub trait Number: gemm::Stored<Number = Self> + gemm::Element {}
 
 impl Number for f32 {}
 impl Number for f64 {}
+
+thread_local! {
+    static SCRATCH: Scratch = const { Scratch::new() };
+}
 
 /// How many products are worth a part of their own, as for products of matrices.
 const PART: usize = 1 << 22;

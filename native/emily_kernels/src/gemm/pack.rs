@@ -2,17 +2,65 @@
 
 use std::ops::Range;
 
-use super::simd::{Element, Simd, LONGEST};
+use super::simd::{Element, LONGEST};
+use super::stored::{Load, Stored};
 use super::work::Matrix;
+
+/// A panel of the right side has at most so many vectors of columns.
+pub(super) const PANEL: usize = 2;
+/// So many panels are copied at once where rows lie in memory: memory is read in long runs.
+const GROUP: usize = 8;
+
+/// Copies `depth` rows of so many columns as panels that follow each other.
+///
+/// # Safety
+/// As for [`pack`].
+#[inline(always)]
+pub(super) unsafe fn pack_panels<S: Load<T>, T: Stored>(
+    to: *mut T::Number,
+    from: Matrix<T>,
+    depth: usize,
+    columns: usize,
+) {
+    let panel = PANEL * S::LANES;
+    let grouped = if from.column == 1 {
+        columns - columns % (GROUP * panel)
+    } else {
+        0
+    };
+    // SAFETY: the caller's promises.
+    unsafe {
+        for group in (0..grouped).step_by(GROUP * panel) {
+            for i in 0..depth {
+                let row = from.from(i, group).data;
+                for j in (0..GROUP * panel).step_by(S::LANES) {
+                    let place = (group + j / panel * panel) * depth + i * panel + j % panel;
+                    S::store(S::load_as(row.add(j)), to.add(place));
+                }
+            }
+        }
+        for done in (grouped..columns).step_by(panel) {
+            let count = panel.min(columns - done);
+            let width = count.next_multiple_of(S::LANES);
+            pack::<S, T>(
+                to.add(done * depth),
+                from.from(0, done),
+                depth,
+                count,
+                width,
+            );
+        }
+    }
+}
 
 /// Copies `depth` rows of `count` columns, each filled up with zeros to `width` numbers.
 ///
 /// # Safety
 /// The matrix must have the rows and columns, `to` the room; the processor the instructions of `S`.
 #[inline(always)]
-pub(crate) unsafe fn pack<S: Simd>(
-    to: *mut S::Number,
-    from: Matrix<S::Number>,
+pub(crate) unsafe fn pack<S: Load<T>, T: Stored>(
+    to: *mut T::Number,
+    from: Matrix<T>,
     depth: usize,
     count: usize,
     width: usize,
@@ -24,13 +72,15 @@ pub(crate) unsafe fn pack<S: Simd>(
                 let (row, to) = (from.from(i, 0).data, to.add(i * width));
                 let vectors = count - count % S::LANES;
                 for j in (0..vectors).step_by(S::LANES) {
-                    S::store(S::load(row.add(j)), to.add(j));
+                    // The next panel's row.
+                    S::prefetch(row.wrapping_add(width + j));
+                    S::store(S::load_as(row.add(j)), to.add(j));
                 }
                 for j in vectors..width {
                     *to.add(j) = if j < count {
-                        *row.add(j)
+                        (*row.add(j)).number()
                     } else {
-                        S::Number::ZERO
+                        T::Number::ZERO
                     };
                 }
             }
@@ -43,7 +93,7 @@ pub(crate) unsafe fn pack<S: Simd>(
             for i in (0..whole).step_by(S::LANES) {
                 for j in (0..width).step_by(S::LANES) {
                     let columns = count.saturating_sub(j).min(S::LANES);
-                    turn::<S>(
+                    turn::<S, T>(
                         to.add(i * width + j),
                         width,
                         from.data.add(i),
@@ -60,20 +110,20 @@ pub(crate) unsafe fn pack<S: Simd>(
 
 /// Copies a square, of which up to `LANES` columns lie as rows, and the others are zeros.
 #[inline(always)]
-unsafe fn turn<S: Simd>(
-    to: *mut S::Number,
+unsafe fn turn<S: Load<T>, T: Stored>(
+    to: *mut T::Number,
     width: usize,
-    from: *const S::Number,
+    from: *const T,
     step: isize,
     first: usize,
     columns: usize,
 ) {
     // SAFETY: the caller's promises.
     unsafe {
-        let mut square = [S::splat(S::Number::ZERO); LONGEST];
+        let mut square = [S::splat(T::Number::ZERO); LONGEST];
         for (j, vector) in square[..S::LANES].iter_mut().enumerate() {
             if j < columns {
-                *vector = S::load(from.offset((first + j) as isize * step));
+                *vector = S::load_as(from.offset((first + j) as isize * step));
             }
         }
         S::turn(&mut square);
@@ -85,8 +135,8 @@ unsafe fn turn<S: Simd>(
 
 /// Copies rows one number at a time.
 #[inline(always)]
-unsafe fn copy<T: Element>(
-    to: *mut T,
+unsafe fn copy<T: Stored>(
+    to: *mut T::Number,
     from: Matrix<T>,
     rows: Range<usize>,
     count: usize,
@@ -97,9 +147,9 @@ unsafe fn copy<T: Element>(
             // SAFETY: the caller's promises.
             unsafe {
                 *to.add(i * width + j) = if j < count {
-                    *from.from(i, j).data
+                    (*from.from(i, j).data).number()
                 } else {
-                    T::ZERO
+                    T::Number::ZERO
                 };
             }
         }

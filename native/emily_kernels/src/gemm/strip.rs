@@ -1,7 +1,8 @@
 //! A panel of rows times the right side, and the loop at the heart of it.
 
-use super::pack::pack;
+use super::pack::{pack, pack_panels, PANEL};
 use super::simd::{Element, Simd, LONGEST};
+use super::stored::{Load, Stored};
 use super::work::{Matrix, Output};
 
 /// What one call of the kernel reads: `depth` columns of a few rows, and as many rows of a few vectors.
@@ -14,10 +15,10 @@ pub struct Panel<T> {
 
 /// What one call of the kernel writes: at most as many columns as the vectors have numbers.
 pub struct Target<T> {
-    c: Output<T>,
-    columns: usize,
-    alpha: T,
-    beta: T,
+    pub c: Output<T>,
+    pub columns: usize,
+    pub alpha: T,
+    pub beta: T,
 }
 
 /// The rows of a panel are reached from so many pointers, each one's first `STEP`.
@@ -37,6 +38,13 @@ pub(super) unsafe fn kernel<S: Simd, const ROWS: usize, const VECTORS: usize>(
 ) {
     // SAFETY: the caller's promises; `row` is as long as the longest row.
     unsafe {
+        if target.beta != S::Number::ZERO {
+            for i in 0..ROWS {
+                for v in 0..VECTORS {
+                    S::prefetch(target.c.from(i, v * S::LANES).data);
+                }
+            }
+        }
         let mut sums = [[S::splat(S::Number::ZERO); VECTORS]; ROWS];
         // Several pointers, because one that steps from row to row takes longer than the products.
         let mut heads = [panel.a.data; HEADS];
@@ -76,7 +84,12 @@ impl<T: Element> Target<T> {
     /// # Safety
     /// As for [`kernel`].
     #[inline(always)]
-    unsafe fn write<S: Simd<Number = T>>(&self, sums: S::Vector, row: usize, column: usize) {
+    pub(super) unsafe fn write<S: Simd<Number = T>>(
+        &self,
+        sums: S::Vector,
+        row: usize,
+        column: usize,
+    ) {
         if column >= self.columns {
             return;
         }
@@ -114,54 +127,57 @@ impl<T: Element> Target<T> {
 }
 
 /// A panel of at most `S::ROWS` rows times at most `DEPTH` rows of the right side.
-pub(crate) struct Strip<T> {
+pub(crate) struct Strip<T: Stored> {
     pub rows: usize,
     pub depth: usize,
     pub columns: usize,
-    pub alpha: T,
-    pub a: Matrix<T>,
+    pub alpha: T::Number,
+    pub a: Matrix<T::Number>,
     pub b: Matrix<T>,
-    pub beta: T,
-    pub c: Output<T>,
+    pub beta: T::Number,
+    pub c: Output<T::Number>,
 }
 
-impl<T: Element> Strip<T> {
+impl<T: Stored> Strip<T> {
     /// Multiplies. The right side is read `in_place`, or out of its copy, which is made if this is the `first` use.
     ///
     /// # Safety
     /// The matrices must have the sizes, `packed` the room; the processor the instructions of `S`.
     #[inline(always)]
-    pub(crate) unsafe fn multiply<S: Simd<Number = T>>(
+    pub(crate) unsafe fn multiply<S: Load<T>>(
         &self,
-        packed: *mut T,
+        packed: *mut T::Number,
         in_place: bool,
         first: bool,
     ) {
+        if first && !in_place {
+            // SAFETY: the caller's promises.
+            unsafe { pack_panels::<S, T>(packed, self.b, self.depth, self.columns) }
+        }
         let mut done = 0;
         while done < self.columns {
             let left = self.columns - done;
             let vectors = if in_place {
                 widest::<S>(self.rows, left)
             } else {
-                left.div_ceil(S::LANES).min(2)
+                left.div_ceil(S::LANES).min(PANEL)
             };
             let width = vectors * S::LANES;
             let columns = width.min(left);
             // SAFETY: the parts are within the matrices.
             unsafe {
                 let from = self.b.from(0, done);
-                let (b, b_row) = if in_place && columns == width {
-                    (from.data, from.row)
-                } else {
-                    let to = if in_place {
-                        packed
-                    } else {
-                        packed.add(done * self.depth)
-                    };
-                    if in_place || first {
-                        pack::<S>(to, from, self.depth, columns, width);
+                let (b, b_row) = match T::as_numbers(from.data) {
+                    Some(data) if in_place && columns == width => (data, from.row),
+                    _ => {
+                        let to = if in_place {
+                            pack::<S, T>(packed, from, self.depth, columns, width);
+                            packed
+                        } else {
+                            packed.add(done * self.depth)
+                        };
+                        (to.cast_const(), width as isize)
                     }
-                    (to.cast_const(), width as isize)
                 };
                 let panel = Panel {
                     depth: self.depth,

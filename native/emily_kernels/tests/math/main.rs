@@ -2,6 +2,7 @@
 //! Errors are in units of the last place of the true value, so the nearest number has at most one half.
 
 mod double;
+mod guide;
 mod levels;
 mod single;
 mod special;

@@ -5,7 +5,7 @@ use emily_kernels::dispatch::Level;
 use emily_kernels::view::{extent, Axes, Axis, View, Walk};
 use emily_kernels::{compare, elementwise};
 
-use crate::support::{bytes, bytes_mut, samples, Random, Sample};
+use crate::support::{bytes, bytes_mut, rounds, samples, Random, Sample};
 
 #[derive(Clone, Copy)]
 enum Op {
@@ -138,7 +138,7 @@ fn set(axis: &mut Axis, step: isize) -> isize {
 #[test]
 fn chains_mean_what_their_steps_do() {
     let mut random = Random::new(6);
-    for round in 0..150 {
+    for round in 0..rounds(150) {
         let shape: Vec<usize> = match round % 5 {
             0 => vec![1 + random.below(70)],
             1 => vec![1023 + random.below(4)],

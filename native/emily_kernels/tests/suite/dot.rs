@@ -4,7 +4,7 @@ use emily_kernels::dispatch::Level;
 use emily_kernels::dot::products;
 use emily_kernels::view::{extent, Axes, Axis, View};
 
-use crate::support::{bytes, Random};
+use crate::support::{bytes, rounds, Random};
 
 /// A batch of matrices in memory, transposed, reversed, with gaps or repeated.
 fn stored(random: &mut Random, shape: &[usize]) -> (Vec<f32>, usize, Axes) {
@@ -33,7 +33,7 @@ fn stored(random: &mut Random, shape: &[usize]) -> (Vec<f32>, usize, Axes) {
 #[test]
 fn products_are_exact() {
     let mut random = Random::new(15);
-    for round in 0..400 {
+    for round in 0..rounds(400) {
         let [rows, columns] = match round % 3 {
             0 => [1, 1],
             _ => [1 + random.below(9), 1 + random.below(140)],

@@ -1,10 +1,10 @@
 //! Rows taken and written one element after the other.
 
 use emily_kernels::dispatch::Level;
-use emily_kernels::index::{self, Index, Numbers};
+use emily_kernels::index::{self, Index, Indices};
 use emily_kernels::view::{extent, Axes, Axis, View, Walk};
 
-use crate::support::{bytes, bytes_mut, samples, Random, Sample};
+use crate::support::{bytes, bytes_mut, rounds, samples, Random, Sample};
 
 /// Indices on both sides of what there is.
 fn clamped<I: Sample>(index: I, rows: usize) -> usize
@@ -21,10 +21,12 @@ where
     let mut random = Random::new(8);
     for rows in [1, 2, 100, 300, 1 << 40] {
         let indices = samples::<I>(&mut random, 700);
-        let mut got = vec![0; 700];
-        index::numbers::<I>(bytes(&indices), rows, &mut got);
         let wanted: Vec<usize> = indices.iter().map(|index| clamped(*index, rows)).collect();
-        assert_eq!(got, wanted);
+        for level in Level::available() {
+            let mut got = vec![0; 700];
+            Indices::new::<I>(level, bytes(&indices)).numbers(rows, &mut got);
+            assert_eq!(got, wanted, "{}", level.name());
+        }
     }
 }
 
@@ -40,8 +42,6 @@ fn indices_are_clamped() {
     check_numbers::<i64>();
 }
 
-const I16: Numbers = index::numbers::<i16>;
-
 fn random_indices(random: &mut Random, count: usize, rows: usize) -> Vec<i16> {
     (0..count)
         .map(|_| random.below(rows + 4) as i16 - 2)
@@ -51,7 +51,7 @@ fn random_indices(random: &mut Random, count: usize, rows: usize) -> Vec<i16> {
 #[test]
 fn rows_are_taken_of_any_layout() {
     let mut random = Random::new(9);
-    for round in 0..300 {
+    for round in 0..rounds(300) {
         let ones = random.below(3);
         let mut axes: Axes = (0..ones)
             .map(|_| Axis {
@@ -74,7 +74,8 @@ fn rows_are_taken_of_any_layout() {
         let columns = x.size() / rows;
         let indices = random_indices(&mut random, 1 + round * 2, rows);
         let mut got = vec![0u32; indices.len() * columns];
-        index::take::<u32>(&x, ones, (bytes(&indices), 2, I16), bytes_mut(&mut got));
+        let numbers = Indices::new::<i16>(Level::best(), bytes(&indices));
+        index::take::<u32>(&x, ones, numbers, bytes_mut(&mut got));
         for (at, index) in indices.iter().enumerate() {
             let row = clamped(*index, rows);
             assert_eq!(
@@ -93,13 +94,8 @@ fn elements_are_taken_along_rows() {
         let x = samples::<u64>(&mut random, rows * columns);
         let indices = random_indices(&mut random, rows * count, columns);
         let mut got = vec![0u64; rows * count];
-        index::take_along::<u64>(
-            bytes(&x),
-            columns,
-            (bytes(&indices), 2, I16),
-            count,
-            bytes_mut(&mut got),
-        );
+        let numbers = Indices::new::<i16>(Level::best(), bytes(&indices));
+        index::take_along::<u64>(bytes(&x), columns, numbers, count, bytes_mut(&mut got));
         for at in 0..rows * count {
             assert_eq!(
                 got[at],
@@ -118,7 +114,7 @@ fn rows_are_written_and_added_in_turn() {
         let indices = random_indices(&mut random, count, rows);
         for level in Level::available() {
             let (mut written, mut added) = (x.clone(), x.clone());
-            let places = (bytes(&indices), 2, I16);
+            let places = Indices::new::<i16>(level, bytes(&indices));
             index::scatter::<u32>(
                 level,
                 bytes(&updates),

@@ -7,6 +7,7 @@ mod dot;
 mod elementwise;
 mod index;
 mod integer;
+mod levels;
 mod norm;
 mod real;
 mod reduce;

@@ -25,7 +25,21 @@ impl Random {
 }
 
 /// Lengths around those of vectors and blocks.
-pub const LENGTHS: [usize; 14] = [1, 2, 3, 7, 8, 15, 16, 17, 31, 33, 63, 64, 65, 130];
+pub const LENGTHS: [usize; 19] = [
+    1, 2, 3, 4, 5, 7, 8, 9, 15, 16, 17, 31, 32, 33, 63, 64, 65, 127, 130,
+];
+
+/// The length of many blocks, of few under Miri.
+pub const LONG: usize = if cfg!(miri) { 100 } else { 1000 };
+
+/// So many cases at random; a few of them under Miri, which takes its time.
+pub fn rounds(count: usize) -> usize {
+    if cfg!(miri) {
+        1 + count / 50
+    } else {
+        count
+    }
+}
 
 /// Numbers of a type, of which some lie where their kind ends.
 pub trait Sample: Element + PartialEq + std::fmt::Debug {
@@ -106,7 +120,7 @@ pub fn mapped<O: Element>(
 /// A map of pairs at every level against `wanted`, over lengths around those of vectors.
 pub fn check_pairs<T: Sample, O: Sample>(name: &str, map: &dyn Map, wanted: impl Fn(T, T) -> O) {
     let mut random = Random::new(1);
-    for length in LENGTHS.into_iter().chain([1000]) {
+    for length in LENGTHS.into_iter().chain([LONG]) {
         let (x, y) = (
             samples::<T>(&mut random, length),
             samples::<T>(&mut random, length),
@@ -136,7 +150,7 @@ pub fn check<T: Sample, O: Sample>(
     wanted: impl Fn(T) -> O,
 ) {
     let mut random = Random::new(2);
-    for length in LENGTHS.into_iter().chain([1000]) {
+    for length in LENGTHS.into_iter().chain([LONG]) {
         let x = samples::<T>(&mut random, length);
         for level in Level::available() {
             let got = mapped::<O>(map, level, &[bytes(&x)], length, option);

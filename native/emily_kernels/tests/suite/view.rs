@@ -2,7 +2,7 @@
 
 use emily_kernels::view::{extent, Axes, Axis, View, Walk};
 
-use crate::support::Random;
+use crate::support::{rounds, Random};
 
 /// The places of all elements in row-major order, in elements.
 fn places(axes: &[Axis]) -> Vec<isize> {
@@ -24,7 +24,7 @@ pub fn random_axes(random: &mut Random) -> Axes {
 #[test]
 fn walks_go_in_row_major_order() {
     let mut random = Random::new(5);
-    for round in 0..400 {
+    for round in 0..rounds(400) {
         let axes = random_axes(&mut random);
         for width in [1usize, 2, 4, 8] {
             let (before, after) = extent(&axes, width);

@@ -9,8 +9,8 @@ use crate::ops::{
     attention, cast, checks, compare, conv, create, dot, einsum, elementwise, fft, index, integer,
     linalg, norm, reduce, rope, scan, shape, sort,
 };
-use crate::runtime::allocator;
 use crate::runtime::error::Result;
+use crate::runtime::room;
 use crate::runtime::stream::StreamHandle;
 
 /// What an operation gives: one array, or several that MLX computes together.
@@ -65,7 +65,7 @@ pub(crate) fn checked(op: Op, args: &Args, value: Value) -> Result<Value> {
         checks::not_empty(args.op, array)?;
         // A broadcast takes no memory of its own.
         if op != Op::BroadcastTo {
-            allocator::fits(args.op, array)?;
+            room::fits(args.op, array)?;
         }
     }
     Ok(value)

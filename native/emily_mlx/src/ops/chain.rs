@@ -10,10 +10,10 @@ use crate::ops::args::{Literal, Number};
 use crate::ops::map::LeveledChain;
 use crate::ops::op::Op;
 use crate::ops::{cast, compare, elementwise, integer};
-use crate::runtime::allocator;
 use crate::runtime::dtype::Dtype;
 use crate::runtime::error::Result;
 use crate::runtime::kernel::{self, Placement};
+use crate::runtime::room;
 use crate::runtime::stream::StreamHandle;
 
 /// Whether an operation may be a part of a chain, of operands of some type.
@@ -143,7 +143,7 @@ pub(crate) fn add(
         Placement::Elementwise,
         stream,
     )?;
-    allocator::fits(last.op.name(), &array)?;
+    room::fits(last.op.name(), &array)?;
     Ok(array)
 }
 

@@ -3,9 +3,9 @@
 use mlx_rs::Array;
 use smallvec::{smallvec, SmallVec};
 
-use crate::runtime::allocator;
 use crate::runtime::dtype::Dtype;
 use crate::runtime::error::{refuse, Result};
+use crate::runtime::room;
 
 /// Integers, of which there is mostly one for each axis.
 pub type Ints = SmallVec<[i32; 8]>;
@@ -22,7 +22,7 @@ pub(crate) fn rank(op: &str, given: usize) -> Result<()> {
 }
 
 /// How many elements a shape has; refuses sizes below one and products that do not fit. Nx knows no
-/// empty tensors, and several of MLX's kernels end the process on an empty array.
+/// empty tensors, and factorisations of MLX 0.32.4 end the process on an empty matrix.
 pub(crate) fn shape(op: &str, shape: &[i32]) -> Result<usize> {
     rank(op, shape.len())?;
     let mut elements = 1usize;
@@ -87,7 +87,7 @@ pub(crate) fn not_empty(op: &str, array: &Array) -> Result<()> {
 
 /// Refuses what would take more memory beside its result than there is.
 pub(crate) fn bytes_fit(op: &str, what: &str, bytes: i128) -> Result<()> {
-    let limit = allocator::limit();
+    let limit = room::limit();
     if bytes > limit as i128 {
         refuse!("{op}: {what} would take {bytes} bytes, more than the {limit} bytes of memory")
     }

@@ -8,8 +8,8 @@ use mlx_rs::Array;
 use smallvec::SmallVec;
 
 use crate::ops::args::{Args, Number};
-use crate::ops::checks;
 use crate::ops::create::scalar;
+use crate::ops::{checks, shape};
 use crate::runtime::device::Device;
 use crate::runtime::dtype::Dtype;
 use crate::runtime::error::{refuse, Result};
@@ -321,17 +321,5 @@ fn dilate(x: &Array, dilation: &[i32], s: Stream) -> Result<Array> {
 fn pad_spatial(x: &Array, low: &[i32], high: &[i32], s: Stream) -> Result<Array> {
     let axes: Vec<i32> = (1..x.ndim() as i32 - 1).collect();
     let zero = scalar("conv", Number::Int(0), Dtype::of(x))?;
-    mlx!(
-        mlx_pad,
-        x.as_ptr(),
-        axes.as_ptr(),
-        axes.len(),
-        low.as_ptr(),
-        low.len(),
-        high.as_ptr(),
-        high.len(),
-        zero.as_ptr(),
-        c"constant".as_ptr(),
-        s
-    )
+    shape::padded(x, &axes, low, high, &zero, s)
 }

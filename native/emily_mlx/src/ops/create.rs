@@ -10,10 +10,10 @@ use mlx_rs::Array;
 
 use crate::ops::args::{Args, Number};
 use crate::ops::checks;
-use crate::runtime::allocator;
 use crate::runtime::dtype::Dtype;
 use crate::runtime::error::{refuse, Error, Result};
 use crate::runtime::ffi::{self, mlx};
+use crate::runtime::room;
 use crate::runtime::stream::StreamHandle;
 
 /// An array from its bytes in row-major order, copied once.
@@ -94,13 +94,11 @@ pub(crate) fn filled(
 ) -> Result<Array> {
     use std::ffi::{c_int, c_void};
 
-    use mlx_sys::mlx_array;
-
     extern "C" {
         fn emily_new_array(
-            result: *mut mlx_array,
+            result: *mut *mut c_void,
             data: *mut *mut c_void,
-            like: mlx_array,
+            like: *const c_void,
             shape: *const c_int,
             rank: usize,
         ) -> c_int;
@@ -111,9 +109,9 @@ pub(crate) fn filled(
         // SAFETY: the handles and the shape are live, and what MLX refuses comes back as a status.
         unsafe {
             emily_new_array(
-                result,
+                &mut (*result).ctx,
                 &mut data,
-                like.as_ptr(),
+                like.as_ptr().ctx,
                 shape.as_ptr(),
                 shape.len(),
             )
@@ -147,7 +145,7 @@ pub(crate) fn filled(
 
 /// A shape as MLX has it, and how many bytes it takes; refuses what no memory could hold.
 pub(crate) fn sized(op: &str, shape: &[i64], dtype: Dtype) -> Result<(Vec<i32>, usize)> {
-    let (shape, limit) = (narrow(op, shape)?, allocator::limit());
+    let (shape, limit) = (narrow(op, shape)?, room::limit());
     match checks::shape(op, &shape)?.checked_mul(dtype.size()) {
         Some(bytes) if bytes <= limit => Ok((shape, bytes)),
         _ => refuse!("{op}: shape {shape:?} takes more than the {limit} bytes of memory"),

@@ -2,66 +2,112 @@
 
 use emily_kernels::chain::Input;
 use emily_kernels::dispatch::Level;
-use emily_kernels::dot;
 use emily_kernels::view::typed_mut;
+use emily_kernels::{dot, gemm};
+use half::{bf16, f16};
 use mlx_rs::Array;
 
 use crate::ops::args::Args;
 use crate::runtime::dtype::Dtype;
 use crate::runtime::error::Result;
-use crate::runtime::ffi::call;
+use crate::runtime::ffi::{call, mlx};
 use crate::runtime::kernel::{self, level, view, Kernel, Placement};
 use crate::runtime::stream::StreamHandle;
 
 /// `{:matmul, x, y}`
 pub(crate) fn matmul(args: &Args, stream: &StreamHandle) -> Result<Array> {
     let (x, y) = (args.array()?, args.array()?);
-    small(x, y, stream).unwrap_or_else(|| call(mlx_sys::mlx_matmul, x, y, stream.raw()))
+    match level(stream).and_then(|level| Product::of(x, y, level)) {
+        Some(product) => product.add(x, y, stream),
+        None => call(mlx_sys::mlx_matmul, x, y, stream.raw()),
+    }
 }
 
-/// Up to so many products of numbers a matrix product takes no longer here than in BLAS, in batches too. That of
-/// two vectors never does.
+/// Up to so many products of numbers are taken in f64 in the time of those in f32.
 const FEW_PRODUCTS: i64 = 8 * 8 * 8;
 
 /// A product of batches of matrices, for a level of the processor.
-struct Product(Level);
+struct Product {
+    of: Of,
+    /// The sizes of the axes before the last two.
+    batch: Vec<i32>,
+    level: Level,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Of {
+    /// Matrices of few products, or vectors, of f32, taken in f64.
+    Small,
+    F32,
+    F64,
+    F16,
+    Bf16,
+}
 
 impl Kernel for Product {
     fn run(&self, inputs: &[Input], output: &mut [u8]) {
-        dot::products(
-            self.0,
-            view(&inputs[0]),
-            view(&inputs[1]),
-            typed_mut(output),
-        );
+        let (level, a, b) = (self.level, view(&inputs[0]), view(&inputs[1]));
+        match self.of {
+            Of::Small => dot::products(level, a, b, typed_mut(output)),
+            Of::F32 => gemm::products::<f32>(level, a, b, typed_mut(output)),
+            Of::F64 => gemm::products::<f64>(level, a, b, typed_mut(output)),
+            Of::F16 => gemm::products::<f16>(level, a, b, typed_mut(output)),
+            Of::Bf16 => gemm::products::<bf16>(level, a, b, typed_mut(output)),
+        }
     }
 }
 
-/// The product of two batches of matrices of f32, taken in f64, where they are small and there is a kernel for it.
-fn small(a: &Array, b: &Array, stream: &StreamHandle) -> Option<Result<Array>> {
-    let f32s = Dtype::of(a) == Dtype::F32 && Dtype::of(b) == Dtype::F32;
-    let rank = a.ndim();
-    if !f32s || rank < 2 || b.ndim() != rank {
-        return None;
+impl Product {
+    /// The kernel for matrices of one type whose axes fit, batches broadcast. MLX refuses what does not fit.
+    fn of(a: &Array, b: &Array, level: Level) -> Option<Self> {
+        let ([batch @ .., rows, inner], [other @ .., terms, columns]) = (a.shape(), b.shape())
+        else {
+            return None;
+        };
+        let products = i64::from(*rows)
+            .saturating_mul((*inner).into())
+            .saturating_mul((*columns).into());
+        let of = match Dtype::of(a) {
+            Dtype::F32 if products <= FEW_PRODUCTS || (*rows == 1 && *columns == 1) => Of::Small,
+            Dtype::F32 => Of::F32,
+            Dtype::F64 => Of::F64,
+            Dtype::F16 => Of::F16,
+            Dtype::Bf16 => Of::Bf16,
+            _ => return None,
+        };
+        let fits = inner == terms && Dtype::of(a) == Dtype::of(b);
+        let batch = broadcast(batch, other).filter(|_| fits)?;
+        Some(Product { of, batch, level })
     }
-    let (rows, inner, columns) = (a.dim(-2), a.dim(-1), b.dim(-1));
-    let products = i64::from(rows)
-        .saturating_mul(inner.into())
-        .saturating_mul(columns.into());
-    let same_batch = a.shape()[..rank - 2] == b.shape()[..rank - 2];
-    let vectors = rows == 1 && columns == 1;
-    if !same_batch || inner != b.dim(-2) || !(vectors || products <= FEW_PRODUCTS) {
-        return None;
+
+    fn add(self, a: &Array, b: &Array, stream: &StreamHandle) -> Result<Array> {
+        let (a, b) = (self.broadcast(a, stream)?, self.broadcast(b, stream)?);
+        let shape = [&self.batch[..], &[a.dim(-2), b.dim(-1)]].concat();
+        let result = (&shape[..], Dtype::of(&a));
+        let inputs = [&a, &b];
+        kernel::add("matmul", self, &inputs, result, Placement::Apart, stream)
     }
-    let product = Product(level(stream)?);
-    let shape = [&a.shape()[..rank - 1], &[columns]].concat();
-    let result = (&shape[..], Dtype::F32);
-    Some(kernel::add(
-        "matmul",
-        product,
-        &[a, b],
-        result,
-        Placement::Apart,
-        stream,
-    ))
+
+    /// Matrices for all of the batch.
+    fn broadcast(&self, x: &Array, stream: &StreamHandle) -> Result<Array> {
+        let shape = [&self.batch[..], &[x.dim(-2), x.dim(-1)]].concat();
+        if x.shape() == shape {
+            return Ok(x.clone());
+        }
+        let (data, rank) = (shape.as_ptr(), shape.len());
+        mlx!(mlx_broadcast_to, x.as_ptr(), data, rank, stream.raw())
+    }
+}
+
+/// The sizes that both are broadcast to, if there are any.
+fn broadcast(a: &[i32], b: &[i32]) -> Option<Vec<i32>> {
+    let rank = a.len().max(b.len());
+    let padded = |sizes: &[i32]| [&vec![1; rank - sizes.len()][..], sizes].concat();
+    let sizes = padded(a).into_iter().zip(padded(b));
+    let common = sizes.map(|sizes| match sizes {
+        (a, b) if a == b || b == 1 => Some(a),
+        (1, b) => Some(b),
+        _ => None,
+    });
+    common.collect()
 }

@@ -50,7 +50,7 @@ fn common_half(operands: &[Array]) -> Option<Dtype> {
     floats.all(|dtype| dtype == first).then_some(first)
 }
 
-/// MLX names the axes of an ellipsis by letters that the equation leaves, without a look at how many
+/// MLX 0.32.4 names the axes of an ellipsis by letters that the equation leaves, without a look at how many
 /// those are, and reads on before the first one.
 fn enough_letters(subscripts: &str, operands: &[Array]) -> Result<()> {
     let named = |text: &str| text.chars().filter(char::is_ascii_alphabetic).count();

@@ -27,11 +27,18 @@ pub(crate) fn unary(op: Op, function: Unary, args: &Args, stream: &StreamHandle)
 }
 
 fn one(op: Op, function: Unary, x: &Array, stream: &StreamHandle) -> Result<Array> {
-    match kernel(op, &[x], stream) {
-        Some(kernel) => kernel.apply(&[x], stream),
-        // SAFETY: both handles are live, and mlx-c answers what it refuses with a status.
-        None => ffi::array(|result| unsafe { function(result, x.as_ptr(), stream.raw()) }),
+    if let Some(kernel) = kernel(op, &[x], stream) {
+        return kernel.apply(&[x], stream);
     }
+    let s = stream.raw();
+    // SAFETY: both handles are live, and mlx-c answers what it refuses with a status.
+    let result = ffi::array(|result| unsafe { function(result, x.as_ptr(), s) })?;
+    // MLX 0.32.4 has 0.0 for the sine of -0.0 on a CPU.
+    if op != Op::Sin || stream.device() != Device::Cpu || !Dtype::of(x).is_real_float() {
+        return Ok(result);
+    }
+    let is_zero = call(mlx_sys::mlx_equal, x, &number_like(op.name(), 0.0, x)?, s)?;
+    mlx!(mlx_where, is_zero.as_ptr(), x.as_ptr(), result.as_ptr(), s)
 }
 
 /// A function of one number that is computed in steps. On a CPU the steps of some of MLX's each round floats of 16 bits;
@@ -226,7 +233,7 @@ fn composed_erfc(args: &Args, x: &Array, s: Stream) -> Result<Array> {
     mlx!(mlx_where, is_near.as_ptr(), near.as_ptr(), far.as_ptr(), s)
 }
 
-/// Of NaN it is NaN, where MLX's is 0. What is compared with here is at most -1, or NaN: that takes half the time
+/// Of NaN it is NaN, where MLX 0.32.4 has 0. What is compared with here is at most -1, or NaN: that takes half the time
 /// of a choice.
 pub(crate) fn sign(args: &Args, stream: &StreamHandle) -> Result<Array> {
     let (x, s) = (args.array()?, stream.raw());
@@ -365,7 +372,7 @@ fn own_function(op: Op, dtype: Dtype) -> Option<&'static dyn Map> {
     }
 }
 
-/// Whether MLX has the function with f32's digits alone. A GPU has no f64.
+/// Whether MLX 0.32.4 has the function with f32's digits alone (#3047). A GPU has no f64.
 fn is_only_here(op: Op, dtype: Dtype) -> bool {
     dtype == Dtype::F64
         && matches!(

@@ -1,9 +1,9 @@
-//! Operations that take indices. MLX checks none of them; here every index is clamped into its
+//! Operations that take indices. MLX 0.32.4 checks none of them (#206); here every index is clamped into its
 //! axis, so that no input reads or writes stray memory.
 
 use emily_kernels::chain::Input;
 use emily_kernels::dispatch::Level;
-use emily_kernels::index::{self as kernels, Numbers};
+use emily_kernels::index::{self as kernels, Indices};
 use emily_kernels::integer;
 use emily_kernels::view::View;
 use mlx_rs::Array;
@@ -328,30 +328,29 @@ pub(crate) fn slice_update_dynamic(args: &Args, stream: &StreamHandle) -> Result
 type Take = fn(&View, usize, Indices, &mut [u8]);
 type Along = fn(&[u8], usize, Indices, usize, &mut [u8]);
 type Update = fn(Level, &[u8], usize, Indices, &mut [u8]);
-/// Indices, the bytes of each, and how they are read.
-type Indices<'a> = (&'a [u8], usize, Numbers);
+/// Bytes as indices of a type.
+type Read = fn(Level, &[u8]) -> Indices<'_>;
 
 /// A kernel of one operation.
 #[derive(Clone, Copy)]
 struct IndexKernel {
     op: Op,
     dtype: Dtype,
-    index: Dtype,
-    numbers: Numbers,
+    read: Read,
     level: Level,
 }
 
 struct Taken {
     take: Take,
     axis: usize,
-    width: usize,
-    numbers: Numbers,
+    read: Read,
+    level: Level,
 }
 
 impl Kernel for Taken {
     fn run(&self, inputs: &[Input], output: &mut [u8]) {
         let indices = row(&inputs[1]);
-        let indices = (indices.bytes(), self.width, self.numbers);
+        let indices = (self.read)(self.level, indices.bytes());
         (self.take)(view(&inputs[0]), self.axis, indices, output);
     }
 }
@@ -360,14 +359,14 @@ struct TakenAlong {
     along: Along,
     columns: usize,
     count: usize,
-    width: usize,
-    numbers: Numbers,
+    read: Read,
+    level: Level,
 }
 
 impl Kernel for TakenAlong {
     fn run(&self, inputs: &[Input], output: &mut [u8]) {
         let (x, indices) = (row(&inputs[0]), row(&inputs[1]));
-        let indices = (indices.bytes(), self.width, self.numbers);
+        let indices = (self.read)(self.level, indices.bytes());
         (self.along)(x.bytes(), self.columns, indices, self.count, output);
     }
 }
@@ -375,8 +374,7 @@ impl Kernel for TakenAlong {
 struct Updated {
     update: Update,
     columns: usize,
-    width: usize,
-    numbers: Numbers,
+    read: Read,
     level: Level,
 }
 
@@ -384,7 +382,7 @@ impl Kernel for Updated {
     fn run(&self, inputs: &[Input], output: &mut [u8]) {
         copy_into(&inputs[0], output);
         let (indices, updates) = (row(&inputs[1]), row(&inputs[2]));
-        let indices = (indices.bytes(), self.width, self.numbers);
+        let indices = (self.read)(self.level, indices.bytes());
         (self.update)(self.level, updates.bytes(), self.columns, indices, output);
     }
 }
@@ -423,8 +421,8 @@ impl IndexKernel {
     /// The kernel that takes rows of `x` by `indices`, which it clamps, or updates them.
     fn of(op: Op, x: &Array, indices: &Array, stream: &StreamHandle) -> Option<IndexKernel> {
         let (dtype, index, level) = (Dtype::of(x), Dtype::of(indices), level(stream)?);
-        let numbers: Option<Numbers> = by_type!(index, integers, I => Some(kernels::numbers::<I>));
-        let numbers = numbers?;
+        let read: Option<Read> = by_type!(index, integers, I => Some(Indices::new::<I>));
+        let read = read?;
         let found = match op {
             Op::Take => true,
             _ => updating(op, dtype).is_some(),
@@ -432,8 +430,7 @@ impl IndexKernel {
         found.then_some(IndexKernel {
             op,
             dtype,
-            index,
-            numbers,
+            read,
             level,
         })
     }
@@ -450,8 +447,8 @@ impl IndexKernel {
         let kernel = Taken {
             take: taking(self.dtype.size()),
             axis,
-            width: self.index.size(),
-            numbers: self.numbers,
+            read: self.read,
+            level: self.level,
         };
         let indices = kernel::in_rows(indices, stream)?;
         let result = (shape, self.dtype);
@@ -471,8 +468,8 @@ impl IndexKernel {
             along: taking_along(self.dtype.size()),
             columns: x.dim(-1) as usize,
             count: indices.dim(-1) as usize,
-            width: self.index.size(),
-            numbers: self.numbers,
+            read: self.read,
+            level: self.level,
         };
         let result = (indices.shape(), self.dtype);
         let (x, rows) = (
@@ -505,8 +502,7 @@ impl IndexKernel {
                 .iter()
                 .map(|size| *size as usize)
                 .product(),
-            width: self.index.size(),
-            numbers: self.numbers,
+            read: self.read,
             level: self.level,
         };
         let result = (x.shape(), self.dtype);

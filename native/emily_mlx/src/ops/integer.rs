@@ -1,5 +1,5 @@
-//! Arithmetic of integers that MLX leaves undefined: division by zero and of the least number by -1 end the
-//! process on a CPU, a negative exponent never returns, and of a shift the processor takes a few bits.
+//! Arithmetic of integers that MLX 0.32.4 leaves undefined: dividing the least number by -1 ends the process on a CPU (so
+//! does a division by zero in 0.32.2, #4442), and of a shift the processor takes a few bits. A negative power is 0 there.
 //!
 //! Here a quotient by zero has all bits set and a remainder by zero is the dividend, as in XLA; the least number
 //! divided by -1 wraps to itself.
@@ -12,7 +12,6 @@ use crate::ops::args::{Args, Number};
 use crate::ops::create;
 use crate::ops::map::{map, Mapping};
 use crate::ops::op::Op;
-use crate::runtime::device::Device;
 use crate::runtime::dtype::Dtype;
 use crate::runtime::error::Result;
 use crate::runtime::ffi::{call, mlx, Binary, Stream};
@@ -75,7 +74,7 @@ pub(crate) fn floor_divide(args: &Args, stream: &StreamHandle) -> Result<Array> 
     let s = stream.raw();
     let function = mlx_sys::mlx_floor_divide;
     either(Op::FloorDivide, function, args, stream, |x, y, dtype| {
-        quotient(args.op, x, y, dtype, stream, s)
+        quotient(args.op, x, y, dtype, s)
     })
 }
 
@@ -96,12 +95,17 @@ pub(crate) fn fmod(args: &Args, stream: &StreamHandle) -> Result<Array> {
         return kernel.apply(&[&x, &y], stream);
     }
     if let Some(common) = common {
-        let whole = quotient(args.op, &x, &y, common, stream, s)?;
+        let whole = quotient(args.op, &x, &y, common, s)?;
         let whole = call(mlx_sys::mlx_multiply, &y, &whole, s)?;
         return call(mlx_sys::mlx_subtract, &x, &whole, s);
     }
-    let zero = create::scalar(args.op, Number::Int(0), Dtype::of(&x))?;
-    let negative = call(mlx_sys::mlx_less, &x, &zero, s)?;
+    // Minus zero has a sign too.
+    let signed = match Dtype::of(&x) {
+        dtype if dtype.is_real_float() => mlx!(mlx_view, x.as_ptr(), dtype.signed().raw(), s)?,
+        _ => x.clone(),
+    };
+    let zero = create::scalar(args.op, Number::Int(0), Dtype::of(&signed))?;
+    let negative = call(mlx_sys::mlx_less, &signed, &zero, s)?;
     let (x, y) = (mlx!(mlx_abs, x.as_ptr(), s)?, mlx!(mlx_abs, y.as_ptr(), s)?);
     let rest = call(mlx_sys::mlx_remainder, &x, &y, s)?;
     let turned = mlx!(mlx_negative, rest.as_ptr(), s)?;
@@ -192,55 +196,22 @@ fn shift_out(
     )
 }
 
-fn quotient(
-    op: &str,
-    x: &Array,
-    y: &Array,
-    dtype: Dtype,
-    stream: &StreamHandle,
-    s: Stream,
-) -> Result<Array> {
-    if dtype.size() < 8 && stream.device() == Device::Cpu {
-        divide_in_f64(op, x, y, dtype, s)
-    } else {
-        divide_whole(op, x, y, dtype, s)
-    }
-}
-
-/// Up to 32 bits a quotient in f64 never rounds up to the next integer, and no divisor is unsafe.
-/// s64 holds every one, so that the least number divided by -1 wraps.
-fn divide_in_f64(op: &str, x: &Array, y: &Array, dtype: Dtype, s: Stream) -> Result<Array> {
-    let x = mlx!(mlx_astype, x.as_ptr(), Dtype::F64.raw(), s)?;
-    let float = mlx!(mlx_astype, y.as_ptr(), Dtype::F64.raw(), s)?;
-    let quotient = call(mlx_sys::mlx_divide, &x, &float, s)?;
-    let quotient = mlx!(mlx_astype, quotient.as_ptr(), Dtype::S64.raw(), s)?;
-    let quotient = mlx!(mlx_astype, quotient.as_ptr(), dtype.raw(), s)?;
-
-    // All bits set where the divisor is 0, and 0 elsewhere.
-    let unsigned = dtype.unsigned();
-    let one = create::scalar(op, Number::Int(1), unsigned)?;
-    let y = mlx!(mlx_view, y.as_ptr(), unsigned.raw(), s)?;
-    let at_least_one = call(mlx_sys::mlx_maximum, &y, &one, s)?;
-    let bits = call(mlx_sys::mlx_subtract, &y, &at_least_one, s)?;
-    let bits = mlx!(mlx_view, bits.as_ptr(), dtype.raw(), s)?;
-    call(mlx_sys::mlx_bitwise_or, &quotient, &bits, s)
-}
-
-/// Divides by the divisor's magnitude, or 1 where that is 0, and gives the sign afterwards: MLX
-/// computes a choice between arrays slower than these steps.
-fn divide_whole(op: &str, x: &Array, y: &Array, dtype: Dtype, s: Stream) -> Result<Array> {
-    let magnitude = mlx!(mlx_abs, y.as_ptr(), s)?;
+/// Divides magnitudes, the divisor's of at least 1, and gives the sign afterwards: no divisor is unsafe, and below zero
+/// MLX 0.32.2 cuts where 0.32.4 takes the floor. MLX computes a choice between arrays slower than these steps.
+fn quotient(op: &str, x: &Array, y: &Array, dtype: Dtype, s: Stream) -> Result<Array> {
     // As unsigned numbers: the least number is its own magnitude.
     let unsigned = dtype.unsigned();
+    let magnitude = |x: &Array| {
+        let size = mlx!(mlx_abs, x.as_ptr(), s)?;
+        mlx!(mlx_view, size.as_ptr(), unsigned.raw(), s)
+    };
+    let size = magnitude(y)?;
     let one = create::scalar(op, Number::Int(1), unsigned)?;
-    let divisor = mlx!(mlx_view, magnitude.as_ptr(), unsigned.raw(), s)?;
-    let divisor = call(mlx_sys::mlx_maximum, &divisor, &one, s)?;
-    let divisor = mlx!(mlx_view, divisor.as_ptr(), dtype.raw(), s)?;
-
-    let quotient = call(mlx_sys::mlx_floor_divide, x, &divisor, s)?;
+    let divisor = call(mlx_sys::mlx_maximum, &size, &one, s)?;
+    let quotient = call(mlx_sys::mlx_floor_divide, &magnitude(x)?, &divisor, s)?;
+    let quotient = mlx!(mlx_view, quotient.as_ptr(), dtype.raw(), s)?;
     let quotient = if dtype.is_signed() {
-        // Not the divisor's sign alone: the least number's magnitude is negative as well.
-        let differ = call(mlx_sys::mlx_bitwise_xor, y, &divisor, s)?;
+        let differ = call(mlx_sys::mlx_bitwise_xor, x, y, s)?;
         let one = create::scalar(op, Number::Int(1), dtype)?;
         let differ = call(mlx_sys::mlx_bitwise_or, &differ, &one, s)?;
         let sign = mlx!(mlx_sign, differ.as_ptr(), s)?;
@@ -248,8 +219,9 @@ fn divide_whole(op: &str, x: &Array, y: &Array, dtype: Dtype, s: Stream) -> Resu
     } else {
         quotient
     };
-    // -1 where the divisor is 0, and 0 elsewhere.
-    let bits = call(mlx_sys::mlx_subtract, &magnitude, &divisor, s)?;
+    // All bits set where the divisor is 0, and 0 elsewhere.
+    let bits = call(mlx_sys::mlx_subtract, &size, &divisor, s)?;
+    let bits = mlx!(mlx_view, bits.as_ptr(), dtype.raw(), s)?;
     call(mlx_sys::mlx_bitwise_or, &quotient, &bits, s)
 }
 

@@ -162,7 +162,7 @@ pub(crate) fn qr(args: &Args, stream: &StreamHandle) -> Result<Vec<Array>> {
     let s = stream.cpu()?.raw();
     // SAFETY: the handles are live and mlx-c answers what it refuses with a status.
     let arrays = ffi::two_arrays(|q, r| unsafe { mlx_sys::mlx_linalg_qr(q, r, x.as_ptr(), s) })?;
-    Ok(arrays)
+    Ok(arrays.into())
 }
 
 pub(crate) fn eigh(args: &Args, stream: &StreamHandle) -> Result<Vec<Array>> {
@@ -176,7 +176,7 @@ pub(crate) fn eigh(args: &Args, stream: &StreamHandle) -> Result<Vec<Array>> {
     let arrays = ffi::two_arrays(|values, vectors| unsafe {
         mlx_sys::mlx_linalg_eigh(values, vectors, x, triangle.as_ptr(), s)
     })?;
-    finite.mark_all(arrays)
+    finite.mark_all(arrays.into())
 }
 
 pub(crate) fn lu_factor(args: &Args, stream: &StreamHandle) -> Result<Vec<Array>> {
@@ -294,14 +294,12 @@ struct Lu {
 
 impl Lu {
     fn of(x: &Array, stream: &StreamHandle) -> Result<Self> {
-        match <[Array; 3]>::try_from(truth::lu(x, stream.raw())?) {
-            Ok([factors, pivots, rows]) => Ok(Lu {
-                factors,
-                pivots,
-                rows,
-            }),
-            Err(results) => refuse!("lu: MLX gave {} results", results.len()),
-        }
+        let [factors, pivots, rows] = truth::lu(x, stream.raw())?;
+        Ok(Lu {
+            factors,
+            pivots,
+            rows,
+        })
     }
 
     /// How many pivots there are.

@@ -59,8 +59,8 @@ pub(crate) fn plain(function: Reduction, args: &Args, stream: &StreamHandle) -> 
     reduced(function, x, &axes, keep, s)
 }
 
-/// A reduction of any size. On a CPU MLX counts elements and places in 32 bits, but for one axis of what lies in a
-/// row: of more elements one axis is reduced after the other, the longest first.
+/// A reduction of any size. On a CPU MLX 0.32.4 counts elements and places in 32 bits (#4539), but for one axis of what
+/// lies in a row: of more elements one axis is reduced after the other, the longest first.
 pub(crate) fn reduced(
     function: Reduction,
     x: &Array,
@@ -121,7 +121,7 @@ pub(crate) fn place_of_numbers(
     ffi::array(|result| unsafe { function(result, x.as_ptr(), axis, keep, s) })
 }
 
-/// What is not zero is true. MLX's own looks at the bits, of which minus zero has one.
+/// What is not zero is true.
 pub(crate) fn truth(
     op: Op,
     function: Reduction,
@@ -137,18 +137,11 @@ pub(crate) fn truth(
     if let Some(kernel) = kernel.filter(|_| trailing) {
         return kernel.apply(x, kept, keep, Dtype::Bool, stream);
     }
-    let x = match Dtype::of(x) {
-        Dtype::Bool => x.clone(),
-        dtype => {
-            let zero = create::scalar(args.op, Number::Int(0), dtype)?;
-            call(mlx_sys::mlx_not_equal, x, &zero, s)?
-        }
-    };
-    reduced(function, &x, &axes, keep, s)
+    reduced(function, x, &axes, keep, s)
 }
 
-/// `{:argmax_nan, x, axis, last}`: the last NaN, or else the first of the extremes, or the last of them. MLX passes
-/// over NaN, and takes the first. The axis stays.
+/// `{:argmax_nan, x, axis, last}`: the last NaN, or else the first of the extremes, or the last of them. MLX takes
+/// the first of either (0.32.2 passes over NaN). The axis stays.
 pub(crate) fn place(
     op: Op,
     function: AxisReduction,

@@ -36,8 +36,8 @@ pub(crate) fn reshape(args: &Args, stream: &StreamHandle) -> Result<Array> {
     truth::reshape(x, &shape, s)
 }
 
-/// The same bytes as another type. One element of MLX's may say that the next lies anywhere, and its
-/// view of narrower elements would believe that: those get an axis of their own.
+/// The same bytes as another type. One element of MLX's may say that the next lies anywhere, and the
+/// view of narrower elements of MLX 0.32.2 would believe that: those get an axis of their own.
 pub(crate) fn view(args: &Args, stream: &StreamHandle) -> Result<Array> {
     let s = stream.raw();
     let (x, dtype) = (args.array()?, args.dtype()?);
@@ -248,6 +248,18 @@ pub(crate) fn pad(args: &Args, stream: &StreamHandle) -> Result<Array> {
             refuse!("pad: axis {axis} would have {size} entries")
         }
     }
+    padded(x, &axes, &low, &high, value, s)
+}
+
+/// `x` with `value` before and after the entries of the axes, so often as `low` and `high` say.
+pub(crate) fn padded(
+    x: &Array,
+    axes: &[i32],
+    low: &[i32],
+    high: &[i32],
+    value: &Array,
+    s: Stream,
+) -> Result<Array> {
     mlx!(
         mlx_pad,
         x.as_ptr(),
@@ -258,13 +270,13 @@ pub(crate) fn pad(args: &Args, stream: &StreamHandle) -> Result<Array> {
         high.as_ptr(),
         high.len(),
         value.as_ptr(),
-        c"constant".as_ptr(),
+        c"constant".as_ptr().cast(),
         s
     )
 }
 
 /// The elements of `x` in row-major order, taken by strides; every element that they name must exist.
-/// They are copied: MLX reduces a view whose elements overlap wrongly, and beyond its memory.
+/// They are copied: MLX 0.32.4 reduces a view whose elements overlap wrongly, and beyond its memory.
 pub(crate) fn as_strided(args: &Args, stream: &StreamHandle) -> Result<Array> {
     let s = stream.raw();
     let (x, shape) = (args.array()?, args.shape()?);

@@ -17,7 +17,7 @@ type Sort = unsafe extern "C" fn(*mut mlx_array, mlx_array, i32, mlx_stream) -> 
 pub(crate) fn sort(function: Sort, args: &Args, stream: &StreamHandle) -> Result<Array> {
     let x = args.array()?;
     let axis = args.axis(x)?;
-    // MLX's kernels for a GPU mistake the order of what is not row-major.
+    // MLX's kernels for a GPU (0.32.2, #4366) mistake the order of what is not row-major.
     let x = match stream.device() {
         Device::Cpu => Cow::Borrowed(x),
         Device::Gpu => Cow::Owned(contiguous(x, stream)?),

@@ -13,11 +13,12 @@ use mlx_rs::Array;
 use once_cell::sync::OnceCell;
 use parking_lot::Mutex;
 
-use crate::program::Program;
+use super::step::Program;
 use crate::runtime::error::{Error, Result};
 use crate::runtime::ffi::{self, Arrays};
-use crate::runtime::stream::{adopt_thread, StreamHandle};
-use crate::runtime::worker::{compute, graph, schedule};
+use crate::runtime::graph::{graph, schedule};
+use crate::runtime::queue::adopt_thread;
+use crate::runtime::stream::StreamHandle;
 
 type Task = Box<dyn FnOnce() + Send>;
 
@@ -132,7 +133,7 @@ impl Fused {
         // MLX changes what it traced where that is not computed yet.
         let constants = program.constants.iter().map(|(_, array)| array.array());
         let leaves: Vec<Array> = captured.iter().chain(constants).cloned().collect();
-        compute(&leaves, false, stream)?;
+        stream.compute(&leaves, false)?;
         let traced = Box::new(Traced {
             program,
             captured,

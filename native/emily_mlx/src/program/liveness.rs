@@ -3,7 +3,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use crate::program::{Block, Place, Register, Step};
+use super::step::{Block, Place, Register, Step};
 
 type Registers = HashSet<Register>;
 

@@ -10,8 +10,8 @@ use crate::runtime::device::Device;
 use crate::runtime::dtype::Dtype;
 use crate::runtime::error::{refuse, Result};
 use crate::runtime::ffi;
+use crate::runtime::job::{Job, QueueFull};
 use crate::runtime::stream::StreamHandle;
-use crate::runtime::worker::{Job, QueueFull};
 
 /// How many operations may wait behind an array before they are scheduled unasked. It bounds the
 /// graph of a loop that never reads, and keeps the device busy while Elixir builds.

@@ -8,7 +8,7 @@
 use std::ffi::{c_int, c_void};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use emily_kernels::gemm::{multiply, Element, Matrix, Output, Work};
+use emily_kernels::gemm::{multiply, Matrix, Output, Stored, Work};
 
 const ROW_MAJOR: c_int = 101;
 const NO_TRANSPOSE: c_int = 111;
@@ -57,7 +57,7 @@ impl<T> Operand<T> {
 /// # Safety
 /// As BLAS has it: the matrices have the sizes, and nobody else uses `c`.
 #[allow(clippy::too_many_arguments)]
-unsafe fn gemm<T: Element>(
+unsafe fn gemm<T: Stored<Number = T>>(
     order: c_int,
     (rows, columns, inner): (c_int, c_int, c_int),
     alpha: T,

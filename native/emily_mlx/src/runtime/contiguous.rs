@@ -2,10 +2,10 @@
 
 use mlx_rs::Array;
 
-use crate::runtime::allocator;
 use crate::runtime::device::Device;
 use crate::runtime::error::Result;
 use crate::runtime::ffi::mlx;
+use crate::runtime::room;
 use crate::runtime::stream::StreamHandle;
 
 /// The same elements in row-major order: the array itself where they are. MLX's copy on CUDA writes nothing
@@ -25,7 +25,7 @@ pub(crate) fn contiguous(x: &Array, stream: &StreamHandle) -> Result<Array> {
 /// CPU that is the array itself where it is row-major. Of a GPU MLX moves the memory that is read, and
 /// frees it under whatever computes with it meanwhile: so it is always a copy, which nobody else has.
 pub(crate) fn readable(x: &Array, stream: &StreamHandle) -> Result<Array> {
-    allocator::fits("copy", x)?;
+    room::fits("copy", x)?;
     if stream.device() == Device::Cpu {
         return contiguous(x, stream);
     }

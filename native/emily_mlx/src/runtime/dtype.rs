@@ -93,6 +93,16 @@ impl Dtype {
         }
     }
 
+    /// The signed integer type of a float type's width.
+    pub(crate) fn signed(self) -> Self {
+        match self {
+            Dtype::F16 | Dtype::Bf16 => Dtype::S16,
+            Dtype::F32 => Dtype::S32,
+            Dtype::F64 => Dtype::S64,
+            other => other,
+        }
+    }
+
     pub(crate) fn is_real_float(self) -> bool {
         matches!(self, Dtype::F16 | Dtype::Bf16 | Dtype::F32 | Dtype::F64)
     }

@@ -9,8 +9,8 @@ mod glibc {
     use std::thread;
     use std::time::Duration;
 
-    use crate::runtime::stream;
-    use crate::runtime::worker::graph;
+    use crate::runtime::graph::graph;
+    use crate::runtime::queue::finish_all;
 
     /// How long the process waits for what is being computed.
     const LONGEST: Duration = Duration::from_millis(500);
@@ -24,7 +24,7 @@ mod glibc {
         let waiting = thread::Builder::new().spawn(move || {
             // Nothing is scheduled any more, and nobody wants it.
             std::mem::forget(graph());
-            stream::finish_all();
+            finish_all();
             let _ = sender.send(());
         });
         if waiting.is_err() || stopped.recv_timeout(LONGEST).is_err() {

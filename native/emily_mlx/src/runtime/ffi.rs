@@ -10,8 +10,8 @@ use mlx_rs::Array;
 use mlx_sys::{mlx_array, mlx_stream, mlx_vector_array};
 use once_cell::sync::Lazy;
 
-use crate::runtime::allocator;
 use crate::runtime::error::{Error, Result};
+use crate::runtime::room;
 
 /// What mlx-c takes as a stream.
 pub(crate) type Stream = mlx_stream;
@@ -59,7 +59,7 @@ static HANDLER: Lazy<()> = Lazy::new(|| {
 fn use_first() {
     let _ = mlx_rs::memory::active_memory();
     // MLX knows the machine's memory only, and makes work wait from a part of it on.
-    let most = allocator::limit() / 5 * 4;
+    let most = room::limit() / 5 * 4;
     #[cfg(target_os = "linux")]
     crate::runtime::blas::one_thread();
     // SAFETY: the handler is a plain function that lives as long as the program. The numbers are live. The device and the stream are
@@ -116,13 +116,13 @@ pub(crate) fn call(function: Binary, x: &Array, y: &Array, s: Stream) -> Result<
 /// A call that writes two arrays.
 pub(crate) fn two_arrays(
     call: impl FnOnce(*mut mlx_array, *mut mlx_array) -> c_int,
-) -> Result<Vec<Array>> {
+) -> Result<[Array; 2]> {
     // SAFETY: as in `array`; mlx-c writes both handles or neither.
     unsafe {
         let mut first = mlx_sys::mlx_array_new();
         let mut second = mlx_sys::mlx_array_new();
         status(|| call(&mut first, &mut second))?;
-        Ok(vec![Array::from_ptr(first), Array::from_ptr(second)])
+        Ok([Array::from_ptr(first), Array::from_ptr(second)])
     }
 }
 

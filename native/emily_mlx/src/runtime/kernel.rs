@@ -37,7 +37,6 @@ pub(crate) fn level_of_f32(arrays: &[Option<&Array>], stream: &StreamHandle) -> 
 
 /// Where an output's elements go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(C)]
 pub(crate) enum Placement {
     /// In row-major order, into memory of their own.
     Apart,
@@ -92,179 +91,265 @@ pub(crate) fn copy_into(input: &Input, output: &mut [u8]) {
 
 #[cfg(own_kernels)]
 mod own {
-    use std::ffi::{c_char, c_int, c_void};
+    use std::ffi::{c_char, c_int, c_void, CString};
     use std::panic::{catch_unwind, AssertUnwindSafe};
     use std::slice;
 
     use emily_kernels::chain::Input;
     use emily_kernels::view::{extent, Axes, Axis, View};
     use mlx_rs::Array;
-    use mlx_sys::{mlx_array, mlx_dtype, mlx_stream};
+    use mlx_sys::mlx_dtype;
     use smallvec::SmallVec;
 
     use super::{Kernel, Placement};
     use crate::runtime::dtype::Dtype;
-    use crate::runtime::error::Result;
+    use crate::runtime::error::{Error, Result};
     use crate::runtime::ffi;
+    use crate::runtime::inspect::Memory;
     use crate::runtime::stream::StreamHandle;
 
-    /// As in `cpp/kernel.cpp`.
+    /// A kernel in the graph. C++ has a pointer to it and drops it with the last that needs it.
+    struct Owned {
+        kernel: Box<dyn Kernel>,
+        placement: Placement,
+        name: CString,
+    }
+
+    /// The inputs whose memory and whose order the output has, or less than none. As in `cpp/node.cpp`.
     #[repr(C)]
-    struct RawView {
+    #[derive(Clone, Copy)]
+    struct Place {
+        taken: c_int,
+        like: c_int,
+    }
+
+    /// What is left to do once the arrays are known.
+    struct Task {
+        inputs: SmallVec<[Operand; 4]>,
+        output: Operand,
+        taken: Option<usize>,
+        /// Whether the elements of all that are more than a scalar lie in one order without gaps.
+        in_order: bool,
+    }
+
+    /// An array as it lies in memory.
+    struct Operand {
         data: *mut u8,
-        shape: *const i64,
-        strides: *const i64,
-        rank: usize,
+        axes: Axes,
         width: usize,
         data_size: usize,
     }
 
-    /// As in `cpp/kernel.cpp`.
-    #[repr(C)]
-    struct RawKernel {
-        data: *mut c_void,
-        run: unsafe extern "C" fn(
-            *const c_void,
-            *const RawView,
-            usize,
-            *const RawView,
-            c_int,
-            bool,
-        ) -> bool,
-        drop: unsafe extern "C" fn(*mut c_void),
-    }
-
     extern "C" {
         fn emily_add_kernel(
-            result: *mut mlx_array,
-            kernel: RawKernel,
-            name: *const c_char,
-            length: usize,
-            inputs: *const mlx_array,
+            result: *mut *mut c_void,
+            kernel: *mut c_void,
+            inputs: *const *mut c_void,
             count: usize,
+            elementwise: bool,
             shape: *const c_int,
             rank: usize,
             dtype: mlx_dtype,
-            placement: Placement,
-            on: mlx_stream,
+            width: usize,
+            stream: *const c_void,
         ) -> c_int;
     }
 
-    pub(super) fn add<K: Kernel>(
+    pub(super) fn add(
         name: &'static str,
-        kernel: K,
+        kernel: impl Kernel,
         inputs: &[&Array],
         (shape, dtype): (&[i32], Dtype),
         placement: Placement,
         stream: &StreamHandle,
     ) -> Result<Array> {
-        let handles: SmallVec<[mlx_array; 4]> = inputs.iter().map(|array| array.as_ptr()).collect();
-        let kernel = RawKernel {
-            data: Box::into_raw(Box::new(kernel)).cast(),
-            run: run::<K>,
-            drop: drop_kernel::<K>,
+        let inputs: SmallVec<[*mut c_void; 4]> =
+            inputs.iter().map(|array| array.as_ptr().ctx).collect();
+        let owned = Owned {
+            kernel: Box::new(kernel),
+            placement,
+            name: CString::new(name).map_err(|error| Error::Argument(error.to_string()))?,
         };
-        // SAFETY: the handles are live, the name and the shape are followed by their lengths, C++ owns the kernel
-        // from here on, and what MLX refuses comes back as a status.
+        let owned = Box::into_raw(Box::new(owned));
+        // SAFETY: the arrays are live, they and the shape are followed by their lengths, C++ owns the kernel from here
+        // on, and what MLX refuses comes back as a status.
         ffi::array(|result| unsafe {
             emily_add_kernel(
-                result,
-                kernel,
-                name.as_ptr().cast(),
-                name.len(),
-                handles.as_ptr(),
-                handles.len(),
+                &mut (*result).ctx,
+                owned.cast(),
+                inputs.as_ptr(),
+                inputs.len(),
+                placement == Placement::Elementwise,
                 shape.as_ptr(),
                 shape.len(),
                 dtype.raw(),
-                placement,
-                stream.raw(),
+                dtype.size(),
+                stream.raw().ctx,
             )
         })
     }
 
-    unsafe extern "C" fn drop_kernel<K: Kernel>(data: *mut c_void) {
+    #[no_mangle]
+    extern "C" fn emily_kernel_name(owned: &Owned) -> *const c_char {
+        owned.name.as_ptr()
+    }
+
+    #[no_mangle]
+    unsafe extern "C" fn emily_kernel_drop(owned: *mut Owned) {
         // SAFETY: `add` made it from a box, and C++ drops it once.
-        let kernel = unsafe { Box::from_raw(data.cast::<K>()) };
+        let owned = unsafe { Box::from_raw(owned) };
         // A panic must not reach C++.
-        let _ = catch_unwind(AssertUnwindSafe(|| drop(kernel)));
+        let _ = catch_unwind(AssertUnwindSafe(|| drop(owned)));
+    }
+
+    /// Where the output goes, which has `bytes` in elements of `width`.
+    #[no_mangle]
+    unsafe extern "C" fn emily_kernel_place(
+        owned: &Owned,
+        inputs: *const Memory,
+        count: usize,
+        width: usize,
+        bytes: usize,
+    ) -> Place {
+        // SAFETY: C++ passes so many, of arrays that live through the call.
+        let inputs = unsafe { slice::from_raw_parts(inputs, count) };
+        let like = match owned.placement {
+            Placement::Elementwise => in_order(inputs),
+            _ => None,
+        };
+        let fits = |at: usize, input: &Memory| match like {
+            Some(_) => !is_scalar(input),
+            None => owned.placement == Placement::InFirst && at == 0 && input.row_contiguous,
+        };
+        let taken = inputs
+            .iter()
+            .enumerate()
+            .position(|(at, input)| fits(at, input) && can_be_taken(input, width, bytes));
+        let number = |at: Option<usize>| at.map_or(-1, |at| at as c_int);
+        Place {
+            taken: number(taken),
+            like: number(like),
+        }
+    }
+
+    fn is_scalar(input: &Memory) -> bool {
+        // SAFETY: the arrays live through the call of `emily_kernel_place`.
+        let (shape, strides) = unsafe { input.axes() };
+        let mut axes = shape.iter().zip(strides);
+        axes.all(|(&size, &stride)| size == 1 || stride == 0)
+    }
+
+    /// Whether the output may lie in an input's memory. As in MLX, what is much larger than the output stays free for
+    /// others.
+    fn can_be_taken(input: &Memory, width: usize, bytes: usize) -> bool {
+        const SPARE: usize = 16_384;
+        input.donatable
+            && input.item == width
+            && input.buffer <= bytes + SPARE
+            && (input.data as usize).is_multiple_of(width)
+    }
+
+    /// An input in whose order the elements of all lie that are more than a scalar.
+    fn in_order(inputs: &[Memory]) -> Option<usize> {
+        // SAFETY: the arrays live through the call of `emily_kernel_place`.
+        let strides = |input: &Memory| unsafe { input.axes() }.1;
+        let mut like: Option<usize> = None;
+        for (at, input) in inputs.iter().enumerate() {
+            if is_scalar(input) {
+                continue;
+            }
+            let first = &inputs[*like.get_or_insert(at)];
+            let same =
+                (input.row_contiguous && first.row_contiguous) || strides(input) == strides(first);
+            if !input.contiguous || !same || input.data_size != first.data_size {
+                return None;
+            }
+        }
+        let single = || inputs.first().filter(|x| x.contiguous && x.data_size == 1);
+        like.or_else(|| single().map(|_| 0))
+    }
+
+    #[no_mangle]
+    unsafe extern "C" fn emily_kernel_task(
+        inputs: *const Memory,
+        count: usize,
+        output: &Memory,
+        place: Place,
+    ) -> *mut Task {
+        // SAFETY: C++ passes so many, of arrays that live through the call.
+        let inputs = unsafe { slice::from_raw_parts(inputs, count) };
+        Box::into_raw(Box::new(Task {
+            inputs: inputs.iter().map(operand).collect(),
+            output: operand(output),
+            taken: usize::try_from(place.taken).ok(),
+            in_order: place.like >= 0,
+        }))
+    }
+
+    fn operand(memory: &Memory) -> Operand {
+        // SAFETY: the arrays live through the call of `emily_kernel_task`.
+        let (shape, strides) = unsafe { memory.axes() };
+        let axis = |(&size, &stride): (&i32, &i64)| Axis {
+            size: size as usize,
+            stride: stride as isize,
+        };
+        Operand {
+            data: memory.data,
+            axes: shape.iter().zip(strides).map(axis).collect(),
+            width: memory.item,
+            data_size: memory.data_size,
+        }
+    }
+
+    #[no_mangle]
+    unsafe extern "C" fn emily_kernel_drop_task(task: *mut Task) {
+        // SAFETY: `emily_kernel_task` made it from a box, and C++ drops it once.
+        drop(unsafe { Box::from_raw(task) });
     }
 
     /// Whether the kernel succeeded; a panic is its failure, of which MLX tells the caller.
-    unsafe extern "C" fn run<K: Kernel>(
-        data: *const c_void,
-        inputs: *const RawView,
-        count: usize,
-        output: *const RawView,
-        taken: c_int,
-        in_order: bool,
-    ) -> bool {
+    #[no_mangle]
+    extern "C" fn emily_kernel_run(owned: &Owned, task: &Task) -> bool {
         let run = || {
-            // SAFETY: `add` made it from a box, which lives as long as the task that calls.
-            let kernel = unsafe { &*data.cast::<K>() };
-            // SAFETY: C++ passes `count` views and one that live through the call.
-            let (inputs, output) = unsafe { (slice::from_raw_parts(inputs, count), &*output) };
-            let inputs: SmallVec<[Input; 4]> = inputs
-                .iter()
-                .enumerate()
-                .map(|(at, input)| match usize::try_from(taken) == Ok(at) {
-                    true => Input::InOutput,
-                    // SAFETY: MLX keeps what is to be read until the task has run, and nobody writes to it meanwhile:
-                    // the output has memory of its own, or that of the input that was taken, which is no other's.
-                    false => Input::Array(unsafe { view(input, in_order) }),
-                })
-                .collect();
-            let elements = match in_order {
-                true => output.data_size,
-                // SAFETY: as above.
-                false => unsafe { axes(output) }
-                    .iter()
-                    .map(|axis| axis.size)
-                    .product(),
+            let input = |(at, input)| match task.taken == Some(at) {
+                true => Input::InOutput,
+                // SAFETY: MLX keeps what is to be read until the task has run, and nobody writes to it meanwhile: the
+                // output has memory of its own, or that of the input that was taken, which is no other's.
+                false => Input::Array(unsafe { view(input, task.in_order) }),
             };
-            // SAFETY: the output has memory for its elements, which is this task's alone; what is not written yet
-            // is only written to, or was the input's.
+            let inputs: SmallVec<[Input; 4]> = task.inputs.iter().enumerate().map(input).collect();
+            let output = &task.output;
+            let elements = match task.in_order {
+                true => output.data_size,
+                false => output.axes.iter().map(|axis| axis.size).product(),
+            };
+            // SAFETY: the output has memory for its elements, which is this task's alone; what is not written yet is only
+            // written to, or was the input's.
             let memory = unsafe { slice::from_raw_parts_mut(output.data, elements * output.width) };
-            kernel.run(&inputs, memory);
+            owned.kernel.run(&inputs, memory);
         };
         catch_unwind(AssertUnwindSafe(run)).is_ok()
     }
 
     /// # Safety
-    /// The sizes and strides are there.
-    unsafe fn axes(raw: &RawView) -> Axes {
-        if raw.rank == 0 {
-            return Axes::new();
-        }
-        // SAFETY: so the caller says.
-        let (shape, strides) = unsafe {
-            (
-                slice::from_raw_parts(raw.shape, raw.rank),
-                slice::from_raw_parts(raw.strides, raw.rank),
-            )
-        };
-        let axis = |(&size, &stride): (&i64, &i64)| Axis {
-            size: size as usize,
-            stride: stride as isize,
-        };
-        shape.iter().zip(strides).map(axis).collect()
-    }
-
-    /// # Safety
-    /// The sizes, strides and elements are there as long as the view, and nobody writes to them.
-    unsafe fn view<'a>(raw: &RawView, in_order: bool) -> View<'a> {
-        // SAFETY: so the caller says.
-        let axes = unsafe { axes(raw) };
+    /// The elements are there as long as the view, and nobody writes to them.
+    unsafe fn view<'a>(operand: &Operand, in_order: bool) -> View<'a> {
+        let &Operand {
+            data,
+            ref axes,
+            width,
+            data_size,
+        } = operand;
         let is_scalar = axes.iter().all(|axis| axis.size == 1 || axis.stride == 0);
         if in_order && !is_scalar {
             // SAFETY: so the caller says; the elements lie without gaps.
-            let memory = unsafe { slice::from_raw_parts(raw.data, raw.data_size * raw.width) };
-            return View::row(memory, raw.width);
+            let memory = unsafe { slice::from_raw_parts(data, data_size * width) };
+            return View::row(memory, width);
         }
-        let (before, after) = extent(&axes, raw.width);
+        let (before, after) = extent(axes, width);
         // SAFETY: so the caller says; strides may lead below the first element.
-        let memory = unsafe { slice::from_raw_parts(raw.data.sub(before), before + after) };
-        View::new(memory, before, raw.width, axes)
+        let memory = unsafe { slice::from_raw_parts(data.sub(before), before + after) };
+        View::new(memory, before, width, axes.clone())
     }
 }
 
@@ -297,7 +382,7 @@ mod tests {
     use super::*;
     use crate::runtime::device::Device;
     use crate::runtime::error::Error;
-    use crate::runtime::worker::Job;
+    use crate::runtime::job::Job;
 
     struct Panics;
 

@@ -6,7 +6,7 @@ use mlx_rs::memory;
 
 use crate::runtime::error::Result;
 use crate::runtime::ffi::wrapped;
-use crate::runtime::worker::graph;
+use crate::runtime::graph::graph;
 
 /// What the allocator holds.
 #[derive(Clone, Copy, Debug)]

@@ -11,11 +11,15 @@ pub(crate) mod dtype;
 pub(crate) mod error;
 pub mod exit;
 pub(crate) mod ffi;
-pub(crate) mod kernel;
+pub(crate) mod graph;
 #[cfg(own_kernels)]
-pub mod layout;
+pub mod inspect;
+pub(crate) mod job;
+pub(crate) mod kernel;
 mod limits;
 pub mod memory;
+pub(crate) mod queue;
+pub(crate) mod room;
 mod short;
 pub(crate) mod stream;
 pub(crate) mod truth;

@@ -1,49 +1,104 @@
 //! Short work on a CPU: scheduled by the thread that asks for it, and its end told by MLX's own. That spares
 //! the worker's two wakes, which take longer than a small operation.
 
-use mlx_rs::{Array, Stream};
+use mlx_rs::Array;
 use parking_lot::MutexGuard;
 
-use crate::runtime::worker::Done;
+use crate::runtime::job::Done;
+use crate::runtime::queue::Queue;
 
-/// Schedules arrays if that is short work for the CPU's stream, with the lock of the graph held; gives them
+/// Schedules arrays if that is short work for a stream, with the lock of the graph held; gives them
 /// back where it is not.
 pub(crate) fn schedule(
     arrays: Vec<Array>,
     done: Done,
-    stream: &Stream,
+    queue: &Queue,
     graph: &MutexGuard<()>,
 ) -> std::result::Result<(), (Vec<Array>, Done)> {
-    own::schedule(arrays, done, stream, graph)
+    own::schedule(arrays, done, queue, graph)
 }
 
 #[cfg(own_kernels)]
 mod own {
     use std::ffi::{c_int, c_void};
 
-    use mlx_rs::{Array, Stream};
-    use mlx_sys::{mlx_array, mlx_stream};
+    use mlx_rs::Array;
     use parking_lot::MutexGuard;
     use smallvec::SmallVec;
 
-    use crate::runtime::allocator::{is_ample, scheduling};
-    use crate::runtime::ffi;
-    use crate::runtime::stream::adopt_thread;
-    use crate::runtime::worker::{answer, Done};
+    use crate::runtime::ffi::{self, Arrays};
+    use crate::runtime::graph::async_eval;
+    use crate::runtime::inspect::Node;
+    use crate::runtime::job::{answer, Done};
+    use crate::runtime::queue::{adopt_thread, Queue};
+    use crate::runtime::room::is_ample;
 
     extern "C" {
-        fn emily_schedule_short(
-            arrays: *const mlx_array,
-            count: usize,
-            on: mlx_stream,
+        fn emily_queued() -> usize;
+        fn emily_enqueue(
+            stream: *const c_void,
             done: extern "C" fn(*mut c_void),
             data: *mut c_void,
-            scheduled: *mut bool,
         ) -> c_int;
     }
 
-    /// More memory than short work takes.
-    const MOST_BYTES: usize = 8 << 20;
+    /// MLX lets whoever schedules wait once about a hundred tasks are queued; each operation queues one for each
+    /// input that has to be copied first, itself, and the freeing of its inputs.
+    const MOST_TASKS: usize = 60;
+
+    /// More takes longer than the wakes that are spared, and its memory might not be there.
+    const MOST_BYTES: usize = 1 << 20;
+
+    /// More memory than short work takes, with what is copied for it.
+    const AMPLE_BYTES: usize = 8 << 20;
+
+    /// Whether all that the arrays need is on one stream and so little that scheduling it neither takes long nor waits.
+    struct Shortness {
+        stream: i32,
+        seen: SmallVec<[usize; MOST_TASKS / 2]>,
+        tasks: usize,
+        bytes: usize,
+    }
+
+    impl Shortness {
+        fn holds(&mut self, node: Node) -> bool {
+            if node.is_scheduled() {
+                let elsewhere = |stream| stream != self.stream && !node.is_available();
+                return !node.stream().is_some_and(elsewhere);
+            }
+            if self.seen.contains(&node.id()) {
+                return true;
+            }
+            self.seen.push(node.id());
+            // What is compiled is so when it is scheduled.
+            let compiles = node
+                .operation()
+                .is_some_and(|name| name.to_bytes().starts_with(b"Compiled"));
+            if node.stream() != Some(self.stream) || compiles {
+                return false;
+            }
+            self.tasks += 2 + node.inputs().len();
+            self.bytes += node.bytes();
+            if self.tasks > MOST_TASKS || self.bytes > MOST_BYTES {
+                return false;
+            }
+            self.bytes += node
+                .siblings()
+                .map(|sibling| sibling.bytes())
+                .sum::<usize>();
+            node.inputs().all(|input| self.holds(input))
+        }
+    }
+
+    fn has_room() -> bool {
+        let (mut active, mut limit) = (0, 0);
+        // SAFETY: both write a number to what they are given, and the last takes nothing.
+        unsafe {
+            mlx_sys::mlx_get_active_memory(&mut active);
+            mlx_sys::mlx_get_memory_limit(&mut limit);
+            emily_queued() == 0 && active + MOST_BYTES < limit
+        }
+    }
 
     struct Waiting {
         arrays: Vec<Array>,
@@ -59,51 +114,54 @@ mod own {
     pub(super) fn schedule(
         arrays: Vec<Array>,
         done: Done,
-        stream: &Stream,
-        _graph: &MutexGuard<()>,
+        queue: &Queue,
+        graph: &MutexGuard<()>,
     ) -> std::result::Result<(), (Vec<Array>, Done)> {
-        // Where memory is short MLX may have to wait for it, which is for the worker.
-        if !is_ample(MOST_BYTES) {
+        adopt_thread();
+        // What MLX refuses here it refuses the worker too, whose answer the caller gets.
+        let scheduled = queue.number().is_some_and(|number| {
+            let mut short = Shortness {
+                stream: number,
+                seen: SmallVec::new(),
+                tasks: 0,
+                bytes: 0,
+            };
+            // Where memory is short MLX may have to wait for it, which is for the worker.
+            is_ample(AMPLE_BYTES)
+                && has_room()
+                && arrays.iter().all(|array| short.holds(Node::of(array)))
+                && Arrays::new(&arrays)
+                    .and_then(|arrays| async_eval(&arrays, graph))
+                    .is_ok()
+        });
+        if !scheduled {
             return Err((arrays, done));
         }
-        adopt_thread();
-        let handles: SmallVec<[mlx_array; 4]> = arrays.iter().map(Array::as_ptr).collect();
         let waiting = Box::into_raw(Box::new(Waiting { arrays, done }));
-        let mut scheduled = false;
-        // SAFETY: the handles are live, since `waiting` is until `computed` takes it; `computed` is called
-        // once, if `scheduled` says so. The lock keeps every other thread from changing a graph.
-        let schedule = || unsafe {
-            emily_schedule_short(
-                handles.as_ptr(),
-                handles.len(),
-                stream.as_ptr(),
-                computed,
-                waiting.cast(),
-                &mut scheduled,
-            )
-        };
-        // What MLX refuses here it refuses the worker too, whose answer the caller gets.
-        let _ = ffi::status(|| scheduling(schedule));
-        if scheduled {
-            return Ok(());
-        }
-        // SAFETY: nobody else has the box.
-        let Waiting { arrays, done } = *unsafe { Box::from_raw(waiting) };
-        Err((arrays, done))
+        // SAFETY: the stream is live, and `computed` is called once with the box, if MLX takes it.
+        let queued = ffi::status(|| unsafe {
+            emily_enqueue(queue.stream().as_ptr().ctx, computed, waiting.cast())
+        });
+        queued.map_err(|_| {
+            // SAFETY: nobody else has the box.
+            let Waiting { arrays, done } = *unsafe { Box::from_raw(waiting) };
+            (arrays, done)
+        })
     }
 }
 
 #[cfg(not(own_kernels))]
 mod own {
-    use mlx_rs::{Array, Stream};
+    use mlx_rs::Array;
     use parking_lot::MutexGuard;
 
-    use crate::runtime::worker::Done;
+    use crate::runtime::job::Done;
+    use crate::runtime::queue::Queue;
 
     pub(super) fn schedule(
         arrays: Vec<Array>,
         done: Done,
-        _stream: &Stream,
+        _queue: &Queue,
         _graph: &MutexGuard<()>,
     ) -> std::result::Result<(), (Vec<Array>, Done)> {
         Err((arrays, done))

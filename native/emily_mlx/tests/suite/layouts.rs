@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use emily_mlx::layout::{memory, nodes};
+use emily_mlx::inspect::{memory, nodes};
 use emily_mlx::{apply, Arg, Args, Dtype, Op, Value};
 use mlx_rs::Array;
 use strum::{EnumIter, IntoEnumIterator};
@@ -313,7 +313,8 @@ fn looked_at(op: Op, calls: Vec<Vec<Arg>>, held: bool) -> (Vec<Array>, bool) {
         if held {
             let walked = results
                 .iter()
-                .flat_map(|array| nodes(array).expect("a graph can be walked"));
+                // LU's own factors are only copied, by their strides.
+                .flat_map(|array| nodes(array, c"LUF").expect("a graph can be walked"));
             graph.extend(walked);
         }
         if op.is_linalg() {

@@ -13,6 +13,7 @@ mod operations;
 mod pointers;
 #[cfg(target_os = "linux")]
 mod products;
+mod programs;
 mod refusals;
 mod sizes;
 mod support;

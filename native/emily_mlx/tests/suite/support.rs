@@ -2,12 +2,18 @@
 
 use std::sync::mpsc::channel;
 
+use emily_kernels::dispatch::Level;
 use emily_mlx::{
     apply, from_bytes, Arg, Args, Device, Dtype, Error, Job, Literal, Number, Op, Result,
     SharedArray, StreamHandle, Value,
 };
 use mlx_rs::Array;
 use strum::IntoEnumIterator;
+
+/// Whether MLX's own operations are taken (`EMILY_KERNELS=off`), which add in f32 and have fewer digits.
+pub fn without_kernels() -> bool {
+    Level::chosen() == Ok(None)
+}
 
 pub fn cpu() -> &'static StreamHandle {
     StreamHandle::default_on(Device::Cpu).expect("every build of MLX has the CPU")

@@ -6,7 +6,7 @@ use emily_kernels::elementwise::functions::{self, binary, power, unary};
 use emily_kernels::math::{Atan2, Binary, Exp, Fused, Pow, Separate, Sin, Unary};
 use emily_kernels::view::Element;
 
-use crate::support::{bytes, check_pairs, mapped, samples, Random, Sample, LENGTHS};
+use crate::support::{bytes, check_pairs, mapped, samples, Random, Sample, LENGTHS, LONG};
 
 fn is_fused(level: Level) -> bool {
     level != Level::PORTABLE
@@ -15,7 +15,7 @@ fn is_fused(level: Level) -> bool {
 /// Each element, at every level, is what the level's arithmetic gives of it alone.
 fn one_by_one<F: Unary<T>, T: Sample>() {
     let mut random = Random::new(31);
-    for length in LENGTHS.into_iter().chain([1000]) {
+    for length in LENGTHS.into_iter().chain([LONG]) {
         let x: Vec<T> = samples(&mut random, length);
         for level in Level::available() {
             let got: Vec<T> = mapped(&unary::<F, T>, level, &[bytes(&x)], length, 0.0);
@@ -32,7 +32,7 @@ fn one_by_one<F: Unary<T>, T: Sample>() {
 
 fn pair_by_pair<T: Sample>(map: &dyn Map, fused: impl Fn(T, T) -> T, separate: impl Fn(T, T) -> T) {
     let mut random = Random::new(32);
-    for length in LENGTHS.into_iter().chain([1000]) {
+    for length in LENGTHS.into_iter().chain([LONG]) {
         let (x, y): (Vec<T>, Vec<T>) = (samples(&mut random, length), samples(&mut random, length));
         for level in Level::available() {
             let got: Vec<T> = mapped(map, level, &[bytes(&x), bytes(&y)], length, 0.0);

@@ -4,11 +4,11 @@ use emily_kernels::dispatch::Level;
 use emily_kernels::elementwise::Number;
 use emily_kernels::reduce::fold::{self, Fold};
 
-use crate::support::{bytes, bytes_mut, samples, Random, Sample, LENGTHS};
+use crate::support::{bytes, bytes_mut, samples, Random, Sample, LENGTHS, LONG};
 
 fn check<T: Sample, O: Sample>(name: &str, fold: Fold, wanted: impl Fn(&[T]) -> O) {
     let mut random = Random::new(7);
-    for columns in LENGTHS.into_iter().chain([1000]) {
+    for columns in LENGTHS.into_iter().chain([LONG]) {
         // Few different numbers have equals; rows of one number too.
         let few = samples::<T>(&mut random, 1 + columns / 9);
         let rows = 5;

@@ -6,7 +6,7 @@ use emily_kernels::dispatch::Level;
 use emily_kernels::reduce::{reduce, Reduction};
 use emily_kernels::view::{extent, Axes, Axis, View};
 
-use crate::support::{bytes, Random};
+use crate::support::{bytes, rounds, Random};
 
 /// An array of small whole numbers, of which every sum and product is exact in f64.
 struct Stored {
@@ -67,7 +67,7 @@ fn check(
     of: impl Fn(f64, f64) -> f64,
 ) {
     let mut random = Random::new(12);
-    for round in 0..200 {
+    for round in 0..rounds(200) {
         let rank = random.below(5);
         let most = [5000, 900, 60, 14, 7][rank];
         let shape: Vec<usize> = (0..rank)

@@ -9,10 +9,10 @@ use super::attend;
 use crate::ops::args::{Args, Mask, Number};
 use crate::ops::create;
 use crate::ops::shape::cut;
-use crate::runtime::allocator;
 use crate::runtime::dtype::Dtype;
 use crate::runtime::error::{refuse, Result};
 use crate::runtime::ffi::mlx;
+use crate::runtime::room;
 use crate::runtime::stream::StreamHandle;
 use crate::runtime::truth;
 
@@ -118,7 +118,7 @@ impl<'a> CachedAttention<'a> {
         let number = |number| create::scalar(self.op, Number::Float(number), dtype);
         let (zero, least) = (number(0.0)?, number(least(dtype))?);
         let mask = mlx!(mlx_where, seen.as_ptr(), zero.as_ptr(), least.as_ptr(), s)?;
-        allocator::fits(self.op, &mask)?;
+        room::fits(self.op, &mask)?;
         let mask = Some(mask);
         Ok(Seen { keys, mask })
     }

@@ -209,7 +209,6 @@ mod tests {
     use super::*;
     use crate::ops::create::from_bytes;
     use crate::runtime::contiguous;
-    use crate::runtime::worker::compute;
 
     const QUERIES: usize = 5;
     const KEYS: usize = 7;
@@ -262,9 +261,13 @@ mod tests {
                     |q: &Array, mask: Mask| whole_attention(q, k, v, 0.5, mask, None, stream);
                 let result = by_rows(q, KEYS as i32, mask(given), rows, stream.raw(), attend)
                     .expect("they fit together");
-                compute(std::slice::from_ref(&result), false, stream).expect("it is computed");
+                stream
+                    .compute(std::slice::from_ref(&result), false)
+                    .expect("it is computed");
                 let result = contiguous::readable(&result, stream).expect("a copy");
-                compute(std::slice::from_ref(&result), false, stream).expect("it is computed");
+                stream
+                    .compute(std::slice::from_ref(&result), false)
+                    .expect("it is computed");
                 for (got, wanted) in result.as_slice::<f32>().iter().zip(&expected) {
                     assert!(
                         (f64::from(*got) - wanted).abs() < 1e-5,

@@ -8,23 +8,46 @@ use std::ops::Range;
 
 use mlx_rs::Array;
 
+use super::Run;
+use crate::ops::apply::{checked, Value};
 use crate::ops::attention::cached::{CachedAttention, Seen};
+use crate::ops::op::Op;
+use crate::program::step::Operand;
 use crate::runtime::contiguous;
 use crate::runtime::dtype::Dtype;
 use crate::runtime::error::{refuse, Result};
 use crate::runtime::stream::StreamHandle;
-use crate::runtime::worker::compute;
+
+impl Run<'_> {
+    /// What is seen of the cache is looked at once for all layers of a model.
+    pub(super) fn cached_attention(&mut self, operands: &[Operand]) -> Result<Value> {
+        let (op, seen) = (Op::CachedAttention, self.seen.take());
+        let place = |at: usize| match operands.get(at) {
+            Some(Operand::Place(place)) => Some(*place),
+            _ => None,
+        };
+        let args = self.args(op, operands)?;
+        let attention = CachedAttention::read(&args)?;
+        let key = ([place(4), place(5)], attention.queries());
+        let seen = match seen {
+            Some((known, seen)) if known == key => seen,
+            _ if self.may_wait => look(&attention, self.has_linalg, self.stream)?,
+            _ => attention.unseen(self.stream)?,
+        };
+        let value = attention.attend(&seen, self.stream)?;
+        let value = checked(op, &args, value.into())?;
+        drop(args);
+        self.seen = Some((key, seen));
+        Ok(value)
+    }
+}
 
 /// Computes the mask and the offset of an attention and looks at them.
-pub(crate) fn look(
-    attention: &CachedAttention,
-    may_fail: bool,
-    stream: &StreamHandle,
-) -> Result<Seen> {
+fn look(attention: &CachedAttention, may_fail: bool, stream: &StreamHandle) -> Result<Seen> {
     let arrays = [attention.key_mask, attention.offset].map(|x| contiguous::readable(x, stream));
     let [key_mask, offset] = arrays;
     let arrays = [key_mask?, offset?];
-    compute(&arrays, may_fail, stream)?;
+    stream.compute(&arrays, may_fail)?;
     let [key_mask, offset] = &arrays;
     let (first, size) = (integer(offset)?, Dtype::of(key_mask).size());
     let keys = attention.key_mask.dim(1) as usize;

@@ -4,9 +4,8 @@ use std::collections::HashMap;
 
 use smallvec::SmallVec;
 
-use crate::ops::args::Literal;
+use super::step::{Block, Operation, Register, Step};
 use crate::ops::chain::may_take_part;
-use crate::program::{Block, Operand, Operation, Place, Register, Step};
 
 /// The most operations of a chain: what lies between them is to stay in the nearest cache.
 const MOST_OPERATIONS: usize = 32;
@@ -90,24 +89,4 @@ fn ends(block: &Block) -> Vec<Option<usize>> {
         ends[at] = Some(end);
     }
     ends
-}
-
-/// The operands of an operation that has arrays and literals alone.
-pub(crate) struct Operands<'a> {
-    pub(crate) arrays: SmallVec<[Place; 3]>,
-    pub(crate) literals: SmallVec<[&'a Literal; 1]>,
-}
-
-impl<'a> Operands<'a> {
-    pub(crate) fn of(operation: &'a Operation) -> Option<Self> {
-        let (mut arrays, mut literals) = (SmallVec::new(), SmallVec::new());
-        for operand in &operation.operands {
-            match operand {
-                Operand::Place(place) => arrays.push(*place),
-                Operand::Literal(literal) => literals.push(literal),
-                Operand::Places(_) => return None,
-            }
-        }
-        Some(Operands { arrays, literals })
-    }
 }

@@ -3,10 +3,10 @@
 use emily_kernels::dispatch::Level;
 use smallvec::SmallVec;
 
-use super::{Operation, Register, Run, Slot};
+use super::{Run, Slot};
 use crate::ops::apply::Value;
 use crate::ops::chain::{self, Known, Part, Source, Typed};
-use crate::program::chains::Operands;
+use crate::program::step::{Operands, Operation, Register};
 use crate::runtime::dtype::Dtype;
 use crate::runtime::error::Result;
 use crate::runtime::kernel;

@@ -1,0 +1,50 @@
+// MLX's arrays, its graph and its queue, as Rust looks at them.
+#include "bridge.h"
+#include "mlx/primitives.h"
+#include "mlx/scheduler.h"
+
+emily_memory emily::memory_of(const mx::array& x) {
+  auto [contiguous, row_contiguous, col_contiguous] = x.flags();
+  return emily_memory(
+      const_cast<char*>(x.data<char>()), x.shape().data(), x.strides().data(), x.ndim(), x.itemsize(), x.buffer_size(),
+      x.data_size(), x.offset(), contiguous, row_contiguous, col_contiguous, x.is_donatable());
+}
+
+extern "C" {
+
+// As in `src/runtime/inspect.rs`.
+struct emily_node {
+  const char* name;
+  size_t id, bytes, inputs, siblings;
+  int stream;
+  bool scheduled;
+};
+
+bool emily_memory_of(const mx::array* x, emily_memory* memory) {
+  if (!x->data_shared_ptr()) return false;
+  *memory = emily::memory_of(*x);
+  return true;
+}
+
+emily_node emily_node_of(const mx::array* x) {
+  bool scheduled = x->status() != mx::array::Status::unscheduled;
+  int stream = -1;
+  if (scheduled && x->event().valid()) stream = x->event().stream().index;
+  if (!scheduled && x->has_primitive()) stream = x->primitive().stream().index;
+  const char* name = x->has_primitive() ? x->primitive().name() : nullptr;
+  return {name, x->id(), x->nbytes(), x->inputs().size(), x->siblings().size(), stream, scheduled};
+}
+
+// An input, or behind those a sibling, as long as the array holds it.
+const mx::array* emily_neighbour(const mx::array* x, size_t at) {
+  size_t inputs = x->inputs().size();
+  return at < inputs ? &x->inputs()[at] : &x->siblings()[at - inputs];
+}
+
+size_t emily_queued() { return mx::scheduler::n_active_tasks(); }
+
+// Has the stream's thread call `f(data)` behind what is scheduled.
+int emily_enqueue(const mx::Stream* stream, void (*f)(void*), void* data) {
+  return emily::guarded([=] { mx::scheduler::enqueue(*stream, [f, data] { f(data); }); });
+}
+}

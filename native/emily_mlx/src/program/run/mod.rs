@@ -1,0 +1,302 @@
+//! A program's run: its steps, one after the other, on the registers.
+
+mod cached;
+mod chain;
+mod repeat;
+
+use std::borrow::Cow;
+
+use mlx_rs::Array;
+use smallvec::SmallVec;
+
+use super::step::{Block, Call, Cond, Operand, Operation, Place, Program, Register, Step};
+use crate::ops::apply::{apply, Value};
+use crate::ops::args::{Arg, Args};
+use crate::ops::attention::cached::Seen;
+use crate::ops::op::Op;
+use crate::runtime::dtype::Dtype;
+use crate::runtime::error::{refuse, Result};
+use crate::runtime::graph::schedule;
+use crate::runtime::stream::StreamHandle;
+
+/// The arrays that a run gives; mostly one.
+pub type Results = SmallVec<[Array; 2]>;
+
+/// Who runs a program that waits.
+pub trait Host {
+    /// Computes the results of a call. One without results may go on behind the program's back.
+    fn call(&self, index: usize, operands: Vec<Array>, results: usize) -> Result<Vec<Array>>;
+
+    /// Whether anybody still waits for the program.
+    fn is_waiting(&self) -> bool;
+}
+
+/// The host of programs that call nothing and are always wanted.
+pub struct NoHost;
+
+impl Host for NoHost {
+    fn call(&self, index: usize, _operands: Vec<Array>, _results: usize) -> Result<Vec<Array>> {
+        refuse!("there is no host for call {index}")
+    }
+
+    fn is_waiting(&self) -> bool {
+        true
+    }
+}
+
+impl Program {
+    /// The results on `inputs`, uncomputed, without a look at any array. For programs without conditions
+    /// and loops.
+    pub fn run(&self, inputs: &[&Array], stream: &StreamHandle) -> Result<Results> {
+        self.run_on(inputs, stream, false, &NoHost)
+    }
+
+    /// The results on `inputs`, on their way to being computed. The calling thread waits for what
+    /// conditions, loops and calls depend on.
+    pub fn run_waiting(
+        &self,
+        inputs: &[&Array],
+        stream: &StreamHandle,
+        host: &dyn Host,
+    ) -> Result<Results> {
+        let results = self.run_on(inputs, stream, true, host)?;
+        if self.has_linalg {
+            stream.compute(&results, true)?;
+        } else {
+            schedule(&results)?;
+        }
+        Ok(results)
+    }
+
+    fn run_on(
+        &self,
+        inputs: &[&Array],
+        stream: &StreamHandle,
+        may_wait: bool,
+        host: &dyn Host,
+    ) -> Result<Results> {
+        if inputs.len() != self.inputs.len() {
+            refuse!(
+                "the program takes {} arrays, got {}",
+                self.inputs.len(),
+                inputs.len()
+            )
+        }
+        let mut registers = SmallVec::new();
+        registers.resize_with(self.registers, || Slot::Empty);
+        for (register, array) in self.inputs.iter().zip(inputs) {
+            registers[*register] = Slot::Input(array);
+        }
+        for (register, constant) in &self.constants {
+            registers[*register] = Slot::Input(constant.array());
+        }
+        let mut run = Run {
+            registers,
+            stream,
+            has_linalg: self.has_linalg,
+            may_wait,
+            seen: None,
+            host,
+        };
+        run.block(&self.body)?;
+        let results = run.results(&self.body)?;
+        self.check(&results)?;
+        Ok(results)
+    }
+
+    fn check(&self, results: &[Array]) -> Result<()> {
+        let Some(declared) = &self.declared else {
+            return Ok(());
+        };
+        if declared.len() != results.len() {
+            refuse!(
+                "the program gives {} results, not {}",
+                results.len(),
+                declared.len()
+            )
+        }
+        for (at, (result, (dtype, shape))) in results.iter().zip(declared).enumerate() {
+            if Dtype::of(result) != *dtype || result.shape() != shape {
+                refuse!(
+                    "result {at} of the program is {} of shape {:?}, declared as {} of shape {shape:?}",
+                    Dtype::of(result).name(),
+                    result.shape(),
+                    dtype.name()
+                )
+            }
+        }
+        Ok(())
+    }
+}
+
+pub(super) enum Slot<'a> {
+    Empty,
+    Input(&'a Array),
+    Value(Value),
+}
+
+pub(super) struct Run<'a> {
+    registers: SmallVec<[Slot<'a>; 8]>,
+    stream: &'a StreamHandle,
+    has_linalg: bool,
+    may_wait: bool,
+    seen: Option<(CacheKey, Seen)>,
+    host: &'a dyn Host,
+}
+
+/// The operands that say what is seen of a cache, which the layers of a model share.
+type CacheKey = ([Option<Place>; 2], (i32, Dtype));
+
+impl Run<'_> {
+    fn block(&mut self, block: &Block) -> Result<()> {
+        for step in &block.steps {
+            match step {
+                Step::Operation(operation) => self.operation(operation)?,
+                Step::Chain(operations) => self.chain(operations)?,
+                Step::Cond(cond) => self.cond(cond)?,
+                Step::While(repeat) => self.repeat(repeat)?,
+                Step::Call(call) => self.call(call)?,
+            }
+        }
+        Ok(())
+    }
+
+    fn operation(&mut self, operation: &Operation) -> Result<()> {
+        let Operation { op, operands, to } = operation;
+        let value = match op {
+            Op::CachedAttention => self.cached_attention(operands)?,
+            _ => apply(*op, &self.args(*op, operands)?, self.stream)?,
+        };
+        self.registers[*to] = Slot::Value(value);
+        Ok(())
+    }
+
+    fn args<'b>(&'b self, op: Op, operands: &'b [Operand]) -> Result<Args<'b>> {
+        let mut items = SmallVec::with_capacity(operands.len());
+        for operand in operands {
+            items.push(match operand {
+                Operand::Place(place) => Arg::Borrowed(self.array(*place)?),
+                Operand::Places(places) => Arg::Arrays(self.arrays(places)?),
+                Operand::Literal(literal) => Arg::Literal(Cow::Borrowed(literal)),
+            });
+        }
+        Ok(Args::new(op.name(), items))
+    }
+
+    fn array(&self, place: Place) -> Result<&Array> {
+        match (&self.registers[place.register], place.element) {
+            (Slot::Input(array), None) => Ok(array),
+            (Slot::Value(Value::One(array)), None) => Ok(array),
+            (Slot::Value(Value::Many(_)), None) => {
+                refuse!("an operation of several results needs :elem")
+            }
+            (Slot::Value(Value::Many(arrays)), Some(index)) => match arrays.get(index) {
+                Some(array) => Ok(array),
+                None => refuse!("there is no element {index} of {}", arrays.len()),
+            },
+            (Slot::Empty, _) => refuse!("register {} is empty", place.register),
+            (_, Some(_)) => refuse!(":elem takes an operation of several results"),
+        }
+    }
+
+    fn arrays(&self, places: &[Place]) -> Result<Vec<Array>> {
+        let array = |place: &Place| self.array(*place).cloned();
+        places.iter().map(array).collect()
+    }
+
+    /// The results of a block; an operation of several gives as many.
+    fn results(&self, block: &Block) -> Result<Results> {
+        let mut results = Results::with_capacity(block.results.len());
+        for place in &block.results {
+            match (&self.registers[place.register], place.element) {
+                (Slot::Value(Value::Many(arrays)), None) => results.extend(arrays.iter().cloned()),
+                _ => results.push(self.array(*place)?.clone()),
+            }
+        }
+        Ok(results)
+    }
+
+    /// Inputs are not the run's own, and stay.
+    fn clear(&mut self, registers: impl IntoIterator<Item = Register>) {
+        for register in registers {
+            if let Slot::Value(_) = self.registers[register] {
+                self.registers[register] = Slot::Empty;
+            }
+        }
+    }
+
+    fn cond(&mut self, cond: &Cond) -> Result<()> {
+        let predicate = self.array(cond.predicate)?.clone();
+        self.clear(cond.ended.iter().copied());
+        self.compute(std::slice::from_ref(&predicate))?;
+        let chosen = if is_true(&predicate)? {
+            &cond.yes
+        } else {
+            &cond.no
+        };
+        let results = self.results_on(&[], Vec::new(), chosen)?;
+        self.registers[cond.to] = Slot::Value(Value::Many(results.into_vec()));
+        Ok(())
+    }
+
+    fn call(&mut self, call: &Call) -> Result<()> {
+        let operands = self.arrays(&call.operands)?;
+        self.clear(call.ended.iter().copied());
+        if self.has_linalg {
+            self.compute(&operands)?;
+        } else if !operands.is_empty() {
+            schedule(&operands)?;
+        }
+        let results = self.host.call(call.index, operands, call.results)?;
+        self.registers[call.to] = Slot::Value(Value::Many(results));
+        Ok(())
+    }
+
+    fn set(&mut self, registers: &[Register], arrays: impl IntoIterator<Item = Array>) {
+        if !registers.is_empty() {
+            self.seen = None;
+        }
+        for (register, array) in registers.iter().zip(arrays) {
+            self.registers[*register] = Slot::Value(Value::One(array));
+        }
+    }
+
+    /// The results of a block on `arrays`, whose handles end here, so that MLX can write over what
+    /// nobody else holds.
+    fn results_on(
+        &mut self,
+        parameters: &[Register],
+        arrays: Vec<Array>,
+        block: &Block,
+    ) -> Result<Results> {
+        self.set(parameters, arrays);
+        self.block(block)?;
+        let results = self.results(block)?;
+        self.clear(block.own.clone());
+        self.clear(parameters.iter().copied());
+        Ok(results)
+    }
+
+    fn compute(&self, arrays: &[Array]) -> Result<()> {
+        self.stream.compute(arrays, self.has_linalg)
+    }
+}
+
+/// The value of a computed condition.
+fn is_true(condition: &Array) -> Result<bool> {
+    if Dtype::of(condition) != Dtype::Bool || condition.size() != 1 {
+        refuse!(
+            "a condition must be one boolean, got {} of shape {:?}",
+            Dtype::of(condition).name(),
+            condition.shape()
+        )
+    }
+    // SAFETY: the array is computed, has one element of one byte, and lives through the read.
+    unsafe {
+        let data = mlx_sys::mlx_array_data_bool(condition.as_ptr());
+        if data.is_null() {
+            refuse!("a condition has no data")
+        }
+        Ok(*data)
+    }
+}

@@ -1,0 +1,177 @@
+//! Loops.
+
+use std::time::{Duration, Instant};
+
+use mlx_rs::Array;
+use smallvec::SmallVec;
+
+use super::{is_true, Run, Slot};
+use crate::ops::apply::Value;
+use crate::program::step::While;
+use crate::runtime::dtype::Dtype;
+use crate::runtime::error::{refuse, Error, Result};
+use crate::runtime::graph::schedule;
+
+impl Run<'_> {
+    pub(super) fn repeat(&mut self, repeat: &While) -> Result<()> {
+        let mut state = self.arrays(&repeat.initial)?;
+        let kinds: Kinds = state.iter().map(Kind::of).collect();
+        self.clear(repeat.ended.iter().copied());
+        let mut pace = Pace::new();
+        loop {
+            let ahead = match self.has_linalg || repeat.calls {
+                true => 1,
+                false => pace.ahead,
+            };
+            let begun = Instant::now();
+            let going = match ahead {
+                1 => self.step(repeat, &kinds, &mut state)?,
+                _ => self.steps(repeat, &kinds, &mut state, ahead)?,
+            };
+            if !going {
+                break;
+            }
+            if !self.host.is_waiting() {
+                return Err(Error::Argument("nobody waits for the loop".to_owned()));
+            }
+            pace.learn(begun.elapsed(), &state);
+        }
+        self.registers[repeat.to] = Slot::Value(Value::Many(state));
+        Ok(())
+    }
+
+    /// One iteration: the body is built once the condition is known.
+    fn step(&mut self, repeat: &While, kinds: &[Kind], state: &mut Vec<Array>) -> Result<bool> {
+        let condition = self.condition(repeat, state)?;
+        // The condition first, so that the wait is for no more than it needs; the state goes on
+        // while the next graph is built.
+        self.compute(std::slice::from_ref(&condition))?;
+        let going = is_true(&condition)?;
+        if going {
+            *state = self.next_state(repeat, kinds, std::mem::take(state))?;
+            if self.has_linalg {
+                self.compute(state)?;
+            } else {
+                schedule(state)?;
+            }
+        }
+        Ok(going)
+    }
+
+    /// Several iterations built at once, so that a short body is not outweighed by the waits. What
+    /// lies beyond the first false condition is dropped: operations change nothing but their
+    /// results.
+    fn steps(
+        &mut self,
+        repeat: &While,
+        kinds: &[Kind],
+        state: &mut Vec<Array>,
+        ahead: usize,
+    ) -> Result<bool> {
+        let mut conditions = Vec::with_capacity(ahead + state.len());
+        let mut states = Vec::with_capacity(ahead);
+        for _ in 0..ahead {
+            conditions.push(self.condition(repeat, state)?);
+            let next = self.next_state(repeat, kinds, state.clone())?;
+            states.push(std::mem::replace(state, next));
+        }
+        conditions.extend(state.iter().cloned());
+        self.compute(&conditions)?;
+        for (condition, before) in conditions.iter().zip(states) {
+            if !is_true(condition)? {
+                *state = before;
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    fn condition(&mut self, repeat: &While, state: &[Array]) -> Result<Array> {
+        let mut results = self.results_on(&repeat.tested, state.to_vec(), &repeat.condition)?;
+        match (results.pop(), results.is_empty()) {
+            (Some(condition), true) => Ok(condition),
+            _ => refuse!("while: the condition must be one array"),
+        }
+    }
+
+    fn next_state(
+        &mut self,
+        repeat: &While,
+        kinds: &[Kind],
+        state: Vec<Array>,
+    ) -> Result<Vec<Array>> {
+        let next = self.results_on(&repeat.state, state, &repeat.body)?;
+        if next.len() != repeat.state.len() {
+            refuse!(
+                "while: the body gives {} arrays for a state of {}",
+                next.len(),
+                repeat.state.len()
+            )
+        }
+        for (at, (next, kind)) in next.iter().zip(kinds).enumerate() {
+            kind.check(at, next)?;
+        }
+        Ok(next.into_vec())
+    }
+}
+
+/// What an array of a loop's state is, in each iteration.
+struct Kind {
+    dtype: Dtype,
+    shape: SmallVec<[i32; 4]>,
+}
+
+type Kinds = SmallVec<[Kind; 4]>;
+
+impl Kind {
+    fn of(array: &Array) -> Self {
+        Kind {
+            dtype: Dtype::of(array),
+            shape: SmallVec::from_slice(array.shape()),
+        }
+    }
+
+    fn check(&self, at: usize, next: &Array) -> Result<()> {
+        if Dtype::of(next) != self.dtype || next.shape() != &self.shape[..] {
+            refuse!(
+                "while: the body gives {} of shape {:?} for the state's array {at}, {} of shape {:?}",
+                Dtype::of(next).name(),
+                next.shape(),
+                self.dtype.name(),
+                self.shape
+            )
+        }
+        Ok(())
+    }
+}
+
+/// How many iterations of a loop are built before their conditions are read.
+struct Pace {
+    ahead: usize,
+}
+
+/// Iterations that take longer gain nothing when they are built ahead, and one too many costs more.
+const SHORT: Duration = Duration::from_micros(200);
+/// The memory that the states of iterations built ahead may take.
+const SMALL: usize = 1 << 20;
+const MOST_AHEAD: usize = 64;
+/// How long what is built ahead may take, since the last of it may be in vain.
+const MOST_IN_VAIN: Duration = Duration::from_millis(2);
+
+impl Pace {
+    fn new() -> Self {
+        Pace { ahead: 1 }
+    }
+
+    fn learn(&mut self, elapsed: Duration, state: &[Array]) {
+        let bytes: usize = state.iter().map(Array::nbytes).sum();
+        let short = elapsed < SHORT * self.ahead as u32 && bytes < SMALL;
+        self.ahead = if !short {
+            1
+        } else if elapsed * 2 < MOST_IN_VAIN {
+            (self.ahead * 2).min(MOST_AHEAD)
+        } else {
+            self.ahead
+        };
+    }
+}

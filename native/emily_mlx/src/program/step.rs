@@ -1,0 +1,233 @@
+//! What programs are made of: steps over registers.
+
+use smallvec::SmallVec;
+
+use crate::ops::args::Literal;
+use crate::ops::op::Op;
+use crate::runtime::array::SharedArray;
+use crate::runtime::dtype::Dtype;
+
+/// Where a step leaves its result.
+pub(super) type Register = usize;
+
+/// What a step gives, or one of several results of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place {
+    pub(super) register: Register,
+    pub(super) element: Option<usize>,
+}
+
+impl Place {
+    pub(super) fn whole(register: Register) -> Self {
+        let element = None;
+        Place { register, element }
+    }
+
+    /// One of several results; none of what is one already.
+    pub fn element(self, index: usize) -> Option<Place> {
+        self.element.is_none().then_some(Place {
+            element: Some(index),
+            ..self
+        })
+    }
+}
+
+pub type Places = SmallVec<[Place; 2]>;
+
+/// An argument of a step.
+#[derive(Debug)]
+pub enum Operand {
+    Place(Place),
+    Places(Vec<Place>),
+    Literal(Literal),
+}
+
+impl Operand {
+    /// Calls `f` with each place that is read.
+    pub(super) fn each_read(&self, f: &mut impl FnMut(Place)) {
+        match self {
+            Operand::Place(place) => f(*place),
+            Operand::Places(places) => places.iter().copied().for_each(f),
+            Operand::Literal(_) => (),
+        }
+    }
+}
+
+/// An operation on arguments, and where its result goes.
+#[derive(Debug)]
+pub(super) struct Operation {
+    pub op: Op,
+    pub operands: Vec<Operand>,
+    pub to: Register,
+}
+
+impl Operation {
+    /// Calls `f` with each place that the operation reads.
+    pub fn each_read(&self, f: &mut impl FnMut(Place)) {
+        self.operands
+            .iter()
+            .for_each(|operand| operand.each_read(f));
+    }
+}
+
+/// The operands of an operation that has arrays and literals alone.
+pub(super) struct Operands<'a> {
+    pub arrays: SmallVec<[Place; 3]>,
+    pub literals: SmallVec<[&'a Literal; 1]>,
+}
+
+impl<'a> Operands<'a> {
+    pub fn of(operation: &'a Operation) -> Option<Self> {
+        let (mut arrays, mut literals) = (SmallVec::new(), SmallVec::new());
+        for operand in &operation.operands {
+            match operand {
+                Operand::Place(place) => arrays.push(*place),
+                Operand::Literal(literal) => literals.push(literal),
+                Operand::Places(_) => return None,
+            }
+        }
+        Some(Operands { arrays, literals })
+    }
+}
+
+#[derive(Debug)]
+pub(super) enum Step {
+    Operation(Operation),
+    /// Operations of which the last alone is read by other steps.
+    Chain(Vec<Operation>),
+    Cond(Box<Cond>),
+    While(Box<While>),
+    Call(Call),
+}
+
+impl Step {
+    /// The register that the step writes.
+    pub fn to(&self) -> Register {
+        match self {
+            Step::Operation(operation) => operation.to,
+            // It has operations.
+            Step::Chain(operations) => operations[operations.len() - 1].to,
+            Step::Cond(cond) => cond.to,
+            Step::While(repeat) => repeat.to,
+            Step::Call(call) => call.to,
+        }
+    }
+
+    /// Calls `f` with each place that the step reads, in the blocks inside too.
+    pub fn each_read(&self, f: &mut impl FnMut(Place)) {
+        match self {
+            Step::Operation(operation) => operation.each_read(f),
+            Step::Chain(operations) => operations.iter().for_each(|one| one.each_read(f)),
+            Step::Call(call) => call.operands.iter().copied().for_each(f),
+            Step::Cond(cond) => {
+                f(cond.predicate);
+                cond.yes.each_read(f);
+                cond.no.each_read(f);
+            }
+            Step::While(repeat) => {
+                repeat.initial.iter().copied().for_each(&mut *f);
+                repeat.condition.each_read(f);
+                repeat.body.each_read(f);
+            }
+        }
+    }
+}
+
+/// One of two blocks, chosen when the predicate is computed.
+#[derive(Debug)]
+pub(super) struct Cond {
+    pub predicate: Place,
+    pub yes: Block,
+    pub no: Block,
+    pub to: Register,
+    /// Registers that nothing reads from here on, but for the predicate.
+    pub ended: Vec<Register>,
+}
+
+/// `body` over a state as long as `condition` holds. Each has registers of its own for the state.
+#[derive(Debug)]
+pub(super) struct While {
+    pub initial: Places,
+    pub tested: Vec<Register>,
+    pub condition: Block,
+    pub state: Vec<Register>,
+    pub body: Block,
+    /// Whether an iteration calls the host, so that none may run too many.
+    pub calls: bool,
+    pub to: Register,
+    /// Registers that nothing reads from here on, but for the initial state.
+    pub ended: Vec<Register>,
+}
+
+/// Arrays handed to the host, which gives `results` arrays for them.
+#[derive(Debug)]
+pub(super) struct Call {
+    pub index: usize,
+    pub operands: Places,
+    pub results: usize,
+    pub to: Register,
+    /// Registers that nothing reads from here on, but for the operands.
+    pub ended: Vec<Register>,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Block {
+    pub steps: Vec<Step>,
+    pub results: Places,
+    /// The registers that the block's own steps write.
+    pub own: std::ops::Range<Register>,
+}
+
+impl Block {
+    fn each_read(&self, f: &mut impl FnMut(Place)) {
+        self.steps.iter().for_each(|step| step.each_read(f));
+        self.results.iter().copied().for_each(f);
+    }
+}
+
+/// Steps over registers, from inputs to results. A [`Builder`](super::Builder) makes one.
+#[derive(Default)]
+pub struct Program {
+    /// The registers that the inputs of a run go to, in order.
+    pub(super) inputs: SmallVec<[Register; 4]>,
+    pub(super) constants: Vec<(Register, SharedArray)>,
+    pub(super) body: Block,
+    pub(super) registers: usize,
+    pub(super) operations: u32,
+    pub(super) has_linalg: bool,
+    pub(super) waits: bool,
+    pub(super) looks: bool,
+    pub(super) declared: Option<Vec<(Dtype, Vec<i32>)>>,
+}
+
+impl Program {
+    /// How many arrays a run takes.
+    pub fn inputs(&self) -> usize {
+        self.inputs.len()
+    }
+
+    /// How many operations there are, in all blocks.
+    pub fn operations(&self) -> u32 {
+        self.operations
+    }
+
+    /// Whether LAPACK computes something.
+    pub fn has_linalg(&self) -> bool {
+        self.has_linalg
+    }
+
+    /// Whether it has conditions, loops or calls, which wait for what they depend on.
+    pub fn waits(&self) -> bool {
+        self.waits
+    }
+
+    /// Whether it looks at arrays where it may wait for them.
+    pub fn looks(&self) -> bool {
+        self.looks
+    }
+
+    /// Says what the results have to be: a run that gives others is refused.
+    pub fn declare(&mut self, results: Vec<(Dtype, Vec<i32>)>) {
+        self.declared = Some(results);
+    }
+}

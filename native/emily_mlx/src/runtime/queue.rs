@@ -1,0 +1,126 @@
+//! MLX's streams: the thread-unsafe ones, which belong to no thread.
+
+use std::cell::Cell;
+use std::sync::{Arc, Weak};
+
+use mlx_rs::Stream;
+use once_cell::sync::OnceCell;
+use parking_lot::Mutex;
+
+use crate::runtime::device::{devices, Device};
+use crate::runtime::error::{Error, Result};
+use crate::runtime::ffi;
+use crate::runtime::graph::graph;
+
+/// A stream of MLX's, for any thread.
+pub(crate) struct Queue {
+    stream: Stream,
+    /// MLX's number of a CPU's stream, whose thread can tell the end of work.
+    number: Option<i32>,
+}
+
+// SAFETY: an MLX stream is a number and a device that never change; building on it reads them, and evaluation happens
+// under the lock of `graph`. The stream is one of MLX's thread-unsafe ones, which belong to no thread.
+unsafe impl Send for Queue {}
+// SAFETY: as above.
+unsafe impl Sync for Queue {}
+
+/// Every stream there is.
+static QUEUES: Mutex<Vec<Weak<Queue>>> = Mutex::new(Vec::new());
+
+static CPU: OnceCell<Arc<Queue>> = OnceCell::new();
+static GPU: OnceCell<Arc<Queue>> = OnceCell::new();
+
+impl Queue {
+    /// The stream that a device's work takes unless another is named.
+    pub(crate) fn default_on(device: Device) -> Result<&'static Arc<Queue>> {
+        let cell = match device {
+            Device::Cpu => &CPU,
+            Device::Gpu => &GPU,
+        };
+        cell.get_or_try_init(|| Queue::new(device))
+    }
+
+    pub(crate) fn new(device: Device) -> Result<Arc<Queue>> {
+        let queue = Arc::new(Queue::over(new_stream(device)?, device)?);
+        let mut queues = QUEUES.lock();
+        queues.retain(|queue| queue.strong_count() > 0);
+        queues.push(Arc::downgrade(&queue));
+        Ok(queue)
+    }
+
+    fn over(stream: Stream, device: Device) -> Result<Queue> {
+        let mut number = 0;
+        // SAFETY: the handle is live, and the number is written to a place that is.
+        ffi::status(|| unsafe { mlx_sys::mlx_stream_get_index(&mut number, stream.as_ptr()) })?;
+        let number = (device == Device::Cpu).then_some(number);
+        Ok(Queue { stream, number })
+    }
+
+    pub(crate) fn stream(&self) -> &Stream {
+        &self.stream
+    }
+
+    #[cfg(own_kernels)]
+    pub(crate) fn number(&self) -> Option<i32> {
+        self.number
+    }
+
+    /// Waits for the work of the stream.
+    pub(crate) fn synchronize(&self) -> Result<()> {
+        // SAFETY: the handle is live.
+        ffi::status(|| unsafe { mlx_sys::mlx_synchronize(self.stream.as_ptr()) })
+    }
+}
+
+/// Waits for what is being computed, on every stream.
+pub(crate) fn finish_all() {
+    let queues: Vec<_> = QUEUES.lock().iter().filter_map(Weak::upgrade).collect();
+    for queue in queues {
+        // A failure is for whoever asked for the work.
+        let _ = queue.synchronize();
+    }
+}
+
+/// Makes the default streams those of the calling thread too: some operations of MLX 0.32.4 put a part of
+/// their graph on the thread's default stream, which no other thread could evaluate.
+pub(crate) fn adopt_thread() {
+    thread_local!(static ADOPTED: Cell<bool> = const { Cell::new(false) });
+    if ADOPTED.replace(true) {
+        return;
+    }
+    for device in devices() {
+        if let Ok(default) = Queue::default_on(device) {
+            // Fails only for a device that is not there.
+            let _ = set_default(default.stream().as_ptr());
+        }
+    }
+}
+
+fn set_default(stream: mlx_sys::mlx_stream) -> Result<()> {
+    // SAFETY: the handle is live.
+    ffi::status(|| unsafe { mlx_sys::mlx_set_default_stream(stream) })
+}
+
+/// mlx-rs makes streams that belong to the calling thread only, but hands out the thread's default
+/// stream; so the new stream is that default for a moment.
+fn new_stream(device: Device) -> Result<Stream> {
+    let default = || {
+        let device = device.mlx_rs();
+        ffi::wrapped(|| Stream::try_default_on_device(&device))
+    };
+    let before = default()?;
+    // MLX keeps such streams in a map without a lock, where scheduling looks them up.
+    let graph = graph();
+    // SAFETY: the device's handle is live; the stream made is freed below.
+    let raw = unsafe { mlx_sys::mlx_stream_new_thread_unsafe(device.raw().0) };
+    drop(graph);
+    if raw.ctx.is_null() {
+        return Err(Error::Mlx("MLX made no stream".to_owned()));
+    }
+    let stream = set_default(raw).and_then(|()| default());
+    // SAFETY: `stream` holds a copy of its own.
+    unsafe { mlx_sys::mlx_stream_free(raw) };
+    set_default(before.as_ptr())?;
+    stream
+}
