@@ -22,7 +22,8 @@ defmodule Emily.Native.Program do
       may use the values around them. Only that one runs
     * `{:while, initial, condition, body}` - `body` over the state `initial`, a list of expressions,
       as long as `condition` holds. Both are functions of the state; `condition` gives one boolean,
-      `body` the next state
+      `body` the next state, each array of which has the type and the shape that it has in `initial`: a run
+      in which it has others raises an `ArgumentError`
 
   A program with these runs on a thread of its own, and its caller waits for a message, so no
   scheduler waits. Where nobody else holds the state of a loop, MLX computes the next in its place.

@@ -321,7 +321,7 @@ impl<'a> Decoder<'a> {
             return refuse(format!("expected an array, got {}", shown(term)));
         };
         self.captured.push((term, shared));
-        Ok(Argument::Value(Value::Place(self.builder.capture())))
+        Ok(Argument::Value(Value::Place(self.builder.input())))
     }
 
     fn nest(&mut self, inner: impl FnOnce(&mut Self) -> Result<Argument>) -> Result<Argument> {

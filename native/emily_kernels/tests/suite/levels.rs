@@ -318,12 +318,11 @@ fn rows() {
         let x = numbers_to_add(&mut random, rows * columns);
         let (weight, bias): (Vec<f32>, Vec<f32>) =
             (samples(&mut random, columns), samples(&mut random, columns));
-        let queries = random.below(rows + 1);
         let with = random.below(2) == 0;
         let run = |level| {
             let mut outputs = [(); 3].map(|()| vec![0.0; x.len()]);
             let [softmax, rms, layer] = &mut outputs;
-            norm::softmax(level, Some(&x), softmax, columns, queries);
+            norm::softmax(level, Some(&x), softmax, columns);
             norm::rms_norm(level, Some(&x), rms, columns, with.then_some(&weight), 1e-6);
             norm::layer_norm(
                 level,

@@ -319,6 +319,7 @@ pub(crate) fn own(op: Op, dtype: Dtype) -> Option<&'static dyn Map> {
     match op {
         Op::Power if dtype.is_integer() => map!(dtype, integers, integer::power),
         Op::Sign => map!(dtype, floats, elementwise::sign),
+        Op::Cbrt => by_type!(dtype, floats, T => some(&functions::unary::<math::Cbrt, T>)),
         Op::Chop if matches!(dtype, Dtype::F32 | Dtype::C64) => Some(&elementwise::chop),
         Op::Sqrt if dtype == Dtype::F32 => Some(&elementwise::sqrt::<f32>),
         Op::Floor if dtype == Dtype::F32 => Some(&elementwise::floor::<f32>),
@@ -364,7 +365,6 @@ fn own_function(op: Op, dtype: Dtype) -> Option<&'static dyn Map> {
         Op::Erfc => unary!(Erfc),
         Op::Erfinv if dtype == Dtype::F32 => Some(&functions::unary::<functions::NxErfInv, f32>),
         Op::Erfinv => unary!(ErfInv),
-        Op::Cbrt => unary!(Cbrt),
         Op::Rsqrt => unary!(Rsqrt),
         Op::Power => by_type!(dtype, floats, T => some(&functions::power::<math::Pow, T>)),
         Op::Arctan2 => by_type!(dtype, floats, T => some(&functions::binary::<math::Atan2, T>)),

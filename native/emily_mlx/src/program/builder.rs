@@ -26,8 +26,6 @@ const SMALL_CONSTANT: usize = 4096;
 #[derive(Default)]
 pub struct Builder {
     program: Program,
-    /// The inputs that come after all others.
-    captured: SmallVec<[Register; 4]>,
     /// The steps of the block that is open, and the blocks around it.
     steps: Vec<Step>,
     around: Vec<Around>,
@@ -64,24 +62,16 @@ impl Builder {
         self.constants.get_or_insert_default();
     }
 
-    /// One more input.
+    /// One more input, which every block may read, wherever it is met.
     pub fn input(&mut self) -> Place {
         let register = self.register();
         self.program.inputs.push(register);
         Place::whole(register)
     }
 
-    /// One more input, in whatever block; it comes after those of `input`.
-    pub fn capture(&mut self) -> Place {
-        let register = self.register();
-        self.captured.push(register);
-        Place::whole(register)
-    }
-
     fn register(&mut self) -> Register {
         self.readable.push(true);
-        self.program.registers += 1;
-        self.program.registers - 1
+        self.readable.len() - 1
     }
 
     fn check(&self, place: Place) -> Result<()> {
@@ -140,7 +130,7 @@ impl Builder {
         self.around.push(Around {
             steps: std::mem::take(&mut self.steps),
             parameters,
-            first: self.program.registers,
+            first: self.readable.len(),
             calls: self.calls,
         });
         places
@@ -162,7 +152,7 @@ impl Builder {
             block: Block {
                 steps,
                 results,
-                own: around.first..self.program.registers,
+                own: around.first..self.readable.len(),
             },
             calls: self.calls > around.calls,
         })
@@ -245,15 +235,15 @@ impl Builder {
     }
 
     /// The program of what has been built, which gives `results`.
-    pub fn finish(mut self, results: Places) -> Result<Program> {
+    pub fn finish(self, results: Places) -> Result<Program> {
         self.check_all(&results)?;
         if !self.around.is_empty() {
             refuse!("{} blocks have not been ended", self.around.len())
         }
         let mut program = self.program;
-        program.inputs.extend(self.captured);
+        program.registers = self.readable.len();
         program.body = Block {
-            steps: std::mem::take(&mut self.steps),
+            steps: self.steps,
             results,
             own: 0..program.registers,
         };

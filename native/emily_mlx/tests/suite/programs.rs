@@ -81,17 +81,6 @@ fn steps_one_after_the_other() {
 }
 
 #[test]
-fn captured_inputs_are_the_last() {
-    let mut builder = Builder::new();
-    let captured = builder.capture();
-    let x = builder.input();
-    let rest = pair(&mut builder, Op::Subtract, x, captured);
-    let program = builder.finish(places(&[rest])).expect("it is set");
-    let results = run(&program, &[&[5.0], &[3.0]]).expect("they fit");
-    assert_eq!(results, [[2.0]]);
-}
-
-#[test]
 fn one_of_several_results() {
     let factor = |element: usize| {
         let mut builder = Builder::new();
@@ -225,7 +214,7 @@ fn what_is_set_in_a_block_is_not_known_outside() {
     let x = builder.input();
     let parameters = builder.begin(1);
     let inside = pair(&mut builder, Op::Add, x, parameters[0]);
-    let captured = builder.capture();
+    let captured = builder.input();
     builder.end(places(&[inside])).expect("it is set");
     let read = |builder: &mut Builder, place: Place| {
         builder.operation(Op::Abs, vec![Operand::Place(place)])
