@@ -174,7 +174,8 @@ defmodule Emily.GGUF do
 
   `model_info` has the `:model`, `:params` and `:spec` that `Bumblebee.load_model/2` gives, with the
   parameters on `Emily.Backend`, each read once: the output layer of a model with tied embeddings
-  shares their memory. It is a function of its own because Bumblebee's repositories are of two kinds,
+  shares their memory. Kernels and embeddings in Q8_0, Q4_0 and Q4_1 stay packed, as `Emily.QuantizedWeight`s of exactly
+  the file's numbers, and the model's layers multiply with them as they are; all else is of `:type`. It is a function of its own because Bumblebee's repositories are of two kinds,
   `{:hf, name}` and `{:local, folder}`.
 
   Supported are the architecture `"llama"`, whose rows of queries and keys stand in the order of
@@ -188,6 +189,8 @@ defmodule Emily.GGUF do
   ## Options
 
     * `:type` - the type of the parameters and of what is computed: `:f32` (default), `:f16` or `:bf16`
+    * `:dequantize` - when `true`, parameters that are quantized in the file become dense ones of `:type`. Defaults to
+      `false`
     * `:device` - as in `tensor/3`
     * `:progress` - called with the bytes of tensors read so far and in all, after each tensor
   """

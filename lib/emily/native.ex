@@ -81,6 +81,11 @@ defmodule Emily.Native do
       `{:rope, x, dims, traditional, base, scale, offset, freqs}`,
       `{:attention, q, k, v, scale, mask, sinks}`,
       `{:cached_attention, q, k, v, scale, key_mask, offset}`, `{:einsum, subscripts, xs}`
+    * packed numbers: `{:quantize, x, group_size, bits, mode}` (three results, or two where the mode has no biases),
+      `{:dequantize, words, scales, biases, group_size, bits, mode, type}`,
+      `{:quantized_matmul, x, words, scales, biases, transpose, group_size, bits, mode}`,
+      `{:gather_qmm, x, words, scales, biases, lhs_indices, rhs_indices, transpose, group_size, bits, mode}`. `biases`
+      may be `nil`, `mode` is a string; see `Emily.QuantizedWeight`
 
   In `:cached_attention`, query `i` sees the keys up to `offset + i` where `key_mask`, integers of shape
   `{batch, keys}`, is not 0.

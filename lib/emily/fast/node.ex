@@ -10,6 +10,7 @@ defmodule Emily.Fast.Node do
   # where the backend has no kernel of its own, and differentiate through it.
 
   alias Emily.Fast.{Attention, CachedAttention, Einsum, LayerNorm, RMSNorm, RoPE}
+  alias Emily.Quantization.{Dequantize, GatherMatmul, Matmul}
 
   # Both contracts want functions of a fixed number of arguments.
   @most_tensors 32
@@ -36,7 +37,13 @@ defmodule Emily.Fast.Node do
       fast_scaled_dot_product_attention_with_sinks: 4,
       fast_scaled_dot_product_attention_with_mask: 4,
       fast_scaled_dot_product_attention_with_mask_and_sinks: 5,
-      fast_cached_attention: 5
+      fast_cached_attention: 5,
+      fast_dequantize: 2,
+      fast_dequantize: 3,
+      fast_quantized_matmul: 3,
+      fast_quantized_matmul: 4,
+      fast_gather_qmm: 5,
+      fast_gather_qmm: 6
     ] ++ for(tensors <- 1..@most_tensors, do: {:fast_einsum, tensors})
   end
 
@@ -53,6 +60,9 @@ defmodule Emily.Fast.Node do
       :fast_scaled_dot_product_attention_with_mask_and_sinks -> struct!(Attention, opts)
       :fast_cached_attention -> struct!(CachedAttention, opts)
       :fast_einsum -> struct!(Einsum, opts)
+      :fast_dequantize -> struct!(Dequantize, opts)
+      :fast_quantized_matmul -> struct!(Matmul, opts)
+      :fast_gather_qmm -> struct!(GatherMatmul, opts)
     end
   end
 

@@ -4,8 +4,9 @@ defmodule Emily.GGUF.Bumblebee do
 
   import Emily.GGUF.Metadata
 
-  alias Emily.{GGUF, Package}
+  alias Emily.{GGUF, Package, QuantizedWeight}
   alias Emily.GGUF.{Blocks, Llama, Tokenizer}
+  alias Emily.Quantization.Model
 
   @architectures %{"llama" => Llama}
 
@@ -13,7 +14,14 @@ defmodule Emily.GGUF.Bumblebee do
 
   def load(path, opts) do
     Package.require!("Emily.GGUF.load_bumblebee/2", [:bumblebee, :axon])
-    opts = Keyword.validate!(opts, [:type, :device, progress: fn _done, _total -> :ok end])
+    progress = fn _done, _total -> :ok end
+    opts = Keyword.validate!(opts, [:type, :device, dequantize: false, progress: progress])
+
+    unless is_boolean(opts[:dequantize]) do
+      raise ArgumentError,
+            "Emily.GGUF: :dequantize must be true or false, got: #{inspect(opts[:dequantize])}"
+    end
+
     gguf = GGUF.read!(path)
     architecture = architecture(gguf)
 
@@ -26,7 +34,11 @@ defmodule Emily.GGUF.Bumblebee do
     model = Bumblebee.build_model(spec, Keyword.take(opts, [:type]))
 
     %{
-      model_info: %{model: model, params: params(gguf, spec, model, parameters, opts), spec: spec},
+      model_info: %{
+        model: if(opts[:dequantize], do: model, else: Model.rewrite(model)),
+        params: params(gguf, spec, model, parameters, opts),
+        spec: spec
+      },
       tokenizer: tokenizer,
       generation_config: generation_config
     }
@@ -103,7 +115,7 @@ defmodule Emily.GGUF.Bumblebee do
       parameters
       |> Enum.group_by(&elem(&1, 2))
       |> Enum.reduce({%{}, 0}, fn {name, [{_, _, _, _, layout} | _] = uses}, {data, done} ->
-        tensor = gguf |> GGUF.tensor(name, tensor_options(opts)) |> arrange(layout)
+        tensor = gguf |> parameter(name, opts) |> arrange(layout)
 
         data =
           for {layer, parameter, _, _, _} <- uses, reduce: data do
@@ -119,12 +131,39 @@ defmodule Emily.GGUF.Bumblebee do
     %{state | data: data}
   end
 
+  # What is quantized in the file stays so, as products and embeddings take it.
+  defp parameter(gguf, name, opts) do
+    %{type: type, shape: shape} = gguf.tensors[name]
+
+    if opts[:dequantize] or type not in Blocks.quantized() or tuple_size(shape) != 2 do
+      GGUF.tensor(gguf, name, tensor_options(opts))
+    else
+      # The scales' own type in the file.
+      options = [type: :f16] ++ Keyword.take(opts, [:device])
+      packed = GGUF.packed(gguf, name, options)
+      fields = Map.take(packed, [:scales, :biases, :bits, :group_size])
+      struct!(QuantizedWeight, Map.put(fields, :value, packed.packed))
+    end
+  end
+
   defp tensor_options(opts), do: [type: opts[:type] || :f32] ++ Keyword.take(opts, [:device])
 
   defp arrange(tensor, :same), do: tensor
+
+  defp arrange(%QuantizedWeight{} = weight, :dense), do: weight
   defp arrange(tensor, :dense), do: Nx.transpose(tensor)
 
-  defp arrange(%{shape: {rows, columns}} = tensor, {:rotary, heads}) do
+  defp arrange(%QuantizedWeight{} = weight, {:rotary, heads}) do
+    turned =
+      for name <- [:value, :scales, :biases], do: {name, turn(Map.fetch!(weight, name), heads)}
+
+    struct!(weight, turned)
+  end
+
+  defp arrange(tensor, {:rotary, heads}), do: tensor |> turn(heads) |> Nx.transpose()
+
+  # Rows that turn together, which are neighbours, become the first of all pairs before the second.
+  defp turn(%{shape: {rows, columns}} = tensor, heads) do
     tensor =
       tensor
       |> Nx.reshape({heads, div(rows, 2 * heads), 2, columns})
@@ -133,6 +172,6 @@ defmodule Emily.GGUF.Bumblebee do
 
     # Else both orders of the rows would stay in memory.
     Emily.Native.eval(tensor.data.ref)
-    Nx.transpose(tensor)
+    tensor
   end
 end

@@ -4,6 +4,7 @@ defmodule Emily.Lower.Fast do
   # Emily.Fast; what is left is what MLX wants otherwise than Nx.
 
   alias Emily.Fast.{Attention, CachedAttention, Einsum, LayerNorm, RMSNorm, RoPE}
+  alias Emily.Quantization.{Dequantize, GatherMatmul, Matmul}
 
   import Emily.Lower, only: [cast: 2, dtype: 1, value: 1]
 
@@ -33,6 +34,9 @@ defmodule Emily.Lower.Fast do
 
   def block(%Einsum{} = kernel, out, operands),
     do: Emily.Lower.Einsum.block(kernel, out, operands)
+
+  def block(%module{} = kernel, _out, tensors) when module in [Dequantize, Matmul, GatherMatmul],
+    do: Emily.Lower.Quantized.block(kernel, tensors)
 
   # No kernel of Emily's.
   def block(_struct, _out, _args), do: :default

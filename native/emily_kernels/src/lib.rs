@@ -15,6 +15,7 @@ mod lanes;
 pub mod math;
 pub mod norm;
 pub mod pool;
+pub mod quantized;
 pub mod real;
 pub mod reduce;
 pub mod rope;

@@ -35,6 +35,12 @@ pub fn each(count: usize, part: impl Fn(usize) + Sync) {
     POOL.each(count, &part);
 }
 
+/// Calls `part` with each chunk of so many elements, the last of which may be shorter, and its number, as `each` does.
+pub fn each_chunk<T: Send>(elements: &mut [T], size: usize, part: impl Fn(usize, &mut [T]) + Sync) {
+    let chunks: Vec<Mutex<&mut [T]>> = elements.chunks_mut(size).map(Mutex::new).collect();
+    each(chunks.len(), |i| part(i, &mut chunks[i].lock()));
+}
+
 struct Pool {
     wanted: AtomicUsize,
     /// Counts the jobs given, for those who look for one without the lock.

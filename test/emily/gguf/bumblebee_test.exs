@@ -6,7 +6,7 @@ if Code.ensure_loaded?(Bumblebee) do
     use ExUnit.Case, async: true
 
     alias Emily.Bumblebee.FastKernels
-    alias Emily.GGUF
+    alias Emily.{GGUF, QuantizedWeight}
 
     # A whole model runs here: on a busy machine that takes longer than ExUnit's minute.
     @moduletag timeout: 600_000
@@ -58,9 +58,52 @@ if Code.ensure_loaded?(Bumblebee) do
 
     test "the parameters are on MLX, and tied embeddings are one array", %{model_info: model_info} do
       %{data: data} = model_info.params
-      for {_, params} <- data, {_, tensor} <- params, do: assert(%Emily.Backend{} = tensor.data)
+
+      for {_, params} <- data,
+          {_, parameter} <- params,
+          tensor <- tensors(parameter),
+          do: assert(%Emily.Backend{} = tensor.data)
+
       embedding = data["embedder.token_embedding"]["kernel"]
-      assert embedding.data.ref == data["language_modeling_head.output"]["kernel"].data.ref
+      head = data["language_modeling_head.output"]["kernel"]
+      assert embedding.value.data.ref == head.value.data.ref
+    end
+
+    defp tensors(%QuantizedWeight{} = weight), do: [weight.value, weight.scales, weight.biases]
+    defp tensors(tensor), do: [tensor]
+
+    test "packed parameters are the file's numbers, dequantized ones dense", context do
+      {:ok, %{model_info: dense}} = GGUF.load_bumblebee(context.path, dequantize: true)
+      %{model_info: packed} = context
+      layers = Axon.properties(dense.model)
+
+      for {layer, params} <- packed.params.data, {name, parameter} <- params do
+        wanted = dense.params.data[layer][name]
+        assert %Nx.Tensor{type: {:f, 32}} = wanted
+
+        case parameter do
+          %QuantizedWeight{group_size: 32} = weight ->
+            # Biases and scales are f16's; the numbers are without rounding in f32.
+            wide =
+              for field <- [:scales, :biases],
+                  do: {field, Nx.as_type(Map.fetch!(weight, field), :f32)}
+
+            numbers = weight |> struct!(wide) |> QuantizedWeight.to_dense()
+            numbers = if layers[layer] == :dense, do: Nx.transpose(numbers), else: numbers
+            assert Nx.to_number(Nx.all(Nx.equal(numbers, wanted))) == 1, layer
+
+          tensor ->
+            assert Nx.to_binary(tensor) == Nx.to_binary(wanted)
+        end
+      end
+
+      report = Emily.Quantization.report(packed)
+      assert map_size(report.packed) == 30 * 7 + 2 and report.dense == %{}
+
+      # The order of the additions differs.
+      [golden | _] = context.greedy
+      off = Nx.subtract(logits(packed, golden["prompt_ids"]), logits(dense, golden["prompt_ids"]))
+      assert off |> Nx.abs() |> Nx.reduce_max() |> Nx.to_number() < 1.0e-3
     end
 
     test "the tokenizer gives the ids of the published one, and takes them back", context do
@@ -104,10 +147,12 @@ if Code.ensure_loaded?(Bumblebee) do
         model_info =
           if unquote(fast) do
             {model_info, report} = Emily.Bumblebee.FastKernels.apply(model_info, report: true)
+
             assert report == %{
                      rewritten: %{attention: 30, cache: 30, rms_norm: 61, rope: 30},
                      left: %{}
                    }
+
             model_info
           else
             model_info

@@ -161,7 +161,10 @@ impl<T: Stored> Part<'_, T> {
                 let mut square = [S::splat(T::Number::ZERO); LONGEST];
                 for (j, column) in square[..S::LANES].iter_mut().enumerate() {
                     if j < self.columns {
-                        *column = S::load_as(self.b.from(k, j).data);
+                        let from = self.b.from(k, j).data;
+                        // The columns that come next.
+                        S::prefetch(from.wrapping_offset(S::LANES as isize * self.b.column));
+                        *column = S::load_as(from);
                     }
                 }
                 S::turn(&mut square);

@@ -6,6 +6,9 @@ pub trait Arithmetic: Copy {
     /// `a * b + c`.
     fn mul_add(a: f64, b: f64, c: f64) -> f64;
 
+    /// `a * b + c` of f32.
+    fn mul_add_single(a: f32, b: f32, c: f32) -> f32;
+
     /// `a * b` as a rounded product and its error, where neither overflows nor falls below the normal numbers.
     fn product(a: f64, b: f64) -> (f64, f64);
 }
@@ -25,6 +28,11 @@ impl Arithmetic for Fused {
     }
 
     #[inline(always)]
+    fn mul_add_single(a: f32, b: f32, c: f32) -> f32 {
+        a.mul_add(b, c)
+    }
+
+    #[inline(always)]
     fn product(a: f64, b: f64) -> (f64, f64) {
         let product = a * b;
         (product, a.mul_add(b, -product))
@@ -34,6 +42,11 @@ impl Arithmetic for Fused {
 impl Arithmetic for Separate {
     #[inline(always)]
     fn mul_add(a: f64, b: f64, c: f64) -> f64 {
+        a * b + c
+    }
+
+    #[inline(always)]
+    fn mul_add_single(a: f32, b: f32, c: f32) -> f32 {
         a * b + c
     }
 

@@ -36,9 +36,9 @@ fn products_are_exact() {
     for round in 0..rounds(400) {
         let [rows, columns] = match round % 3 {
             0 => [1, 1],
-            _ => [1 + random.below(9), 1 + random.below(140)],
+            _ => [1 + random.below(9), 1 + random.below(rounds(140))],
         };
-        let inner = 1 + random.below([20, 300][round % 2]);
+        let inner = 1 + random.below(rounds([20, 300][round % 2]));
         let batch: Vec<usize> = (0..random.below(3)).map(|_| 1 + random.below(3)).collect();
         let (a, first_a, axes_a) = stored(&mut random, &[&batch[..], &[rows, inner]].concat());
         let (b, first_b, axes_b) = stored(&mut random, &[&batch[..], &[inner, columns]].concat());

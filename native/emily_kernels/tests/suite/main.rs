@@ -9,6 +9,7 @@ mod index;
 mod integer;
 mod levels;
 mod norm;
+mod quantized;
 mod real;
 mod reduce;
 mod rope;

@@ -7,7 +7,7 @@ use crate::ops::op::Op;
 use crate::ops::table::operations;
 use crate::ops::{
     attention, cast, checks, compare, conv, create, dot, einsum, elementwise, fft, index, integer,
-    linalg, norm, reduce, rope, scan, shape, sort,
+    linalg, norm, quantized, reduce, rope, scan, shape, sort,
 };
 use crate::runtime::error::Result;
 use crate::runtime::room;

@@ -33,8 +33,11 @@ fn one(op: Op, function: Unary, x: &Array, stream: &StreamHandle) -> Result<Arra
     let s = stream.raw();
     // SAFETY: both handles are live, and mlx-c answers what it refuses with a status.
     let result = ffi::array(|result| unsafe { function(result, x.as_ptr(), s) })?;
-    // MLX 0.32.4 has 0.0 for the sine of -0.0 on a CPU.
-    if op != Op::Sin || stream.device() != Device::Cpu || !Dtype::of(x).is_real_float() {
+    // On a CPU MLX 0.32.4 has 0.0 for the sine of -0.0, and -0.0 for the error function of 0.0.
+    if !matches!(op, Op::Sin | Op::Erf)
+        || stream.device() != Device::Cpu
+        || !Dtype::of(x).is_real_float()
+    {
         return Ok(result);
     }
     let is_zero = call(mlx_sys::mlx_equal, x, &number_like(op.name(), 0.0, x)?, s)?;

@@ -31,7 +31,12 @@ type ScatterFn = unsafe extern "C" fn(
 ) -> i32;
 
 /// Clamps integer `indices` to `0..=limits`, where `limits` broadcasts against them.
-fn clamp(op: &str, indices: &Array, limits: &[i64], stream: &StreamHandle) -> Result<Array> {
+pub(super) fn clamp(
+    op: &str,
+    indices: &Array,
+    limits: &[i64],
+    stream: &StreamHandle,
+) -> Result<Array> {
     let s = stream.raw();
     let dtype = Dtype::of(indices);
     let Some((_, greatest)) = dtype.integer_range() else {

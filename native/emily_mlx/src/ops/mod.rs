@@ -21,6 +21,7 @@ mod map;
 mod norm;
 pub(crate) mod op;
 pub(crate) mod pointer;
+mod quantized;
 mod reduce;
 mod rope;
 mod scan;

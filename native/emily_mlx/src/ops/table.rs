@@ -170,6 +170,11 @@ macro_rules! operations {
             Attention => attention::attention(args, stream),
             CachedAttention => attention::cached::cached_attention(args, stream),
             Einsum => einsum::einsum(args, stream),
+
+            Quantize => quantized::quantize(args, stream),
+            Dequantize => quantized::dequantize(args, stream),
+            QuantizedMatmul => quantized::quantized_matmul(args, stream),
+            GatherQmm => quantized::gather_qmm(args, stream),
         }
     };
 }

@@ -91,7 +91,7 @@ pub(crate) fn copy_into(input: &Input, output: &mut [u8]) {
 
 #[cfg(own_kernels)]
 mod own {
-    use std::ffi::{c_char, c_int, c_void, CString};
+    use std::ffi::{c_char, c_int, c_void};
     use std::panic::{catch_unwind, AssertUnwindSafe};
     use std::slice;
 
@@ -103,7 +103,7 @@ mod own {
 
     use super::{Kernel, Placement};
     use crate::runtime::dtype::Dtype;
-    use crate::runtime::error::{Error, Result};
+    use crate::runtime::error::Result;
     use crate::runtime::ffi;
     use crate::runtime::inspect::Memory;
     use crate::runtime::stream::StreamHandle;
@@ -112,7 +112,8 @@ mod own {
     struct Owned {
         kernel: Box<dyn Kernel>,
         placement: Placement,
-        name: CString,
+        /// For C, in place but for long ones.
+        name: SmallVec<[u8; 24]>,
     }
 
     /// The inputs whose memory and whose order the output has, or less than none. As in `cpp/node.cpp`.
@@ -168,7 +169,7 @@ mod own {
         let owned = Owned {
             kernel: Box::new(kernel),
             placement,
-            name: CString::new(name).map_err(|error| Error::Argument(error.to_string()))?,
+            name: name.bytes().chain([0]).collect(),
         };
         let owned = Box::into_raw(Box::new(owned));
         // SAFETY: the arrays are live, they and the shape are followed by their lengths, C++ owns the kernel from here
@@ -191,7 +192,7 @@ mod own {
 
     #[no_mangle]
     extern "C" fn emily_kernel_name(owned: &Owned) -> *const c_char {
-        owned.name.as_ptr()
+        owned.name.as_ptr().cast()
     }
 
     #[no_mangle]

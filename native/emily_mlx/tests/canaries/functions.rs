@@ -31,6 +31,17 @@ fn functions_of_f64_have_the_digits_of_f32() {
 }
 
 #[test]
+fn the_error_function_of_zero_is_minus_zero() {
+    let zero = floats(&raw!(mlx_erf, Array::from_slice(&[0.0f32], &[1]).as_ptr()));
+    leans_on(
+        zero[0].is_sign_negative(),
+        "erf of 0.0",
+        None,
+        &[ELEMENTWISE],
+    );
+}
+
+#[test]
 fn the_sine_of_minus_zero_is_zero() {
     let sine = floats(&raw!(mlx_sin, Array::from_slice(&[-0.0f32], &[1]).as_ptr()));
     leans_on(

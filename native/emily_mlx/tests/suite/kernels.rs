@@ -156,7 +156,8 @@ fn functions_of_one_number() {
     assert!(wrong.is_empty(), "{wrong:#?}");
 }
 
-/// Also of MLX's own, whose digits are six and which have no subnormal results.
+/// Also of MLX's own, whose digits are five (of `erf` six behind the point), which have no subnormal results, and whose
+/// `exp` ends a little below the greatest number.
 #[test]
 fn functions_of_one_number_are_near_and_their_limits_exact() {
     let inputs = inputs();
@@ -167,7 +168,8 @@ fn functions_of_one_number_are_near_and_their_limits_exact() {
         for (x, got) in inputs.iter().zip(results) {
             let (got, wanted) = (got as f32, wanted(x));
             let same = got.to_bits() == wanted.to_bits() || (got.is_nan() && wanted.is_nan());
-            let near = (got - wanted).abs() <= 3e-6 * wanted.abs() + 3e-7;
+            let near = (got - wanted).abs() <= 1e-5 * wanted.abs() + 1e-6
+                || (without_kernels() && wanted > 0.99 * f32::MAX && got == f32::INFINITY);
             // What is left of zero there has no sign.
             let unsigned = ["sign", "round_away"].contains(&name) && got == wanted;
             if !(same || unsigned || (near && *x != 0.0)) {

@@ -227,6 +227,42 @@ fn calls(op: Op, form: Form, of: Dtype) -> Vec<Vec<Arg<'static>>> {
         Op::CachedAttention => vec![vec![
             floats(&[1, 2, 4, 8]), floats(&[1, 2, 6, 8]), floats(&[1, 2, 6, 8]), float(0.3), places(&[1; 6], &[1, 6]), places(&[1], &[]),
         ]],
+        Op::Quantize => [&[1, 32][..], &[3, 64], &[2, 3, 32]].into_iter().flat_map(|shape: &[i64]| [
+            vec![x(shape), int(32), int(4), text("affine".into())],
+            vec![x(shape), int(32), int(8), text("mxfp8".into())],
+        ]).collect(),
+        Op::Dequantize => {
+            let words = some(Dtype::U32);
+            let scales = some(Dtype::U8);
+            vec![
+                vec![words(&[3, 8]), x(&[3, 2]), x(&[3, 2]), int(32), int(4), text("affine".into()), dtype(Dtype::F32)],
+                vec![words(&[3, 4]), scales(&[3, 2]), nil(), int(16), int(4), text("nvfp4".into()), dtype(Dtype::Bf16)],
+            ]
+        }
+        Op::QuantizedMatmul => {
+            let words = some(Dtype::U32);
+            let scales = some(Dtype::U8);
+            let affine = |x: Arg<'static>, batch: &[i64], transpose: bool| {
+                let shape = |size: i64| [batch, &[3, size]].concat();
+                let factors = || own(operand(form, &shape(2), of));
+                vec![x, words(&shape(8)), factors(), factors(), boolean(transpose), int(32), int(4), text("affine".into())]
+            };
+            vec![
+                affine(x(&[64]), &[], true),
+                affine(x(&[2, 2, 64]), &[], true),
+                affine(x(&[2, 3]), &[], false),
+                affine(x(&[2, 2, 64]), &[2], true),
+                vec![x(&[20, 64]), words(&[3, 8]), scales(&[3, 2]), nil(), boolean(true), int(32), int(4), text("mxfp4".into())],
+            ]
+        }
+        Op::GatherQmm => {
+            let words = some(Dtype::U32);
+            let indices = some(Dtype::S64);
+            vec![vec![
+                x(&[2, 2, 64]), words(&[2, 3, 8]), x(&[2, 3, 2]), x(&[2, 3, 2]), indices(&[3, 1]), indices(&[2]),
+                boolean(true), int(32), int(4), text("affine".into()),
+            ]]
+        }
         Op::Einsum => vec![
             vec![text("ij,jk->ki".to_owned()), Arg::Arrays(vec![operand(form, &[3, 4], of), operand(form, &[4, 2], of)])],
             vec![text("ii->i".to_owned()), Arg::Arrays(vec![operand(form, &[3, 3], of)])],

@@ -1,10 +1,9 @@
 //! The plain crate against numbers worked out by hand or by loops written here.
 
-mod convolution;
+mod conv;
 mod evaluation;
-mod folds;
-mod indices;
-mod integers;
+mod index;
+mod integer;
 #[cfg(own_kernels)]
 mod kernels;
 #[cfg(own_kernels)]
@@ -14,6 +13,7 @@ mod pointers;
 #[cfg(target_os = "linux")]
 mod products;
 mod programs;
+mod reduce;
 mod refusals;
 mod sizes;
 mod support;

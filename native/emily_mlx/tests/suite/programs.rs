@@ -183,8 +183,8 @@ fn a_loop_calls_its_host_once_an_iteration() {
 
 #[test]
 fn a_state_keeps_its_type_and_shape() {
-    let wide = |builder: &mut Builder, x: Place| {
-        let operands = vec![Operand::Place(x), literal(Dtype::F16)];
+    let narrow = |builder: &mut Builder, x: Place| {
+        let operands = vec![Operand::Place(doubled(builder, x)), literal(Dtype::F16)];
         builder.operation(Op::Astype, operands).expect("it is set")
     };
     let longer = |builder: &mut Builder, x: Place| {
@@ -194,7 +194,7 @@ fn a_state_keeps_its_type_and_shape() {
             .operation(Op::Concatenate, operands)
             .expect("it is set")
     };
-    let program = doubling(9.0, wide).expect("one array");
+    let program = doubling(9.0, narrow).expect("one array");
     refused(
         run(&program, &[&[1.0]]),
         "f16 of shape [1] for the state's array 0, f32",

@@ -94,7 +94,7 @@ fn whole_attention(
     let contiguous = |array: &Array| mlx!(mlx_contiguous, array.as_ptr(), false, stream.raw());
     // The CUDA kernel reads them in a row, whatever their strides.
     let sinks = sinks.map(contiguous).transpose()?;
-    // On a CPU MLX reshapes queries and mask, which is wrong of what is column-major (`runtime/truth.rs`).
+    // On a CPU MLX 0.32.2 reshapes queries and mask, which is wrong of what is column-major (`runtime/truth.rs`).
     let row_major = |array: &Array| match stream.device() {
         Device::Cpu => contiguous(array),
         Device::Gpu => Ok(array.clone()),
