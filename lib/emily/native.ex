@@ -75,7 +75,10 @@ defmodule Emily.Native do
       with a NaN or an infinity is NaN, as are solutions by a triangle with a NaN on its diagonal. A
       singular matrix raises `Emily.Error` in `solve`, `solve_triangular` and `inv`
     * `{:fft, x, length, axis}`, and likewise `ifft rfft irfft`
-    * `{:conv, x, kernel, strides, low, high, kernel_dilation, input_dilation, groups, flip}`
+    * `{:conv, x, kernel, strides, low, high, kernel_dilation, input_dilation, groups, flip,
+      channels_first}`: of `x`, `{batch, spatial..., channels}`, and a kernel `{outputs, spatial..., channels}`, or with
+      the channels in the second place; so is the result. A CPU's kernels have f32 and f64 and any number of spatial axes,
+      MLX has f32, f16 and bf16 and up to three
     * activations and gates, of real floats: `{:gelu, x}`, `{:gelu_tanh, x}`, `{:swiglu, gate, up}`,
       `{:geglu, gate, up}`, `{:geglu_tanh, gate, up}`
     * fused kernels: `{:rms_norm, x, weight, eps}`, `{:layer_norm, x, weight, bias, eps}`,
@@ -654,6 +657,16 @@ defmodule Emily.Native do
   """
   @spec threads() :: pos_integer()
   def threads, do: Nif.threads()
+
+  @doc """
+  The instructions that Emily's own kernels for a CPU are taken for: `"portable"`, `"avx2"`, `"avx512"` or `"neon"`. `nil`
+  where `EMILY_KERNELS` is `off` or the build has none: MLX computes then.
+
+      iex> Emily.Native.kernels() in [nil, "portable", "avx2", "avx512", "neon"]
+      true
+  """
+  @spec kernels() :: String.t() | nil
+  def kernels, do: Nif.kernels()
 
   @doc """
   Sets how many threads compute a product together: `:all`, or a number from 1 to 1024. Returns the number before.

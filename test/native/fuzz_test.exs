@@ -185,9 +185,9 @@ defmodule Emily.Native.FuzzTest do
 
     pick([
       {:conv, x, pick(pool), integers(), integers(), integers(), integers(), integers(), small(),
-       flag()},
+       flag(), flag()},
       {:conv, input, kernel, each.([1, 2]), each.(pads), each.(pads), each.([1, 2]),
-       each.([1, 2]), groups, flag()}
+       each.([1, 2]), groups, flag(), flag()}
     ])
   end
 

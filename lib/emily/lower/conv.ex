@@ -1,12 +1,13 @@
 defmodule Emily.Lower.Conv do
   @moduledoc false
-  # Convolution. MLX has it for f32 and up to three spatial axes, of which three take no groups. Other
-  # floats, integers beyond f32's exactness and more axes are the product of the input's patches with
-  # the kernel; complex numbers are four convolutions of their parts.
+  # Convolution. On a CPU it is a kernel of f32 and f64. Elsewhere, and where no kernels are wanted, MLX has it for f32
+  # and up to three spatial axes, of which three take no groups; f64, integers beyond f32's exactness and more axes
+  # are the product of the input's patches with the kernel. Complex numbers are four convolutions of their parts.
 
   import Emily.Lower.Types
   import Emily.Expr, only: [share: 2, scalar: 2]
   alias Emily.Lower.{ConvPieces, Dot, Shape, Window}
+  alias Emily.Native
 
   def names, do: [:conv]
 
@@ -42,9 +43,16 @@ defmodule Emily.Lower.Conv do
 
   # The convolution of two operands of one type, with axes {batch, channels, spatial...}.
   defp sum(x, w, config) do
-    if x.type == {:f, 32} and tuple_size(x.shape) <= 5,
-      do: native(x, w, config),
-      else: patches(x, w, config)
+    cond do
+      x.type in [f: 32, f: 64] and Native.kernels() != nil and not on_gpu?(x, w) ->
+        kernel(x, w, config)
+
+      x.type == {:f, 32} and tuple_size(x.shape) <= 5 ->
+        native(x, w, config)
+
+      true ->
+        patches(x, w, config)
+    end
   end
 
   # Nx sums the products of integers exactly, and rounds the sum to f32.
@@ -86,32 +94,50 @@ defmodule Emily.Lower.Conv do
     end)
   end
 
+  ## A CPU's kernel, which needs no patches
+
+  # The result lies in memory as the output's permutation wants it.
+  defp kernel(x, w, config) do
+    spatial = tuple_size(x.shape) - 2
+    first = invert(config.output_permutation) |> Enum.at(1) == 1
+    order = if first, do: Enum.to_list(0..(spatial + 1)), else: channels_last(spatial)
+    {input, dims} = input(x, config, order)
+    {kernel, _} = permuted(value(w), w.shape, compose(config.kernel_permutation, order))
+    {input, _, config} = cut(input, dims, config, if(first, do: 2, else: 1), dtype(x.type))
+    result = conv(input, kernel, config, first)
+    if first, do: result, else: transpose(result, channels_second(spatial))
+  end
+
+  defp channels_last(spatial), do: [0 | Enum.to_list(2..(spatial + 1)//1)] ++ [1]
+  defp channels_second(spatial), do: [0, spatial + 1 | Enum.to_list(1..spatial//1)]
+
   ## MLX's own, with the channels last
 
   defp native(x, w, config) do
     spatial = tuple_size(x.shape) - 2
-    last = [0 | Enum.to_list(2..(spatial + 1)//1)] ++ [1]
+    last = channels_last(spatial)
     {input, dims} = input(x, config, last)
     {kernel, kernel_dims} = permuted(value(w), w.shape, compose(config.kernel_permutation, last))
 
     direct = fn x, dims, w, w_dims, config ->
-      {x, dims, config} = cut(x, dims, config)
+      {x, dims, config} = cut(x, dims, config, 1, :f32)
       grouped(x, dims, w, w_dims, config)
     end
 
     # MLX copies the patches on a CPU.
     opts = [first: 1, dtype: :f32, bytes: 4, unfolds: not on_gpu?(x, w)]
     result = ConvPieces.conv(input, dims, kernel, kernel_dims, config, opts, direct)
-    transpose(result, [0, spatial + 1 | Enum.to_list(1..spatial//1)])
+    transpose(result, channels_second(spatial))
   end
 
-  # Negative padding cuts the dilated input before MLX sees it.
-  defp cut(x, dims, %{padding: padding, input_dilation: dilation} = config) do
+  # Negative padding cuts the dilated input first. The spatial axes begin at `first`.
+  defp cut(x, dims, %{padding: padding, input_dilation: dilation} = config, first, dtype) do
     if Enum.all?(padding, fn {low, high} -> low >= 0 and high >= 0 end) do
       {x, dims, config}
     else
       spatial = Enum.zip_with(padding, dilation, fn {low, high}, by -> {low, high, by - 1} end)
-      pads = [{0, 0, 0} | spatial] ++ [{0, 0, 0}]
+      pads = List.duplicate({0, 0, 0}, first) ++ spatial
+      pads = pads ++ List.duplicate({0, 0, 0}, length(dims) - length(pads))
 
       config = %{
         config
@@ -119,7 +145,7 @@ defmodule Emily.Lower.Conv do
           input_dilation: Enum.map(padding, fn _ -> 1 end)
       }
 
-      {Shape.pad(x, dims, pads, scalar(0, :f32)), Shape.padded(dims, pads), config}
+      {Shape.pad(x, dims, pads, scalar(0, dtype)), Shape.padded(dims, pads), config}
     end
   end
 
@@ -132,7 +158,8 @@ defmodule Emily.Lower.Conv do
             conv(
               part(x, dims, length(dims) - 1, group, groups),
               part(w, w_dims, 0, group, groups),
-              %{config | groups: 1}
+              %{config | groups: 1},
+              false
             )
           end
 
@@ -141,7 +168,7 @@ defmodule Emily.Lower.Conv do
     end)
   end
 
-  defp grouped(x, _dims, w, _w_dims, config), do: conv(x, w, config)
+  defp grouped(x, _dims, w, _w_dims, config), do: conv(x, w, config, false)
 
   defp part(x, dims, axis, group, groups) do
     size = div(Enum.at(dims, axis), groups)
@@ -150,9 +177,10 @@ defmodule Emily.Lower.Conv do
     {:slice, x, starts, stops, Enum.map(dims, fn _ -> 1 end)}
   end
 
-  defp conv(x, w, %{strides: strides, kernel_dilation: kernel, input_dilation: input} = config) do
+  defp conv(x, w, %{kernel_dilation: kernel, input_dilation: input} = config, channels_first) do
     {low, high} = Enum.unzip(config.padding)
-    {:conv, x, w, strides, low, high, kernel, input, config.groups, false}
+
+    {:conv, x, w, config.strides, low, high, kernel, input, config.groups, false, channels_first}
   end
 
   ## Patches: each window of the input as a row

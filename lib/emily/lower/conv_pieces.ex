@@ -1,6 +1,7 @@
 defmodule Emily.Lower.ConvPieces do
   @moduledoc false
-  # A convolution in pieces, where its padded input or the patches of its input would take much memory. On each
+  # A convolution in pieces, where its padded input or the patches of its input would take much memory: on a GPU, and
+  # on a CPU where no kernels are wanted. On each
   # spatial axis an output sees an entry through a tap where
   #
   #     output * stride + tap * kernel_dilation == low_padding + entry * input_dilation

@@ -59,6 +59,7 @@ defmodule Emily.Native.Nif do
   def has_grown(_since, _bytes), do: stub()
   def settle(_after), do: stub()
 
+  def kernels, do: stub()
   def threads, do: stub()
   def set_threads(_count), do: stub()
 

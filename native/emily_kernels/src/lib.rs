@@ -4,6 +4,7 @@ pub mod attention;
 pub mod cast;
 pub mod chain;
 pub mod compare;
+pub mod conv;
 pub mod dispatch;
 pub mod dot;
 pub mod elementwise;

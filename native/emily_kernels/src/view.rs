@@ -136,6 +136,11 @@ impl<'a> View<'a> {
         self.width
     }
 
+    /// What lies in the same memory by other axes, from the same first element on.
+    pub fn with_axes(&self, axes: Axes) -> View<'a> {
+        View::new(self.memory, self.first, self.width, axes)
+    }
+
     /// How many elements there are.
     pub fn size(&self) -> usize {
         self.axes.iter().map(|axis| axis.size).product()
@@ -293,6 +298,11 @@ pub struct Elements<'a, T: Element> {
 }
 
 impl<T: Element> Elements<'_, T> {
+    /// Where the first element is, for who promises to stay among the array's.
+    pub(crate) fn first(&self) -> *const T {
+        self.memory.as_ptr().wrapping_offset(self.first)
+    }
+
     /// The element at a distance from the first, which must lie in the array's memory.
     #[inline(always)]
     pub fn at(&self, distance: isize) -> T {

@@ -27,5 +27,6 @@ pub use runtime::exit;
 #[doc(hidden)]
 pub use runtime::inspect;
 pub use runtime::job::{Job, QueueFull};
+pub use runtime::kernel::kernels;
 pub use runtime::memory;
 pub use runtime::stream::StreamHandle;

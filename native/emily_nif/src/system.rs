@@ -106,6 +106,11 @@ fn settle(after: Collection) -> NifResult<Atom> {
 }
 
 #[rustler::nif]
+fn kernels() -> Option<&'static str> {
+    emily_mlx::kernels()
+}
+
+#[rustler::nif]
 fn threads() -> usize {
     emily_mlx::threads()
 }

@@ -20,7 +20,7 @@ defmodule Emily.Lower.ConvPiecesTest do
     {low, high} = Enum.unzip(config.padding)
 
     {:conv, x, w, config.strides, low, high, config.kernel_dilation, config.input_dilation,
-     config.groups, false}
+     config.groups, false, false}
   end
 
   # The batch leads and the channels are last.

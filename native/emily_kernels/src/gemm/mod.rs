@@ -24,6 +24,12 @@ pub use simd::Element;
 pub use stored::Stored;
 pub use work::{Matrix, Output, Work};
 
+pub(crate) use pack::pack;
+pub(crate) use simd::{Simd, LONGEST};
+pub(crate) use stored::{Load, Vectors};
+pub(crate) use strip::Strip;
+pub(crate) use work::{with_scratch, Scratch, DEPTH};
+
 /// What is worth a part of its own, in products: about 30 us' work.
 const PART: usize = 1 << 21;
 /// What is worth waking a thread for.

@@ -58,7 +58,7 @@ pub(super) unsafe fn pack_panels<S: Load<T>, T: Stored>(
 /// # Safety
 /// The matrix must have the rows and columns, `to` the room; the processor the instructions of `S`.
 #[inline(always)]
-pub(super) unsafe fn pack<S: Load<T>, T: Stored>(
+pub(crate) unsafe fn pack<S: Load<T>, T: Stored>(
     to: *mut T::Number,
     from: Matrix<T>,
     depth: usize,

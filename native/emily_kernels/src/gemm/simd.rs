@@ -11,14 +11,14 @@ pub trait Element: Copy + PartialEq + Send + Sync + 'static {
 }
 
 /// No vector has more numbers.
-pub(super) const LONGEST: usize = 16;
+pub const LONGEST: usize = 16;
 
 /// Vectors of one processor and one type of number.
 ///
 /// # Safety
 /// Its functions may be called where the processor has the instructions, with pointers to as many numbers as a
 /// vector has.
-pub(super) unsafe trait Simd: Copy + 'static {
+pub unsafe trait Simd: Copy + 'static {
     type Number: Element;
     type Vector: Copy;
     const LANES: usize;
@@ -31,6 +31,30 @@ pub(super) unsafe trait Simd: Copy + 'static {
     /// The first numbers, fewer than a vector has, and zeros behind them.
     unsafe fn load_first(from: *const Self::Number, count: usize) -> Self::Vector;
     unsafe fn store_first(value: Self::Vector, to: *mut Self::Number, count: usize);
+    /// The numbers of `into`, which are zeros from lane `first` to below lane `end`, and there those that lie as many
+    /// behind `from`.
+    #[inline(always)]
+    unsafe fn load_lanes(
+        into: Self::Vector,
+        from: *const Self::Number,
+        first: usize,
+        end: usize,
+    ) -> Self::Vector {
+        // SAFETY: the caller's promise.
+        unsafe { Self::load_apart(into, from, 1, first, end) }
+    }
+    /// As `load_lanes`, of numbers that lie `step` apart.
+    #[inline(always)]
+    unsafe fn load_apart(
+        into: Self::Vector,
+        from: *const Self::Number,
+        step: isize,
+        first: usize,
+        end: usize,
+    ) -> Self::Vector {
+        // SAFETY: the caller's promise.
+        unsafe { apart::<Self>(into, from, step, first, end) }
+    }
     /// Asks for memory that is read soon. It may be any.
     #[inline(always)]
     fn prefetch<T>(_from: *const T) {}
@@ -42,6 +66,29 @@ pub(super) unsafe trait Simd: Copy + 'static {
 
     /// The function [`kernel`] of at most `ROWS` rows and one, two, four or eight vectors.
     fn kernel(rows: usize, vectors: usize) -> Kernel<Self::Number>;
+}
+
+/// [`Simd::load_apart`], one number at a time.
+///
+/// # Safety
+/// As there.
+#[inline(always)]
+pub(super) unsafe fn apart<S: Simd>(
+    into: S::Vector,
+    from: *const S::Number,
+    step: isize,
+    first: usize,
+    end: usize,
+) -> S::Vector {
+    let mut numbers = [S::Number::ZERO; LONGEST];
+    // SAFETY: the caller's promise; no vector is longer than the longest.
+    unsafe {
+        S::store(into, numbers.as_mut_ptr());
+        for (lane, number) in numbers[..end].iter_mut().enumerate().skip(first) {
+            *number = *from.wrapping_offset(lane as isize * step);
+        }
+        S::load(numbers.as_ptr())
+    }
 }
 
 /// The kernels of so many rows, compiled with the features named.

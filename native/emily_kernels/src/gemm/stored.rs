@@ -30,13 +30,26 @@ pub trait Stored: view::Element {
     /// # Safety
     /// As there.
     unsafe fn multiply(work: &Work<Self>, level: Level, a: *mut Self::Number, b: *mut Self::Number);
+
+    /// Runs work with the vectors of the level.
+    ///
+    /// # Safety
+    /// As for [`Vectors::run`].
+    unsafe fn on<W: Vectors<Self>>(level: Level, work: W);
+}
+
+/// Work that is written for the vectors of any processor.
+pub trait Vectors<T: Stored> {
+    /// # Safety
+    /// The processor must have the instructions of `S`, and the work may promise more.
+    unsafe fn run<S: Load<T>>(self);
 }
 
 /// Vectors of numbers as they are computed with, from memory that holds others.
 ///
 /// # Safety
 /// As for [`Simd`].
-pub(super) unsafe trait Load<T: Stored>: Simd<Number = T::Number> {
+pub unsafe trait Load<T: Stored>: Simd<Number = T::Number> {
     /// As many numbers as a vector has.
     #[inline(always)]
     unsafe fn load_as(from: *const T) -> Self::Vector {
@@ -166,6 +179,35 @@ macro_rules! stored {
                         Kind::Portable => {
                             multiply_on::<Portable<$number>, $type>(work, packed_a, packed_b)
                         }
+                    }
+                }
+            }
+
+            unsafe fn on<W: Vectors<Self>>(level: Level, work: W) {
+                #[cfg(target_arch = "x86_64")]
+                #[target_feature(enable = "avx512f,avx2,fma,f16c")]
+                unsafe fn avx512<W: Vectors<$type>>(work: W) {
+                    // SAFETY: the caller's promise.
+                    unsafe { work.run::<Avx512<$number>>() }
+                }
+
+                #[cfg(target_arch = "x86_64")]
+                #[target_feature(enable = "avx2,fma,f16c")]
+                unsafe fn avx2<W: Vectors<$type>>(work: W) {
+                    // SAFETY: the caller's promise.
+                    unsafe { work.run::<Avx2<$number>>() }
+                }
+
+                // SAFETY: the caller's promise.
+                unsafe {
+                    match level.0 {
+                        #[cfg(target_arch = "x86_64")]
+                        Kind::Avx512 => avx512(work),
+                        #[cfg(target_arch = "x86_64")]
+                        Kind::Avx2 => avx2(work),
+                        #[cfg(target_arch = "aarch64")]
+                        Kind::Neon => work.run::<Neon<$number>>(),
+                        Kind::Portable => work.run::<Portable<$number>>(),
                     }
                 }
             }

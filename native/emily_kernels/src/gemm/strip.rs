@@ -6,7 +6,7 @@ use super::stored::{Load, Stored};
 use super::work::{Matrix, Output};
 
 /// What one call of the kernel reads: `depth` columns of a few rows, and as many rows of a few vectors.
-pub(super) struct Panel<T> {
+pub struct Panel<T> {
     depth: usize,
     a: Matrix<T>,
     b: *const T,
@@ -14,7 +14,7 @@ pub(super) struct Panel<T> {
 }
 
 /// What one call of the kernel writes: at most as many columns as the vectors have numbers.
-pub(super) struct Target<T> {
+pub struct Target<T> {
     pub c: Output<T>,
     pub columns: usize,
     pub alpha: T,
@@ -25,7 +25,7 @@ pub(super) struct Target<T> {
 const HEADS: usize = 4;
 const STEP: usize = 3;
 
-pub(super) type Kernel<T> = unsafe fn(&Panel<T>, &Target<T>);
+pub type Kernel<T> = unsafe fn(&Panel<T>, &Target<T>);
 
 /// `ROWS` rows times `VECTORS` vectors, added up in registers, each element's terms in their order.
 ///
@@ -127,7 +127,7 @@ impl<T: Element> Target<T> {
 }
 
 /// A panel of at most `S::ROWS` rows times at most `DEPTH` rows of the right side.
-pub(super) struct Strip<T: Stored> {
+pub(crate) struct Strip<T: Stored> {
     pub rows: usize,
     pub depth: usize,
     pub columns: usize,
@@ -144,7 +144,7 @@ impl<T: Stored> Strip<T> {
     /// # Safety
     /// The matrices must have the sizes, `packed` the room; the processor the instructions of `S`.
     #[inline(always)]
-    pub(super) unsafe fn multiply<S: Load<T>>(
+    pub(crate) unsafe fn multiply<S: Load<T>>(
         &self,
         packed: *mut T::Number,
         in_place: bool,

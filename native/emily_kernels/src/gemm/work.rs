@@ -11,7 +11,7 @@ use super::strip::Strip;
 use crate::dispatch::Level;
 
 /// How many terms are added up in registers.
-pub(super) const DEPTH: usize = 256;
+pub(crate) const DEPTH: usize = 256;
 /// So many columns of the right side, copied, stay in the second or third cache.
 const COLUMNS: usize = 1024;
 /// A panel of rows is multiplied in its place where there are at most so many vectors of columns.
@@ -174,16 +174,16 @@ impl<T: Stored> Work<T> {
 struct Line(#[allow(dead_code)] [u8; 64]);
 
 /// Memory that a thread keeps for what it computes with.
-pub(super) struct Scratch(RefCell<Vec<Line>>);
+pub(crate) struct Scratch(RefCell<Vec<Line>>);
 
 impl Scratch {
-    pub(super) const fn new() -> Self {
+    pub(crate) const fn new() -> Self {
         Scratch(RefCell::new(Vec::new()))
     }
 }
 
 /// Calls a function with memory for so many numbers, which are anything, aligned to a line of the cache.
-pub(super) fn with_scratch<T: Element, R>(
+pub(crate) fn with_scratch<T: Element, R>(
     scratch: &'static LocalKey<Scratch>,
     count: usize,
     f: impl FnOnce(*mut T) -> R,

@@ -4,7 +4,7 @@ use std::arch::x86_64::*;
 
 use half::{bf16, f16};
 
-use super::simd::{kernels, Simd, LONGEST};
+use super::simd::{apart, kernels, Simd, LONGEST};
 use super::stored::Load;
 use super::strip::{kernel, Kernel, Panel, Target};
 
@@ -17,7 +17,7 @@ pub(super) struct Avx512<T>(T);
 macro_rules! vectors {
     ($simd:ident<$number:ty>, $vector:ty, $lanes:literal, $rows:literal, $features:literal,
         $splat:ident, $load:ident, $store:ident, $multiply:ident, $multiply_add:ident, $turn:ident,
-        $first:ident, $load_first:ident, $store_first:ident,
+        $first:ident, $load_first:ident, $store_first:ident, $load_lanes:ident, $load_apart:path,
         $($kernels:tt)*) => {
         // SAFETY: the instructions are those of the level.
         unsafe impl Simd for $simd<$number> {
@@ -57,6 +57,29 @@ macro_rules! vectors {
             }
 
             #[inline(always)]
+            unsafe fn load_lanes(
+                into: $vector,
+                from: *const $number,
+                first: usize,
+                end: usize,
+            ) -> $vector {
+                // SAFETY: the caller's promise.
+                unsafe { $load_lanes(into, from, first, end) }
+            }
+
+            #[inline(always)]
+            unsafe fn load_apart(
+                into: $vector,
+                from: *const $number,
+                step: isize,
+                first: usize,
+                end: usize,
+            ) -> $vector {
+                // SAFETY: the caller's promise.
+                unsafe { $load_apart(into, from, step, first, end) }
+            }
+
+            #[inline(always)]
             fn prefetch<T>(from: *const T) {
                 // SAFETY: every processor of x86-64 has the instruction, which reads nothing that is not there.
                 unsafe { _mm_prefetch::<_MM_HINT_T0>(from.cast()) }
@@ -87,22 +110,22 @@ macro_rules! vectors {
 
 vectors!(
     Avx2<f32>, __m256, 8, 6, "avx2,fma",
-    _mm256_set1_ps, _mm256_loadu_ps, _mm256_storeu_ps, _mm256_mul_ps, _mm256_fmadd_ps, turn_8_floats, first_8, _mm256_maskload_ps, _mm256_maskstore_ps,
+    _mm256_set1_ps, _mm256_loadu_ps, _mm256_storeu_ps, _mm256_mul_ps, _mm256_fmadd_ps, turn_8_floats, first_8, _mm256_maskload_ps, _mm256_maskstore_ps, lanes_of_8, apart::<Self>,
     [1 2 3 4 5 6], [1 2 3], [1]
 );
 vectors!(
     Avx2<f64>, __m256d, 4, 6, "avx2,fma",
-    _mm256_set1_pd, _mm256_loadu_pd, _mm256_storeu_pd, _mm256_mul_pd, _mm256_fmadd_pd, turn_4_doubles, first_4, _mm256_maskload_pd, _mm256_maskstore_pd,
+    _mm256_set1_pd, _mm256_loadu_pd, _mm256_storeu_pd, _mm256_mul_pd, _mm256_fmadd_pd, turn_4_doubles, first_4, _mm256_maskload_pd, _mm256_maskstore_pd, lanes_of_4, apart::<Self>,
     [1 2 3 4 5 6], [1 2 3], [1]
 );
 vectors!(
     Avx512<f32>, __m512, 16, 12, "avx512f",
-    _mm512_set1_ps, _mm512_loadu_ps, _mm512_storeu_ps, _mm512_mul_ps, _mm512_fmadd_ps, turn_16_floats, first_16, load_floats, _mm512_mask_storeu_ps,
+    _mm512_set1_ps, _mm512_loadu_ps, _mm512_storeu_ps, _mm512_mul_ps, _mm512_fmadd_ps, turn_16_floats, first_16, load_floats, _mm512_mask_storeu_ps, lanes_of_16, floats_apart,
     [1 2 3 4 5 6 7 8 9 10 11 12], [1 2 3 4 5 6], [1 2 3]
 );
 vectors!(
     Avx512<f64>, __m512d, 8, 12, "avx512f",
-    _mm512_set1_pd, _mm512_loadu_pd, _mm512_storeu_pd, _mm512_mul_pd, _mm512_fmadd_pd, turn_8_doubles, first_of_8, load_doubles, _mm512_mask_storeu_pd,
+    _mm512_set1_pd, _mm512_loadu_pd, _mm512_storeu_pd, _mm512_mul_pd, _mm512_fmadd_pd, turn_8_doubles, first_of_8, load_doubles, _mm512_mask_storeu_pd, lanes_of_8_doubles, apart::<Self>,
     [1 2 3 4 5 6 7 8 9 10 11 12], [1 2 3 4 5 6], [1 2 3]
 );
 
@@ -176,6 +199,79 @@ unsafe fn load_floats(from: *const f32, mask: __mmask16) -> __m512 {
 unsafe fn load_doubles(from: *const f64, mask: __mmask8) -> __m512d {
     // SAFETY: the caller's promise.
     unsafe { _mm512_maskz_loadu_pd(mask, from) }
+}
+
+/// # Safety
+/// The processor must have AVX2, and the numbers of the lanes must be there.
+#[inline(always)]
+unsafe fn lanes_of_8(into: __m256, from: *const f32, first: usize, end: usize) -> __m256 {
+    // SAFETY: the caller's promise; what is masked is not read.
+    unsafe {
+        let mask = _mm256_andnot_si256(first_8(first), first_8(end));
+        _mm256_or_ps(into, _mm256_maskload_ps(from, mask))
+    }
+}
+
+/// # Safety
+/// As above.
+#[inline(always)]
+unsafe fn lanes_of_4(into: __m256d, from: *const f64, first: usize, end: usize) -> __m256d {
+    // SAFETY: the caller's promise; what is masked is not read.
+    unsafe {
+        let mask = _mm256_andnot_si256(first_4(first), first_4(end));
+        _mm256_or_pd(into, _mm256_maskload_pd(from, mask))
+    }
+}
+
+/// # Safety
+/// The processor must have AVX-512, and the numbers of the lanes must be there.
+#[inline(always)]
+unsafe fn lanes_of_16(into: __m512, from: *const f32, first: usize, end: usize) -> __m512 {
+    // SAFETY: the caller's promise; what is masked is not read.
+    unsafe { _mm512_mask_loadu_ps(into, lanes(first, end) as u16, from) }
+}
+
+/// # Safety
+/// As above.
+#[inline(always)]
+unsafe fn lanes_of_8_doubles(into: __m512d, from: *const f64, first: usize, end: usize) -> __m512d {
+    // SAFETY: the caller's promise; what is masked is not read.
+    unsafe { _mm512_mask_loadu_pd(into, lanes(first, end) as u8, from) }
+}
+
+#[inline(always)]
+fn lanes(first: usize, end: usize) -> u32 {
+    (1 << end) - (1 << first)
+}
+
+/// # Safety
+/// As above.
+#[inline(always)]
+unsafe fn floats_apart(
+    into: __m512,
+    from: *const f32,
+    step: isize,
+    first: usize,
+    end: usize,
+) -> __m512 {
+    // SAFETY: the caller's promise. Two vectors hold all of every second number, and nothing behind the last.
+    unsafe {
+        if step == 2 && end - first == 16 {
+            let places =
+                _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 17, 19, 21, 23, 25, 27, 29, 31);
+            let (low, high) = (_mm512_loadu_ps(from), _mm512_loadu_ps(from.add(15)));
+            return _mm512_permutex2var_ps(low, places, high);
+        }
+        match i32::try_from(step) {
+            Ok(step) if step.unsigned_abs() < 1 << 27 => {
+                let lane = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+                let places = _mm512_mullo_epi32(lane, _mm512_set1_epi32(step));
+                let mask = lanes(first, end) as u16;
+                _mm512_mask_i32gather_ps::<4>(into, mask, places, from)
+            }
+            _ => apart::<Avx512<f32>>(into, from, step, first, end),
+        }
+    }
 }
 
 /// Interleaves pairs of floats.

@@ -13,7 +13,16 @@ use crate::runtime::stream::StreamHandle;
 
 /// The level of the processor that kernels are taken for, if any are.
 pub(crate) fn level(stream: &StreamHandle) -> Option<Level> {
-    if cfg!(not(own_kernels)) || stream.device() != Device::Cpu {
+    chosen().filter(|_| stream.device() == Device::Cpu)
+}
+
+/// The name of the level that a CPU's kernels are taken for, if any are.
+pub fn kernels() -> Option<&'static str> {
+    chosen().map(Level::name)
+}
+
+fn chosen() -> Option<Level> {
+    if cfg!(not(own_kernels)) {
         return None;
     }
     // What names no level is refused where streams are made.

@@ -107,19 +107,32 @@ impl Conv {
     fn check(&self) {
         let x = shaped(&values(&self.input), &self.input);
         let w = shaped(&values(&self.kernel), &self.kernel);
-        let args = vec![
-            Arg::Borrowed(&x),
-            Arg::Borrowed(&w),
-            list(&self.strides),
-            list(&self.low),
-            list(&self.high),
-            list(&self.kernel_dilation),
-            list(&self.input_dilation),
-            int(self.groups),
-            boolean(self.flip),
-        ];
-        let got = result("conv", args);
-        assert_eq!(got, self.by_loops(), "{self:?}");
+        let rank = self.input.len() as i64;
+        let second: Vec<i64> = [0, rank - 1].into_iter().chain(1..rank - 1).collect();
+        let last: Vec<i64> = [0].into_iter().chain(2..rank).chain([1]).collect();
+        for channels_first in [false, true] {
+            let moved = |array, axes: &[i64]| {
+                if channels_first {
+                    build("transpose", vec![array, list(axes)]).unwrap()
+                } else {
+                    build("contiguous", vec![array]).unwrap()
+                }
+            };
+            let args = vec![
+                own(moved(Arg::Borrowed(&x), &second)),
+                own(moved(Arg::Borrowed(&w), &second)),
+                list(&self.strides),
+                list(&self.low),
+                list(&self.high),
+                list(&self.kernel_dilation),
+                list(&self.input_dilation),
+                int(self.groups),
+                boolean(self.flip),
+                boolean(channels_first),
+            ];
+            let got = moved(own(build("conv", args).unwrap()), &last);
+            assert_eq!(numbers(got), self.by_loops(), "{channels_first} {self:?}");
+        }
         // The kernel is as it was: MLX's own flip on a CPU turns it round in place.
         let kernel: Vec<f64> = values(&self.kernel).into_iter().map(f64::from).collect();
         assert_eq!(numbers(w), kernel, "{self:?}");
