@@ -111,13 +111,14 @@ fn calls(op: Op, form: Form, of: Dtype) -> Vec<Vec<Arg<'static>>> {
         | Op::Square | Op::Sin | Op::Cos | Op::Tan | Op::Arcsin | Op::Arccos | Op::Arctan | Op::Sinh | Op::Cosh | Op::Tanh
         | Op::Arcsinh | Op::Arccosh | Op::Arctanh | Op::Erf | Op::Erfc | Op::Erfinv | Op::Sigmoid | Op::Cbrt | Op::Sign | Op::Floor
         | Op::Ceil | Op::Round | Op::RoundAway | Op::Trunc | Op::LogicalNot | Op::BitwiseInvert | Op::Isnan | Op::Isinf
-        | Op::Isfinite | Op::Isposinf | Op::Isneginf | Op::Real | Op::Imag | Op::Conjugate | Op::Contiguous =>
-            all().into_iter().map(|shape| vec![x(shape)]).collect(),
+        | Op::Isfinite | Op::Isposinf | Op::Isneginf | Op::Real | Op::Imag | Op::Conjugate | Op::Contiguous | Op::Gelu
+        | Op::GeluTanh => all().into_iter().map(|shape| vec![x(shape)]).collect(),
         Op::Chop => all().into_iter().map(|shape| vec![x(shape), float(0.5)]).collect(),
         Op::Add | Op::Subtract | Op::Multiply | Op::Divide | Op::FloorDivide | Op::Remainder | Op::Fmod | Op::Power
         | Op::IntegerPower | Op::Maximum | Op::Minimum | Op::Arctan2 | Op::Logaddexp | Op::Equal | Op::NotEqual | Op::Greater
         | Op::GreaterEqual | Op::Less | Op::LessEqual | Op::LogicalAnd | Op::LogicalOr | Op::BitwiseAnd | Op::BitwiseOr
-        | Op::BitwiseXor | Op::LeftShift | Op::RightShift | Op::WideLeftShift | Op::WideRightShift => {
+        | Op::BitwiseXor | Op::LeftShift | Op::RightShift | Op::WideLeftShift | Op::WideRightShift | Op::Swiglu | Op::Geglu
+        | Op::GegluTanh => {
             let same = all().into_iter().map(|shape| vec![x(shape), x(shape)]);
             let scalars = all().into_iter().map(|shape| vec![x(shape), number(2.0, of)]);
             let rows = MATRICES.into_iter().map(|shape| vec![x(shape), own(row_major(&shape[shape.len() - 1..], of))]);
@@ -184,7 +185,12 @@ fn calls(op: Op, form: Form, of: Dtype) -> Vec<Vec<Arg<'static>>> {
             vec![x(shape), int(0), boolean(true)],
             vec![x(shape), int(last(shape)), boolean(false)],
         ]).collect(),
-        Op::WindowArgmax | Op::WindowArgmin | Op::Sort | Op::Argsort => axed().into_iter().flat_map(|shape| [
+        Op::Sort | Op::Argsort => axed().into_iter().flat_map(|shape| [
+            vec![x(shape), int(0), boolean(false)],
+            vec![x(shape), int(last(shape)), boolean(true)],
+        ]).collect(),
+        Op::TopK => axed().into_iter().map(|shape| vec![x(shape), int(1)]).collect(),
+        Op::WindowArgmax | Op::WindowArgmin => axed().into_iter().flat_map(|shape| [
             vec![x(shape), int(0)],
             vec![x(shape), int(last(shape))],
         ]).collect(),
@@ -213,9 +219,9 @@ fn calls(op: Op, form: Form, of: Dtype) -> Vec<Vec<Arg<'static>>> {
         ]).collect(),
         Op::Conv => [1, 2].into_iter().map(|groups| vec![
             x(&[2, 5, 4, 4]), x(&[2, 2, 3, 4 / groups]), list(&[1, 2]), list(&[0, 1]), list(&[1, 0]), list(&[1, 1]), list(&[2, 1]),
-            int(groups), boolean(true),
+            int(groups), boolean(true), boolean(false),
         ]).chain([vec![
-            x(&[1, 6, 1]), x(&[1, 2, 1]), list(&[1]), list(&[0]), list(&[0]), list(&[1]), list(&[1]), int(1), boolean(false),
+            x(&[1, 6, 1]), x(&[1, 2, 1]), list(&[1]), list(&[0]), list(&[0]), list(&[1]), list(&[1]), int(1), boolean(false), boolean(false),
         ]]).collect(),
         Op::RmsNorm => axed().into_iter().map(|shape| vec![floats(shape), floats(&shape[shape.len() - 1..]), float(1e-5)]).collect(),
         Op::LayerNorm => axed().into_iter().map(|shape| vec![floats(shape), floats(&shape[shape.len() - 1..]), nil(), float(1e-5)]).collect(),
