@@ -196,7 +196,7 @@ defmodule Emily.Backend do
 
   # An array that is computed already is read in a fraction of the time that an event takes.
   defp read(ref, size, %T{type: {_, bits} = type} = tensor) do
-    case Native.to_binary(ref, Lower.dtype(type), &Telemetry.evaluation(&1, tensor)) do
+    case Native.to_binary(ref, Lower.dtype(type), &Telemetry.evaluation(&1, &2, tensor)) do
       :other ->
         read(settled(tensor(tensor, ref, tensor.data.device)).data.ref, size, tensor)
 

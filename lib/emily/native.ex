@@ -222,20 +222,22 @@ defmodule Emily.Native do
       <<7, 7>>
   """
   @spec to_binary(array()) :: binary()
-  def to_binary(array), do: to_binary(array, nil, &await/1)
+  def to_binary(array), do: to_binary(array, nil, fn _binary, _start -> :ok end)
 
   @doc false
-  # `wait` is called with the tag of the answer where the array is not computed yet, and waits for it. `:other` is the
-  # answer where the array has another type than `dtype`, which is nil for any.
-  def to_binary(array, dtype, wait) do
+  # `evaluated` is called with the binary and the time before the call where the array was not computed yet. `:other` is
+  # the answer where the array has another type than `dtype`, which is nil for any.
+  def to_binary(array, dtype, evaluated) do
     Garbage.without(fn ->
       tag = make_ref()
+      start = System.monotonic_time()
 
       case Nif.to_binary(array, dtype, tag) do
         binary when is_binary(binary) -> binary
+        {:computed, binary} -> tap(binary, &evaluated.(&1, start))
         :other -> :other
-        :queued -> wait.(tag)
-        :full -> again(fn -> to_binary(array, dtype, wait) end)
+        :queued -> tag |> await() |> tap(&evaluated.(&1, start))
+        :full -> again(fn -> to_binary(array, dtype, evaluated) end)
       end
     end)
   end

@@ -121,17 +121,12 @@ defmodule Emily.Telemetry do
   def echo(event, measurements, metadata, pid), do: send(pid, {event, measurements, metadata})
 
   @doc false
-  # Waits for the answer under a tag of `Emily.Native.to_binary/2` and reports the wait.
-  def evaluation(tag, %Nx.Tensor{shape: shape, type: type, data: %{device: device}}) do
-    start = System.monotonic_time()
-    binary = Emily.Native.await(tag)
-
+  # Reports that a tensor's bytes were computed, or waited for, since `start`.
+  def evaluation(binary, start, %Nx.Tensor{shape: shape, type: type, data: %{device: device}}) do
     :telemetry.execute(
       [:emily, :evaluation],
       %{duration: System.monotonic_time() - start, bytes: byte_size(binary)},
       %{shape: shape, type: type, device: device}
     )
-
-    binary
   end
 end

@@ -13,7 +13,7 @@ use crate::resources::{array_ref, array_refs, ArrayRef, ArrayResource};
 /// Binaries up to this size are copied; larger ones refer to the array's memory.
 const COPY_UP_TO: usize = 4096;
 
-rustler::atoms! { ok, error, argument, mlx, queued, full, ready, other }
+rustler::atoms! { ok, error, argument, mlx, queued, full, ready, computed, other }
 
 /// Who waits for a job, and under which tag.
 pub struct Caller {
@@ -158,8 +158,8 @@ fn schedule<'a>(env: Env<'a>, arrays: Term<'a>, tag: Reference<'a>) -> NifResult
     Ok(push(&first.0, job))
 }
 
-/// The bytes of an array that is computed and can be read in row-major order, else `:queued`, and the message
-/// `{tag, {:ok, binary}}` follows. `:other` where the array has another type than the one given, if one is.
+/// The bytes of an array that is computed and can be read in row-major order; `{:computed, bytes}` where that took no
+/// longer than to wake another thread; else `:queued`, and the message `{tag, {:ok, binary}}` follows. `:other` where the array has another type than the one given, if one is.
 #[rustler::nif]
 fn to_binary<'a>(
     env: Env<'a>,
@@ -171,9 +171,13 @@ fn to_binary<'a>(
     if names::dtype(dtype).is_some_and(|dtype| dtype != array.0.dtype()) {
         return Ok(other().to_term(env));
     }
-    if array.0.is_evaluated() || compute_here(std::slice::from_ref(&array)) {
+    let was_evaluated = array.0.is_evaluated();
+    if was_evaluated || compute_here(std::slice::from_ref(&array)) {
         if let Some(binary) = binary(env, &array).map_err(raise)? {
-            return Ok(binary.to_term(env));
+            return Ok(match was_evaluated {
+                true => binary.to_term(env),
+                false => (computed(), binary).encode(env),
+            });
         }
     }
     queue_readable(env, array, tag, |env, copy, source| {

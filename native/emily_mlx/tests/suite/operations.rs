@@ -104,7 +104,7 @@ fn reductions_and_order() {
     assert_near(&along("argmin"), &[1.0, 2.0]);
     assert_near(&along("cumsum"), &[3.0, 4.0, 6.0, 6.0, 11.0, 15.0]);
     assert_near(
-        &result("argsort", vec![x(), int(1)]),
+        &result("argsort", vec![x(), int(1), boolean(false)]),
         &[1.0, 2.0, 0.0, 2.0, 1.0, 0.0],
     );
     // Sums of narrow integers do not wrap at their own width.

@@ -7,10 +7,10 @@ use emily_kernels::view::{typed, typed_mut, Row};
 use mlx_rs::Array;
 use smallvec::SmallVec;
 
-use super::{float, handle, Form, Mode, Parts, Weight};
 use crate::ops::args::Args;
 use crate::ops::checks;
 use crate::ops::index::clamp;
+use crate::ops::quantized::weight::{float, handle, Form, Mode, Parts, Weight};
 use crate::runtime::device::Device;
 use crate::runtime::dtype::Dtype;
 use crate::runtime::error::{refuse, Result};
