@@ -1,6 +1,6 @@
 # The driver of bench/run: rounds in which Emily and Python's mlx take turns, and the tables.
 for file <-
-      ~w(timing peer report ticks einsum figures operations sweep smollm2 models generation fused),
+      ~w(timing peer report ticks busy einsum figures operations sweep smollm2 models generation fused training anchor_arrays anchor_models anchors),
     do: Code.require_file("#{file}.exs", __DIR__)
 
 {options, rest, invalid} =
@@ -12,6 +12,7 @@ for file <-
       device: :string,
       sweep: :boolean,
       models: :boolean,
+      anchors: :boolean,
       sizes: :string
     ]
   )
@@ -51,6 +52,9 @@ rounds = fn default -> max(options[:rounds] || default, 1) end
             do: part.report(device, rounds.(3), only)
 
       {" --models", reports |> Enum.reject(&is_nil/1) |> Enum.join("\n\n")}
+
+    options[:anchors] ->
+      {" --anchors", Bench.Anchors.report(rounds.(3), only)}
 
     true ->
       {"", Bench.Figures.report(device, rounds.(9), only)}

@@ -214,7 +214,8 @@ defmodule Bench.Models do
     end)
   end
 
-  defp compare(tensor, path) do
+  @doc "The largest difference to the numbers in a file, in words; raises where it is large."
+  def compare(tensor, path) do
     other = path |> File.read!() |> Nx.from_binary(:f32) |> Nx.reshape(tensor)
     difference = Nx.subtract(tensor, other) |> Nx.abs() |> Nx.reduce_max() |> Nx.to_number()
 
@@ -313,8 +314,8 @@ defmodule Bench.Models do
     Native.eval(for tensor <- Nx.Defn.Composite.flatten_list([container]), do: tensor.data.ref)
   end
 
-  # The path of a file in which Python leaves numbers.
-  defp with_file(fun) do
+  @doc "Calls `fun` with the path of a file in which Python leaves numbers."
+  def with_file(fun) do
     path = Path.join(System.tmp_dir!(), "emily-bench-#{System.pid()}")
 
     try do

@@ -7,23 +7,49 @@ defmodule Bench.Peer do
   the cache, and with other packages, as `name==version`.
   """
   def start(script, device, limits, others \\ []) do
-    python = python()
-    packages = packages(python, Emily.Native.mlx_version(), others)
-    names = [:warm_up, :warm_up_ms, :samples, :budget_ms]
-    arguments = for name <- names, do: "#{Map.fetch!(limits, name)}"
+    packages = packages(mlx() ++ others)
     use_emily_libraries(packages)
+    python(script, device, limits, packages)
+  end
 
-    Port.open({:spawn_executable, python}, [
+  @doc "Starts a script of this folder in Python with packages, as `name==version`, fetched once into the cache."
+  def start_with(packages, script, device, limits) do
+    python(script, device, limits, packages(packages))
+  end
+
+  @doc "Starts a script of this folder in Node with a package, as `name@version`, fetched once into the cache."
+  def start_node(package, script, arguments) do
+    folder = fetched(String.replace(package, "@", "-"), package, &install_node(&1, package))
+    node = executable("node")
+    # Node looks for packages in the folder of the script and above.
+    File.cp!(Path.join(__DIR__, script), Path.join(folder, script))
+    open(node, [Path.join(folder, script) | arguments], [])
+  end
+
+  defp python(script, device, limits, packages) do
+    arguments =
+      for name <- [:warm_up, :warm_up_ms, :samples, :budget_ms], do: "#{Map.fetch!(limits, name)}"
+
+    open(
+      executable("python3"),
+      [Path.join(__DIR__, script), "#{device}" | arguments],
+      environment(packages)
+    )
+  end
+
+  defp open(program, arguments, env) do
+    env = for {name, value} <- env, do: {String.to_charlist(name), String.to_charlist(value)}
+
+    Port.open({:spawn_executable, program}, [
       :binary,
       :exit_status,
       line: 10_000,
-      args: [Path.join(__DIR__, script), "#{device}" | arguments],
-      env: [
-        {~c"PYTHONPATH", String.to_charlist(packages)},
-        {~c"PYTHONDONTWRITEBYTECODE", ~c"1"}
-      ]
+      args: arguments,
+      env: env
     ])
   end
+
+  defp environment(packages), do: [{"PYTHONPATH", packages}, {"PYTHONDONTWRITEBYTECODE", "1"}]
 
   @doc "The median time of a figure in nanoseconds."
   def median(port, name) do
@@ -33,20 +59,21 @@ defmodule Bench.Peer do
   end
 
   @doc "Runs a script of this folder to its end, with the packages of `start/4`."
-  def script(script, arguments, others \\ []) do
-    python = python()
-    packages = packages(python, Emily.Native.mlx_version(), others)
-    env = [{"PYTHONPATH", packages}, {"PYTHONDONTWRITEBYTECODE", "1"}]
-    arguments = [Path.join(__DIR__, script) | arguments]
+  def script(script, arguments, others \\ []), do: run(script, arguments, mlx() ++ others)
 
-    case System.cmd(python, arguments, env: env, stderr_to_stdout: true) do
+  @doc "Runs a script of this folder to its end, with packages as `start_with/4` takes them."
+  def run(script, arguments, packages) do
+    arguments = [Path.join(__DIR__, script) | arguments]
+    env = environment(packages(packages))
+
+    case System.cmd(executable("python3"), arguments, env: env, stderr_to_stdout: true) do
       {output, 0} -> output
       {output, _} -> raise "bench/run: #{script} failed:\n#{output}"
     end
   end
 
-  defp python do
-    System.find_executable("python3") || raise "bench/run needs python3 with pip"
+  defp executable(name) do
+    System.find_executable(name) || raise "bench/run needs #{name}, which is not there"
   end
 
   @doc "Versions of Python and mlx; raises where the two sides do not share their libraries."
@@ -70,22 +97,41 @@ defmodule Bench.Peer do
     end
   end
 
-  defp packages(python, version, others) do
+  defp mlx do
+    version = Emily.Native.mlx_version()
+    ["mlx==#{version}"] ++ if linux?(), do: ["mlx-cpu==#{version}"], else: []
+  end
+
+  defp packages(wanted) do
+    python = executable("python3")
     {tag, 0} = System.cmd(python, ["-c", "import sys; print(sys.implementation.cache_tag)"])
-    names = for other <- others, do: "-" <> String.replace(other, "==", "-")
-    name = "bench-mlx-#{version}#{names}-#{String.trim(tag)}"
-    folder = Path.join(Emily.Build.Cache.root(), name)
+    names = for name <- wanted, do: String.replace(name, "==", "-")
+
+    fetched(Enum.join(names ++ [String.trim(tag)], "-"), Enum.join(wanted, ", "), fn folder ->
+      arguments = ["-m", "pip", "install", "--quiet", "--target", folder | wanted]
+      System.cmd(python, arguments, stderr_to_stdout: true)
+    end)
+  end
+
+  defp install_node(folder, package) do
+    System.cmd(executable("npm"), ["install", "--silent", "--prefix", folder, package],
+      stderr_to_stdout: true
+    )
+  end
+
+  # A folder of the cache, made under another name by a program, if it is not there.
+  defp fetched(name, label, install) do
+    folder = Path.join(Emily.Build.Cache.root(), "bench-" <> name)
 
     unless File.dir?(folder) do
-      IO.puts(Enum.join(["fetching Python's mlx #{version}" | others], ", "))
+      IO.puts("fetching #{label}")
       partial = folder <> "-partial"
       File.rm_rf!(partial)
-      wanted = ["mlx==#{version}" | others] ++ if linux?(), do: ["mlx-cpu==#{version}"], else: []
-      arguments = ["-m", "pip", "install", "--quiet", "--target", partial | wanted]
+      File.mkdir_p!(partial)
 
-      case System.cmd(python, arguments, stderr_to_stdout: true) do
+      case install.(partial) do
         {_, 0} -> File.rename!(partial, folder)
-        {output, _} -> raise "bench/run: pip cannot install #{Enum.join(wanted, " ")}:\n#{output}"
+        {output, _} -> raise "bench/run: #{label} cannot be installed:\n#{output}"
       end
     end
 

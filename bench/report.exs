@@ -65,7 +65,8 @@ defmodule Bench.Report do
     """
   end
 
-  defp processor do
+  @doc "The name of the processor."
+  def processor do
     with {:ok, text} <- File.read("/proc/cpuinfo"),
          [_, name] <- Regex.run(~r/^model name\s*:\s*(.*)$/m, text) do
       detail =

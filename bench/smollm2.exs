@@ -31,9 +31,12 @@ defmodule Bench.SmolLM2 do
   end
 
   @doc "The weights from a folder of smollm2.py, under the names that `step/2` uses."
-  def load!(folder) do
+  def load!(folder, type \\ :f32) do
     tensors = folder |> Path.join("model.safetensors") |> Safetensors.read!()
-    weight = fn name -> tensors |> Map.fetch!("model.#{name}.weight") |> own() end
+
+    weight = fn name ->
+      tensors |> Map.fetch!("model.#{name}.weight") |> own() |> Nx.as_type(type)
+    end
 
     layers =
       for layer <- 0..(@layers - 1) do
@@ -57,8 +60,8 @@ defmodule Bench.SmolLM2 do
   end
 
   @doc "The state before a prompt, a list of ids."
-  def start(ids) do
-    empty = 0.0 |> Nx.broadcast({1, @kv_heads, @cache, @size}) |> own()
+  def start(ids, type \\ :f32) do
+    empty = 0.0 |> Nx.tensor(type: type) |> Nx.broadcast({1, @kv_heads, @cache, @size}) |> own()
     cache = List.to_tuple(for _ <- 1..@layers, do: {empty, empty})
     %{tokens: own(Nx.tensor([ids], type: :s32)), position: own(Nx.tensor(0)), cache: cache}
   end
@@ -71,7 +74,7 @@ defmodule Bench.SmolLM2 do
   """
   def step(%{tokens: tokens, position: position, cache: cache}, weights) do
     {1, count} = Nx.shape(tokens)
-    mask = mask(position, count)
+    mask = mask(position, count, Nx.type(weights.norm))
 
     {x, cache} =
       for at <- 0..(@layers - 1), reduce: {Nx.take(weights.embedding, tokens), cache} do
@@ -91,11 +94,11 @@ defmodule Bench.SmolLM2 do
   end
 
   # Rows are the tokens of this step, columns all places of the cache.
-  defp mask(position, count) do
+  defp mask(position, count, type) do
     shape = {1, 1, count, @cache}
     last = Nx.add(position, Nx.iota(shape, axis: 2))
-    hidden = Nx.Constants.min_finite(:f32)
-    Nx.select(Nx.less_equal(Nx.iota(shape, axis: 3), last), 0.0, hidden)
+    hidden = Nx.Constants.min_finite(type)
+    Nx.select(Nx.less_equal(Nx.iota(shape, axis: 3), last), Nx.tensor(0.0, type: type), hidden)
   end
 
   defp layer(x, position, mask, {keys, values}, weights) do

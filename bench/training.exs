@@ -1,178 +1,109 @@
-# Steps of training, convolutions and an LSTM, beside XLA through JAX, in turns in one run:
-#
-#     mix run bench/training.exs PYTHON [ROUNDS]
-#
-# PYTHON is one that has jax and numpy. Each figure is the median of its rounds' medians; both sides are warmed up, and
-# both give a number that is compared first.
-
 defmodule Bench.Training do
+  @moduledoc false
+  # Steps of gradient descent, and a recurrent network, as anchor_models.py has them.
+
   import Nx.Defn
 
-  @rate 0.01
+  alias Bench.Models
 
-  # Numbers that both sides make alike.
-  deftransform uniform(shape, scale) do
-    count = Tuple.product(shape)
-
-    Nx.iota({count}, type: :s64)
-    |> Nx.multiply(7919)
-    |> Nx.remainder(2003)
-    |> Nx.subtract(1001)
-    |> Nx.multiply(scale / 1001)
-    |> Nx.as_type(:f32)
-    |> Nx.reshape(shape)
-  end
-
-  deftransform descend(weights, grads) do
-    Enum.zip_with(
-      Tuple.to_list(weights),
-      Tuple.to_list(grads),
-      &Nx.subtract(&1, Nx.multiply(&2, @rate))
-    )
-    |> List.to_tuple()
-  end
-
-  defn loss(logits, labels) do
-    shifted = logits - Nx.reduce_max(logits, axes: [1], keep_axes: true)
-    log_sum = shifted |> Nx.exp() |> Nx.sum(axes: [1], keep_axes: true) |> Nx.log()
-    -Nx.mean(Nx.sum((shifted - log_sum) * labels, axes: [1]))
-  end
-
-  defn mlp(x, {w1, b1, w2, b2, w3, b3}) do
-    x = Nx.max(Nx.dot(x, w1) + b1, 0)
-    x = Nx.max(Nx.dot(x, w2) + b2, 0)
-    Nx.dot(x, w3) + b3
-  end
-
-  defn mlp_step(weights, x, labels) do
-    {loss, grads} = value_and_grad(weights, &loss(mlp(x, &1), labels))
-    {loss, descend(weights, grads)}
-  end
-
-  defn pool(x) do
-    Nx.window_max(x, {1, 1, 2, 2}, strides: [1, 1, 2, 2])
-  end
-
-  defn cnn(x, {c1, c2, c3, w}) do
-    x = x |> Nx.conv(c1, padding: :same) |> Nx.max(0) |> pool()
-    x = x |> Nx.conv(c2, padding: :same) |> Nx.max(0) |> pool()
-    x = x |> Nx.conv(c3, padding: :same) |> Nx.max(0)
-    x |> Nx.mean(axes: [2, 3]) |> Nx.dot(w)
-  end
-
-  defn cnn_step(weights, x, labels) do
-    {loss, grads} = value_and_grad(weights, &loss(cnn(x, &1), labels))
-    {loss, descend(weights, grads)}
-  end
-
-  defn lstm(x, w, u, b) do
-    zeros = Nx.broadcast(0.0, {32, 128})
-
-    {_, h, _, _, _, _, _} =
-      while {i = 0, h = zeros, c = zeros, x, w, u, b}, i < 100 do
-        gates = Nx.dot(x[i], w) + Nx.dot(h, u) + b
-        input = Nx.sigmoid(gates[[.., 0..127]])
-        forget = Nx.sigmoid(gates[[.., 128..255]])
-        cell = Nx.tanh(gates[[.., 256..383]])
-        output = Nx.sigmoid(gates[[.., 384..511]])
-        c = forget * c + input * cell
-        {i + 1, output * Nx.tanh(c), c, x, w, u, b}
-      end
-
-    h
-  end
-
-  defn conv3(x, w), do: Nx.conv(x, w, padding: :same)
-  defn conv7(x, w), do: Nx.conv(x, w, padding: [{3, 3}, {3, 3}], strides: 2)
-  defn depthwise(x, w), do: Nx.conv(x, w, padding: :same, feature_group_size: 64)
-  defn max_pool(x), do: Nx.window_max(x, {1, 1, 3, 3}, strides: [1, 1, 2, 2], padding: :same)
+  @mlp [{784, 512}, {512}, {512, 512}, {512}, {512, 10}, {10}]
+  @cnn [{32, 3, 3, 3}, {64, 32, 3, 3}, {64, 64, 3, 3}, {1024, 10}, {10}]
+  @lstm [{128, 512}, {128, 512}, {512}]
 
   def figures do
-    labels = fn batch ->
-      Nx.equal(Nx.iota({batch, 10}, axis: 1), Nx.remainder(Nx.iota({batch, 1}), 10))
-      |> Nx.as_type(:f32)
-    end
+    for {key, label, fun, weights, inputs, classes} <- [
+          {"MLP", "training step of a 784-512-512-10 MLP, batch 128", &mlp_step/3, @mlp,
+           {128, 784}, 10},
+          {"CNN", "training step of three convolutions, `{32, 3, 32, 32}`", &cnn_step/3, @cnn,
+           {32, 3, 32, 32}, 10},
+          {"LSTM", "LSTM of 128 over 100 steps, batch 32", &lstm/3, @lstm, {100, 32, 128}, 1}
+        ] do
+      make = fn ->
+        weights = weights |> Enum.with_index(&weight/2) |> List.to_tuple()
+        {x, _} = Nx.Random.uniform(Nx.Random.key(1), shape: inputs, type: :f32)
+        classes = Nx.iota({elem(inputs, 0)}) |> Nx.remainder(classes)
+        labels = Nx.equal(Nx.new_axis(classes, 1), Nx.iota({1, 10})) |> Nx.as_type(:f32)
+        arguments = [weights, x, labels]
+        Models.eval(arguments |> List.to_tuple())
+        step = Models.compile(fun, arguments)
+        fn -> Models.eval(apply(step, arguments)) end
+      end
 
-    mlp =
-      {uniform({784, 512}, 0.05), uniform({512}, 0.01), uniform({512, 512}, 0.05),
-       uniform({512}, 0.01), uniform({512, 10}, 0.05), uniform({10}, 0.01)}
-
-    cnn =
-      {uniform({32, 3, 3, 3}, 0.2), uniform({64, 32, 3, 3}, 0.1), uniform({64, 64, 3, 3}, 0.1),
-       uniform({64, 10}, 0.1)}
-
-    [
-      conv3: {&conv3/2, [uniform({8, 64, 56, 56}, 1.0), uniform({64, 64, 3, 3}, 0.1)]},
-      conv7: {&conv7/2, [uniform({8, 3, 224, 224}, 1.0), uniform({64, 3, 7, 7}, 0.1)]},
-      depthwise: {&depthwise/2, [uniform({8, 64, 56, 56}, 1.0), uniform({64, 1, 3, 3}, 0.1)]},
-      max_pool: {&max_pool/1, [uniform({8, 64, 112, 112}, 1.0)]},
-      mlp: {&mlp_step/3, [mlp, uniform({128, 784}, 1.0), labels.(128)]},
-      cnn: {&cnn_step/3, [cnn, uniform({32, 3, 32, 32}, 1.0), labels.(32)]},
-      lstm:
-        {&lstm/4,
-         [
-           uniform({100, 32, 128}, 1.0),
-           uniform({128, 512}, 0.1),
-           uniform({128, 512}, 0.1),
-           uniform({512}, 0.1)
-         ]}
-    ]
-  end
-
-  def first(result) when is_tuple(result), do: result |> elem(0) |> Nx.to_number()
-  def first(result), do: result |> Nx.abs() |> Nx.mean() |> Nx.to_number()
-
-  def wait(result), do: result |> List.wrap() |> Enum.flat_map(&refs/1) |> Emily.Native.eval()
-  defp refs(%Nx.Tensor{data: %{ref: ref}}), do: [ref]
-  defp refs(tuple), do: tuple |> Tuple.to_list() |> Enum.flat_map(&refs/1)
-
-  def median(list), do: list |> Enum.sort() |> Enum.at(div(length(list), 2))
-
-  def ask(port, line) do
-    Port.command(port, line <> "\n")
-
-    receive do
-      {^port, {:data, {:eol, answer}}} -> answer |> String.split() |> Enum.map(&String.to_float/1)
-      {^port, {:exit_status, status}} -> raise "Python ended with status #{status}"
+      %{
+        key: key,
+        label: label,
+        make: make,
+        unit: {"ms", 1.0e6},
+        collect: true,
+        engines: [:xla],
+        most: 0.8,
+        busy: key == "MLP"
+      }
     end
   end
-end
 
-alias Bench.Training
-Nx.default_backend(Emily.Backend)
-
-{python, rounds} =
-  case System.argv() do
-    [python] -> {python, 3}
-    [python, rounds] -> {python, String.to_integer(rounds)}
+  defp weight(shape, at) do
+    {tensor, _} = Nx.Random.normal(Nx.Random.key(at), 0.0, 0.05, shape: shape, type: :f32)
+    tensor
   end
 
-script = Path.join(__DIR__, "training.py")
-port = Port.open({:spawn_executable, python}, [:binary, :exit_status, line: 1000, args: [script]])
+  defnp mlp_step(weights, x, labels) do
+    weights
+    |> grad(fn weights -> cross_entropy(mlp(weights, x), labels) end)
+    |> descend(weights)
+  end
 
-for {name, {fun, args}} <- Training.figures() do
-  step = Nx.Defn.compile(fun, args, compiler: Emily.Compiler)
-  run = fn -> apply(step, args) |> Training.wait() end
-  here = Training.first(apply(step, args))
-  [there] = Training.ask(port, "#{name} value")
-  for _ <- 1..3, do: run.()
+  defnp cnn_step(weights, x, labels) do
+    weights
+    |> grad(fn weights -> cross_entropy(cnn(weights, x), labels) end)
+    |> descend(weights)
+  end
 
-  times =
-    for _ <- 1..rounds do
-      ours = for _ <- 1..7, do: elem(:timer.tc(run, :nanosecond), 0) / 1.0e6
-      {Training.median(ours), Training.ask(port, "#{name} time") |> hd()}
-    end
+  deftransformp descend(gradients, weights) do
+    pairs = Enum.zip(Tuple.to_list(weights), Tuple.to_list(gradients))
 
-  {ours, theirs} = Enum.unzip(times)
-  {ours, theirs} = {Training.median(ours), Training.median(theirs)}
+    List.to_tuple(
+      for {weight, gradient} <- pairs, do: Nx.subtract(weight, Nx.multiply(gradient, 0.01))
+    )
+  end
 
-  IO.puts(
-    :io_lib.format("~-10s ~10.2f ms, XLA ~10.2f ms, ratio ~.2f, differ by ~.2e", [
-      name,
-      ours,
-      theirs,
-      ours / theirs,
-      abs(here - there) / abs(there)
-    ])
-  )
+  defnp mlp({w1, b1, w2, b2, w3, b3}, x) do
+    x = Nx.max(Nx.dot(x, w1) + b1, 0)
+    Nx.dot(Nx.max(Nx.dot(x, w2) + b2, 0), w3) + b3
+  end
+
+  defnp cnn({k1, k2, k3, w, b}, x) do
+    x = x |> block(k1) |> block(k2) |> block(k3)
+    Nx.dot(Nx.reshape(x, {32, 1024}), w) + b
+  end
+
+  defnp block(x, kernel) do
+    x
+    |> Nx.conv(kernel, padding: :same)
+    |> Nx.max(0)
+    |> Nx.window_max({1, 1, 2, 2}, strides: [1, 1, 2, 2])
+  end
+
+  defnp cross_entropy(logits, labels) do
+    shifted = logits - stop_grad(Nx.reduce_max(logits, axes: [-1], keep_axes: true))
+    likely = shifted - Nx.log(Nx.sum(Nx.exp(shifted), axes: [-1], keep_axes: true))
+    -Nx.mean(Nx.sum(likely * labels, axes: [-1]))
+  end
+
+  defnp lstm({inputs, states, bias}, x, _labels) do
+    zeros = Nx.broadcast(0.0, {32, 128})
+
+    {_, hidden, memory, _, _, _, _} =
+      while {step = 0, hidden = zeros, memory = zeros, x, inputs, states, bias}, step < 100 do
+        gates = Nx.dot(x[step], inputs) + Nx.dot(hidden, states) + bias
+        enter = Nx.sigmoid(gates[[.., 0..127]])
+        forget = Nx.sigmoid(gates[[.., 128..255]])
+        candidate = Nx.tanh(gates[[.., 256..383]])
+        memory = forget * memory + enter * candidate
+        hidden = Nx.sigmoid(gates[[.., 384..511]]) * Nx.tanh(memory)
+        {step + 1, hidden, memory, x, inputs, states, bias}
+      end
+
+    {hidden, memory}
+  end
 end
