@@ -76,15 +76,17 @@ defmodule Emily.Backend do
   an expression in the array's place (`Emily.Expr`). Of a type that MLX lacks, what `Nx.BinaryBackend` holds.
   """
   @type t ::
-          %__MODULE__{ref: Emily.Expr.t(), device: :cpu | :gpu}
-          | %__MODULE__{ref: Host.t(), device: :host}
+          %__MODULE__{ref: Native.array() | Emily.Expr.t(), device: :cpu | :gpu}
+          | %__MODULE__{ref: struct(), device: :host}
 
   @doc false
   # A tensor with the shape, type and names of another that holds an array or an expression of a device, or what the
-  # host holds. By Nx's types a backend's data has nothing in it but its name: what `Map.replace!/3` makes may have more.
-  @spec tensor(Nx.Tensor.t(), Emily.Expr.t() | Host.t(), :cpu | :gpu | :host) :: Nx.Tensor.t()
+  # host holds. By Nx's types a backend's data has nothing in it but its name, so dialyzer is told, and by
+  # `Map.update!/3` sees, no more than that it is a struct.
+  @spec tensor(struct(), Native.array() | Emily.Expr.t() | Host.t(), :cpu | :gpu | :host) ::
+          struct()
   def tensor(template, ref, device),
-    do: Map.replace!(template, :data, %B{ref: ref, device: device})
+    do: Map.update!(template, :data, fn _ -> %B{ref: ref, device: device} end)
 
   ## Options
 

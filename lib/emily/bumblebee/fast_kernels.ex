@@ -14,7 +14,7 @@ defmodule Emily.Bumblebee.FastKernels do
   | `:layer_norm` | `Axon.layer_norm/2`, ModernBERT's without a bias | `Emily.Fast.layer_norm/4` |
   | `:rope` | `Bumblebee.Layers.rotary_embedding` | `Emily.Fast.rope_with_freqs/4` |
   | `:attention` | `Bumblebee.Layers.attention` | `Emily.Fast.scaled_dot_product_attention/4` and `..._with_mask/5`, and one over a cache |
-  | `:gelu` | `Axon.gelu/2`, `Bumblebee.Layers.gelu_approx_tanh/2` | `Emily.Fast.gelu/2` |
+  | `:gelu` | `Axon.gelu/2`, Bumblebee's approximation of it by `tanh` | `Emily.Fast.gelu/2` |
   | `:swiglu` | the product with `Axon.silu/2` of a gate | `Emily.Fast.swiglu/2` |
   | `:geglu` | the product with either GELU of a gate | `Emily.Fast.geglu/3` |
   | `:cache` | the cache of grouped keys and values | none: they are cached once |

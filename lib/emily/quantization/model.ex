@@ -162,6 +162,7 @@ defmodule Emily.Quantization.Model do
     end)
   end
 
+  @spec refuse!(String.t(), term()) :: no_return()
   defp refuse!(fun, other) do
     Packing.fail!(
       fun,
