@@ -61,13 +61,14 @@ defmodule Emily.Backend do
   """
 
   @behaviour Nx.Backend
-  # By Nx's types a backend's data has nothing in it but its name.
+  # By Nx's types a backend's data has nothing in it but its name: see `tensor/3`.
   @dialyzer :no_behaviours
 
   @enforce_keys [:ref, :device]
   defstruct [:ref, :device]
 
   alias Emily.Backend, as: B
+  alias Emily.Backend.Pointer
   alias Emily.{Bounds, Fallback, Host, Lower, Native, Telemetry}
   alias Nx.Tensor, as: T
 
@@ -271,55 +272,12 @@ defmodule Emily.Backend do
     slice(out, tensor, starts, lengths, Enum.map(lengths, fn _ -> 1 end))
   end
 
-  ## Pointers
+  @impl true
+  def to_pointer(tensor, opts), do: Pointer.address(tensor, opts)
 
   @impl true
-  def to_pointer(%T{type: type, data: %B{device: :host}}, _opts) do
-    raise ArgumentError,
-          "Nx.to_pointer: no array of MLX's holds a tensor of type #{Nx.Type.to_string(type)}"
-  end
-
-  def to_pointer(tensor, opts) do
-    opts = Keyword.validate!(opts, mode: :local)
-    check_kind(:to_pointer, opts[:mode])
-    %T{data: %B{ref: ref}} = settled(tensor)
-    %Nx.Pointer{kind: :local, address: Native.address(ref), data_size: Native.nbytes(ref)}
-  end
-
-  @impl true
-  def from_pointer(%Nx.Pointer{} = pointer, type, shape, backend_opts, opts) do
-    opts = Keyword.validate!(opts, [:names])
-    device = device(backend_opts)
-    refuse_f64(type, device)
-    check_kind(:from_pointer, pointer.kind)
-    dtype = Lower.dtype(type)
-    size = Tuple.product(shape) * div(elem(type, 1), 8)
-
-    if pointer.data_size not in [nil, size] do
-      raise ArgumentError,
-            "Nx.from_pointer: shape #{inspect(shape)} of type #{Nx.Type.to_string(type)} takes " <>
-              "#{size} bytes, the pointer's data_size is #{inspect(pointer.data_size)}"
-    end
-
-    ref = Native.from_address(pointer.address, shape, dtype, device)
-    tensor(Nx.template(shape, type, names: opts[:names]), ref, device)
-  end
-
-  def from_pointer(other, _type, _shape, _backend_opts, _opts) do
-    raise ArgumentError, "Nx.from_pointer: expected a %Nx.Pointer{}, got: #{inspect(other)}"
-  end
-
-  defp check_kind(_function, :local), do: :ok
-
-  defp check_kind(function, :ipc) do
-    raise ArgumentError,
-          "Nx.#{function}: Emily.Backend has no :ipc handles, since MLX's memory cannot be shared " <>
-            "with another process; use :local, or send Nx.to_binary/1 or Nx.serialize/1"
-  end
-
-  defp check_kind(function, other) do
-    raise ArgumentError, "Nx.#{function}: expected :local or :ipc, got: #{inspect(other)}"
-  end
+  def from_pointer(pointer, type, shape, backend_opts, opts),
+    do: Pointer.tensor(pointer, type, shape, device(backend_opts), opts)
 
   @impl true
   def inspect(%T{data: %B{device: device}} = tensor, inspect_opts) do

@@ -107,7 +107,7 @@ defmodule Emily.Native do
   `Emily.Error`, and none ends the VM.
   """
 
-  alias Emily.Native.{Garbage, Nif, Number, Threads}
+  alias Emily.Native.{Answer, Garbage, Nif, Number, Threads}
 
   @typedoc "A reference to an MLX array."
   @opaque array :: reference()
@@ -236,8 +236,8 @@ defmodule Emily.Native do
         binary when is_binary(binary) -> binary
         {:computed, binary} -> tap(binary, &evaluated.(&1, start))
         :other -> :other
-        :queued -> tag |> await() |> tap(&evaluated.(&1, start))
-        :full -> again(fn -> to_binary(array, dtype, evaluated) end)
+        :queued -> tag |> Answer.await() |> tap(&evaluated.(&1, start))
+        :full -> Answer.again(fn -> to_binary(array, dtype, evaluated) end)
       end
     end)
   end
@@ -260,8 +260,8 @@ defmodule Emily.Native do
 
     case Nif.address(array, tag) do
       address when is_integer(address) -> address
-      :queued -> await(tag)
-      :full -> again(fn -> address(array) end)
+      :queued -> Answer.await(tag)
+      :full -> Answer.again(fn -> address(array) end)
     end
   end
 
@@ -360,8 +360,8 @@ defmodule Emily.Native do
 
       case Nif.evaluate(List.wrap(arrays), tag) do
         :ready -> :ok
-        :queued -> await(tag)
-        :full -> again(fn -> eval(arrays) end)
+        :queued -> Answer.await(tag)
+        :full -> Answer.again(fn -> eval(arrays) end)
       end
     end)
   end
@@ -379,30 +379,9 @@ defmodule Emily.Native do
 
     case Nif.schedule(List.wrap(arrays), tag) do
       :ready -> :ok
-      :queued -> await(tag)
-      :full -> again(fn -> async_eval(arrays) end)
+      :queued -> Answer.await(tag)
+      :full -> Answer.again(fn -> async_eval(arrays) end)
     end
-  end
-
-  # The worker always answers, so there is no time-out: a long computation is no failure.
-  @doc false
-  def await(tag) do
-    receive do
-      {^tag, answer} -> answered(answer)
-    end
-  end
-
-  @doc false
-  def answered(:ok), do: Garbage.collect()
-  def answered({:ok, result}), do: with(:ok <- Garbage.collect(), do: result)
-  def answered({:error, :argument, message}), do: raise(ArgumentError, message)
-  def answered({:error, :mlx, message}), do: raise(Emily.Error, message)
-
-  # Thousands of processes wait for the stream: this one tries again a little later.
-  @doc false
-  def again(fun) do
-    Process.sleep(1)
-    fun.()
   end
 
   @doc """

@@ -33,51 +33,35 @@ defmodule Emily.Fast.Node do
   """
   @callback composed(kernel :: struct, [Nx.Tensor.t()]) :: Nx.Tensor.t()
 
-  @doc """
-  The callbacks of Nx 0.11, each with the number of tensors that it takes between the template
-  and the keyword list.
-  """
+  # The callbacks of Nx 0.11: the kernel of each, and how many tensors it takes between the template and the keyword
+  # list.
+  @kernels [
+    fast_rms_norm: {RMSNorm, [2]},
+    fast_layer_norm: {LayerNorm, [3]},
+    fast_activation: {Activation, [1]},
+    fast_gate: {Gate, [2]},
+    fast_rope: {RoPE, [2]},
+    fast_rope_with_freqs: {RoPE, [3]},
+    fast_scaled_dot_product_attention: {Attention, [3]},
+    fast_scaled_dot_product_attention_with_sinks: {Attention, [4]},
+    fast_scaled_dot_product_attention_with_mask: {Attention, [4]},
+    fast_scaled_dot_product_attention_with_mask_and_sinks: {Attention, [5]},
+    fast_cached_attention: {CachedAttention, [5]},
+    fast_dequantize: {Dequantize, [2, 3]},
+    fast_quantized_matmul: {Matmul, [3, 4]},
+    fast_gather_qmm: {GatherMatmul, [5, 6]},
+    fast_einsum: {Einsum, Enum.to_list(1..@most_tensors)}
+  ]
+
+  @doc "The callbacks of Nx 0.11, each with a number of tensors that it takes."
   def callbacks do
-    [
-      fast_rms_norm: 2,
-      fast_layer_norm: 3,
-      fast_activation: 1,
-      fast_gate: 2,
-      fast_rope: 2,
-      fast_rope_with_freqs: 3,
-      fast_scaled_dot_product_attention: 3,
-      fast_scaled_dot_product_attention_with_sinks: 4,
-      fast_scaled_dot_product_attention_with_mask: 4,
-      fast_scaled_dot_product_attention_with_mask_and_sinks: 5,
-      fast_cached_attention: 5,
-      fast_dequantize: 2,
-      fast_dequantize: 3,
-      fast_quantized_matmul: 3,
-      fast_quantized_matmul: 4,
-      fast_gather_qmm: 5,
-      fast_gather_qmm: 6
-    ] ++ for(tensors <- 1..@most_tensors, do: {:fast_einsum, tensors})
+    for {callback, {_kernel, counts}} <- @kernels, tensors <- counts, do: {callback, tensors}
   end
 
   @doc "The kernel that a callback of Nx 0.11 and its keyword list stand for."
   def kernel(callback, opts) do
-    case callback do
-      :fast_rms_norm -> struct!(RMSNorm, opts)
-      :fast_layer_norm -> struct!(LayerNorm, opts)
-      :fast_activation -> struct!(Activation, opts)
-      :fast_gate -> struct!(Gate, opts)
-      :fast_rope -> struct!(RoPE, opts)
-      :fast_rope_with_freqs -> struct!(RoPE, opts)
-      :fast_scaled_dot_product_attention -> struct!(Attention, opts)
-      :fast_scaled_dot_product_attention_with_sinks -> struct!(Attention, opts)
-      :fast_scaled_dot_product_attention_with_mask -> struct!(Attention, opts)
-      :fast_scaled_dot_product_attention_with_mask_and_sinks -> struct!(Attention, opts)
-      :fast_cached_attention -> struct!(CachedAttention, opts)
-      :fast_einsum -> struct!(Einsum, opts)
-      :fast_dequantize -> struct!(Dequantize, opts)
-      :fast_quantized_matmul -> struct!(Matmul, opts)
-      :fast_gather_qmm -> struct!(GatherMatmul, opts)
-    end
+    {kernel, _counts} = Keyword.fetch!(@kernels, callback)
+    struct!(kernel, opts)
   end
 
   @doc """

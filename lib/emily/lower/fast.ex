@@ -3,51 +3,41 @@ defmodule Emily.Lower.Fast do
   # The fused kernels of Emily.Fast as expressions. Shapes and types have been checked by
   # Emily.Fast; what is left is what MLX wants otherwise than Nx.
 
-  alias Emily.Fast.{
-    Activation,
-    Attention,
-    CachedAttention,
-    Einsum,
-    Gate,
-    LayerNorm,
-    RMSNorm,
-    RoPE
-  }
-
+  alias Emily.Fast
   alias Emily.Quantization.{Dequantize, GatherMatmul, Matmul}
 
   import Emily.Lower, only: [cast: 2, dtype: 1, value: 1]
 
   @doc "The expression of a kernel; `:default` for a block that is none."
-  def block(%RMSNorm{eps: eps}, _out, [x, weight]),
+  def block(%Fast.RMSNorm{eps: eps}, _out, [x, weight]),
     do: {:rms_norm, value(x), cast(weight, x.type), eps}
 
-  def block(%LayerNorm{eps: eps}, _out, [x, weight, bias]),
+  def block(%Fast.LayerNorm{eps: eps}, _out, [x, weight, bias]),
     do: {:layer_norm, value(x), cast(weight, x.type), cast(bias, x.type), eps}
 
-  def block(%Activation{name: name}, _out, [x]), do: {name, value(x)}
+  def block(%Fast.Activation{name: name}, _out, [x]), do: {name, value(x)}
 
-  def block(%Gate{activation: activation}, _out, [gate, up]),
+  def block(%Fast.Gate{activation: activation}, _out, [gate, up]),
     do: {gate(activation), value(gate), cast(up, gate.type)}
 
-  def block(%RoPE{} = kernel, _out, [x, offset | freqs]) do
+  def block(%Fast.RoPE{} = kernel, _out, [x, offset | freqs]) do
     {:rope, value(x), kernel.dims, kernel.traditional, kernel.base, kernel.scale,
      cast(offset, {:s, 32}), periods(freqs)}
   end
 
-  def block(%Attention{} = kernel, _out, [q, k, v | extras]) do
-    {mask, sinks} = Attention.extras(kernel, extras)
+  def block(%Fast.Attention{} = kernel, _out, [q, k, v | extras]) do
+    {mask, sinks} = Fast.Attention.extras(kernel, extras)
 
     {:attention, value(q), cast(k, q.type), cast(v, q.type), kernel.scale,
      mask(kernel, mask, q.type), sinks && cast(sinks, q.type)}
   end
 
-  def block(%CachedAttention{scale: scale}, _out, [q, k, v, key_mask, offset]) do
+  def block(%Fast.CachedAttention{scale: scale}, _out, [q, k, v, key_mask, offset]) do
     {:cached_attention, value(q), cast(k, q.type), cast(v, q.type), scale, value(key_mask),
      value(offset)}
   end
 
-  def block(%Einsum{} = kernel, out, operands),
+  def block(%Fast.Einsum{} = kernel, out, operands),
     do: Emily.Lower.Einsum.block(kernel, out, operands)
 
   def block(%module{} = kernel, _out, tensors) when module in [Dequantize, Matmul, GatherMatmul],
@@ -68,7 +58,7 @@ defmodule Emily.Lower.Fast do
   defp mask(_kernel, nil, _type), do: nil
 
   defp mask(_kernel, mask, type) do
-    case Attention.mask_bounds(mask.type, type) do
+    case Fast.Attention.mask_bounds(mask.type, type) do
       nil ->
         cast(mask, type)
 

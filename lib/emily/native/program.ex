@@ -57,7 +57,7 @@ defmodule Emily.Native.Program do
   """
 
   alias Emily.Native
-  alias Emily.Native.Nif
+  alias Emily.Native.{Answer, Nif}
 
   @enforce_keys [:ref, :operations, :waits]
   defstruct [:ref, :operations, :waits]
@@ -144,7 +144,7 @@ defmodule Emily.Native.Program do
         :ok
 
       :full ->
-        Native.again(fn -> start(begin, patience) end)
+        Answer.again(fn -> start(begin, patience) end)
 
       :crowded when nested or patience == 0 ->
         raise Emily.Error,
@@ -167,7 +167,7 @@ defmodule Emily.Native.Program do
         await(tag, call)
 
       {^tag, answer} ->
-        Native.answered(answer)
+        Answer.given(answer)
     end
   end
 

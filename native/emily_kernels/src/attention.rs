@@ -10,7 +10,7 @@ use crate::dispatch::{for_each_level, Level};
 use crate::gemm::{self, Matrix, Output, Work};
 use crate::math::{Arithmetic, Exp, Unary};
 use crate::norm::{greater, greatest, sum};
-use crate::pool;
+use crate::pool::{self, Shared};
 use crate::real::Real;
 use crate::view::{Axis, Element, Elements, View};
 
@@ -70,7 +70,7 @@ pub fn attend<T: Real>(level: Level, attention: &Attention, output: &mut [T]) {
     if keys == 0 || output.is_empty() {
         return output.fill(T::default());
     }
-    let output = Place(output.as_mut_ptr());
+    let output = Shared::of(output);
     let compute = |number| {
         SCRATCH.with_borrow_mut(|scratch| part(level, &problem, number, level, scratch, &output));
     };
@@ -115,12 +115,6 @@ impl Scratch {
         }
     }
 }
-
-/// Where the output is. Parts write to rows of their own.
-struct Place<T>(*mut T);
-
-// SAFETY: whoever writes there promises that nobody else does.
-unsafe impl<T: Send> Sync for Place<T> {}
 
 #[derive(Clone, Copy)]
 struct Sizes {
@@ -328,7 +322,7 @@ for_each_level! {
         number: usize,
         products: Level,
         scratch: &mut Scratch,
-        output: &Place<T>,
+        output: &Shared<T>,
     ) {
         let Sizes { heads, key_heads, queries, keys, size, values, .. } = problem.sizes;
         let group = problem.group();
@@ -402,9 +396,10 @@ for_each_level! {
             let (query, head) = place(row);
             let inverse = 1.0 / rows[row].total;
             let at = ((batch * queries + query) * heads + head) * values;
-            for (i, sum) in sums[row * values..(row + 1) * values].iter().enumerate() {
-                // SAFETY: the output has an element for each, and no other part has these rows.
-                unsafe { *output.0.add(at + i) = T::narrow(sum * inverse) };
+            // SAFETY: no other part has this row.
+            let to = unsafe { output.part(at, values) };
+            for (to, sum) in to.iter_mut().zip(&sums[row * values..(row + 1) * values]) {
+                *to = T::narrow(sum * inverse);
             }
         }
     }

@@ -4,20 +4,11 @@ use emily_kernels::dispatch::Level;
 use emily_kernels::dot::products;
 use emily_kernels::view::{extent, Axes, Axis, View};
 
-use crate::support::{bytes, rounds, Random};
+use crate::support::{bytes, random_axes, rounds, Random};
 
 /// A batch of matrices in memory, transposed, reversed, with gaps or repeated.
 fn stored(random: &mut Random, shape: &[usize]) -> (Vec<f32>, usize, Axes) {
-    let mut axes: Axes = shape.iter().map(|&size| Axis { size, stride: 0 }).collect();
-    let mut order: Vec<usize> = (0..shape.len()).collect();
-    for at in (1..order.len()).rev() {
-        order.swap(at, random.below(at + 1));
-    }
-    let mut step = 1;
-    for at in order {
-        axes[at].stride = [step, step, -step, 2 * step, 0][random.below(5)];
-        step *= 2 * axes[at].size as isize;
-    }
+    let mut axes = random_axes(random, shape);
     if random.below(2) == 0 {
         let mut step = 1;
         for axis in axes.iter_mut().rev() {

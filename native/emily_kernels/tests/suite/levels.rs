@@ -7,10 +7,10 @@ use emily_kernels::elementwise::functions::{self, binary, power, unary, NxErfInv
 use emily_kernels::math::{self, Binary, Unary};
 use emily_kernels::reduce::{fold, reduce, Reduction};
 use emily_kernels::rope::{rotate, Rotary};
-use emily_kernels::view::{extent, Axes, Axis, View};
+use emily_kernels::view::{extent, Axes, View};
 use emily_kernels::{cast, compare, dot, elementwise, index, integer, norm};
 
-use crate::support::{bytes, bytes_mut, mapped, rounds, samples, Random, Sample};
+use crate::support::{bytes, bytes_mut, mapped, random_axes, rounds, samples, Random, Sample};
 
 /// Up to some blocks of a chain.
 const MOST: usize = if cfg!(miri) { 70 } else { 2100 };
@@ -223,22 +223,6 @@ fn folds() {
     }
     test!(u8 u16 u32 u64 i8 i16 i32 i64 f32 f64);
     check::<u16, u8>(&[fold::all_halves::<u16>, fold::any_halves::<u16>]);
-}
-
-/// Axes in any order, backwards, with gaps, and repeated.
-fn random_axes(random: &mut Random, shape: &[usize]) -> Axes {
-    let mut axes: Axes = shape.iter().map(|&size| Axis { size, stride: 0 }).collect();
-    let mut order: Vec<usize> = (0..shape.len()).collect();
-    for at in (1..order.len()).rev() {
-        order.swap(at, random.below(at + 1));
-    }
-    let mut step = 1;
-    for at in order {
-        let (factor, width) = [(1, 1), (1, 1), (-1, 1), (2, 2), (0, 1)][random.below(5)];
-        axes[at].stride = factor * step;
-        step *= width * axes[at].size as isize;
-    }
-    axes
 }
 
 /// Mostly numbers whose sums tell something: one of the others decides a sum alone.

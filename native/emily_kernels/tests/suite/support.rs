@@ -2,7 +2,7 @@
 
 use emily_kernels::chain::Map;
 use emily_kernels::dispatch::Level;
-use emily_kernels::view::Element;
+use emily_kernels::view::{Axes, Axis, Element};
 
 /// A generator of numbers that are the same in each run (xorshift).
 pub struct Random(u64);
@@ -92,6 +92,22 @@ floats!(f32 u32 f64 u64);
 
 pub fn samples<T: Sample>(random: &mut Random, count: usize) -> Vec<T> {
     (0..count).map(|_| T::sample(random)).collect()
+}
+
+/// Axes in any order, backwards, with gaps, and repeated.
+pub fn random_axes(random: &mut Random, shape: &[usize]) -> Axes {
+    let mut axes: Axes = shape.iter().map(|&size| Axis { size, stride: 0 }).collect();
+    let mut order: Vec<usize> = (0..shape.len()).collect();
+    for at in (1..order.len()).rev() {
+        order.swap(at, random.below(at + 1));
+    }
+    let mut step = 1;
+    for at in order {
+        let (factor, width) = [(1, 1), (1, 1), (-1, 1), (2, 2), (0, 1)][random.below(5)];
+        axes[at].stride = factor * step;
+        step *= width * axes[at].size as isize;
+    }
+    axes
 }
 
 pub fn bytes<T: Element>(elements: &[T]) -> &[u8] {
