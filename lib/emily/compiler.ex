@@ -22,7 +22,7 @@ defmodule Emily.Compiler do
     * `:device` - `:cpu` or `:gpu`. Without it, the device of the default backend if that is
       `Emily.Backend`, and else MLX's default device. A device that is not there is refused with an
       `ArgumentError`
-    * `:hooks` - functions by the names of hooks, as `Nx.Defn.jit/2` describes
+    * `:hooks` - functions by the names of hooks, which Nx calls `io_call` after 0.13, as `Nx.Defn.jit/2` describes
     * `:cache` - whether a compiled function is kept for the next call with the same function, shapes and
       types, as `Emily.Compiler.Cache` describes. Defaults to `true`. What `Nx.Defn.compile/3` gives
       keeps its program without it

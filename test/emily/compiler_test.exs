@@ -4,6 +4,7 @@ defmodule Emily.CompilerTest do
   doctest Emily.Compiler
 
   import Nx.Defn
+  import Emily.Observe
 
   defn loop(x) do
     {x, _} =
@@ -69,7 +70,7 @@ defmodule Emily.CompilerTest do
     test = self()
 
     fun = fn x ->
-      Nx.Defn.Kernel.hook(Nx.add(x, 1), :seen, fn t -> send(test, {:seen, Nx.to_number(t)}) end)
+      observe(Nx.add(x, 1), :seen, fn t -> send(test, {:seen, Nx.to_number(t)}) end)
     end
 
     assert Nx.to_number(Nx.Defn.jit_apply(fun, [1], compiler: Emily.Compiler)) == 2

@@ -2,6 +2,7 @@ defmodule Emily.TypesTest do
   # The types that MLX lacks. Not async: fallbacks are counted for the whole VM.
   use Emily.BackendCase, async: false
 
+  import Emily.Observe
   alias Emily.Fallback
 
   @missing [:c128, :f8, :f8_e4m3fn, :u2, :u4, :s2, :s4]
@@ -193,7 +194,7 @@ defmodule Emily.TypesTest do
       if Nx.sum(x) > 0, do: Nx.as_type(y, :f32), else: Nx.as_type(y + 1, :f32)
     end
 
-    defn hooked(x), do: x |> Nx.as_type(:c128) |> hook(:seen) |> Nx.real()
+    defn hooked(x), do: x |> Nx.as_type(:c128) |> observe(:seen) |> Nx.real()
 
     defp compiled(fun, args, opts \\ []),
       do: Nx.Defn.jit_apply(fun, args, [compiler: Emily.Compiler] ++ opts)

@@ -9,6 +9,7 @@ defmodule Emily.CompilerCase do
     quote do
       use Emily.BackendCase
       import Emily.CompilerCase
+      import Emily.Observe
     end
   end
 

@@ -4,6 +4,8 @@ defmodule Emily.Nodes do
   # through their standard input and output. What runs on them stands here, since they load compiled
   # modules only.
 
+  import Emily.Observe
+
   @name Emily.Nodes.Serving
   # Of these nodes alone; without one, Erlang leaves a file in the home folder.
   @cookie to_charlist(Base.encode16(:crypto.strong_rand_bytes(16)))
@@ -64,7 +66,7 @@ defmodule Emily.Nodes do
     serving =
       fn options ->
         Nx.Defn.jit(
-          fn x -> x |> Nx.multiply(2) |> Nx.Defn.Kernel.hook(:doubled) |> Nx.add(1) end,
+          fn x -> x |> Nx.multiply(2) |> observe(:doubled) |> Nx.add(1) end,
           options
         )
       end

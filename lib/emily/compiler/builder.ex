@@ -267,8 +267,9 @@ defmodule Emily.Compiler.Builder do
     value(expr, state)
   end
 
-  # Nx 0.13.
-  defp emit(%T{data: %Expr{op: :hook, args: [expr, callback, _template, _ref]}}, state) do
+  # Nx 0.13, and what comes after it.
+  defp emit(%T{data: %Expr{op: op, args: [expr, callback, _template, _ref]}}, state)
+       when op in [:hook, :io_call] do
     {value, state} = many(expr, state)
 
     state =

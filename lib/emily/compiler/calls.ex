@@ -66,11 +66,16 @@ defmodule Emily.Compiler.Calls do
   def fill(template, arrays, device) do
     {filled, []} =
       Composite.traverse(template, arrays, fn leaf, [array | arrays] ->
-        {Backend.tensor(leaf, array, device), arrays}
+        {leaf |> kept() |> Backend.tensor(array, device), arrays}
       end)
 
     filled
   end
+
+  @doc "What functions give and show, which the caller did not donate, though an argument may have been."
+  # Nx up to 0.13 has no such field.
+  @spec kept(struct()) :: struct()
+  def kept(tensor), do: Map.replace(tensor, :donatable?, false)
 
   defp arrays(composite, device) do
     [composite] |> Composite.flatten_list() |> Enum.map(&Backend.array(&1, device))

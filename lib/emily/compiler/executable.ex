@@ -87,7 +87,7 @@ defmodule Emily.Compiler.Executable do
     # Operation by operation, each of which Emily.Backend runs in MLX or counts as one that left it.
     Nx.with_default_backend(backend, fn ->
       [result] = Evaluator.__compile__(nil, [], fn [] -> expr end, hooks: hooks).([args])
-      Composite.traverse(result, &(&1 |> owned(backend) |> Backend.settled()))
+      Composite.traverse(result, &(&1 |> owned(backend) |> Backend.settled() |> Calls.kept()))
     end)
   end
 

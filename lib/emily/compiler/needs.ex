@@ -11,7 +11,7 @@ defmodule Emily.Compiler.Needs do
   alias Nx.Tensor, as: T
 
   # The last two call the caller's function.
-  @waiting [:while, :cond, :token, :hook, :runtime_call, :reduce, :window_reduce]
+  @waiting [:while, :cond, :token, :hook, :io_call] ++ [:runtime_call, :reduce, :window_reduce]
 
   # `waits` by the ids of nodes, and how many do; `chosen` what all branches of a condition need, from a
   # clause on, or, where each node is to stand once, what several need.
@@ -163,7 +163,7 @@ defmodule Emily.Compiler.Needs do
       {:cond, [_clauses, last]} -> flat(last)
       {:block, [_, _, default, _]} -> flat(default)
       {:optional, [_, default, _]} -> flat(default)
-      {:hook, [seen | _]} -> flat(seen)
+      {hook, [seen | _]} when hook in [:hook, :io_call] -> flat(seen)
       {:runtime_call, [_, _, out | _]} -> flat(out)
       _ -> nil
     end

@@ -4,7 +4,7 @@ defmodule Emily.Doctor.Findings do
   # stands alone: one that cannot be made becomes `{:error, message}`. What only a build needs is `:elsewhere` where
   # there is none, in a release.
 
-  alias Emily.Build.{Mlx, Openblas}
+  alias Emily.Build.{Download, Index, Mlx, Openblas}
   alias Emily.Doctor.Kernels
   alias Emily.Native.Threads
 
@@ -213,12 +213,13 @@ defmodule Emily.Doctor.Findings do
 
   defp tools do
     compiler = try_to(fn -> Mlx.compiler() end)
+    index = try_to(fn -> Download.shown(Index.address()) end)
 
     [
       {"Rust", version("rustc", ["--version"])},
       {"C++ compiler", if(is_binary(compiler), do: version(compiler, ["--version"]))},
       {"libclang", libclang()},
-      {"pip", version("python3", ["-m", "pip", "--version"])}
+      {"index of Python packages", if(is_binary(index), do: index)}
     ]
   end
 

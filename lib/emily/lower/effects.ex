@@ -6,7 +6,7 @@ defmodule Emily.Lower.Effects do
   alias Nx.Defn.{Composite, Expr, Tree}
   alias Nx.Tensor, as: T
 
-  @effects [:token, :attach_token, :hook, :runtime_call]
+  @effects [:token, :attach_token, :hook, :io_call, :runtime_call]
 
   @doc "Whether an expression has effects, in any of its scopes."
   @spec any?(Nx.Container.t()) :: boolean

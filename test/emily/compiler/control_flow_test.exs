@@ -6,7 +6,7 @@ defmodule Emily.Compiler.ControlFlowTest do
 
   # Hooks run in the calling process.
   deftransformp marked(x, mark) do
-    Nx.Defn.Kernel.hook(x, fn _ -> send(self(), mark) end)
+    observe(x, fn _ -> send(self(), mark) end)
   end
 
   # A hook in each branch, and in the conditions of the later clauses.

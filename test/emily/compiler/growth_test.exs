@@ -5,7 +5,6 @@ defmodule Emily.Compiler.GrowthTest do
 
   import Nx.Defn
   alias Emily.Compiler.Builder
-  alias Nx.Defn.Kernel
 
   # A loop, a condition and a function, around what `inner` makes of their values.
   defn loop(x, opts \\ []) do
@@ -52,8 +51,7 @@ defmodule Emily.Compiler.GrowthTest do
       states:
         {300, fn n, x -> rotated(List.to_tuple(for at <- 1..n, do: Nx.add(x, at))) end, 2.3},
       stack: {500, fn n, x -> Nx.stack(for at <- 1..n, do: Nx.add(x, at)) end, 2.3},
-      hooks:
-        {300, fn n, x -> chained(n, x, fn x, _ -> Kernel.hook(Nx.sin(x), & &1) end) end, 2.3},
+      hooks: {300, fn n, x -> chained(n, x, fn x, _ -> observe(Nx.sin(x), & &1) end) end, 2.3},
       functions: {100, fn n, x -> chained(n, x, fn x, _ -> fold(x, &Nx.subtract/2) end) end, 2.3},
       compositions:
         {200, fn n, x -> chained(n, x, fn x, _ -> Nx.logsumexp(Nx.stack([x, x])) end) end, 2.3},

@@ -104,7 +104,7 @@ defmodule Emily.Compiler.MemoryTest do
         keys = Nx.put_slice(keys, [i, 0], x)
         values = Nx.put_slice(values, [i, 0], x * 0.5)
         seen = Nx.slice(keys, [i, 0], [1, 1024]) + Nx.slice(values, [i, 0], [1, 1024])
-        {x, i} = hook({Nx.tanh(seen), i + 1}, :token)
+        {x, i} = observe({Nx.tanh(seen), i + 1}, :token)
         {keys, values, x, i, steps}
       end
 

@@ -29,7 +29,7 @@ defmodule Emily.Compiler.ServingTest do
           end
         end
 
-        Nx.Defn.jit(fn x -> x |> looped() |> Nx.Defn.Kernel.hook(meet) |> Nx.add(1) end, options)
+        Nx.Defn.jit(fn x -> x |> looped() |> observe(meet) |> Nx.add(1) end, options)
       end,
       [compiler: Emily.Compiler] ++ options
     )
@@ -122,7 +122,7 @@ defmodule Emily.Compiler.ServingTest do
   test "a hook of the serving streams" do
     serving =
       Nx.Serving.new(
-        fn options -> Nx.Defn.jit(fn x -> Nx.Defn.Kernel.hook(looped(x), :done) end, options) end,
+        fn options -> Nx.Defn.jit(fn x -> observe(looped(x), :done) end, options) end,
         compiler: Emily.Compiler
       )
       |> Nx.Serving.streaming(hooks: [:done])
