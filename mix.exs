@@ -2,7 +2,8 @@ defmodule Emily.MixProject do
   use Mix.Project
 
   # The compiler of the native part. It is no part of the application, so it stands outside of lib/.
-  for file <- ~w(failure command lock record cache wheel openblas mlx nif emily_build tasks) do
+  for file <-
+        ~w(failure command lock record cache download index wheel openblas mlx nif emily_build tasks) do
     Code.require_file("build/#{file}.ex", __DIR__)
   end
 
@@ -10,7 +11,7 @@ defmodule Emily.MixProject do
 
   # What Emily works with. Bumblebee's own requirements are narrower than these.
   @requirements [
-    nx: ">= 0.11.0 and < 0.14.0",
+    nx: ">= 0.11.0 and < 1.1.0",
     telemetry: "~> 0.4 or ~> 1.0",
     axon: "~> 0.8",
     bumblebee: "~> 0.7.0",
@@ -39,6 +40,7 @@ defmodule Emily.MixProject do
       aliases: ["test.nx": "run conformance/nx.exs"],
       description: "Nx backend, compiler and fused kernels on MLX",
       package: package(),
+      source_url: source_url(),
       docs: docs()
     ]
   end
@@ -88,12 +90,15 @@ defmodule Emily.MixProject do
   end
 
   defp runtime_deps do
-    nx = if version = env("EMILY_NX"), do: "== #{version}", else: @requirements[:nx]
     # Where these are, what needs them is compiled: loading of models for Bumblebee, and of JSON.
     models = if models?(), do: [{:bumblebee, @requirements[:bumblebee], optional: true}], else: []
     json = [{:jason, @requirements[:jason], optional: true}]
-    [{:nx, nx}, {:telemetry, @requirements[:telemetry]}] ++ json ++ models
+    [nx(env("EMILY_NX")), {:telemetry, @requirements[:telemetry]}] ++ json ++ models
   end
+
+  defp nx(nil), do: {:nx, @requirements[:nx]}
+  defp nx("main"), do: {:nx, github: "elixir-nx/nx", branch: "main", sparse: "nx"}
+  defp nx(version), do: {:nx, "== #{version}"}
 
   defp development_deps do
     models = [{:safetensors, @requirements[:safetensors], only: [:dev, :test]}]
@@ -145,11 +150,20 @@ defmodule Emily.MixProject do
       # The name emily belongs to another package.
       name: "emily_mlx",
       licenses: ["Apache-2.0"],
-      links: %{},
+      links:
+        if(url = source_url(),
+          do: %{"GitHub" => url, "Changelog" => url <> "/blob/main/CHANGELOG.md"},
+          else: %{}
+        ),
       files:
-        ~w(lib build native/Cargo.toml native/Cargo.lock native/*/Cargo.toml native/*/build.rs native/*/src native/*/cpp
-                mix.exs .formatter.exs README.md ARCHITECTURE.md CHANGELOG.md LICENSE)
+        ~w(lib build native/Cargo.toml native/Cargo.lock native/*/Cargo.toml native/*/build.rs native/*/src native/*/cpp) ++
+          ~w(native/*/benches guides mix.exs .formatter.exs README.md ARCHITECTURE.md CHANGELOG.md CONTRIBUTING.md LICENSE)
     ]
+  end
+
+  # Where it is published from, which GitHub's workflows name.
+  defp source_url do
+    if repository = env("GITHUB_REPOSITORY"), do: "https://github.com/#{repository}"
   end
 
   defp docs do

@@ -12,19 +12,20 @@ defmodule Emily.Build do
   def run(app_path, manifest) do
     Mix.ensure_application!(:crypto)
     # What the library is compiled for tells it from others, as its sources do.
-    sources = [{"triple", linux?() && Mlx.triple()} | Nif.sources(@native)]
-    openblas = if linux?(), do: Openblas.find()
-    variant = if linux?(), do: Mlx.variant(), else: "metal"
+    sources = [{"triple", Mlx.triple()} | Nif.sources(@native)]
+    # macOS has a BLAS of its own.
+    openblas = if not Mlx.macos?(), do: Openblas.find()
+    variant = Mlx.variant()
 
-    inputs = {fingerprint(sources), variant, linux?() && Openblas.key(openblas), Cache.root()}
+    inputs = {fingerprint(sources), variant, Openblas.key(openblas), Cache.root()}
     state = hash(inputs)
     priv = Path.join(app_path, "priv")
 
     if built?(priv, manifest, state) do
       :noop
     else
-      if linux?(), do: Mlx.check_system()
-      if linux?() and openblas == nil, do: Openblas.warn_missing()
+      Mlx.check_system()
+      if openblas == nil and not Mlx.macos?(), do: Openblas.warn_missing()
       folders = Cache.lock("build", fn -> build(sources, variant, openblas) end)
       Failure.files("fill #{priv}", fn -> fill(priv, folders) end)
       File.mkdir_p!(Path.dirname(manifest))
@@ -56,26 +57,18 @@ defmodule Emily.Build do
     hash({sources, own})
   end
 
-  defp linux?, do: :os.type() == {:unix, :linux}
-
   defp build(sources, variant, openblas) do
     System.find_executable("cargo") ||
       Failure.stop("cargo (Rust) is not there.", Failure.install("cargo"))
 
-    if linux?() do
-      linker = [triple: Mlx.triple(), linker: Mlx.compiler()]
-
-      # The variants share one binary interface: the NIF is compiled against `cpu` for all of them.
-      libraries = Path.join(Mlx.libraries("cpu", openblas), "mlx/lib")
-      prepared = prepared(linker)
-      include = Path.join(Mlx.wheel("cpu"), "mlx/include")
-      write_config(linker ++ [prepared: prepared, libraries: libraries, include: include])
-      [Mlx.libraries(variant, openblas), Nif.built(sources, products(), &cargo/2)]
-    else
-      write_config([])
-      [Nif.built(sources, products(), &cargo/2)]
-    end
+    linker = [triple: Mlx.triple(), linker: Mlx.compiler()]
+    libraries = Path.join(Mlx.libraries(Mlx.common(), openblas), "mlx/lib")
+    write_config(linker ++ [prepared: prepared(linker), libraries: libraries] ++ kernels())
+    [Mlx.libraries(variant, openblas), Nif.built(sources, products(), &cargo/2)]
   end
+
+  # Emily's own kernels take the place of MLX's on Linux alone.
+  defp kernels, do: if(Mlx.macos?(), do: [], else: [include: Mlx.include()])
 
   # Where cargo puts what it compiles: for a target that is named, in a folder of its own.
   defp products, do: Path.join(Nif.target(@native), System.get_env("CARGO_BUILD_TARGET") || "")
@@ -120,7 +113,7 @@ defmodule Emily.Build do
 
   defp config_file do
     cond do
-      linux?() and Mlx.cross?() -> Cache.path("cargo-#{Mlx.arch()}.toml")
+      Mlx.cross?() -> Cache.path("cargo-#{Mlx.triple()}.toml")
       checkout?() -> Path.join(@native, ".cargo/config.toml")
       true -> Cache.path("cargo.toml")
     end

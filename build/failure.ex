@@ -46,7 +46,7 @@ defmodule Emily.Build.Failure do
       output =~
           ~r/failed to (download|get `|fetch|query|establish a new connection)|could not resolve host|temporary failure in name|no matching distribution/i ->
         {"what it needs could not be downloaded",
-         "Try again with a network. The first build downloads MLX (10 MB) with pip and Rust crates with cargo; later builds need no network."}
+         "Try again with a network. The first build downloads MLX (10 MB; for macOS 45) and Rust crates with cargo; later builds need no network."}
 
       true ->
         nil
@@ -93,7 +93,7 @@ defmodule Emily.Build.Failure do
   def install(piece) when piece in ["cargo", "rustc", "rust"],
     do: "Install Rust 1.91 or newer: with rustup, `mise use -g rust` or `brew install rust`."
 
-  def install(piece) when piece in ["pip", "python3"],
+  def install("pip"),
     do:
       "Install pip: `apt install python3-pip`, `dnf install python3-pip` or `brew install python`."
 

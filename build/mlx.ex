@@ -1,15 +1,17 @@
 defmodule Emily.Build.Mlx do
   @moduledoc false
-  # MLX for Linux: the prebuilt library of the chosen variant with a fast BLAS beside it, and what
-  # mlx-sys needs to be compiled against it.
+  # MLX: the prebuilt library of the chosen variant, on Linux with a fast BLAS beside it, and what mlx-sys needs to be
+  # compiled against it.
 
   alias Emily.Build.{Cache, Command, Failure, Openblas, Wheel}
 
   # The mlx-sys crate of native/Cargo.toml is made for 0.32.2; native/mlx_prep says what it takes to compile against this.
   @version "0.32.4"
   @glibc "2.35"
+  @macos "14.0"
 
   @wheels %{
+    {"metal", "aarch64"} => "8019b2db622599267d66cc168b2f0dbf5af929790a6c3b3913e00eabc42a7947",
     {"cpu", "x86_64"} => "0e0a24fa2ce8b6b94d2e6a90604e8813aa8e29fcb918bb2aa01cfb6d133d8cee",
     {"cpu", "aarch64"} => "1289e85e64af1fd16380bf331438bfe4afe875d27afc3e0bcf35f427c488fadd",
     {"cuda12", "x86_64"} => "f385c7af7c1f63a9d6ce3e442e1c9ba881c881bcb45c6534ff8155b359da47e5",
@@ -17,10 +19,21 @@ defmodule Emily.Build.Mlx do
     {"cuda13", "x86_64"} => "94cb48fba73e5ee39467e51c35c51c691123359ca17bafd1a24cf92ad6732bee",
     {"cuda13", "aarch64"} => "cf8a67b49cebff85cd98b1d118c09f6c8ee966b899a914c50cc74d614b25616e"
   }
-  @packages %{"cpu" => "mlx-cpu", "cuda12" => "mlx-cuda-12", "cuda13" => "mlx-cuda-13"}
+  @packages %{
+    "metal" => "mlx-metal",
+    "cpu" => "mlx-cpu",
+    "cuda12" => "mlx-cuda-12",
+    "cuda13" => "mlx-cuda-13"
+  }
+  @variants ~w(cpu cuda12 cuda13)
 
-  @doc "The variant that is asked for: by `EMILY_MLX`, else by `config :emily, :mlx`, else `cpu`."
-  def variant do
+  @doc """
+  The variant to build with. macOS has one; on Linux it is asked for by `EMILY_MLX`, else by `config :emily, :mlx`, and
+  is `cpu` else.
+  """
+  def variant, do: if(macos?(), do: "metal", else: asked())
+
+  defp asked do
     {asked, by} =
       case System.get_env("EMILY_MLX") do
         empty when empty in [nil, ""] ->
@@ -30,45 +43,73 @@ defmodule Emily.Build.Mlx do
           {name, "EMILY_MLX"}
       end
 
-    if is_map_key(@packages, to_string(asked)),
+    if to_string(asked) in @variants,
       do: to_string(asked),
       else: Failure.stop("#{by} is #{inspect(asked)}.", "Set it to cpu, cuda12 or cuda13.")
   end
+
+  @doc "The variant that the NIF is compiled against for all of a system, which share one binary interface."
+  def common, do: if(macos?(), do: "metal", else: "cpu")
 
   def version, do: @version
 
   @doc "The oldest glibc that the prebuilt MLX runs on."
   def glibc, do: @glibc
 
-  @doc "The architecture to build for, as Rust and PyPI name it: cargo's `CARGO_BUILD_TARGET`, or this machine's."
-  def arch do
+  @doc "The oldest macOS that it runs on."
+  def macos, do: @macos
+
+  @doc "What is built for, as Rust names it: cargo's `CARGO_BUILD_TARGET`, or this machine."
+  def triple do
     case System.get_env("CARGO_BUILD_TARGET") do
-      empty when empty in [nil, ""] -> own_arch()
-      target -> target |> String.split("-") |> hd()
+      empty when empty in [nil, ""] -> own_triple()
+      target -> target
     end
   end
 
+  @doc "The architecture to build for, as Rust names it."
+  def arch, do: triple() |> String.split("-") |> hd()
+
+  @doc "Whether macOS is built for, and not Linux."
+  def macos?, do: String.ends_with?(triple(), "-apple-darwin")
+
   @doc "Whether another machine than this one is built for."
-  def cross?, do: arch() != own_arch()
+  def cross?, do: triple() != own_triple()
 
-  @doc "What is built for, as Rust names it."
-  def triple, do: triple(arch())
+  defp own_triple do
+    arch =
+      :erlang.system_info(:system_architecture) |> to_string() |> String.split("-") |> hd()
 
-  defp triple(arch), do: "#{arch}-unknown-linux-gnu"
-
-  defp own_arch do
-    :erlang.system_info(:system_architecture) |> to_string() |> String.split("-") |> hd()
+    case :os.type() do
+      {:unix, :darwin} -> "#{arch}-apple-darwin"
+      _ -> "#{arch}-unknown-linux-gnu"
+    end
   end
 
   @doc "Ends the build where the prebuilt MLX cannot run."
   def check_system do
-    if not is_map_key(@wheels, {"cpu", arch()}) do
+    if not is_map_key(@wheels, {common(), arch()}) do
       Failure.stop(
-        "there is no prebuilt MLX for Linux on #{arch()}.",
-        "Use an x86-64 or aarch64 machine."
+        "there is no prebuilt MLX for #{triple()}.",
+        "Use Linux on x86-64 or aarch64, or macOS on Apple silicon."
       )
     end
 
+    if macos?(), do: cross?() || check_macos(), else: check_glibc()
+  end
+
+  defp check_macos do
+    found = Command.output("sw_vers", ["-productVersion"]) || "none"
+
+    if not at_least?(found, @macos) do
+      Failure.stop(
+        "the prebuilt MLX needs macOS #{@macos} or newer; this is #{found}.",
+        "Update macOS."
+      )
+    end
+  end
+
+  defp check_glibc do
     libc = Command.output("getconf", ["GNU_LIBC_VERSION"])
 
     with "glibc " <> version <- libc || "none",
@@ -83,7 +124,9 @@ defmodule Emily.Build.Mlx do
     end
   end
 
-  def glibc_enough?(version), do: numbers(version) >= numbers(@glibc)
+  def glibc_enough?(version), do: at_least?(version, @glibc)
+
+  defp at_least?(version, least), do: numbers(version) >= numbers(least)
 
   # The first two; none of what is no version.
   defp numbers(version) do
@@ -98,13 +141,16 @@ defmodule Emily.Build.Mlx do
       name: Map.fetch!(@packages, variant),
       version: @version,
       sha256: Map.fetch!(@wheels, {variant, arch()}),
-      platform: "manylinux_2_35_#{arch()}"
+      platform: platform()
     })
   end
 
+  # Rust's aarch64 is arm64 to Apple.
+  defp platform, do: if(macos?(), do: "macosx_14_0_arm64", else: "manylinux_2_35_#{arch()}")
+
   @doc """
-  The folder to copy into `priv/`: `mlx/lib/libmlx.so` and the libraries it finds by its own relative
-  RPATH, BLAS and LAPACK taken from OpenBLAS where there is one.
+  The folder to copy into `priv/`: `mlx/lib` with MLX, and the libraries it finds by its own relative RPATH. On Linux BLAS
+  and LAPACK are among these, taken from OpenBLAS where there is one; on macOS `mlx.metallib` is beside MLX.
   """
   def libraries(variant, openblas) do
     key = [variant, @version, arch(), Openblas.key(openblas)] |> Enum.join("-")
@@ -122,14 +168,18 @@ defmodule Emily.Build.Mlx do
         Cache.link(source, Path.join([temporary, "mlx/include", folder]))
       end
 
-      [bundled] = Path.wildcard(Path.join(wheel, "*.libs"))
-      target = Path.join(temporary, Path.basename(bundled))
+      for bundled <- Path.wildcard(Path.join(wheel, "*.libs")) do
+        target = Path.join(temporary, Path.basename(bundled))
 
-      if openblas,
-        do: Openblas.bundle(openblas, bundled, target),
-        else: Cache.link(bundled, target)
+        if openblas,
+          do: Openblas.bundle(openblas, bundled, target),
+          else: Cache.link(bundled, target)
+      end
     end)
   end
+
+  @doc "MLX's headers."
+  def include, do: Path.join(wheel(common()), "mlx/include")
 
   @doc "The folder with `libmlxc.a` and `bindings.rs`, made by `native/mlx_prep` when not in the cache."
   def prepared(native, cargo) do
@@ -138,11 +188,11 @@ defmodule Emily.Build.Mlx do
         "emily: compiling mlx-c for mlx-sys, once (about two minutes on two cores)"
       )
 
-      include = Path.join(wheel("cpu"), "mlx/include")
+      include = include()
       compiler = compiler()
 
       # The program itself runs here.
-      host = if cross?(), do: [{"CARGO_BUILD_TARGET", triple(own_arch())}], else: []
+      host = if cross?(), do: [{"CARGO_BUILD_TARGET", own_triple()}], else: []
 
       cargo.(
         ~w(run --release --locked --package mlx_prep --) ++
@@ -164,26 +214,32 @@ defmodule Emily.Build.Mlx do
       )
 
     hash = :crypto.hash(:sha256, sources) |> Base.encode16(case: :lower) |> binary_part(0, 12)
-    "#{mlx_sys}-#{@version}-#{arch()}-#{hash}"
+    "#{mlx_sys}-#{@version}-#{triple()}-#{hash}"
   end
 
-  @doc "The C++ compiler: `CXX`, or the newest g++ of version 13 or more."
+  @doc "The C++ compiler: `CXX`, or on Linux the newest g++ of version 13 or more, on macOS `c++`."
   def compiler do
     case System.get_env("CXX") do
-      empty when empty in [nil, ""] ->
-        # Debian's names of compilers for other machines.
-        prefix = if cross?(), do: "#{arch()}-linux-gnu-", else: ""
-        names = for name <- ~w(g++-16 g++-15 g++-14 g++-13 g++), do: prefix <> name
-
-        Enum.find(names, &gcc_enough?/1) ||
-          Failure.stop(
-            "there is no #{prefix}g++ of version 13 or newer (mlx-c uses std::format).",
-            Failure.install("c++")
-          )
-
-      compiler ->
-        compiler
+      empty when empty in [nil, ""] -> if macos?(), do: clang(), else: gcc()
+      compiler -> compiler
     end
+  end
+
+  defp clang do
+    (not cross?() && System.find_executable("c++")) ||
+      Failure.stop("there is no C++ compiler for #{triple()}.", Failure.install("c++"))
+  end
+
+  defp gcc do
+    # Debian's names of compilers for other machines.
+    prefix = if cross?(), do: "#{arch()}-linux-gnu-", else: ""
+    names = for name <- ~w(g++-16 g++-15 g++-14 g++-13 g++), do: prefix <> name
+
+    Enum.find(names, &gcc_enough?/1) ||
+      Failure.stop(
+        "there is no #{prefix}g++ of version 13 or newer (mlx-c uses std::format).",
+        Failure.install("c++")
+      )
   end
 
   defp gcc_enough?(program) do

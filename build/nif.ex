@@ -2,18 +2,20 @@ defmodule Emily.Build.Nif do
   @moduledoc false
   # The NIF library, built by cargo and kept in the cache by the hash of its sources.
 
-  alias Emily.Build.{Cache, Command, Failure}
+  alias Emily.Build.{Cache, Command, Failure, Mlx}
 
   @kept 12
   @kept_targets 6
 
-  @doc "The sources under `native/` that the library depends on, with their contents."
+  # Of a crate, what the library is not made of, and what is no crate.
+  @others ~w(tests benches generate target)
+
+  @doc "The sources under `native/` that the library depends on, with their contents: the same in a checkout and a package."
   def sources(native) do
-    [native, "**/*.{rs,toml,lock,cpp,h}"]
-    |> Path.join()
-    |> Path.wildcard()
-    |> Enum.reject(&String.starts_with?(&1, Path.join(native, "target/")))
-    |> Enum.map(&{Path.relative_to(&1, native), File.read!(&1)})
+    for file <- [native, "**/*.{rs,toml,lock,cpp,h}"] |> Path.join() |> Path.wildcard(),
+        name = Path.relative_to(file, native),
+        not Enum.any?(Path.split(name), &(&1 in @others)),
+        do: {name, File.read!(file)}
   end
 
   @doc """
@@ -44,32 +46,25 @@ defmodule Emily.Build.Nif do
 
   defp build(folder, target, cargo) do
     Mix.shell().info("emily: compiling the NIF with cargo")
-    metal = Cache.path("metal")
-    {extension, beside} = products(metal)
-    library = Path.join([target, "release", "libemily_nif.#{extension}"])
+    name = if Mlx.macos?(), do: "libemily_nif.dylib", else: "libemily_nif.so"
+    library = Path.join([target, "release", name])
 
     # cargo takes a library that is there for whole: what is not is linked anew.
     for folder <- ["release", "release/deps"],
-        do: File.rm(Path.join([target, folder, Path.basename(library)]))
+        do: File.rm(Path.join([target, folder, name]))
 
-    cargo.(~w(build --release --locked --package emily_nif), [{"MLX_RS_METAL_PATH", metal}])
+    cargo.(~w(build --release --locked --package emily_nif), [])
+    # The VM looks for this name on macOS too.
     File.cp!(library, Path.join(folder, "libemily_nif.so"))
-    for file <- beside, do: File.cp!(file, Path.join(folder, Path.basename(file)))
-  end
-
-  defp products(metal) do
-    case :os.type() do
-      {:unix, :darwin} -> {"dylib", [Path.join(metal, "mlx.metallib")]}
-      _ -> {"so", []}
-    end
   end
 
   @doc """
   The cargo configuration, as text.
 
-  With `:target`, cargo works in that folder. With `:linker`, that program links for `:triple`. With `:prepared` and `:libraries`, the prebuilt MLX takes
-  the place of mlx-sys's build script. The paths that would end up in the library are replaced by
-  short names, so that it is the same wherever it is built.
+  With `:target`, cargo works in that folder. With `:linker`, that program links for `:triple`. With `:prepared` and
+  `:libraries`, the prebuilt MLX takes the place of mlx-sys's build script; with `:include`, Emily's own kernels are
+  compiled against its headers. The paths that would end up in the library are replaced by short names, so that it is the
+  same wherever it is built.
   """
   def cargo_config(options) do
     options = Map.new(options)
@@ -86,20 +81,29 @@ defmodule Emily.Build.Nif do
 
   defp linker_config(_), do: ""
 
-  # The last three are what emily_mlx's build script needs.
+  # The last one, and what `kernels_config/1` adds, are what emily_mlx's build script needs.
   defp mlx_config(%{prepared: prepared, libraries: libraries, triple: triple} = options) do
+    library = if Mlx.macos?(), do: "c++", else: "stdc++"
+
     """
     [target.#{triple}.mlx]
     rustc-link-search = [#{inspect("native=" <> prepared)}, #{inspect("native=" <> libraries)}]
-    rustc-link-lib = ["static=mlxc", "dylib=mlx", "dylib=stdc++"]
+    rustc-link-lib = ["static=mlxc", "dylib=mlx", "dylib=#{library}"]
     rustc-env = { OUT_DIR = #{inspect(prepared)} }
     libraries = #{inspect(libraries)}
-    include = #{inspect(options.include)}
-    compiler = #{inspect(options.linker)}
-    """
+    """ <> kernels_config(options)
   end
 
   defp mlx_config(_), do: ""
+
+  defp kernels_config(%{include: include, linker: linker}) do
+    """
+    include = #{inspect(include)}
+    compiler = #{inspect(linker)}
+    """
+  end
+
+  defp kernels_config(_), do: ""
 
   defp common_config(%{target: target}) do
     cargo_home = System.get_env("CARGO_HOME") || Path.expand("~/.cargo")
@@ -113,6 +117,11 @@ defmodule Emily.Build.Nif do
     [build]
     target-dir = #{inspect(target)}
     rustflags = #{inspect(remapped)}
-    """
+    """ <> system_config()
+  end
+
+  # What is compiled runs where MLX does.
+  defp system_config do
+    if Mlx.macos?(), do: "[env]\nMACOSX_DEPLOYMENT_TARGET = #{inspect(Mlx.macos())}\n", else: ""
   end
 end

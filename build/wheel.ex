@@ -1,53 +1,27 @@
 defmodule Emily.Build.Wheel do
   @moduledoc false
-  # Packages from PyPI, as pip fetches them, each with its SHA-256; unpacked into the cache.
+  # Wheels of an index of Python packages, each with its SHA-256; unpacked into the cache.
 
-  alias Emily.Build.{Cache, Command, Failure}
+  alias Emily.Build.{Cache, Download, Failure, Index}
 
   @doc """
   The folder of the unpacked wheel; fetched when it is not in the cache.
 
-  `package` has `:name`, `:version`, `:sha256` and `:platform` (pip's name of it, or `nil` for any).
+  `package` has `:name`, `:version`, `:sha256` and `:platform` (as the wheel's name has it, or `nil` for any).
   """
   def fetch(folder, package) do
     entry = [package.name, package.version, package.platform] |> Enum.reject(&is_nil/1)
 
     Cache.entry([folder, Enum.join(entry, "-")], fn temporary ->
-      Mix.shell().info("emily: fetching #{package.name} #{package.version} with pip")
-      temporary |> download(package) |> check(package) |> unpack(temporary)
+      Mix.shell().info("emily: fetching #{package.name} #{package.version}")
+      wheel = Path.join(temporary, name(package))
+      package.name |> Index.find(name(package), temporary) |> Download.file(wheel)
+      wheel |> check(package) |> unpack(temporary)
     end)
   end
 
-  defp download(folder, package) do
-    platform =
-      if package.platform, do: ["--platform", package.platform], else: []
-
-    {program, arguments} = pip()
-
-    arguments =
-      arguments ++
-        ~w(--disable-pip-version-check --no-input download --quiet --no-deps --only-binary :all:) ++
-        ["--dest", folder, "#{package.name}==#{package.version}"] ++ platform
-
-    # pip writes the archive to its own temporary folder first, so that has to be on the same disk.
-    env = [{"TMPDIR", folder}, {"PIP_NO_CACHE_DIR", "1"}]
-
-    with {_output, 0} <- Command.run(program, arguments, env: env),
-         [wheel] <- Path.wildcard(Path.join(folder, "*.whl")) do
-      wheel
-    else
-      {output, status} -> Failure.program("fetching #{package.name}", "pip", output, status)
-      _ -> Failure.stop("pip left no archive of #{package.name}.", "Try again.")
-    end
-  end
-
-  @doc "The program and leading arguments that run pip."
-  def pip do
-    candidates = [{"python3", ["-m", "pip"]}, {"pip3", []}, {"pip", []}]
-
-    Enum.find(candidates, fn {program, arguments} ->
-      match?({_, 0}, Command.run(program, arguments ++ ["--version"]))
-    end) || Failure.stop("pip is not there.", Failure.install("pip"))
+  defp name(package) do
+    "#{String.replace(package.name, "-", "_")}-#{package.version}-py3-none-#{package.platform || "any"}.whl"
   end
 
   defp check(wheel, package) do
@@ -59,7 +33,7 @@ defmodule Emily.Build.Wheel do
       Failure.stop(
         "the archive of #{package.name} #{package.version} is not the expected one.\n" <>
           "    expected SHA-256 #{package.sha256}\n    found    SHA-256 #{found}",
-        "Try again; if it stays so, the package index in pip's settings (`pip config list`) serves another file."
+        "Try again; if it stays so, the index of Python packages (#{Download.shown(Index.address())}) serves another file."
       )
     end
   end

@@ -1,6 +1,5 @@
 //! Compiles what is in `cpp/` against the prebuilt MLX, and tells this crate's own tests where that is.
-//! Both come from the build-script override of mlx-sys; where its own build makes MLX, MLX's kernels
-//! are taken.
+//! Both come from the build-script override of mlx-sys; where it names no headers, MLX's kernels are taken.
 
 use std::env;
 

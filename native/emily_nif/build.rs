@@ -3,7 +3,11 @@
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");
     let arguments: &[&str] = match std::env::var("CARGO_CFG_TARGET_OS").as_deref() {
-        Ok("macos") => &["-undefined", "dynamic_lookup"],
+        Ok("macos") => &[
+            "-undefined",
+            "dynamic_lookup",
+            "-Wl,-rpath,@loader_path/mlx/lib",
+        ],
         _ => &["-Wl,-rpath,$ORIGIN/mlx/lib"],
     };
     for argument in arguments {

@@ -1,132 +1,12 @@
+Code.require_file("support/build_case.exs", __DIR__)
+
 defmodule Emily.BuildTest do
   # PATH and the environment belong to the whole VM.
-  use ExUnit.Case, async: false
+  use Emily.BuildCase, async: false
 
   import ExUnit.CaptureIO
 
-  alias Emily.Build.{Cache, Command, Failure, Lock, Mlx, Nif, Openblas, Wheel}
-
-  @moduletag :tmp_dir
-
-  setup %{tmp_dir: folder} do
-    Mix.ensure_application!(:crypto)
-    shell = Mix.shell()
-    Mix.shell(Mix.Shell.Quiet)
-    put_env("EMILY_CACHE", Path.join(folder, "cache"))
-    on_exit(fn -> Mix.shell(shell) end)
-    {:ok, programs: folder |> Path.join("programs") |> tap(&File.mkdir_p!/1)}
-  end
-
-  defp put_env(name, value) do
-    before = System.get_env(name)
-    System.put_env(name, value)
-    on_exit(fn -> if before, do: System.put_env(name, before), else: System.delete_env(name) end)
-  end
-
-  # The only programs that the code under test finds are these.
-  defp only_programs(folder, scripts) do
-    for {name, script} <- scripts do
-      file = Path.join(folder, name)
-      File.write!(file, "#!/bin/sh\n" <> script)
-      File.chmod!(file, 0o755)
-    end
-
-    put_env("PATH", folder)
-  end
-
-  defp failure(fun), do: Exception.message(assert_raise(Mix.Error, fun))
-
-  defp package(sha256 \\ "00"),
-    do: %{name: "a-package", version: "1.0", sha256: sha256, platform: "a_platform"}
-
-  defp wheel(folder) do
-    file = Path.join(folder, "a_package-1.0-any.whl")
-    {:ok, _} = :zip.create(to_charlist(file), [{~c"a/file.txt", "content"}])
-    {file, :crypto.hash(:sha256, File.read!(file)) |> Base.encode16(case: :lower)}
-  end
-
-  # A pip that answers --version and then does what the script says with $dest.
-  defp pip(script) do
-    ~s(for a in "$@"; do [ "$before" = --dest ] && dest=$a; before=$a; done\n) <>
-      ~s([ "$1" = --version ] && { echo pip 1; exit 0; }\n) <> script
-  end
-
-  describe "fetching a wheel" do
-    test "unpacks it once", %{programs: programs, tmp_dir: folder} do
-      {file, sha256} = wheel(folder)
-      only_programs(programs, [{"pip3", pip("/bin/cp #{file} $dest/")}])
-      unpacked = Wheel.fetch("wheels", package(sha256))
-
-      assert File.read!(Path.join(unpacked, "a/file.txt")) == "content"
-      assert Path.wildcard(Path.join(unpacked, "*.whl")) == []
-
-      only_programs(programs, [{"pip3", "exit 1"}])
-      assert Wheel.fetch("wheels", package(sha256)) == unpacked
-    end
-
-    test "again where a file of it was cut short, by its record", context do
-      %{programs: programs, tmp_dir: folder} = context
-      file = Path.join(folder, "a_package-1.0-any.whl")
-      hash = :crypto.hash(:sha256, "content") |> Base.url_encode64(padding: false)
-      record = "a/file.txt,sha256=#{hash},7\r\na_package-1.0.dist-info/RECORD,,\r\n"
-      files = [{~c"a/file.txt", "content"}, {~c"a_package-1.0.dist-info/RECORD", record}]
-      {:ok, _} = :zip.create(to_charlist(file), files)
-      sha256 = :crypto.hash(:sha256, File.read!(file)) |> Base.encode16(case: :lower)
-      only_programs(programs, [{"pip3", pip("/bin/cp #{file} $dest/")}])
-      unpacked = Wheel.fetch("wheels", package(sha256))
-      refute File.exists?(Path.join(unpacked, "RECORD"))
-
-      for text <- ["", "cont", "Content"] do
-        File.write!(Path.join(unpacked, "a/file.txt"), text)
-        assert Wheel.fetch("wheels", package(sha256)) == unpacked
-        assert File.read!(Path.join(unpacked, "a/file.txt")) == "content"
-      end
-
-      only_programs(programs, [{"pip3", "exit 1"}])
-      assert Wheel.fetch("wheels", package(sha256)) == unpacked
-    end
-
-    test "without pip", %{programs: programs} do
-      only_programs(programs, [])
-      message = failure(fn -> Wheel.fetch("wheels", package()) end)
-      assert message =~ "pip is not there"
-      assert message =~ "apt install python3-pip"
-    end
-
-    test "without a network", %{programs: programs} do
-      script = "echo 'Temporary failure in name resolution' >&2; exit 1"
-      only_programs(programs, [{"pip3", pip(script)}])
-      message = failure(fn -> Wheel.fetch("wheels", package()) end)
-      assert message =~ "could not be downloaded"
-      assert message =~ "Try again with a network"
-    end
-
-    test "of another content", %{programs: programs, tmp_dir: folder} do
-      {file, sha256} = wheel(folder)
-      only_programs(programs, [{"pip3", pip("/bin/cp #{file} $dest/")}])
-      message = failure(fn -> Wheel.fetch("wheels", package()) end)
-      assert message =~ "not the expected one"
-      assert message =~ sha256
-      refute File.exists?(Cache.path(["wheels", "a-package-1.0-a_platform"]))
-      assert File.ls!(Cache.path("wheels")) == []
-    end
-
-    test "that is no archive", %{programs: programs, tmp_dir: folder} do
-      file = Path.join(folder, "a_package-1.0-any.whl")
-      File.write!(file, "no archive")
-      sha256 = :crypto.hash(:sha256, "no archive") |> Base.encode16(case: :lower)
-      only_programs(programs, [{"pip3", pip("/bin/cp #{file} $dest/")}])
-      assert failure(fn -> Wheel.fetch("wheels", package(sha256)) end) =~ "could not unpack"
-    end
-
-    test "on a full disk", %{programs: programs} do
-      script = "echo 'OSError: [Errno 28] No space left on device'; exit 2"
-      only_programs(programs, [{"pip3", pip(script)}])
-      message = failure(fn -> Wheel.fetch("wheels", package()) end)
-      assert message =~ "the disk is full"
-      assert message =~ "EMILY_CACHE"
-    end
-  end
+  alias Emily.Build.{Cache, Command, Failure, Lock, Mlx, Nif, Openblas}
 
   describe "the cache" do
     test "two builds make one entry at once" do
@@ -428,6 +308,45 @@ defmodule Emily.BuildTest do
     assert Mlx.triple() == "riscv64-unknown-linux-gnu"
   end
 
+  describe "for macOS" do
+    setup do
+      put_env("CARGO_BUILD_TARGET", "aarch64-apple-darwin")
+      put_env("EMILY_MLX", "cuda12")
+    end
+
+    test "there is one MLX, whatever is asked for elsewhere" do
+      assert Mlx.triple() == "aarch64-apple-darwin"
+      assert {Mlx.variant(), Mlx.common()} == {"metal", "metal"}
+      assert Mlx.check_system()
+    end
+
+    test "Intel's processors have none" do
+      put_env("CARGO_BUILD_TARGET", "x86_64-apple-darwin")
+      assert failure(fn -> Mlx.check_system() end) =~ "no prebuilt MLX for x86_64-apple-darwin"
+    end
+
+    test "the compiler is named where it is another machine's", %{programs: programs} do
+      put_env("CXX", "")
+      only_programs(programs, [{"c++", "exit 1"}])
+
+      if Mlx.cross?(),
+        do:
+          assert(failure(fn -> Mlx.compiler() end) =~ "no C++ compiler for aarch64-apple-darwin"),
+        else: assert(Mlx.compiler() == Path.join(programs, "c++"))
+
+      put_env("CXX", "a-compiler")
+      assert Mlx.compiler() == "a-compiler"
+    end
+
+    test "cargo links with Apple's library of C++, for the oldest macOS that MLX runs on" do
+      options = [target: "t", triple: Mlx.triple(), linker: "l", prepared: "p", libraries: "m"]
+      config = Nif.cargo_config(options)
+      assert config =~ ~s(["static=mlxc", "dylib=mlx", "dylib=c++"])
+      assert config =~ ~s([env]\nMACOSX_DEPLOYMENT_TARGET = "14.0"\n)
+      refute config =~ "include ="
+    end
+  end
+
   test "versions of glibc" do
     for good <- ~w(2.35 2.36 2.41 3.0 2.35.1), do: assert(Mlx.glibc_enough?(good))
     for bad <- ~w(2.34 2.9 1.40 none), do: refute(Mlx.glibc_enough?(bad))
@@ -435,7 +354,7 @@ defmodule Emily.BuildTest do
 
   test "a library that cargo left cut short is linked anew", %{tmp_dir: folder} do
     target = Path.join(folder, "target")
-    extension = if :os.type() == {:unix, :darwin}, do: "dylib", else: "so"
+    extension = if Mlx.macos?(), do: "dylib", else: "so"
     File.mkdir_p!(Path.join(target, "release/deps"))
     library = Path.join(target, "release/libemily_nif.#{extension}")
     copies = [library, Path.join(target, "release/deps/libemily_nif.#{extension}")]
@@ -443,7 +362,6 @@ defmodule Emily.BuildTest do
     # As cargo: what is there is taken for whole.
     cargo = fn arguments, _env ->
       assert "--locked" in arguments
-      if :os.type() == {:unix, :darwin}, do: File.write!(Cache.path("metal/mlx.metallib"), "")
       for file <- copies, not File.exists?(file), do: File.write!(file, "whole")
       :ok
     end

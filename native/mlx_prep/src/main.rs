@@ -1,5 +1,5 @@
-//! Does on Linux what mlx-sys's own build script does on macOS, against a prebuilt MLX: compiles
-//! the mlx-c sources that the crate carries into `libmlxc.a` and generates `bindings.rs`.
+//! Does what mlx-sys's own build script does, against a prebuilt MLX: compiles the mlx-c sources that the crate carries
+//! into `libmlxc.a` and generates `bindings.rs`.
 //!
 //! Usage: `mlx_prep NATIVE_DIR MLX_INCLUDE_DIR OUT_DIR TARGET`, with the C++ compiler in `CXX`. The target is Rust's
 //! name of the machine to compile for.
@@ -86,7 +86,12 @@ fn compile(
     out: &Path,
     target: &str,
 ) -> Result<(), Box<dyn Error>> {
-    let host = format!("{}-unknown-linux-gnu", std::env::consts::ARCH);
+    let system = if cfg!(target_os = "macos") {
+        "apple-darwin"
+    } else {
+        "unknown-linux-gnu"
+    };
+    let host = format!("{}-{system}", std::env::consts::ARCH);
     let files = with_extension(&mlx_c.join("mlx/c"), "cpp")?;
     println!("compiling {} files of mlx-c", files.len());
     cc::Build::new()
@@ -125,13 +130,16 @@ fn generate_bindings(
         .rust_target(bindgen::RustTarget::stable(73, 0).map_err(|error| format!("{error:?}"))?)
         .clang_args(["-I", &path(mlx_c), "-I", &path(mlx_include)])
         .clang_args(["-include", &path(prelude)])
-        .clang_args(["-target", target])
         .blocklist_function("malloc")
         .blocklist_function("realloc")
         .formatter(bindgen::Formatter::None);
+    // macOS's libclang knows where this machine's headers are, but not those of a target that is named.
+    if !cfg!(target_os = "macos") {
+        builder = builder.clang_args(["-target", target]);
+    }
     // The C library's headers for another machine than this one, where Debian puts them.
     let arch = target.split('-').next().unwrap_or_default();
-    if arch != std::env::consts::ARCH {
+    if arch != std::env::consts::ARCH && !target.ends_with("-apple-darwin") {
         let headers = format!("/usr/{arch}-linux-gnu/include");
         builder = builder.clang_args(["-isystem", &headers]);
     }

@@ -3,8 +3,7 @@
 //! (#4366, `src/ops/sort.rs`), the copy of a scalar that is a part of a larger array (`src/runtime/contiguous.rs`), and
 //! rotary embeddings with a negative offset (`src/ops/rope.rs`).
 //!
-//! Workarounds that MLX 0.32.4 needs no more stay until mlx-sys, whose own build macOS has, leaves 0.32.2: divisions by zero
-//! (#4442), the padding and the input dilation of a convolution, views of one element of a slice, places of NaN, and
+//! Workarounds that MLX 0.32.4 needs no more, and 0.32.2 needed, may go: divisions by zero (#4442), the padding and the input dilation of a convolution, views of one element of a slice, places of NaN, and
 //! sums of 16-bit floats in their own type. So does `taken` of
 //! `src/runtime/truth.rs`.
 #![cfg(target_os = "linux")]
