@@ -3,7 +3,7 @@ defmodule Emily.MixProject do
 
   # The compiler of the native part. It is no part of the application, so it stands outside of lib/.
   for file <-
-        ~w(failure command lock record cache download index wheel openblas mlx nif emily_build tasks) do
+        ~w(failure command lock record cache download index wheel openblas mlx nif precompiled emily_build tasks) do
     Code.require_file("build/#{file}.ex", __DIR__)
   end
 
@@ -157,7 +157,7 @@ defmodule Emily.MixProject do
         ),
       files:
         ~w(lib build native/Cargo.toml native/Cargo.lock native/*/Cargo.toml native/*/build.rs native/*/src native/*/cpp) ++
-          ~w(native/*/benches guides mix.exs .formatter.exs README.md ARCHITECTURE.md CHANGELOG.md CONTRIBUTING.md LICENSE)
+          ~w(native/*/benches guides mix.exs .formatter.exs README.md ARCHITECTURE.md CHANGELOG.md CONTRIBUTING.md LICENSE checksum-*.exs)
     ]
   end
 

