@@ -6,7 +6,8 @@ defmodule Emily.Build.WheelTest do
   use Emily.BuildCase, async: false
 
   import Emily.BuildServer, only: [ok: 1, redirect: 1, response: 3]
-  alias Emily.{Build.Cache, Build.Index, Build.Wheel, BuildServer}
+  alias Emily.Build.{Cache, Download, Failure, Index, Wheel}
+  alias Emily.BuildServer
 
   @file_name "a_package-1.0-py3-none-a_platform.whl"
 
@@ -164,6 +165,36 @@ defmodule Emily.Build.WheelTest do
     File.write!(certificates, authorities)
     put_env("PIP_CERT", certificates)
     assert content(Wheel.fetch("wheels", package(sha256))) == "content"
+  end
+
+  test "comes through a proxy, but from the hosts that it is not for" do
+    {archive, sha256} = wheel()
+    own = BuildServer.start(fn "/" <> @file_name, _headers -> ok(archive) end)
+
+    proxy =
+      BuildServer.start(fn "http://index.invalid/simple/a-package/", headers ->
+        send(__MODULE__, {:proxied, headers})
+        ok(page("#{own}/#{@file_name}"))
+      end)
+
+    Process.register(self(), __MODULE__)
+    put_env("HTTP_PROXY", String.replace(proxy, "http://", "http://me:secret@"))
+    put_env("NO_PROXY", "elsewhere.invalid, 127.0.0.1")
+    put_env("PIP_INDEX_URL", "http://index.invalid/simple")
+    assert content(Wheel.fetch("wheels", package(sha256))) == "content"
+    assert_received {:proxied, %{"proxy-authorization" => secret}}
+    assert secret == "Basic " <> Base.encode64("me:secret")
+  end
+
+  @tag skip: not File.exists?("/dev/full")
+  test "on a full disk" do
+    address = BuildServer.start(fn _path, _headers -> ok("a text") end)
+
+    message =
+      failure(fn -> Failure.files("write", fn -> Download.file(address, "/dev/full") end) end)
+
+    assert message =~ "the disk is full"
+    assert message =~ "EMILY_CACHE"
   end
 
   test "of another content is refused" do

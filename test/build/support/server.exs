@@ -58,7 +58,8 @@ defmodule Emily.BuildServer do
   defp serve(listener, answer, test) do
     {:ok, socket} = :gen_tcp.accept(listener)
 
-    with {:ok, {:http_request, :GET, {:abs_path, path}, _}} <- :gen_tcp.recv(socket, 0) do
+    with {:ok, {:http_request, :GET, target, _}} <- :gen_tcp.recv(socket, 0) do
+      path = path(target)
       headers = headers(socket)
       send(test, {:asked, path, headers})
       :gen_tcp.send(socket, answer.(path, headers))
@@ -67,6 +68,10 @@ defmodule Emily.BuildServer do
     :gen_tcp.close(socket)
     serve(listener, answer, test)
   end
+
+  # A proxy is asked for all of an address.
+  defp path({:abs_path, path}), do: path
+  defp path({:absoluteURI, :http, host, _port, path}), do: "http://#{host}#{path}"
 
   defp headers(socket) do
     case :gen_tcp.recv(socket, 0) do
