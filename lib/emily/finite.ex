@@ -23,7 +23,7 @@ defmodule Emily.Finite do
   An infinity may pass through an operation: one that has an infinity among its operands, such as a mask's, is not
   taken for its origin. A NaN never passes. Numbers that a tensor is made of are not looked at, nor what `Nx.BinaryBackend` computes.
 
-  The configuration is looked at whenever a tensor is made of numbers or read, and when a compiled function is called. What
+  The configuration is looked at whenever a tensor is made of numbers, and when a compiled function is called. What
   `Nx.Defn.compile/3` has compiled before stays as it is.
   """
 

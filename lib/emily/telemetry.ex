@@ -168,8 +168,6 @@ defmodule Emily.Telemetry do
   @doc false
   # Reports the reading of a tensor or an array, by `read`.
   def to_binary(metadata, read) do
-    Emily.Finite.configured?()
-
     :telemetry.span([:emily, :to_binary], metadata, fn ->
       binary = read.()
       {binary, %{bytes: byte_size(binary)}, metadata}
