@@ -141,6 +141,12 @@ defmodule Emily.MixedPrecision do
 
   def update(%LossScaler{} = scaler, false), do: %{scaler | counter: scaler.counter + 1}
 
+  def update(scaler, overflow?) do
+    raise ArgumentError,
+          "Emily.MixedPrecision.update/2 expects a scaler and a boolean, got: " <>
+            "#{inspect(scaler)} and #{inspect(overflow?)}"
+  end
+
   @doc """
   Whether there is a NaN or an infinity among the floats and complex numbers of a tree.
 

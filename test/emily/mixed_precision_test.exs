@@ -195,6 +195,14 @@ defmodule Emily.MixedPrecisionTest do
       assert MixedPrecision.update(%{halved | scale: 1.5}, true).scale == 1.5
     end
 
+    test "takes a scaler and a boolean" do
+      for {scaler, overflow?} <- [{LossScaler.new(), Nx.tensor(1)}, {1024.0, true}] do
+        assert_raise ArgumentError, ~r"update/2 expects a scaler and a boolean", fn ->
+          MixedPrecision.update(scaler, overflow?)
+        end
+      end
+    end
+
     test "grows after so many good steps in a row" do
       scaler = MixedPrecision.loss_scale(scale: 8.0, growth_interval: 3, growth_factor: 4.0)
 
