@@ -171,6 +171,31 @@ defmodule Emily.MixProject do
       Enum.filter(~w(README.md ARCHITECTURE.md CONTRIBUTING.md CHANGELOG.md), &File.exists?/1)
 
     main = if "README.md" in extras, do: "readme", else: "Emily.Backend"
-    [main: main, source_ref: "v#{@version}", extras: extras ++ Path.wildcard("guides/*.md")]
+
+    [
+      main: main,
+      source_ref: "v#{@version}",
+      extras: extras ++ Path.wildcard("guides/*.md"),
+      groups_for_extras: [Guides: ~r"guides/"],
+      groups_for_modules: [
+        Nx: [Emily.Backend, Emily.Compiler, Emily.Compiler.Cache, Emily.Fast, Emily.Fallback],
+        Models: [
+          Emily.Bumblebee.FastKernels,
+          Emily.Generation,
+          Emily.GGUF,
+          Emily.Safetensors,
+          ~r"Emily.(GGUF|Safetensors|Quanti)"
+        ],
+        Training: [~r"Emily.MixedPrecision"],
+        "Looking inside": [
+          Emily.Bounds,
+          Emily.Doctor,
+          Emily.Finite,
+          Emily.Profile,
+          Emily.Telemetry
+        ],
+        "MLX without Nx": [Emily, Emily.Memory, Emily.Stream, ~r"Emily.Native"]
+      ]
+    ]
   end
 end

@@ -69,7 +69,7 @@ defmodule Emily.Backend do
 
   alias Emily.Backend, as: B
   alias Emily.Backend.Pointer
-  alias Emily.{Bounds, Fallback, Host, Lower, Native, Telemetry}
+  alias Emily.{Bounds, Fallback, Finite, Host, Lower, Native, Telemetry, Watch}
   alias Nx.Tensor, as: T
 
   @typedoc """
@@ -129,9 +129,11 @@ defmodule Emily.Backend do
   def eye(out, opts), do: create(:eye, out, [], opts)
 
   defp create(name, out, args, opts) do
+    Finite.configured?()
+
     if Host.held?(out),
       do: Host.create(name, out, args, device(opts)),
-      else: evaluate(Lower.op(name, out, args), out, device(opts))
+      else: operation(name, args, Lower.op(name, out, args), out, device(opts))
   end
 
   @impl true
@@ -145,6 +147,7 @@ defmodule Emily.Backend do
   end
 
   defp array_of(%{shape: shape, type: type} = out, binary, device) do
+    Finite.configured?()
     refuse_f64(type, device)
     tensor(out, Native.from_binary(binary, shape, Lower.dtype(type), device), device)
   end
@@ -155,7 +158,10 @@ defmodule Emily.Backend do
   def to_binary(%T{data: %B{device: :host}} = tensor, limit),
     do: Nx.BinaryBackend.to_binary(Host.plain(tensor), limit)
 
-  def to_binary(%T{type: {_, bits}, data: %B{ref: ref, device: device}} = tensor, limit) do
+  def to_binary(%T{shape: shape, type: type, data: %B{}} = tensor, limit),
+    do: Telemetry.to_binary(%{shape: shape, type: type}, fn -> read_up_to(limit, tensor) end)
+
+  defp read_up_to(limit, %T{type: {_, bits}, data: %B{ref: ref, device: device}} = tensor) do
     size = size(tensor)
 
     if limit >= size do
@@ -405,7 +411,7 @@ defmodule Emily.Backend do
         device = device_of(args)
         if device == :host, do: Enum.each(args, &Lower.dtype(&1.type))
         kernel = Emily.Fast.Node.kernel(unquote(name), opts)
-        evaluate(Lower.block(kernel, out, own(args, device)), out, device)
+        operation(kernel, args, Lower.block(kernel, out, own(args, device)), out, device)
       end
     end
   end
@@ -417,9 +423,7 @@ defmodule Emily.Backend do
       check_block(struct, args)
 
       if device == :host or Host.held?(out) do
-        struct
-        |> Host.run(args, out, fn args -> apply(fun, [struct | args]) end)
-        |> return(out, Host.device(args))
+        held(struct, args, out, fn args -> apply(fun, [struct | args]) end)
       else
         block_on(device, struct, out, args, fun)
       end
@@ -431,7 +435,7 @@ defmodule Emily.Backend do
           composed(device, fn -> apply(fun, [struct | args]) end)
 
         expr ->
-          evaluate(expr, out, device)
+          operation(struct, args, expr, out, device)
       end
     end
   end
@@ -452,9 +456,7 @@ defmodule Emily.Backend do
     Bounds.check(name, args)
 
     if device == :host or Host.held?(out) do
-      name
-      |> Host.run(args, out, fn args -> Host.apply(name, out, args) end)
-      |> return(out, Host.device(args))
+      held(name, args, out, fn args -> Host.apply(name, out, args) end)
     else
       run_on(device, name, out, args, owned)
     end
@@ -466,7 +468,7 @@ defmodule Emily.Backend do
     case Lower.op(name, out, owned) do
       {:fallback, reason} -> fallback(name, out, args, reason)
       :default -> composed(device, fn -> default(name, out, args) end)
-      expr -> evaluate(expr, out, device)
+      expr -> operation(name, args, expr, out, device)
     end
   end
 
@@ -476,6 +478,12 @@ defmodule Emily.Backend do
       :host -> run(name, out, args, args, :host)
       device -> run(name, out, args, own(args, device), device)
     end
+  end
+
+  defp operation(name, args, expr, out, device) do
+    if Watch.on?(),
+      do: Watch.operation(name, args, fn -> evaluate(expr, out, device) end),
+      else: evaluate(expr, out, device)
   end
 
   defp evaluate(expr, %T{} = out, device) do
@@ -500,7 +508,7 @@ defmodule Emily.Backend do
   end
 
   defp execute_all(expr, device) do
-    Native.run([expr], device)
+    Native.run([expr], Emily.Stream.of(device))
   rescue
     error in [Emily.Error, ArgumentError] -> reraise explain(error, expr), __STACKTRACE__
   end
@@ -617,10 +625,22 @@ defmodule Emily.Backend do
   defp fallback(name, out, args, reason) do
     device = device_of(args)
 
-    name
-    |> Fallback.run(args, reason, fn args -> apply(Nx.BinaryBackend, name, [out | args]) end)
-    |> return(out, device)
+    elsewhere(name, args, fn ->
+      name
+      |> Fallback.run(args, reason, fn args -> apply(Nx.BinaryBackend, name, [out | args]) end)
+      |> return(out, device)
+    end)
   end
+
+  # An operation on, or with a result of, what the host holds.
+  defp held(name, args, out, fun) do
+    elsewhere(name, args, fn ->
+      name |> Host.run(args, out, fun) |> return(out, Host.device(args))
+    end)
+  end
+
+  defp elsewhere(name, args, run),
+    do: if(Watch.on?(), do: Watch.operation(name, args, run), else: run.())
 
   defp return(%T{} = result, out, device) do
     if Host.held?(out),

@@ -26,18 +26,23 @@ defmodule Emily.Compiler do
     * `:cache` - whether a compiled function is kept for the next call with the same function, shapes and
       types, as `Emily.Compiler.Cache` describes. Defaults to `true`. What `Nx.Defn.compile/3` gives
       keeps its program without it
-    * `:native_fallback` - `:evaluate` or `:raise`: what to do where MLX cannot do an operation, or the
-      function has a type that MLX lacks and is evaluated as a whole, each operation by `Emily.Backend`.
-      Defaults to `:raise` where `Emily.Fallback` is set to raise, and else to `:evaluate`
+    * `:native` - whether the function becomes a program. With `false` it is evaluated operation by operation, each by
+      `Emily.Backend`, as to look for what goes wrong. Defaults to `true`
+    * `:native_fallback` - what to do where MLX cannot do an operation of a program, or the function has a type that MLX
+      lacks, and is evaluated as a whole, each operation by `Emily.Backend`: `:raise` raises when the function is compiled,
+      `:warn` evaluates and logs a warning then, `:eval` evaluates. Defaults to `:raise` where `Emily.Fallback` is set to
+      raise, and else to `:eval`
     * `:max_concurrency` - how many partitions an `Nx.Serving` with `partitions: true` has, each with a
       stream of its own. Defaults to 1
     * `:partition` - the number of such a partition, from 0
     * `:fuse` - whether runs of elementwise operations, and a reduction of what they give, become one kernel. Without
       it, or with `nil`, they do on a CPU, by one of Emily's own, which computes what the operations do, bit for bit;
       with `false` they do not. With `true` they do on a GPU too, where MLX compiles the program (`mx.compile`) when it
-      is first run: its kernels do not round what lies between their operations, so that the last digits may differ,
-      and functions with conditions, loops, calls of Elixir or linear algebra are refused there with an
-      `ArgumentError`
+      is first run: its kernels do not round what lies between their operations, so that the last digits may differ.
+      Functions with conditions, loops, calls of Elixir or linear algebra, which MLX cannot compile, keep their operations
+      apart on a GPU
+    * `:check_finite` - whether the first operation that gives a NaN or an infinity raises, as `Emily.Finite` describes: the
+      function is evaluated operation by operation. Defaults to `config :emily, check_finite: ...`
     * `:garbage_collect` - whether the calling process collects its garbage after each call. Defaults
       to `false`
     * `:debug_options` - `[log: level]` logs each compilation and each hit of the cache at a level of
@@ -99,7 +104,7 @@ defmodule Emily.Compiler do
 
     fn args_list ->
       for args <- args_list do
-        result = Executable.run(executable, args, stream, options.hooks)
+        result = Executable.run(executable, args, Emily.Stream.of(stream), options.hooks)
         if options.garbage_collect, do: :erlang.garbage_collect()
         result
       end
@@ -113,7 +118,7 @@ defmodule Emily.Compiler do
         Composite.traverse(var, fn %T{} = t -> {t.type, t.shape, t.names, t.vectorized_axes} end)
       end
 
-    {key, templates, options.device, options.fallback, options.fuse, Map.keys(options.hooks),
-     Emily.Bounds.enabled?(), CodeVersion.current()}
+    {key, templates, options.device, options.native, options.check_finite, options.fallback,
+     options.fuse, Map.keys(options.hooks), Emily.Bounds.enabled?(), CodeVersion.current()}
   end
 end

@@ -89,7 +89,7 @@ defmodule Emily.Fallback do
 
     case mode() do
       :silent -> :ok
-      :warn -> Logger.warning(message(op, seen, reason) <> "; it falls back to Nx.BinaryBackend")
+      :warn -> warn(op, seen, reason, "it falls back to Nx.BinaryBackend")
       :raise -> refuse(op, seen, reason)
     end
 
@@ -100,6 +100,10 @@ defmodule Emily.Fallback do
       {result, metadata}
     end)
   end
+
+  @doc false
+  def warn(op, args, reason, consequence),
+    do: Logger.warning("#{message(op, args, reason)}; #{consequence}")
 
   @doc false
   def refuse(op, args, reason) do

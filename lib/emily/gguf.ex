@@ -92,7 +92,7 @@ defmodule Emily.GGUF do
     device = device(opts)
     dtype = dtype(Blocks.plain(tensor.type), opts[:type])
     expression = read(gguf, tensor, dtype, device)
-    [ref] = Native.run([expression], device)
+    [ref] = Native.run([expression], Emily.Stream.of(device))
     # Else the bytes in the file's type would stay beside the numbers.
     Native.eval(ref)
     wrap(ref, device)
@@ -145,7 +145,7 @@ defmodule Emily.GGUF do
     {packed, scales, biases} = Blocks.pack(type, raw, blocks, Tuple.to_list(shape), dtype)
     axes = Enum.to_list(0..(tuple_size(shape) - 1))
     overflow = {:any, {:logical_and, {:isinf, biases}, {:isfinite, scales}}, axes, false}
-    [overflow | refs] = Native.run([overflow, packed, scales, biases], device)
+    [overflow | refs] = Native.run([overflow, packed, scales, biases], Emily.Stream.of(device))
     Native.eval([overflow | refs])
 
     if dtype == :f16 and Native.item(overflow) == 1 do

@@ -580,7 +580,7 @@ defmodule Emily.Native do
   @doc """
   A new stream on a device: its work runs beside that of others.
 
-  MLX keeps a stream and its thread for the life of the VM: make few.
+  MLX keeps a stream and its thread for the life of the VM; one that nobody holds any more is given to the next who asks.
 
       iex> stream = Emily.Native.stream_new(:cpu)
       iex> [x] = Emily.Native.run([{:full, [], 1, :s32}], stream)
@@ -589,6 +589,19 @@ defmodule Emily.Native do
   """
   @spec stream_new(:cpu | :gpu) :: stream()
   def stream_new(device), do: Nif.stream_new(device)
+
+  @doc """
+  Closes a stream: what waits for it, and what it has not computed, raises an `Emily.Error`, and whatever is asked of it later
+  an `ArgumentError`. What it has computed stays.
+
+      iex> stream = Emily.Native.stream_new(:cpu)
+      iex> Emily.Native.stream_close(stream)
+      :ok
+      iex> Emily.Native.run([{:full, [], 1, :s32}], stream)
+      ** (ArgumentError) the stream is closed
+  """
+  @spec stream_close(stream()) :: :ok
+  def stream_close(stream), do: Nif.stream_close(stream)
 
   @doc """
   MLX's memory in bytes: `active` in arrays, `cache` freed and kept for the next, `peak` the most

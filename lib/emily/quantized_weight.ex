@@ -101,7 +101,7 @@ defmodule Emily.QuantizedWeight do
           {:all, {:isfinite, array}, axes, false},
           {:quantize, array, packing.group_size, packing.bits, packing.mode}
         ],
-        device
+        Emily.Stream.of(device)
       )
 
     # Else the dense weight would stay beside the packed one.

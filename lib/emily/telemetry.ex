@@ -9,7 +9,10 @@ defmodule Emily.Telemetry do
   | `[:emily, :evaluation]` | a tensor was read that had to be computed or waited for |
   | `[:emily, :fallback, :start \\| :stop \\| :exception]` | an operation leaves MLX |
   | `[:emily, :compile, :start \\| :stop \\| :exception]` | `Emily.Compiler` makes a program of a function |
+  | `[:emily, :to_binary, :start \\| :stop \\| :exception]` | a tensor or an array is read |
+  | `[:emily, :eval, :start \\| :stop \\| :exception]` | `Emily.eval/1` is called |
   | `[:emily, :memory]` | `memory/0` is called |
+  | `[:emily, :memory, :stats]` | `memory_stats/0` is called |
 
   ## Evaluation
 
@@ -37,6 +40,25 @@ defmodule Emily.Telemetry do
       ...>   {[:emily, :evaluation], %{bytes: bytes}, metadata} -> {bytes, metadata.shape, metadata.type}
       ...> end
       {3, {3}, {:u, 8}}
+
+  ## Reading
+
+  Whatever is read by `Nx.to_binary/1`, `inspect/1`, a transfer or `Emily.to_binary/1` is a span, whether it was computed
+  already or not:
+
+    * `[:emily, :to_binary, :start]` - measurements `:monotonic_time`, `:system_time`
+    * `[:emily, :to_binary, :stop]` - measurements `:monotonic_time`, `:duration`, `:bytes` (how many were read)
+    * `[:emily, :to_binary, :exception]` - as for fallbacks
+
+  The metadata are the `:shape` and the `:type` of what is read. So is a call of `Emily.eval/1`, as `[:emily, :eval, ...]`, whose
+  metadata has `:arrays`, how many there are.
+
+      iex> :telemetry.attach("doc", [:emily, :eval, :stop], &Emily.Telemetry.echo/4, self())
+      iex> t = Nx.tensor([1, 2, 3], backend: Emily.Backend)
+      iex> Emily.eval({Nx.add(t, 1), Nx.add(t, 2)})
+      iex> :telemetry.detach("doc")
+      iex> receive do {[:emily, :eval, :stop], %{duration: _}, metadata} -> metadata.arrays end
+      2
 
   ## Fallbacks
 
@@ -116,6 +138,19 @@ defmodule Emily.Telemetry do
   @spec memory() :: :ok
   def memory, do: :telemetry.execute([:emily, :memory], Emily.Native.memory(), %{})
 
+  @doc """
+  Reports `Emily.Memory.stats/0` as the measurements of the event `[:emily, :memory, :stats]`, without metadata.
+
+      iex> :telemetry.attach("doc", [:emily, :memory, :stats], &Emily.Telemetry.echo/4, self())
+      iex> Emily.Telemetry.memory_stats()
+      :ok
+      iex> :telemetry.detach("doc")
+      iex> receive do {[:emily, :memory, :stats], bytes, _} -> bytes |> Map.keys() |> Enum.sort() end
+      [:active, :cache, :peak]
+  """
+  @spec memory_stats() :: :ok
+  def memory_stats, do: :telemetry.execute([:emily, :memory, :stats], Emily.Memory.stats(), %{})
+
   @doc "A handler that sends `{event, measurements, metadata}` to the process given as its config."
   @spec echo([atom], map, map, pid) :: term
   def echo(event, measurements, metadata, pid), do: send(pid, {event, measurements, metadata})
@@ -129,4 +164,18 @@ defmodule Emily.Telemetry do
       %{shape: shape, type: type, device: device}
     )
   end
+
+  @doc false
+  # Reports the reading of a tensor or an array, by `read`.
+  def to_binary(metadata, read) do
+    :telemetry.span([:emily, :to_binary], metadata, fn ->
+      binary = read.()
+      {binary, %{bytes: byte_size(binary)}, metadata}
+    end)
+  end
+
+  @doc false
+  # Reports the evaluation of arrays.
+  def eval(metadata, evaluate),
+    do: :telemetry.span([:emily, :eval], metadata, fn -> {evaluate.(), metadata} end)
 end

@@ -9,6 +9,7 @@ defmodule Emily.GuidesTest do
   end
 
   doctest_file("guides/differences.md")
+  doctest_file("guides/migration.md")
 
   test "the guide's table of fallbacks has every reason that a lowering gives" do
     [_, table] = Regex.run(~r"## What leaves MLX(.*?)## "s, File.read!("guides/differences.md"))

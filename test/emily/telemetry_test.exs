@@ -60,6 +60,46 @@ defmodule Emily.TelemetryTest do
     end
   end
 
+  describe "a reading" do
+    test "is a span, of what is computed already too" do
+      t = Nx.tensor([[1, 2, 3]], type: :s16, backend: Emily.Backend)
+
+      listen(span(:to_binary), fn ->
+        Nx.to_binary(t)
+        Nx.to_binary(Nx.add(t, 1), limit: 2)
+        Emily.to_binary(t.data.ref)
+      end)
+
+      for bytes <- [6, 4, 6] do
+        assert_received {[:emily, :to_binary, :start], %{system_time: _}, start}
+        assert %{shape: {1, 3}, type: {:s, 16}} = start
+        assert_received {[:emily, :to_binary, :stop], %{duration: _, bytes: ^bytes}, stop}
+        assert %{shape: {1, 3}, type: {:s, 16}} = stop
+      end
+
+      refute_received {[:emily, :to_binary, _], _, _}
+    end
+
+    test "that fails is an exception" do
+      t = Nx.broadcast(Nx.tensor(1.0, backend: Emily.Backend), {1_000_000, 1_000_000})
+      listen(span(:to_binary), fn -> assert_raise(ArgumentError, fn -> Nx.to_binary(t) end) end)
+      assert_received {[:emily, :to_binary, :exception], %{duration: _}, %{kind: :error}}
+    end
+  end
+
+  test "a call of Emily.eval/1 is a span" do
+    t = Nx.tensor([1, 2, 3], backend: Emily.Backend)
+    listen(span(:eval), fn -> Emily.eval([Nx.add(t, 1), {t, Nx.tensor(1)}]) end)
+    assert_received {[:emily, :eval, :start], %{system_time: _}, %{arrays: 2}}
+    assert_received {[:emily, :eval, :stop], %{duration: _}, %{arrays: 2}}
+  end
+
+  test "figures of the memory are an event" do
+    listen([[:emily, :memory, :stats]], fn -> assert Emily.Telemetry.memory_stats() == :ok end)
+    assert_received {[:emily, :memory, :stats], %{active: _, peak: _, cache: _} = bytes, metadata}
+    assert {map_size(bytes), metadata} == {3, %{}}
+  end
+
   describe "a fallback" do
     test "is a span" do
       t = Nx.tensor([1, 2, 3], backend: Emily.Backend)

@@ -202,7 +202,7 @@ defmodule Emily.TypesTest do
     test "is evaluated operation by operation, those that leave MLX counted" do
       x = Nx.tensor([1.0, 2.0, 3.0], type: :f64)
 
-      for x <- [x, on_emily(x)], options <- [[], [native_fallback: :evaluate]] do
+      for x <- [x, on_emily(x)], options <- [[], [native_fallback: :eval]] do
         {size, more} = emily(fn -> compiled(&spectrum/1, [x], options) end, 2)
         {expected, expected_more} = spectrum(Nx.backend_copy(x, Nx.BinaryBackend))
         assert_as_plain(size, expected)

@@ -45,6 +45,35 @@ defmodule Emily.Native.SystemTest do
   end
 
   describe "streams" do
+    test "that are closed give what they have computed, and refuse the rest" do
+      stream = Native.stream_new(:cpu)
+      [computed] = Native.run([{:exp, {:full, [3], 0.0, :f32}}], stream)
+      Native.eval(computed)
+      [lazy] = Native.run([{:add, computed, computed}], stream)
+      assert Native.stream_close(stream) == :ok
+
+      assert Native.item(run({:sum, computed, [0], false}, :cpu)) == 3.0
+
+      for read <- [&Native.to_binary/1, &Native.eval/1, &Native.async_eval/1, &Native.address/1],
+          do: assert_raise(Emily.Error, "the stream is closed", fn -> read.(lazy) end)
+
+      # Another stream computes what hangs on it.
+      assert Native.item(run({:sum, lazy, [0], false}, :cpu)) == 6.0
+
+      program = Native.Program.compile({[0], [], [{:exp, {:var, 0}}]})
+
+      for call <- [
+            fn -> Native.run([{:exp, computed}], stream) end,
+            fn -> Native.from_binary(<<0>>, [1], :u8, stream) end,
+            fn -> Native.rms_norm(computed, nil, 0.1, stream) end,
+            fn -> Native.Program.run(program, [computed], stream) end
+          ],
+          do: assert_raise(ArgumentError, "the stream is closed", call)
+
+      for wrong <- [:cpu, nil, computed, make_ref()],
+          do: assert_raise(ArgumentError, fn -> Native.stream_close(wrong) end)
+    end
+
     test "take the place of a device everywhere" do
       for device <- Native.devices() do
         stream = Native.stream_new(device)

@@ -38,7 +38,7 @@ defmodule Emily.Compiler.Builder do
 
     * `:device` - where the program is to run: `:cpu` or `:gpu`
     * `:hooks` - the names of the hooks that have functions of the caller's
-    * `:fallback` - `:raise` or `:evaluate`: what to do about an operation that MLX cannot do
+    * `:fallback` - `:raise`, `:warn` or `:eval`: what to do about an operation that MLX cannot do
   """
   @spec build(Nx.Container.t(), keyword) :: built | {:held, %T{}}
   def build(expr, opts) do
@@ -306,7 +306,9 @@ defmodule Emily.Compiler.Builder do
         inline(default, arguments, state)
 
       {:fallback, reason} ->
+        consequence = "the program calls Nx.BinaryBackend for it"
         if state.fallback == :raise, do: Fallback.refuse(name, arguments, reason)
+        if state.fallback == :warn, do: Fallback.warn(name, arguments, reason, consequence)
         eagerly(name, arguments, node, state)
 
       expr ->

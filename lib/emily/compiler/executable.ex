@@ -2,14 +2,14 @@ defmodule Emily.Compiler.Executable do
   @moduledoc false
   # A compiled function: its program, and what its arguments and results are to Nx.
 
-  alias Emily.{Backend, Fallback, Host, Lower}
+  alias Emily.{Backend, Fallback, Finite, Host, Lower, Profile}
   alias Emily.Compiler.{Builder, Calls}
   alias Emily.Native.Program
   alias Nx.Defn.{Composite, Evaluator}
   alias Nx.Tensor, as: T
 
   @enforce_keys [:program, :output, :device]
-  defstruct [:program, :output, :device, :expr, inputs: [], calls: {}, bytes: 0]
+  defstruct [:program, :output, :device, :expr, :mode, :checked, inputs: [], calls: {}, bytes: 0]
 
   @doc "Compiles a composite of expressions; `name` is the function, for telemetry."
   def compile(name, expr, options) do
@@ -17,10 +17,16 @@ defmodule Emily.Compiler.Executable do
 
     :telemetry.span([:emily, :compile], metadata, fn ->
       executable = build(expr, options)
+      executable = %{executable | checked: options.check_finite && inspect(name)}
       operations = if program = executable.program, do: program.operations, else: 0
       counts = %{operations: operations, calls: tuple_size(executable.calls)}
       {executable, counts, metadata}
     end)
+  end
+
+  defp build(expr, %{native: false, fallback: fallback, device: device}) do
+    mode = if fallback in [:raise, :warn], do: fallback
+    %{evaluated(expr, device) | mode: mode}
   end
 
   defp build(expr, options) do
@@ -36,8 +42,8 @@ defmodule Emily.Compiler.Executable do
     case built do
       {:held, node} ->
         if options.fallback == :raise, do: refuse(node)
-        template = Nx.to_template(expr)
-        %__MODULE__{program: nil, expr: expr, output: template, device: options.device}
+        if options.fallback == :warn, do: warn(node)
+        evaluated(expr, options.device)
 
       %{function: function, inputs: inputs, calls: calls, bytes: bytes} ->
         output = Nx.to_template(expr)
@@ -52,6 +58,10 @@ defmodule Emily.Compiler.Executable do
         }
     end
   end
+
+  # What has no program.
+  defp evaluated(expr, device),
+    do: %__MODULE__{program: nil, expr: expr, output: Nx.to_template(expr), device: device}
 
   # What Nx takes the results for. It says the wrong type of some, and nobody could read them.
   defp declared(output) do
@@ -73,21 +83,33 @@ defmodule Emily.Compiler.Executable do
   def bytes(%__MODULE__{bytes: bytes}), do: bytes
 
   @spec refuse(%T{}) :: no_return()
-  defp refuse(%T{data: %Nx.Defn.Expr{op: op, args: args}} = node) do
+  defp refuse(%T{data: %Nx.Defn.Expr{op: op}} = node),
+    do: Fallback.refuse(op, seen(node), Host.reason([node]))
+
+  defp warn(%T{data: %Nx.Defn.Expr{op: op}} = node),
+    do: Fallback.warn(op, seen(node), Host.reason([node]), "the function is evaluated as a whole")
+
+  defp seen(%T{data: %Nx.Defn.Expr{args: args}} = node) do
     operands = for %T{} = operand <- args, do: Nx.to_template(operand)
-    seen = if operands == [], do: [Nx.to_template(node)], else: operands
-    Fallback.refuse(op, seen, Host.reason([node]))
+    if operands == [], do: [Nx.to_template(node)], else: operands
   end
 
   @doc "Runs the function on arguments, which are functions that give tensors."
-  def run(%__MODULE__{program: nil, device: device, expr: expr}, args, _stream, hooks) do
+  def run(
+        %__MODULE__{program: nil, device: device, expr: expr} = executable,
+        args,
+        _stream,
+        hooks
+      ) do
     backend = {Backend, device: device}
     args = for arg <- args, do: fn -> owned(arg.(), backend) end
 
     # Operation by operation, each of which Emily.Backend runs in MLX or counts as one that left it.
-    Nx.with_default_backend(backend, fn ->
-      [result] = Evaluator.__compile__(nil, [], fn [] -> expr end, hooks: hooks).([args])
-      Composite.traverse(result, &(&1 |> owned(backend) |> Backend.settled() |> Calls.kept()))
+    watched(executable, fn ->
+      Nx.with_default_backend(backend, fn ->
+        [result] = Evaluator.__compile__(nil, [], fn [] -> expr end, hooks: hooks).([args])
+        Composite.traverse(result, &(&1 |> owned(backend) |> Backend.settled() |> Calls.kept()))
+      end)
     end)
   end
 
@@ -97,13 +119,23 @@ defmodule Emily.Compiler.Executable do
     call = fn index, arrays -> elem(executable.calls, index).(arrays, device, hooks) end
 
     try do
-      Program.run(executable.program, arrays, stream, call)
+      program(executable.program, arrays, stream, call)
     rescue
       error in [Emily.Error, ArgumentError] ->
         reraise Backend.explain(error, arrays), __STACKTRACE__
     else
       results -> Calls.fill(executable.output, results, device)
     end
+  end
+
+  defp program(program, arrays, stream, call) do
+    run = fn -> Program.run(program, arrays, stream, call) end
+    if Profile.on?(), do: Profile.measured("program", arrays, run, & &1), else: run.()
+  end
+
+  defp watched(%__MODULE__{mode: mode, checked: checked}, fun) do
+    fun = if mode, do: fn -> Fallback.with_mode(mode, fun) end, else: fun
+    Finite.checked(checked, fun)
   end
 
   defp owned(%T{data: %Backend{}} = tensor, _backend), do: tensor

@@ -2,11 +2,16 @@ defmodule Emily.Compiler.Options do
   @moduledoc false
   # The options of `Emily.Compiler`, which documents them.
 
-  defstruct [:device, :partition, :hooks, :cache, :fallback, :max_concurrency] ++
-              [:fuse, :garbage_collect, :log]
+  alias Emily.{Finite, Profile}
 
-  @own [:device, :partition, :hooks, :cache, :native_fallback, :max_concurrency] ++
-         [:fuse, :garbage_collect, :debug_options]
+  defstruct [:device, :partition, :hooks, :cache, :native, :fallback, :max_concurrency] ++
+              [:fuse, :check_finite, :garbage_collect, :log]
+
+  @own [:device, :partition, :hooks, :cache, :native, :native_fallback, :max_concurrency] ++
+         [:fuse, :check_finite, :garbage_collect, :debug_options]
+
+  # `:evaluate` is the former name of `:eval`.
+  @fallbacks [nil, :raise, :warn, :eval, :evaluate]
 
   # Nx.Serving and Axon forward their own to the compiler.
   @forwarded [:batch_keys, :backend, :debug, :mode, :seed, :print_values, :raise_on_none] ++
@@ -21,7 +26,7 @@ defmodule Emily.Compiler.Options do
             "Emily.Compiler: unknown option #{inspect(name)}; it takes #{inspect(@own)}"
     end
 
-    %__MODULE__{
+    watched(%__MODULE__{
       device: device(opts),
       partition: check(opts, :partition, nil, &(is_nil(&1) or (is_integer(&1) and &1 >= 0))),
       hooks:
@@ -32,12 +37,23 @@ defmodule Emily.Compiler.Options do
           do: {name, hook}
         ),
       cache: check(opts, :cache, true, &is_boolean/1),
-      fallback: fallback(check(opts, :native_fallback, nil, &(&1 in [nil, :raise, :evaluate]))),
+      native: check(opts, :native, true, &is_boolean/1),
+      check_finite: check(opts, :check_finite, nil, &(is_boolean(&1) or is_nil(&1))),
+      fallback: fallback(check(opts, :native_fallback, nil, &(&1 in @fallbacks))),
       max_concurrency: check(opts, :max_concurrency, 1, &(is_integer(&1) and &1 > 0)),
       fuse: check(opts, :fuse, nil, &(is_boolean(&1) or is_nil(&1))),
       garbage_collect: check(opts, :garbage_collect, false, &is_boolean/1),
       log: check(opts, :debug_options, [], &debug?/1)[:log]
-    }
+    })
+  end
+
+  # What looks at operations wants them one by one.
+  defp watched(options) do
+    check_finite =
+      if options.check_finite == nil, do: Finite.configured?(), else: options.check_finite
+
+    native = options.native and not check_finite and not Profile.on?()
+    %{options | check_finite: check_finite, native: native}
   end
 
   defp check(opts, name, default, valid?) do
@@ -60,7 +76,8 @@ defmodule Emily.Compiler.Options do
     Emily.Backend.init(own)[:device]
   end
 
-  defp fallback(nil), do: if(Emily.Fallback.mode() == :raise, do: :raise, else: :evaluate)
+  defp fallback(nil), do: if(Emily.Fallback.mode() == :raise, do: :raise, else: :eval)
+  defp fallback(:evaluate), do: :eval
   defp fallback(chosen), do: chosen
 
   # As for Nx's evaluator, nil is no function.

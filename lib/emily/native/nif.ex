@@ -50,6 +50,7 @@ defmodule Emily.Native.Nif do
   def device_info(_device), do: stub()
   def mlx_version, do: stub()
   def stream_new(_device), do: stub()
+  def stream_close(_stream), do: stub()
 
   def memory, do: stub()
   def set_memory_limit(_bytes), do: stub()

@@ -87,8 +87,8 @@ defmodule Emily.Native.Program do
 
   On a CPU runs of elementwise operations, and a reduction of what they give, become one kernel of Emily's own, which
   computes what the operations do, bit for bit; `fuse: false` leaves them apart. With `fuse: true` MLX compiles the
-  program on a GPU (`mx.compile`) when it is first run: what lies between operations is not rounded, and a run of a
-  function with conditions, loops, calls or linear algebra is refused with an `ArgumentError`.
+  program on a GPU (`mx.compile`) when it is first run: what lies between operations is not rounded. A
+  function with conditions, loops, calls or linear algebra keeps its operations apart there.
 
   With `results: [{type, shape}]`, the shapes as lists, a run whose results are others raises an
   `ArgumentError` with both.

@@ -193,7 +193,11 @@ fn compile<'a>(
     }
     let captured = captured.iter().map(|(term, _)| array_ref(*term));
     let captured: Vec<ArrayRef> = captured.collect::<NifResult<_>>()?;
-    let fuses = fuse == Some(true) && Device::Gpu.is_available();
+    // What MLX cannot compile keeps its steps.
+    let fuses = fuse == Some(true)
+        && Device::Gpu.is_available()
+        && !program.waits()
+        && !program.has_linalg();
     let waits = program.waits() || program.looks() || fuses;
     let operations = program.operations();
     let resource = ResourceArc::new(ProgramResource {
@@ -302,12 +306,6 @@ fn run_fused(
     stream: &StreamHandle,
     caller: Caller,
 ) -> Result<()> {
-    if program.program.waits() || program.program.has_linalg() {
-        return Err(Error::Argument(
-            "run_program: on a GPU functions with conditions, loops, calls or linear algebra cannot be fused"
-                .to_owned(),
-        ));
-    }
     let arrays = |refs: &[ArrayRef]| refs.iter().map(|array| array.0.array().clone()).collect();
     let (inputs, captured) = (arrays(inputs), arrays(&program.captured));
     let (on, kept) = (stream.clone(), program.clone());

@@ -55,6 +55,9 @@ pub fn array_refs(term: Term) -> NifResult<Vec<ArrayRef>> {
 /// A device by name, as its default stream, or a stream.
 pub fn stream<'a>(term: Term<'a>) -> NifResult<&'a StreamHandle> {
     if let Some(resource) = term.try_get_resource::<StreamResource>() {
+        if resource.0.is_closed() {
+            return Err(refuse("the stream is closed"));
+        }
         return Ok(&resource.0);
     }
     StreamHandle::default_on(device(term)?).map_err(raise)

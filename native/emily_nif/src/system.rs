@@ -37,6 +37,12 @@ fn stream_new(name: Term) -> NifResult<ResourceArc<StreamResource>> {
     Ok(ResourceArc::new(StreamResource(stream)))
 }
 
+#[rustler::nif]
+fn stream_close(stream: ResourceArc<StreamResource>) -> Atom {
+    stream.0.close();
+    rustler::types::atom::ok()
+}
+
 #[derive(NifMap)]
 struct Memory {
     active: usize,

@@ -53,7 +53,7 @@ defmodule Emily.Compiler.CacheTest do
              compiled(fun, [1], hooks: %{seen: fn _ -> :a end})
              compiled(fun, [1], hooks: %{seen: fn _ -> :b end})
              compiled(fun, [1], garbage_collect: true, partition: 0, max_concurrency: 3)
-             compiled(fun, [1], native_fallback: :evaluate)
+             compiled(fun, [1], native_fallback: :eval)
            end) == {3, 2, 3}
   end
 

@@ -133,7 +133,7 @@ defmodule Emily.Compiler.CallsTest do
       x = Nx.tensor([1, 2, 3])
 
       for {fun, runs} <- [{&subtracted/1, 1}, {&subtracted_often/1, 4}, {&mapped/1, 1}],
-          options <- [[native_fallback: :evaluate], []] do
+          options <- [[native_fallback: :eval], []] do
         expected = evaluated(fun, [x])
 
         Fallback.with_mode(:silent, fn ->

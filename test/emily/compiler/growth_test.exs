@@ -93,7 +93,7 @@ defmodule Emily.Compiler.GrowthTest do
   # when its memory is collected adds to them.
   defp cost(fun) do
     expr = Nx.Defn.debug_expr(fun).(Nx.template({}, :f32))
-    build = fn -> Builder.build(expr, device: :cpu, hooks: [], fallback: :evaluate) end
+    build = fn -> Builder.build(expr, device: :cpu, hooks: [], fallback: :eval) end
     # The first loads code.
     build.()
 

@@ -26,6 +26,9 @@ defmodule Emily.Compiler.OptionsTest do
             cache: "file",
             native_fallback: :silent,
             native_fallback: true,
+            native: nil,
+            native: :yes,
+            fuse: :all,
             max_concurrency: 0,
             max_concurrency: 1.0,
             max_concurrency: nil,
@@ -85,6 +88,101 @@ defmodule Emily.Compiler.OptionsTest do
 
       assert operations > 0
     end
+  end
+
+  describe "native: false" do
+    import Nx.Defn
+
+    defn looped(x) do
+      {x, _} =
+        while {x, i = 0}, i < 3 do
+          {Nx.exp(x) / 3, i + 1}
+        end
+
+      if Nx.sum(x) > 1, do: x, else: -x
+    end
+
+    test "evaluates operation by operation, with the same results" do
+      x = Nx.tensor([[0.5, 1.0], [-2.0, 0.25]])
+
+      for fun <- [&looped/1, &{Nx.sum(&1), Nx.sort(&1)}, fn x -> %{a: Nx.LinAlg.norm(x)} end],
+          do: assert_native_false(fun, x)
+    end
+
+    defp assert_native_false(fun, x) do
+      [actual, expected] =
+        for result <- [compiled(fun, [x], native: false), evaluated(fun, [x])],
+            do: Nx.Defn.Composite.flatten_list([result])
+
+      assert length(actual) == length(expected)
+      for {a, b} <- Enum.zip(actual, expected), do: assert_equal(a, b)
+    end
+
+    test "makes no program, and hears hooks" do
+      test = self()
+      fun = fn x -> Nx.Defn.Kernel.hook(Nx.add(x, 1), :seen, &send(test, {:hooked, &1})) end
+
+      :telemetry.attach(
+        {__MODULE__, test},
+        [:emily, :compile, :stop],
+        &__MODULE__.compiled_event/4,
+        test
+      )
+
+      result = compiled(fun, [1], native: false)
+      :telemetry.detach({__MODULE__, test})
+      assert_equal(result, Nx.tensor(2))
+      assert result.data.__struct__ == Emily.Backend
+      assert [{%{operations: 0}, _}, {:hooked, seen}] = mailbox()
+      assert Nx.to_number(seen) == 2
+    end
+
+    test "raises for what leaves MLX where native_fallback says so" do
+      fun = fn x -> Nx.reduce(x, 0, &Nx.subtract/2) end
+      x = Nx.tensor([1, 5, 2])
+
+      Emily.Fallback.with_mode(:silent, fn ->
+        assert_equal(compiled(fun, [x], native: false), evaluated(fun, [x]))
+
+        assert_raise RuntimeError, ~r/reduce of \{3\} s32/, fn ->
+          compiled(fun, [x], native: false, native_fallback: :raise)
+        end
+
+        warned = fn -> compiled(fun, [x], native: false, native_fallback: :warn) end
+        assert capture_log(warned) =~ "reduce of {3} s32"
+      end)
+    end
+  end
+
+  describe "native_fallback" do
+    test "evaluates, with a warning or without, or raises" do
+      for {fun, x, says} <- [
+            {fn x -> Nx.reduce(x, 0, &Nx.subtract/2) end, Nx.tensor([1, 5, 2]),
+             "reduce of {3} s32"},
+            {fn x -> Nx.as_type(Nx.multiply(x, 2), :f32) end, Nx.tensor([1.0], type: :f8), "f8"}
+          ] do
+        expected = evaluated(fun, [x])
+
+        Emily.Fallback.with_mode(:silent, fn ->
+          run = fn option ->
+            assert_equal(compiled(fun, [x], native_fallback: option, cache: false), expected)
+          end
+
+          for option <- [:eval, :evaluate], do: assert(capture_log(fn -> run.(option) end) == "")
+          log = capture_log(fn -> run.(:warn) end)
+          assert log =~ "[warning]" and log =~ says and log =~ "is not done in MLX"
+          assert_raise RuntimeError, ~r/#{Regex.escape(says)}/, fn -> run.(:raise) end
+        end)
+      end
+    end
+  end
+
+  test "fuse takes loops and conditions" do
+    x = Nx.tensor([[0.5, 1.0], [-2.0, 0.25]])
+    expected = Nx.Defn.jit_apply(&looped/1, [x], compiler: Emily.Compiler, fuse: false)
+
+    for fuse <- [true, nil],
+        do: assert_equal(compiled(&looped/1, [x], fuse: fuse), Nx.backend_copy(expected))
   end
 
   describe "arguments" do

@@ -6,6 +6,7 @@ use emily_kernels::dispatch::Level;
 use mlx_rs::error::Exception;
 use mlx_rs::{with_stream, Array, Stream};
 use once_cell::sync::OnceCell;
+use parking_lot::Mutex;
 
 use crate::runtime::device::Device;
 use crate::runtime::error::{refuse, Result};
@@ -23,6 +24,15 @@ struct Inner {
     worker: Worker,
 }
 
+/// MLX keeps a stream and its thread for ever: those that nobody holds any more, for the next who ask for one.
+static SPARE: Mutex<Vec<(Device, Arc<Queue>)>> = Mutex::new(Vec::new());
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        SPARE.lock().push((self.device, self.queue.clone()));
+    }
+}
+
 static CPU: OnceCell<StreamHandle> = OnceCell::new();
 static GPU: OnceCell<StreamHandle> = OnceCell::new();
 
@@ -38,7 +48,19 @@ impl StreamHandle {
 
     /// A new stream, whose work runs beside that of others.
     pub fn new(device: Device) -> Result<StreamHandle> {
-        StreamHandle::begin(device, || Queue::new(device))
+        StreamHandle::begin(device, || match spare(device) {
+            Some(queue) => Ok(queue),
+            None => Queue::new(device),
+        })
+    }
+
+    /// Ends the stream: what waits for it, and whatever is asked of it later, gets an error. Computed arrays stay.
+    pub fn close(&self) {
+        self.worker().close();
+    }
+
+    pub fn is_closed(&self) -> bool {
+        self.worker().is_closed()
     }
 
     fn begin(device: Device, queue: impl FnOnce() -> Result<Arc<Queue>>) -> Result<StreamHandle> {
@@ -104,4 +126,10 @@ impl StreamHandle {
     ) -> Result<Array> {
         ffi::wrapped(|| with_stream(self.mlx_rs(), operation))
     }
+}
+
+fn spare(device: Device) -> Option<Arc<Queue>> {
+    let mut spare = SPARE.lock();
+    let at = spare.iter().position(|(other, _)| *other == device)?;
+    Some(spare.swap_remove(at).1)
 }

@@ -3,6 +3,7 @@
 
 use std::collections::VecDeque;
 use std::panic::{catch_unwind, AssertUnwindSafe};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{sync_channel, Receiver, SyncSender, TrySendError};
 use std::sync::Arc;
 use std::thread;
@@ -27,20 +28,33 @@ const MOST_RUNNING: usize = 2;
 pub struct Worker {
     jobs: SyncSender<Job>,
     queue: Arc<Queue>,
+    closed: Arc<AtomicBool>,
 }
 
 impl Worker {
     pub(crate) fn start(queue: Arc<Queue>) -> Result<Worker> {
         let (sender, jobs) = sync_channel(QUEUE_BOUND);
-        let own = queue.clone();
+        let closed = Arc::new(AtomicBool::new(false));
+        let (own, own_closed) = (queue.clone(), closed.clone());
         thread::Builder::new()
             .name("emily".to_owned())
-            .spawn(move || work(own, jobs))
+            .spawn(move || work(own, jobs, &own_closed))
             .map_err(|error| Error::Mlx(format!("no thread for a stream: {error}")))?;
         Ok(Worker {
             jobs: sender,
             queue,
+            closed,
         })
+    }
+
+    /// Nothing is computed from now on: the jobs that wait, and those that come, end with an error. What the device
+    /// has already is computed.
+    pub(crate) fn close(&self) {
+        self.closed.store(true, Ordering::Release);
+    }
+
+    pub(crate) fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Acquire)
     }
 
     /// Schedules a job that is short, or queues it, without waiting.
@@ -70,7 +84,8 @@ impl Worker {
     /// Computes arrays on the calling thread if that takes no longer than to wake another; answers whether they are
     /// computed. Not for linear algebra, which may fail.
     pub fn compute_here(&self, arrays: &[Array]) -> bool {
-        try_graph().is_some_and(|graph| short::compute(arrays, &self.queue, &graph))
+        !self.is_closed()
+            && try_graph().is_some_and(|graph| short::compute(arrays, &self.queue, &graph))
     }
 
     /// Schedules short work on a CPU on the calling thread; what is not short comes back.
@@ -79,7 +94,7 @@ impl Worker {
         arrays: Vec<Array>,
         done: Done,
     ) -> std::result::Result<(), (Vec<Array>, Done)> {
-        let Some(graph) = try_graph() else {
+        let Some(graph) = try_graph().filter(|_| !self.is_closed()) else {
             return Err((arrays, done));
         };
         short::schedule(arrays, done, &self.queue, &graph)
@@ -94,7 +109,7 @@ struct Running {
     done: Done,
 }
 
-fn work(queue: Arc<Queue>, jobs: Receiver<Job>) {
+fn work(queue: Arc<Queue>, jobs: Receiver<Job>, closed: &AtomicBool) {
     adopt_thread();
     let mut running: VecDeque<Running> = VecDeque::new();
     loop {
@@ -110,7 +125,7 @@ fn work(queue: Arc<Queue>, jobs: Receiver<Job>) {
                 if let Job::Evaluate { may_fail: true, .. } = &job {
                     running.drain(..).for_each(finish);
                 }
-                running.extend(start(job, &queue));
+                running.extend(start(job, &queue, closed));
             }
             None => match running.pop_front() {
                 Some(oldest) => finish(oldest),
@@ -121,8 +136,15 @@ fn work(queue: Arc<Queue>, jobs: Receiver<Job>) {
     }
 }
 
-fn start(job: Job, queue: &Queue) -> Option<Running> {
+fn start(job: Job, queue: &Queue, closed: &AtomicBool) -> Option<Running> {
     match job {
+        Job::Evaluate { arrays, done, .. } | Job::Schedule { arrays, done }
+            if closed.load(Ordering::Acquire) =>
+        {
+            free(arrays);
+            answer(done, Err(Error::Mlx("the stream is closed".to_owned())));
+            None
+        }
         Job::Evaluate {
             arrays,
             may_fail,

@@ -279,3 +279,34 @@ fn a_computed_array_has_no_linear_algebra_before_it() {
     failing.set_evaluated();
     assert!(!failing.has_linalg() && failing.is_evaluated());
 }
+
+#[test]
+fn a_closed_stream_answers_with_errors() {
+    let stream = new_stream();
+    assert!(!stream.is_closed());
+    stream.close();
+    assert!(stream.is_closed());
+    for may_fail in [true, false] {
+        let (answer, answered) = channel();
+        let array = build_on(&stream, "exp", vec![own(vector(&[0.0]))])
+            .unwrap()
+            .remove(0);
+        assert!(!stream.worker().compute_here(std::slice::from_ref(&array)));
+        let job = Job::Evaluate {
+            arrays: vec![array.clone()],
+            may_fail,
+            wanted: Box::new(|| true),
+            done: Box::new(move |result| drop(answer.send(result))),
+        };
+        push(&stream, job);
+        match answered.recv().unwrap() {
+            Err(Error::Mlx(message)) => assert_eq!(message, "the stream is closed"),
+            other => panic!("{other:?}"),
+        }
+        // Others compute what it has not.
+        assert_eq!(
+            numbers(evaluate_on(cpu(), vec![array]).unwrap().remove(0)),
+            [1.0]
+        );
+    }
+}

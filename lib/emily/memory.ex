@@ -1,0 +1,70 @@
+defmodule Emily.Memory do
+  @moduledoc """
+  MLX's memory, in bytes: what it takes, and how much it may take.
+
+  The figures are those of the whole VM. `Emily.Telemetry.memory_stats/0` reports them. An array's memory is freed when the last
+  tensor that refers to it has been collected as garbage.
+  """
+
+  alias Emily.Native
+
+  @doc """
+  The memory: `:active` in arrays, `:peak` the most that was active, and `:cache` freed and kept for the next arrays.
+
+      iex> x = Emily.from_binary(<<0::1_000_000-unit(8)>>, [1_000_000], :u8)
+      iex> %{active: active, peak: peak, cache: cache} = Emily.Memory.stats()
+      iex> {active >= 1_000_000, peak >= active, cache >= 0, Emily.shape(x)}
+      {true, true, true, [1_000_000]}
+  """
+  @spec stats() :: %{
+          active: non_neg_integer,
+          peak: non_neg_integer,
+          cache: non_neg_integer
+        }
+  def stats, do: Map.delete(Native.memory(), :limit)
+
+  @doc """
+  Sets the peak back to what is active now.
+
+      iex> Emily.Memory.reset_peak()
+      :ok
+  """
+  @spec reset_peak() :: :ok
+  def reset_peak, do: Native.reset_peak_memory()
+
+  @doc """
+  Gives the freed bytes that MLX keeps back to the system.
+
+      iex> Emily.Memory.clear_cache()
+      :ok
+  """
+  @spec clear_cache() :: :ok
+  def clear_cache, do: Native.clear_cache()
+
+  @doc """
+  Sets how many bytes may be active before allocations wait for arrays to be freed. Answers the limit before.
+
+      iex> before = Emily.Memory.set_limit(1_000_000_000)
+      iex> Emily.Memory.set_limit(before)
+      1_000_000_000
+  """
+  @spec set_limit(non_neg_integer) :: non_neg_integer
+  def set_limit(bytes), do: bytes |> check("set_limit/1") |> Native.set_memory_limit()
+
+  @doc """
+  Sets how many freed bytes MLX keeps for the next arrays. Answers the limit before.
+
+      iex> before = Emily.Memory.set_cache_limit(0)
+      iex> Emily.Memory.set_cache_limit(before)
+      0
+  """
+  @spec set_cache_limit(non_neg_integer) :: non_neg_integer
+  def set_cache_limit(bytes), do: bytes |> check("set_cache_limit/1") |> Native.set_cache_limit()
+
+  defp check(bytes, _function) when bytes in 0..0x7FFFFFFFFFFFFFFF, do: bytes
+
+  defp check(other, function) do
+    raise ArgumentError,
+          "Emily.Memory.#{function} expects bytes, an integer from 0 to 2^63-1, got: #{inspect(other)}"
+  end
+end
