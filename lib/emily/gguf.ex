@@ -160,6 +160,31 @@ defmodule Emily.GGUF do
   end
 
   @doc """
+  The chat template of a file, as text in the language Jinja; `nil` where it has none.
+
+  `name` is that of one of several templates, such as `"tool_use"`, where a file has them.
+
+  A template says how the turns of a conversation are written for the model. Nothing here interprets Jinja:
+  `examples/support/chat.ex` has the common forms.
+
+  ## Example
+
+      iex> path = Path.join(System.tmp_dir!(), "emily-template-\#{System.pid()}.gguf")
+      iex> string = fn text -> <<byte_size(text)::64-little, text::binary>> end
+      iex> header = ["GGUF", <<3::32-little, 0::64-little, 1::64-little>>,
+      ...>   string.("tokenizer.chat_template"), <<8::32-little>>, string.("{{ messages }}")]
+      iex> File.write!(path, header)
+      iex> path |> Emily.GGUF.read!() |> Emily.GGUF.chat_template()
+      "{{ messages }}"
+      iex> File.rm!(path)
+  """
+  @spec chat_template(t(), String.t() | nil) :: String.t() | nil
+  def chat_template(%__MODULE__{} = gguf, name \\ nil) do
+    key = if name, do: "tokenizer.chat_template.#{name}", else: "tokenizer.chat_template"
+    Emily.GGUF.Metadata.get(gguf, key, :string)
+  end
+
+  @doc """
   Loads a model, its tokenizer and its generation configuration for Bumblebee from one file.
 
       {:ok, %{model_info: model_info, tokenizer: tokenizer, generation_config: config}} =

@@ -4,16 +4,20 @@ defmodule Emily.GGUF.Bumblebee do
 
   import Emily.GGUF.Metadata
 
-  alias Emily.{GGUF, Package, QuantizedWeight}
-  alias Emily.GGUF.{Blocks, Llama, Tokenizer}
+  alias Emily.{GGUF, Package}
+  alias Emily.GGUF.{Architectures, Parameters, Spec, Tokenizer}
   alias Emily.Quantization.Model
-
-  @architectures %{"llama" => Llama}
 
   @compile {:no_warn_undefined, [Axon, Bumblebee]}
 
+  # What ends a turn of a chat, in files that do not say so.
+  @turn_ends ["<|eot_id|>", "<|im_end|>", "<|end|>", "<end_of_turn>"]
+
+  # GGML's ways to make one vector of all, under Bumblebee's names of them.
+  @poolings %{0 => nil, 1 => :mean_pooling, 2 => :cls_token_pooling, 3 => :last_token_pooling}
+
   def load(path, opts) do
-    Package.require!("Emily.GGUF.load_bumblebee/2", [:bumblebee, :axon])
+    Package.require!("Emily.GGUF.load_bumblebee/2", [:bumblebee, :axon, :jason])
     progress = fn _done, _total -> :ok end
     opts = Keyword.validate!(opts, [:type, :device, dequantize: false, progress: progress])
 
@@ -23,15 +27,16 @@ defmodule Emily.GGUF.Bumblebee do
     end
 
     gguf = GGUF.read!(path)
-    architecture = architecture(gguf)
+    row = Architectures.fetch!(gguf)
 
     # All that the file says is checked before a model is made of it.
-    spec = architecture.spec(gguf)
-    parameters = architecture.parameters(spec)
-    check(gguf, architecture, parameters)
+    sizes = Spec.sizes(gguf, row)
+    spec = Spec.spec(gguf, row, sizes)
+    parameters = Parameters.list(gguf, row, sizes)
+    Parameters.check(gguf, row, parameters)
     tokenizer = Tokenizer.build(gguf)
-    generation_config = generation_config(gguf, spec)
-    model = Bumblebee.build_model(spec, Keyword.take(opts, [:type]))
+    use = if row.generates, do: generation(gguf, sizes), else: embedding(gguf, row)
+    model = spec |> Bumblebee.build_model(Keyword.take(opts, [:type])) |> states(row)
 
     %{
       model_info: %{
@@ -39,139 +44,68 @@ defmodule Emily.GGUF.Bumblebee do
         params: params(gguf, spec, model, parameters, opts),
         spec: spec
       },
-      tokenizer: tokenizer,
-      generation_config: generation_config
+      tokenizer: tokenizer
+    }
+    |> Map.merge(use)
+  end
+
+  # An embedding model without what it computes of the first token's state: files have no parameters of that.
+  defp states(model, %{generates: true}), do: model
+
+  defp states(%{nodes: nodes, output: output} = model, _row) do
+    %{op_name: :container, op: op, parent: parents} = nodes[output]
+
+    # The operation puts what it is given in its places, here the names of the nodes.
+    parents
+    |> then(&apply(op, &1 ++ [[]]))
+    |> Map.delete(:pooled_state)
+    |> Map.new(fn {name, node} -> {name, %{model | output: node}} end)
+    |> Axon.container()
+  end
+
+  defp generation(gguf, %{vocabulary: count}) do
+    ids = %{
+      bos_token_id: List.wrap(token_id(gguf, "bos", count)),
+      eos_token_id: List.wrap(token_id(gguf, "eos", count)) ++ turn_ends(gguf, count),
+      pad_token_id: List.wrap(token_id(gguf, "padding", count))
+    }
+
+    options =
+      for {option, [_ | _] = ids} <- ids, do: {option, with([id] <- Enum.uniq(ids), do: id)}
+
+    %{
+      generation_config: Bumblebee.configure(Bumblebee.Text.GenerationConfig, options),
+      chat_template: GGUF.chat_template(gguf)
     }
   end
 
-  defp architecture(gguf) do
-    name = fetch!(gguf, "general.architecture", :string)
+  # A turn of a chat may end with another token than the text.
+  defp turn_ends(gguf, count) do
+    case token_id(gguf, "eot", count) do
+      nil ->
+        for {token, id} <- Enum.with_index(gguf.metadata["tokenizer.ggml.tokens"]),
+            token in @turn_ends,
+            do: id
 
-    Map.get(@architectures, name) ||
-      fail(
-        gguf,
-        "general.architecture: its architecture is #{inspect(name)}; supported: " <>
-          Enum.map_join(@architectures, ", ", fn {name, _} -> inspect(name) end)
-      )
-  end
-
-  # Every tensor that the model needs is there, of its shape and of a type that can be read, and no other.
-  defp check(gguf, architecture, parameters) do
-    shapes = Map.new(parameters, fn {_, _, name, shape, _} -> {name, shape} end)
-    missing = Map.keys(shapes) -- Map.keys(gguf.tensors)
-    if missing != [], do: fail(gguf, "there is no tensor #{few(missing)}")
-    more = Map.keys(gguf.tensors) -- Map.keys(shapes)
-    if more != [], do: fail(gguf, "the model has no place for the tensors #{few(more)}")
-
-    for {name, expected} <- shapes, %{type: type, shape: shape} = gguf.tensors[name] do
-      if shape != expected do
-        fail(
-          gguf,
-          "the tensor #{inspect(name)} has the shape #{inspect(shape)}, expected #{inspect(expected)} by " <>
-            Enum.join(architecture.fields(name), ", ")
-        )
-      end
-
-      if type not in Blocks.floats() do
-        fail(
-          gguf,
-          "the tensor #{inspect(name)} is of type #{type}; a model takes #{Enum.join(Blocks.floats(), ", ")}"
-        )
-      end
+      id ->
+        [id]
     end
   end
 
-  defp few(names) do
-    shown = names |> Enum.take(5) |> Enum.join(", ")
-    if length(names) > 5, do: "#{shown} and #{length(names) - 5} more", else: shown
+  defp embedding(gguf, row) do
+    key = "#{row.name}.pooling_type"
+    type = get(gguf, key, :count, 0)
+
+    case @poolings do
+      %{^type => pooling} -> %{pooling: pooling}
+      _ -> fail(gguf, "#{key} is #{type}; supported: 0 to 3")
+    end
   end
 
-  defp generation_config(gguf, spec) do
-    ids =
-      for {option, names} <- [
-            bos_token_id: ["bos"],
-            # A turn of a chat may end with another token than the text.
-            eos_token_id: ["eos", "eot"],
-            pad_token_id: ["padding"]
-          ],
-          ids = for(name <- names, id = token_id(gguf, name, spec.vocab_size), do: id),
-          ids != [] do
-        {option, with([id] <- Enum.uniq(ids), do: id)}
-      end
-
-    Bumblebee.configure(Bumblebee.Text.GenerationConfig, ids)
-  end
-
-  # A tensor that two layers share is read once and shared by them.
   defp params(gguf, %module{} = spec, model, parameters, opts) do
     state = Axon.trace_init(model, module.input_template(spec))
     wanted = for {layer, params} <- state.data, {name, _} <- params, do: {layer, name}
-    known = for {layer, parameter, _, _, _} <- parameters, do: {layer, parameter}
-    [] = Enum.sort(wanted) -- known
-
-    total = gguf.tensors |> Enum.map(fn {_, tensor} -> tensor.length end) |> Enum.sum()
-
-    {data, _} =
-      parameters
-      |> Enum.group_by(&elem(&1, 2))
-      |> Enum.reduce({%{}, 0}, fn {name, [{_, _, _, _, layout} | _] = uses}, {data, done} ->
-        tensor = gguf |> parameter(name, opts) |> arrange(layout)
-
-        data =
-          for {layer, parameter, _, _, _} <- uses, reduce: data do
-            data ->
-              Map.update(data, layer, %{parameter => tensor}, &Map.put(&1, parameter, tensor))
-          end
-
-        done = done + gguf.tensors[name].length
-        opts[:progress].(done, total)
-        {data, done}
-      end)
-
-    %{state | data: data}
-  end
-
-  # What is quantized in the file stays so, as products and embeddings take it.
-  defp parameter(gguf, name, opts) do
-    %{type: type, shape: shape} = gguf.tensors[name]
-
-    if opts[:dequantize] or type not in Blocks.quantized() or tuple_size(shape) != 2 do
-      GGUF.tensor(gguf, name, tensor_options(opts))
-    else
-      # The scales' own type in the file.
-      options = [type: :f16] ++ Keyword.take(opts, [:device])
-      packed = GGUF.packed(gguf, name, options)
-      fields = Map.take(packed, [:scales, :biases, :bits, :group_size])
-      struct!(QuantizedWeight, Map.put(fields, :value, packed.packed))
-    end
-  end
-
-  defp tensor_options(opts), do: [type: opts[:type] || :f32] ++ Keyword.take(opts, [:device])
-
-  defp arrange(tensor, :same), do: tensor
-
-  defp arrange(%QuantizedWeight{} = weight, :dense), do: weight
-  defp arrange(tensor, :dense), do: Nx.transpose(tensor)
-
-  defp arrange(%QuantizedWeight{} = weight, {:rotary, heads}) do
-    turned =
-      for name <- [:value, :scales, :biases], do: {name, turn(Map.fetch!(weight, name), heads)}
-
-    struct!(weight, turned)
-  end
-
-  defp arrange(tensor, {:rotary, heads}), do: tensor |> turn(heads) |> Nx.transpose()
-
-  # Rows that turn together, which are neighbours, become the first of all pairs before the second.
-  defp turn(%{shape: {rows, columns}} = tensor, heads) do
-    tensor =
-      tensor
-      |> Nx.reshape({heads, div(rows, 2 * heads), 2, columns})
-      |> Nx.transpose(axes: [0, 2, 1, 3])
-      |> Nx.reshape({rows, columns})
-
-    # Else both orders of the rows would stay in memory.
-    Emily.Native.eval(tensor.data.ref)
-    tensor
+    [] = wanted -- Enum.map(parameters, &{&1.layer, &1.parameter})
+    %{state | data: Parameters.read(gguf, parameters, opts)}
   end
 end

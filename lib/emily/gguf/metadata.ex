@@ -35,13 +35,18 @@ defmodule Emily.GGUF.Metadata do
   defp kind?(:count, value), do: value in 0..0x7FFFFFFF
   defp kind?(:size, value), do: value in 1..0x7FFFFFFF
   # Within the normal numbers of f32, in which it is used.
-  defp kind?(:positive, value),
-    do: is_number(value) and value >= 1.1754943508222875e-38 and value <= 3.4028234663852886e38
+  defp kind?(:positive, value), do: positive?(value)
 
   defp kind?(:boolean, value), do: is_boolean(value)
   defp kind?(:string, value), do: is_binary(value)
   defp kind?(:strings, value), do: is_list(value) and Enum.all?(value, &is_binary/1)
   defp kind?(:integers, value), do: is_list(value) and Enum.all?(value, &is_integer/1)
+  defp kind?(:numbers, value), do: is_list(value) and Enum.all?(value, &is_number/1)
+  defp kind?(:booleans, value), do: is_list(value) and Enum.all?(value, &is_boolean/1)
+
+  @doc "Whether a value is a number above zero that f32 has."
+  def positive?(value),
+    do: is_number(value) and value >= 1.1754943508222875e-38 and value <= 3.4028234663852886e38
 
   @spec fail(Emily.GGUF.t(), String.t()) :: no_return()
   def fail(gguf, problem), do: raise(ArgumentError, "Emily.GGUF: #{gguf.path}: #{problem}")

@@ -1,157 +1,169 @@
 defmodule Emily.GGUF.Tokenizer do
   @moduledoc false
-  # A Bumblebee tokenizer of the keys `tokenizer.ggml.*`: byte-level BPE, which GGUF calls gpt2.
+  # A Bumblebee tokenizer of the keys `tokenizer.ggml.*`.
+  #
+  # It is written down as a `tokenizer.json` of Hugging Face's, of which the package tokenizers makes one: its other
+  # functions lack what some models need, as merges that are passed over, and templates of any tokens.
 
   import Emily.GGUF.Metadata
 
-  alias Tokenizers.{AddedToken, Decoder, PostProcessor, PreTokenizer, Tokenizer}
-  alias Tokenizers.Model.BPE
+  alias Emily.GGUF.Tokenizer.{ByteLevel, SentencePiece, WordPiece}
+  alias Tokenizers.Tokenizer
 
-  @compile {:no_warn_undefined,
-            [AddedToken, BPE, Decoder, PostProcessor, PreTokenizer, Tokenizer]}
+  @compile {:no_warn_undefined, [Jason, Tokenizer]}
 
-  # GGML's types of tokens, and those of them that are found in a text as a whole.
+  @models %{"gpt2" => ByteLevel, "llama" => SentencePiece, "bert" => WordPiece}
+
+  # GGML's types of tokens.
   @types 1..6
+  @unknown 2
   @control 3
   @user_defined 4
 
-  def build(gguf) do
-    case fetch!(gguf, "tokenizer.ggml.model", :string) do
-      "gpt2" ->
-        :ok
+  @doc """
+  The tokenizer of a file.
 
-      name ->
+  A module of `@models` has `parts/2`: what its `tokenizer.json` has under `"model"`, `"normalizer"`, `"pre_tokenizer"` and
+  `"decoder"`; `vocabulary`, the tokens as that model has them; the `special` tokens by the names of Bumblebee's; and the
+  names of those `before` and `behind` each text.
+  """
+  def build(gguf) do
+    name = fetch!(gguf, "tokenizer.ggml.model", :string)
+
+    module =
+      @models[name] ||
         fail(
           gguf,
-          "tokenizer.ggml.model: its tokenizer is of the model #{inspect(name)}; supported: \"gpt2\""
+          "tokenizer.ggml.model: its tokenizer is of the model #{inspect(name)}; supported: " <>
+            Enum.map_join(Map.keys(@models), ", ", &inspect/1)
         )
-    end
 
     tokens = fetch!(gguf, "tokenizer.ggml.tokens", :strings)
-    types = fetch!(gguf, "tokenizer.ggml.token_type", :integers)
-    vocabulary = tokens |> Enum.with_index() |> Map.new()
+    types = types(gguf, length(tokens))
+    parts = module.parts(gguf, Enum.zip(tokens, types))
+    vocabulary = parts.vocabulary |> Enum.with_index() |> Map.new()
 
-    if map_size(vocabulary) != length(tokens) or length(types) != length(tokens),
-      do: fail(gguf, "tokenizer.ggml.tokens has tokens twice, or without a type")
+    if map_size(vocabulary) != length(tokens),
+      do: fail(gguf, "tokenizer.ggml.tokens has tokens twice")
 
-    if type = Enum.find(types, &(&1 not in @types)),
-      do: fail(gguf, "tokenizer.ggml.token_type has #{type}, no type of a token")
+    typed = Enum.zip([parts.vocabulary, types, Stream.iterate(0, &(&1 + 1))])
 
-    typed = Enum.zip(tokens, types)
-    control = for {token, @control} <- typed, do: token
-    special = special_tokens(gguf, List.to_tuple(tokens))
+    json = %{
+      "version" => "1.0",
+      "truncation" => nil,
+      "padding" => nil,
+      "added_tokens" => added_tokens(gguf, typed),
+      "normalizer" => parts.json["normalizer"],
+      "pre_tokenizer" => parts.json["pre_tokenizer"],
+      "post_processor" => ends(gguf, parts, vocabulary),
+      "decoder" => parts.json["decoder"],
+      "model" => Map.put(parts.json["model"], "vocab", vocabulary)
+    }
 
     struct!(Bumblebee.Text.PreTrainedTokenizer,
-      native_tokenizer:
-        gguf
-        |> model(vocabulary)
-        |> Tokenizer.set_pre_tokenizer(pre_tokenizer(gguf))
-        |> Tokenizer.set_decoder(Decoder.byte_level())
-        |> add(control, true)
-        |> add(for({token, @user_defined} <- typed, do: token), false)
-        |> ends(gguf, special, vocabulary),
-      type: :gpt2,
-      special_tokens: special,
-      additional_special_tokens: MapSet.new(control)
+      native_tokenizer: native(gguf, json),
+      type: parts.type,
+      special_tokens: parts.special,
+      additional_special_tokens: MapSet.new(for({token, @control, _} <- typed, do: token))
     )
   end
 
-  defp model(gguf, vocabulary) do
-    merges =
-      for merge <- fetch!(gguf, "tokenizer.ggml.merges", :strings) do
-        case String.split(merge, " ") do
-          [left, right] -> {left, right}
-          _ -> fail(gguf, "tokenizer.ggml.merges has #{inspect(merge)}, no pair of tokens")
-        end
-      end
+  @doc "The tokens that a file names, of `{name, key}`, by these names."
+  def special(gguf, tokens, names) do
+    tokens = List.to_tuple(tokens)
 
-    with {:ok, model} <- BPE.init(vocabulary, merges),
-         {:ok, tokenizer} <- Tokenizer.init(model) do
-      tokenizer
-    else
-      {:error, reason} ->
-        fail(gguf, "tokenizer.ggml.merges: its tokenizer is refused: #{inspect(reason)}")
-    end
-  end
-
-  # The rules for cutting a text into words, under llama.cpp's names of them.
-  defp pre_tokenizer(gguf) do
-    bytes = PreTokenizer.byte_level(add_prefix_space: false)
-
-    case fetch!(gguf, "tokenizer.ggml.pre", :string) do
-      "gpt-2" ->
-        bytes
-
-      "smollm" ->
-        PreTokenizer.sequence([PreTokenizer.digits(individual_digits: true), bytes])
-
-      name ->
-        fail(
-          gguf,
-          "tokenizer.ggml.pre: its pre-tokenizer is #{inspect(name)}; supported: \"gpt-2\" and \"smollm\""
-        )
-    end
-  end
-
-  defp special_tokens(gguf, tokens) do
-    for {name, key} <- [bos: "bos", eos: "eos", unk: "unknown", pad: "padding"],
+    for {name, key} <- names,
         id = token_id(gguf, key, tuple_size(tokens)),
         into: %{},
         do: {name, elem(tokens, id)}
   end
 
-  # Tokens that the vocabulary has keep their ids.
-  defp add(tokenizer, [], _special), do: tokenizer
-
-  defp add(tokenizer, tokens, special) do
-    added = Enum.map(tokens, &AddedToken.new(&1, special: special, normalized: false))
-
-    if special,
-      do: Tokenizer.add_special_tokens(tokenizer, added),
-      else: Tokenizer.add_tokens(tokenizer, added)
+  @doc "The names of which a file says that their token stands before or behind each text."
+  def added(gguf, names) do
+    for {name, key, default} <- names,
+        get(gguf, "tokenizer.ggml.add_#{key}_token", :boolean, default),
+        do: name
   end
 
-  # What stands before and behind every text.
-  defp ends(tokenizer, gguf, special, vocabulary) do
-    [bos, eos] =
-      for name <- [:bos, :eos] do
-        if get(gguf, "tokenizer.ggml.add_#{name}_token", :boolean, false),
-          do: added_token(gguf, name, special[name])
-      end
+  defp types(gguf, count) do
+    types = fetch!(gguf, "tokenizer.ggml.token_type", :integers)
 
-    case Enum.reject([bos, eos], &is_nil/1) do
-      [] ->
-        tokenizer
+    if length(types) != count,
+      do: fail(gguf, "tokenizer.ggml.tokens has tokens without a type")
 
-      added ->
-        join = &Enum.join(Enum.reject(&1, fn part -> is_nil(part) end), " ")
+    if type = Enum.find(types, &(&1 not in @types)),
+      do: fail(gguf, "tokenizer.ggml.token_type has #{type}, no type of a token")
 
-        Tokenizer.set_post_processor(
-          tokenizer,
-          PostProcessor.template(
-            single: join.([bos, "$A", eos]),
-            pair: join.([bos, "$A", eos, bos && bos <> ":1", "$B:1", eos && eos <> ":1"]),
-            special_tokens: for(token <- Enum.uniq(added), do: {token, vocabulary[token]})
-          )
-        )
+    types
+  end
+
+  # Tokens that are found in a text as a whole.
+  defp added_tokens(gguf, typed) do
+    strip? = strips_behind?(gguf)
+
+    for {token, type, id} <- typed, type in [@unknown, @control, @user_defined], token != "" do
+      %{
+        "id" => id,
+        "content" => token,
+        "single_word" => false,
+        "lstrip" => false,
+        "rstrip" => strip? and token not in ["<unk>", "<s>", "<|endoftext|>"],
+        "normalized" => false,
+        "special" => type != @user_defined
+      }
     end
   end
 
-  defp added_token(gguf, name, nil),
-    do:
-      fail(
-        gguf,
-        "tokenizer.ggml.add_#{name}_token: it adds the token #{name}, which it does not have"
-      )
+  # The spaces behind Phi 3's tokens belong to them, which no field of a file says: llama.cpp goes by the name.
+  defp strips_behind?(gguf) do
+    name = gguf |> get("general.name", :string, "") |> String.downcase()
+    name =~ "phi-3" or name =~ "phi3"
+  end
 
-  # A template is words with a space between them, in which $ and : have a meaning.
-  defp added_token(gguf, name, token) do
-    if token =~ ~r/\A[^\s$:]+\z/u,
-      do: token,
-      else:
-        fail(
-          gguf,
-          "tokenizer.ggml.add_#{name}_token adds #{inspect(token)}, which no template can have"
-        )
+  # What stands before and behind every text.
+  defp ends(gguf, %{before: before, behind: behind, special: special}, vocabulary) do
+    tokens =
+      for name <- Enum.uniq(before ++ behind), into: %{} do
+        token =
+          special[name] ||
+            fail(
+              gguf,
+              "tokenizer.ggml.add_#{name}_token: it adds the token #{name}, which it does not have"
+            )
+
+        {name, token}
+      end
+
+    if tokens != %{} do
+      piece = fn names, type ->
+        for name <- names,
+            do: %{"SpecialToken" => %{"id" => tokens[name], "type_id" => type}}
+      end
+
+      text = fn name, type -> [%{"Sequence" => %{"id" => name, "type_id" => type}}] end
+      first = piece.(before, 0) ++ text.("A", 0) ++ piece.(behind, 0)
+      # Of a pair, only what stands before all texts of BERT's is not repeated.
+      again = if :cls in before, do: [], else: before
+
+      %{
+        "type" => "TemplateProcessing",
+        "single" => first,
+        "pair" => first ++ piece.(again, 1) ++ text.("B", 1) ++ piece.(behind, 1),
+        "special_tokens" =>
+          Map.new(tokens, fn {_name, token} ->
+            {token, %{"id" => token, "ids" => [vocabulary[token]], "tokens" => [token]}}
+          end)
+      }
+    end
+  end
+
+  defp native(gguf, json) do
+    case json |> Jason.encode!() |> Tokenizer.from_buffer() do
+      {:ok, tokenizer} ->
+        tokenizer
+
+      {:error, reason} ->
+        fail(gguf, "tokenizer.ggml.*: its tokenizer is refused: #{inspect(reason)}")
+    end
   end
 end
