@@ -1,2 +1,4 @@
 # No test is about time: this ends one that hangs, on a busy machine too.
-ExUnit.start(timeout: 900_000, assert_receive_timeout: 60_000)
+# A GPU has no f64.
+exclude = if :gpu in Emily.Native.devices(), do: [:f64], else: []
+ExUnit.start(timeout: 900_000, assert_receive_timeout: 60_000, exclude: exclude)

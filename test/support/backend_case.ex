@@ -21,11 +21,14 @@ defmodule Emily.BackendCase do
   end
 
   @integers [{:u, 8}, {:u, 16}, {:u, 32}, {:u, 64}, {:s, 8}, {:s, 16}, {:s, 32}, {:s, 64}]
-  @floats [{:f, 16}, {:bf, 16}, {:f, 32}, {:f, 64}]
 
   def integers, do: @integers
-  def floats, do: @floats
-  def real_types, do: @integers ++ @floats
+
+  @doc "The floats that the default device has: a GPU has no f64, and tests that need it are tagged `:f64`."
+  def floats, do: [{:f, 16}, {:bf, 16}, {:f, 32}] ++ if(f64?(), do: [{:f, 64}], else: [])
+  def f64?, do: :gpu not in Emily.Native.devices()
+
+  def real_types, do: @integers ++ floats()
   def all_types, do: real_types() ++ [{:c, 64}]
 
   @doc "How many random cases a property of one operation runs."

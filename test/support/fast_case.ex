@@ -4,7 +4,8 @@ defmodule Emily.FastCase do
 
   use ExUnit.CaseTemplate
 
-  @fixtures Path.expand("../fixtures/fast/kernels.terms", __DIR__)
+  # Read where the tests run, which may be another machine than that which compiled this.
+  @fixtures "test/fixtures/fast/kernels.terms"
   @external_resource @fixtures
 
   using do

@@ -4,7 +4,8 @@ defmodule Emily.PackedCase do
 
   use ExUnit.CaseTemplate
 
-  @fixtures Path.expand("../fixtures/quantized/weights.terms", __DIR__)
+  # Read where the tests run, which may be another machine than that which compiled this.
+  @fixtures "test/fixtures/quantized/weights.terms"
   @external_resource @fixtures
   @shape {2, 128}
 

@@ -2,9 +2,10 @@ defmodule Emily.Native.Nif do
   @moduledoc false
   # Stubs of the NIF library; `Emily.Native` documents what they do.
 
-  alias Emily.Native.Threads
+  alias Emily.Native.{Environment, Threads}
 
-  # Loading may happen while Emily is compiled, and needs that module then.
+  # Loading may happen while Emily is compiled, and needs these modules then.
+  require Environment
   require Threads
 
   @on_load :load
@@ -12,7 +13,9 @@ defmodule Emily.Native.Nif do
   def load do
     path = :filename.join(:code.priv_dir(:emily), ~c"libemily_nif")
 
-    case :erlang.load_nif(path, Threads.count(Threads.configured())) do
+    settings = {Threads.count(Threads.configured()), Environment.variables()}
+
+    case :erlang.load_nif(path, settings) do
       :ok -> :ok
       {:error, {reason, text}} -> {:error, {reason, text}}
     end

@@ -22,11 +22,11 @@ pub use runtime::blas;
 pub use runtime::device::{devices, version, Device, Info};
 pub use runtime::dtype::Dtype;
 pub use runtime::error::{Error, Result};
-pub use runtime::exit;
 #[cfg(own_kernels)]
 #[doc(hidden)]
 pub use runtime::inspect;
 pub use runtime::job::{Job, QueueFull};
 pub use runtime::kernel::kernels;
 pub use runtime::memory;
+pub use runtime::queue::finish_on_exit;
 pub use runtime::stream::StreamHandle;

@@ -15,14 +15,18 @@ mod system;
 
 rustler::init!("Elixir.Emily.Native.Nif", load = load);
 
-/// Called with how many threads are configured; zero stands for all.
-fn load(env: rustler::Env, threads: rustler::Term) -> bool {
-    let Ok(threads) = threads.decode() else {
+/// Called with how many threads are configured, of which zero stands for all, and with variables of the environment
+/// that MLX reads when it is first used.
+fn load(env: rustler::Env, settings: rustler::Term) -> bool {
+    let Ok((threads, variables)) = settings.decode::<(usize, Vec<(String, String)>)>() else {
         return false;
     };
+    for (name, value) in variables {
+        std::env::set_var(name, value);
+    }
     emily_mlx::set_threads(threads);
     names::register(env);
-    emily_mlx::exit::register();
+    emily_mlx::finish_on_exit();
     emily_mlx::memory::keep_freed();
     true
 }

@@ -13,12 +13,14 @@ use crate::ops::args::{Args, Number};
 use crate::ops::create::{scalar, vector};
 use crate::ops::map::{map, Mapping};
 use crate::ops::op::Op;
-use crate::ops::{cast, checks};
+use crate::ops::{cast, checks, scatter};
+use crate::runtime::cuda;
 use crate::runtime::dtype::{by_type, Dtype};
 use crate::runtime::error::{refuse, Result};
-use crate::runtime::ffi::{self, mlx, Arrays};
+use crate::runtime::ffi::{self, call, mlx, Arrays};
 use crate::runtime::kernel::{self, copy_into, level, row, view, Kernel, Placement};
 use crate::runtime::stream::StreamHandle;
+use crate::runtime::truth;
 
 type ScatterFn = unsafe extern "C" fn(
     *mut mlx_array,
@@ -224,6 +226,20 @@ impl Scatter<'_> {
                 return kernel.update([x, indices, updates], *axis as usize, stream);
             }
         }
+        if cuda::is_cuda(stream) && updates.size() > 0 {
+            let wide = Dtype::of(x).size() == 8;
+            // Of several updates of one element MLX keeps any.
+            let several = updates.shape()[..index_rank].iter().any(|size| *size > 1);
+            match self.op {
+                Op::Scatter if wide || several => {
+                    return scatter::last(x, &self.places(x, slices, stream)?, updates, stream)
+                }
+                Op::ScatterAdd if wide && Dtype::of(x).is_integer() => {
+                    return scatter::add(x, &self.places(x, slices, stream)?, updates, stream)
+                }
+                _ => (),
+            }
+        }
         let indices = clamp_all(name, x, self.indices, axes, stream)?;
         // SAFETY: the handles are live, the axes are within the rank and outlive the call, and no
         // index or slice leaves the array.
@@ -238,6 +254,46 @@ impl Scatter<'_> {
                 stream.raw(),
             )
         })
+    }
+}
+
+impl Scatter<'_> {
+    /// The place of each update in the row-major elements of `x`, in a row.
+    fn places(&self, x: &Array, slices: &[i32], stream: &StreamHandle) -> Result<Array> {
+        let s = stream.raw();
+        let stride = |axis: usize| x.shape()[axis + 1..].iter().map(|size| i64::from(*size)).product::<i64>();
+        let times = |places: &Array, stride: i64| {
+            let stride = scalar(self.name, Number::Int(stride.into()), Dtype::S64)?;
+            call(mlx_sys::mlx_multiply, places, &stride, s)
+        };
+        let add = |sum: Option<Array>, places: Array| match sum {
+            Some(sum) => call(mlx_sys::mlx_add, &sum, &places, s),
+            None => Ok(places),
+        };
+        let mut places = None;
+        for (axis, indices) in self.axes.iter().zip(self.indices) {
+            let indices = clamp_to_axis(self.name, indices, x, *axis, stream)?;
+            let indices = cast::cast(&indices, Dtype::S64, s)?;
+            places = Some(add(places, times(&indices, stride(*axis as usize))?)?);
+        }
+        let Some(mut places) = places else {
+            refuse!("{}: needs indices for at least one axis", self.name)
+        };
+        // The slices' axes follow those of the indices.
+        let rank = places.ndim();
+        let mut shape = [places.shape(), &vec![1; slices.len()]].concat();
+        places = truth::reshape(&places, &shape, s)?;
+        for (axis, size) in slices.iter().enumerate() {
+            if *size > 1 {
+                let along = mlx!(mlx_arange, 0.0, f64::from(*size), 1.0, Dtype::S64.raw(), s)?;
+                let mut own = vec![1; shape.len()];
+                own[rank + axis] = *size;
+                let along = times(&truth::reshape(&along, &own, s)?, stride(axis))?;
+                places = call(mlx_sys::mlx_add, &places, &along, s)?;
+                shape[rank + axis] = *size;
+            }
+        }
+        mlx!(mlx_flatten, places.as_ptr(), 0, -1, s)
     }
 }
 

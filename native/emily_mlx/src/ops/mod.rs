@@ -26,6 +26,7 @@ mod quantized;
 mod reduce;
 mod rope;
 mod scan;
+mod scatter;
 pub(crate) mod shape;
 mod sort;
 mod table;

@@ -15,11 +15,13 @@ use crate::ops::args::{Args, Number};
 use crate::ops::cast;
 use crate::ops::create;
 use crate::ops::op::Op;
+use crate::runtime::cuda::{self, Launch, Source};
 use crate::runtime::dtype::{by_type, Dtype};
 use crate::runtime::error::{refuse, Result};
 use crate::runtime::ffi::{self, call, mlx, Stream};
 use crate::runtime::kernel::{self, level, row, view, Kernel, Placement};
 use crate::runtime::stream::StreamHandle;
+use crate::runtime::truth;
 
 pub(crate) type Reduction =
     unsafe extern "C" fn(*mut mlx_array, mlx_array, *const i32, usize, bool, mlx_stream) -> i32;
@@ -45,10 +47,64 @@ pub(crate) fn totalled(
     keep: bool,
     stream: &StreamHandle,
 ) -> Result<Array> {
+    if let Some(sum) = sum_on_cuda(op, x, axes, keep, stream) {
+        return sum;
+    }
     cast::in_f32(x, stream.raw(), |x| {
         by_kernel_of_f32(op, x, axes, keep, stream)
             .unwrap_or_else(|| reduced(function, x, axes, keep, stream.raw()))
     })
+}
+
+static SUM: Source = Source {
+    name: c"emily_sum",
+    inputs: &[c"x"],
+    header: c"",
+    text: include_str!("sum.cu.h"),
+    in_rows: true,
+};
+
+/// The sum of 16-bit floats over the last axes on CUDA, where MLX adds them up in their own type: of parts in f32, then
+/// of the parts. None for what else there is.
+fn sum_on_cuda(
+    op: Op,
+    x: &Array,
+    axes: &[i32],
+    keep: bool,
+    stream: &StreamHandle,
+) -> Option<Result<Array>> {
+    const IN_BLOCK: i64 = 256;
+    const MOST_BLOCKS: i64 = 1 << 20;
+    let (dtype, kept) = (Dtype::of(x), x.ndim() - axes.len());
+    let last = !axes.is_empty() && axes.iter().all(|axis| *axis as usize >= kept);
+    let rows: i64 = x.shape()[..kept].iter().map(|size| i64::from(*size)).product();
+    let columns = x.size() as i64 / rows.max(1);
+    let fits = rows <= MOST_BLOCKS && columns <= i64::from(i32::MAX);
+    if op != Op::Sum || !dtype.is_half() || !last || !fits || !cuda::is_cuda(stream) {
+        return None;
+    }
+    let parts = (columns / 8192).clamp(1, (4096 / rows).max(1));
+    let sum = || {
+        let s = stream.raw();
+        let matrix = truth::reshape(x, &[rows as i32, columns as i32], s)?;
+        let launch = Launch {
+            inputs: &[&matrix],
+            output: (&[rows as i32, parts as i32], Dtype::F32),
+            threads: (rows * parts * IN_BLOCK) as i32,
+            in_block: IN_BLOCK as i32,
+            dtype: Some((c"T", dtype)),
+            numbers: &[],
+            zeroed: false,
+        };
+        let sums = cuda::launch(&SUM, &launch, stream)?;
+        let sum = match parts {
+            1 => sums,
+            _ => over_axes(mlx_sys::mlx_sum_axes, &sums, &[1], false, s)?,
+        };
+        let sum = cast::cast(&sum, dtype, s)?;
+        truth::reshape(&sum, &shape_without(x.shape(), axes, keep), s)
+    };
+    Some(sum())
 }
 
 /// The greatest or least, of which NaN is one.

@@ -1,5 +1,6 @@
 //! Rotary embeddings.
 
+use std::ffi::CStr;
 use std::marker::PhantomData;
 
 use emily_kernels::chain::Input;
@@ -9,16 +10,19 @@ use emily_kernels::rope::{self as kernels, Rotary};
 use emily_kernels::view::{typed, typed_mut, View};
 use half::{bf16, f16};
 use mlx_rs::{fast, Array};
-use smallvec::SmallVec;
+use smallvec::{smallvec, SmallVec};
 
 use crate::ops::args::Args;
+use crate::ops::cast;
 use crate::ops::checks::real_float;
 use crate::ops::op::Op;
+use crate::runtime::cuda::{self, Launch, Source};
 use crate::runtime::dtype::Dtype;
 use crate::runtime::error::{refuse, Result};
 use crate::runtime::ffi::mlx;
 use crate::runtime::kernel::{self, level, row, view, Kernel, Placement};
 use crate::runtime::stream::StreamHandle;
+use crate::runtime::truth;
 
 /// How a rotary embedding turns its planes.
 #[derive(Clone, Copy, Debug)]
@@ -96,6 +100,9 @@ pub(crate) fn rope(args: &Args, stream: &StreamHandle) -> Result<Array> {
             _ => {}
         }
     }
+    if cuda::is_cuda(stream) {
+        return on_cuda(x, &turn, stream);
+    }
     let (base, scale) = (turn.base.map(|base| base as f32), turn.scale as f32);
     stream.on(|| fast::rope_dynamic(x, dims, turn.traditional, base, scale, offset, freqs))
 }
@@ -169,4 +176,62 @@ fn rotate<T: Real>(level: Level, x: &Array, turn: &Turn, stream: &StreamHandle) 
         .collect();
     let (name, result) = (Op::Rope.name(), (x.shape(), Dtype::of(x)));
     kernel::add(name, rotation, &arrays, result, Placement::Apart, stream)
+}
+
+/// The rotation on CUDA. MLX's kernel takes negative positions for positions of 2^32 and more.
+static BY_PERIODS: Source = Source {
+    name: c"emily_rope_periods",
+    inputs: &[c"x", c"offset", c"periods"],
+    header: c"#define FREQUENCY(plane) 1.0f / periods[plane * periods_strides[0]]\n",
+    text: include_str!("rope.cu.h"),
+    in_rows: false,
+};
+
+static BY_BASE: Source = Source {
+    name: c"emily_rope_base",
+    inputs: &[c"x", c"offset"],
+    header: c"#define FREQUENCY(plane) exp2f(-(float(plane) / half) * log2f(__int_as_float(base_bits)))\n",
+    text: include_str!("rope.cu.h"),
+    in_rows: false,
+};
+
+/// The turned rows, on CUDA. The arguments fit each other.
+fn on_cuda(x: &Array, turn: &Turn, stream: &StreamHandle) -> Result<Array> {
+    let (s, dtype, shape) = (stream.raw(), Dtype::of(x), x.shape());
+    let last = shape.len() - 1;
+    let heads = shape[1..last - 1].iter().product();
+    let of_four = [shape[0], heads, shape[last - 1], shape[last]];
+    let four = truth::reshape(x, &of_four, s)?;
+    let offset = cast::cast(turn.offset, Dtype::S32, s)?;
+    let offset = truth::reshape(&offset, &[offset.size() as i32], s)?;
+    let periods = turn.freqs.map(|freqs| cast::cast(freqs, Dtype::F32, s));
+    let periods = periods.transpose()?;
+    let inputs: SmallVec<[&Array; 3]> = [Some(&four), Some(&offset), periods.as_ref()]
+        .into_iter()
+        .flatten()
+        .collect();
+    let bits = |number: f64| (number as f32).to_bits() as i32;
+    // They become a part of a name, where no sign may be.
+    let mut numbers: SmallVec<[(&CStr, i32); 5]> = smallvec![
+        (c"dims", turn.dims),
+        (c"traditional", turn.traditional.into()),
+        (c"backwards", turn.scale.is_sign_negative().into()),
+        (c"scale_bits", bits(turn.scale.abs())),
+    ];
+    if let Some(base) = turn.base {
+        numbers.push((c"base_bits", bits(base)));
+    }
+    let source = if periods.is_some() { &BY_PERIODS } else { &BY_BASE };
+    let groups = i64::from(heads + 3) / 4;
+    let threads = i64::from(shape[0]) * groups * i64::from(shape[last - 1] * (turn.dims / 2));
+    let launch = Launch {
+        inputs: &inputs,
+        output: (&of_four, dtype),
+        threads: threads.min(1 << 24) as i32,
+        in_block: 128,
+        dtype: Some((c"T", dtype)),
+        numbers: &numbers,
+        zeroed: false,
+    };
+    truth::reshape(&cuda::launch(source, &launch, stream)?, shape, s)
 }

@@ -1,5 +1,6 @@
 //! The end of the process. OpenBLAS ends its threads in a destructor, which waits for ever where one of
-//! them is at work; so the work of MLX ends first, or the process ends without destructors.
+//! them is at work, and CUDA is gone before MLX; so the work of MLX ends first, or the process ends without
+//! destructors, as it always does where a GPU was used.
 
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 mod glibc {
@@ -10,7 +11,6 @@ mod glibc {
     use std::time::Duration;
 
     use crate::runtime::graph::graph;
-    use crate::runtime::queue::finish_all;
 
     /// How long the process waits for what is being computed.
     const LONGEST: Duration = Duration::from_millis(500);
@@ -19,35 +19,58 @@ mod glibc {
         fn on_exit(function: extern "C" fn(c_int, *mut c_void), argument: *mut c_void) -> c_int;
     }
 
-    extern "C" fn end(status: c_int, _argument: *mut c_void) {
+    extern "C" fn end(status: c_int, finish: *mut c_void) {
+        // SAFETY: `at_end` passes such a function.
+        let finish: fn() = unsafe { std::mem::transmute(finish) };
         let (sender, stopped) = channel();
         let waiting = thread::Builder::new().spawn(move || {
             // Nothing is scheduled any more, and nobody wants it.
             std::mem::forget(graph());
-            finish_all();
+            finish();
             let _ = sender.send(());
         });
         if waiting.is_err() || stopped.recv_timeout(LONGEST).is_err() {
-            // SAFETY: ends the process, with what C wrote flushed.
-            unsafe {
-                libc::fflush(std::ptr::null_mut());
-                libc::_exit(status)
-            }
+            leave(status)
         }
     }
 
-    /// To be called once MLX is loaded: what is registered last runs first.
-    pub fn register() {
+    extern "C" fn end_gpu(status: c_int, finish: *mut c_void) {
+        end(status, finish);
+        leave(status)
+    }
+
+    fn leave(status: c_int) -> ! {
+        // SAFETY: ends the process, with what C wrote flushed.
+        unsafe {
+            libc::fflush(std::ptr::null_mut());
+            libc::_exit(status)
+        }
+    }
+
+    fn at_end(end: extern "C" fn(c_int, *mut c_void), finish: fn()) {
+        // SAFETY: the functions live as long as the library, whose threads keep it loaded.
+        unsafe { on_exit(end, finish as *mut c_void) };
+    }
+
+    /// Has `finish`, which waits for the work of all streams, called at the end. To be called once MLX is loaded:
+    /// what is registered last runs first.
+    pub fn register(finish: fn()) {
         static ONCE: Once = Once::new();
-        // SAFETY: the function lives as long as the library, whose threads keep it loaded.
-        ONCE.call_once(|| unsafe {
-            on_exit(end, std::ptr::null_mut());
-        });
+        ONCE.call_once(|| at_end(end, finish));
+    }
+
+    /// To be called once a GPU was used: CUDA's own end is registered by then, and never comes.
+    pub fn register_gpu(finish: fn()) {
+        static ONCE: Once = Once::new();
+        ONCE.call_once(|| at_end(end_gpu, finish));
     }
 }
 
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
-pub use glibc::register;
+pub(crate) use glibc::{register, register_gpu};
 
 #[cfg(not(all(target_os = "linux", target_env = "gnu")))]
-pub fn register() {}
+pub(crate) fn register(_finish: fn()) {}
+
+#[cfg(not(all(target_os = "linux", target_env = "gnu")))]
+pub(crate) fn register_gpu(_finish: fn()) {}

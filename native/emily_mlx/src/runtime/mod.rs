@@ -6,10 +6,11 @@ pub(crate) mod array;
 #[cfg(target_os = "linux")]
 pub mod blas;
 pub(crate) mod contiguous;
+pub(crate) mod cuda;
 pub(crate) mod device;
 pub(crate) mod dtype;
 pub(crate) mod error;
-pub mod exit;
+mod exit;
 pub(crate) mod ffi;
 pub(crate) mod graph;
 #[cfg(own_kernels)]

@@ -9,6 +9,7 @@ use parking_lot::Mutex;
 
 use crate::runtime::device::{devices, Device};
 use crate::runtime::error::{Error, Result};
+use crate::runtime::exit;
 use crate::runtime::ffi;
 use crate::runtime::graph::graph;
 
@@ -43,6 +44,10 @@ impl Queue {
 
     pub(crate) fn new(device: Device) -> Result<Arc<Queue>> {
         let queue = Arc::new(Queue::over(new_stream(device)?, device)?);
+        if device == Device::Gpu {
+            queue.synchronize()?;
+            exit::register_gpu(finish_all);
+        }
         let mut queues = QUEUES.lock();
         queues.retain(|queue| queue.strong_count() > 0);
         queues.push(Arc::downgrade(&queue));
@@ -71,6 +76,11 @@ impl Queue {
         // SAFETY: the handle is live.
         ffi::status(|| unsafe { mlx_sys::mlx_synchronize(self.stream.as_ptr()) })
     }
+}
+
+/// Ends the work of MLX before the process ends. To be called once MLX is loaded.
+pub fn finish_on_exit() {
+    exit::register(finish_all);
 }
 
 /// Waits for what is being computed, on every stream.

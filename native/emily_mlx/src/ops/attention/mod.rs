@@ -11,11 +11,12 @@ use mlx_rs::Array;
 
 use crate::ops::args::{Args, Mask};
 use crate::ops::checks::real_float;
+use crate::ops::create;
 use crate::ops::shape;
 use crate::runtime::device::Device;
 use crate::runtime::dtype::Dtype;
 use crate::runtime::error::{refuse, Error, Result};
-use crate::runtime::ffi::{self, mlx, Arrays, Stream};
+use crate::runtime::ffi::{self, call, mlx, Arrays, Stream};
 use crate::runtime::stream::StreamHandle;
 
 /// `{:attention, q, k, v, scale, mask, sinks}`
@@ -101,6 +102,7 @@ fn whole_attention(
     };
     let q = row_major(q)?;
     let array = match &mask {
+        Mask::Array(array) if stream.device() == Device::Gpu => Some(bounded(array, stream)?),
         Mask::Array(array) => Some(row_major(array)?),
         _ => None,
     };
@@ -110,6 +112,16 @@ fn whole_attention(
         _ => None,
     };
     stream.on(|| fast::scaled_dot_product_attention(&q, k, v, scale as f32, mask, sinks.as_ref()))
+}
+
+/// A mask that cuDNN can multiply by the logarithm of two: with the least numbers of bf16, which f32 has too, it
+/// gives infinities, and a row that hides all keys is not the mean of the values.
+fn bounded(mask: &Array, stream: &StreamHandle) -> Result<Array> {
+    if Dtype::of(mask) != Dtype::Bf16 {
+        return Ok(mask.clone());
+    }
+    let least = create::number_like("attention", -1.69e38, mask)?;
+    call(mlx_sys::mlx_maximum, mask, &least, stream.raw())
 }
 
 /// Scores up to so many bytes are computed at once on a CPU. More are computed for as many queries at a time as have

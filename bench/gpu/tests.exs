@@ -1,0 +1,51 @@
+# The suite on the machine's default device, without Mix: `elixir bench/gpu/tests.exs [FILE...]`.
+# What needs the sources of the native part or another VM of Mix's is left out.
+
+Application.put_all_env(Config.Reader.read!("config/config.exs", env: :test))
+# Tests compare with f32's digits.
+Application.put_env(:emily, :matmul_precision, :f32)
+{:ok, _} = Application.ensure_all_started(:emily)
+for app <- [:stream_data, :bumblebee], do: Application.ensure_all_started(app)
+
+defmodule Slowest do
+  # One line for each file that failed, and for what took long.
+  use GenServer
+
+  def init(_options), do: {:ok, %{failed: %{}, slow: []}}
+
+  def handle_cast({:test_finished, %{state: {:failed, _}} = test}, state),
+    do: {:noreply, update_in(state.failed, &Map.update(&1, test.module, 1, fn n -> n + 1 end))}
+
+  def handle_cast({:test_finished, %{time: time} = test}, state) when time > 5_000_000,
+    do: {:noreply, update_in(state.slow, &[{div(time, 1_000_000), test.module, test.name} | &1])}
+
+  def handle_cast({:suite_finished, _times}, state) do
+    IO.puts("\nfailures by module:")
+    for {module, count} <- Enum.sort_by(state.failed, &elem(&1, 1), :desc), do: IO.puts("  #{count} #{inspect(module)}")
+    IO.puts("slow:")
+    for {seconds, module, name} <- Enum.sort(state.slow, :desc), do: IO.puts("  #{seconds} s #{inspect(module)} #{name}")
+    {:noreply, state}
+  end
+
+  def handle_cast(_event, state), do: {:noreply, state}
+end
+
+IO.puts("devices: #{inspect(Emily.Native.devices())}, MLX #{Emily.Native.mlx_version()}")
+
+Application.load(:ex_unit)
+Application.put_env(:ex_unit, :autorun, false)
+Code.require_file("test/test_helper.exs")
+ExUnit.configure(timeout: 120_000, formatters: [ExUnit.CLIFormatter, Slowest])
+
+files =
+  case System.argv() do
+    [] ->
+      Path.wildcard("test/{emily,native}/**/*_test.exs") -- Path.wildcard("test/native/doctor_test.exs")
+
+    files ->
+      files
+  end
+
+Kernel.ParallelCompiler.require(files)
+%{failures: failures} = ExUnit.run()
+System.halt(min(failures, 1))
