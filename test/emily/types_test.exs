@@ -29,6 +29,12 @@ defmodule Emily.TypesTest do
     assert Nx.to_flat_list(actual) == Nx.to_flat_list(expected)
   end
 
+  defp outcome(fun) do
+    fun.()
+  rescue
+    error in ArgumentError -> {:raised, error.message}
+  end
+
   for type <- @missing do
     @type_name type
 
@@ -70,9 +76,18 @@ defmodule Emily.TypesTest do
             fn x, _ -> Nx.cumulative_sum(x) end,
             fn x, _ -> Nx.logical_not(x) end
           ] do
-        expected = fun.(x, y)
         before = Fallback.count()
-        assert_as_plain(emily(fn -> fun.(e, f) end), expected)
+
+        case outcome(fn -> fun.(x, y) end) do
+          {:raised, message} ->
+            # Nx's main branch cannot add what is narrower than a byte.
+            assert @type_name in [:u2, :u4, :s2, :s4] and function_exported?(Nx, :donatable, 1)
+            assert_raise ArgumentError, message, fn -> emily(fn -> fun.(e, f) end) end
+
+          expected ->
+            assert_as_plain(emily(fn -> fun.(e, f) end), expected)
+        end
+
         assert Fallback.count() > before
       end
 

@@ -1,3 +1,6 @@
+# Mix hides what the project does not depend on.
+for application <- [:public_key, :ssl], do: Mix.ensure_application!(application)
+
 defmodule Emily.BuildServer do
   import ExUnit.Callbacks
 
