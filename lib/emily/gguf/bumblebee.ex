@@ -4,6 +4,8 @@ defmodule Emily.GGUF.Bumblebee do
 
   import Emily.GGUF.Metadata
 
+  require Logger
+
   alias Emily.{GGUF, Package, QuantizedWeight}
   alias Emily.GGUF.{Blocks, Llama, Tokenizer}
   alias Emily.Quantization.Model
@@ -29,6 +31,7 @@ defmodule Emily.GGUF.Bumblebee do
     spec = architecture.spec(gguf)
     parameters = architecture.parameters(spec)
     check(gguf, architecture, parameters)
+    notice(gguf, parameters, opts)
     tokenizer = Tokenizer.build(gguf)
     generation_config = generation_config(gguf, spec)
     model = Bumblebee.build_model(spec, Keyword.take(opts, [:type]))
@@ -135,14 +138,38 @@ defmodule Emily.GGUF.Bumblebee do
   defp parameter(gguf, name, opts) do
     %{type: type, shape: shape} = gguf.tensors[name]
 
-    if opts[:dequantize] or type not in Blocks.quantized() or tuple_size(shape) != 2 do
-      GGUF.tensor(gguf, name, tensor_options(opts))
-    else
+    packed =
+      if not opts[:dequantize] and type in Blocks.quantized() and tuple_size(shape) == 2,
+        do: packed(type, opts[:device])
+
+    if packed,
+      do: GGUF.packed(gguf, name, packed ++ Keyword.take(opts, [:device])),
+      else: GGUF.tensor(gguf, name, tensor_options(opts))
+  end
+
+  # How a device multiplies with a type.
+  defp packed(type, device) do
+    cond do
+      (device || Emily.Native.default_device()) == :cpu -> []
       # The scales' own type in the file.
-      options = [type: :f16] ++ Keyword.take(opts, [:device])
-      packed = GGUF.packed(gguf, name, options)
-      fields = Map.take(packed, [:scales, :biases, :bits, :group_size])
-      struct!(QuantizedWeight, Map.put(fields, :value, packed.packed))
+      type in Blocks.affine() -> [mode: "affine", type: :f16]
+      true -> nil
+    end
+  end
+
+  defp notice(gguf, parameters, opts) do
+    types =
+      for {_, _, name, {_, _}, _} <- parameters,
+          type = gguf.tensors[name].type,
+          type in Blocks.quantized() and packed(type, opts[:device]) == nil,
+          uniq: true,
+          do: type
+
+    if types != [] and not opts[:dequantize] do
+      Logger.notice(
+        "Emily.GGUF: #{gguf.path}: a GPU has no product with #{Enum.join(types, ", ")}: these " <>
+          "tensors become dense"
+      )
     end
   end
 
@@ -155,7 +182,9 @@ defmodule Emily.GGUF.Bumblebee do
 
   defp arrange(%QuantizedWeight{} = weight, {:rotary, heads}) do
     turned =
-      for name <- [:value, :scales, :biases], do: {name, turn(Map.fetch!(weight, name), heads)}
+      for name <- [:value, :scales, :biases],
+          %{shape: {_, _}} = tensor <- [Map.fetch!(weight, name)],
+          do: {name, turn(tensor, heads)}
 
     struct!(weight, turned)
   end
