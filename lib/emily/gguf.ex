@@ -20,8 +20,8 @@ defmodule Emily.GGUF do
 
   ## Types of tensors
 
-  F32, F16, BF16, I8, I16, I32, I64, and of the quantized ones Q8_0, Q4_0 and Q4_1. Tensors of
-  other types are listed, and reading one raises.
+  F32, F16, BF16, I8, I16, I32, I64, and of the quantized ones Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q2_K, Q3_K, Q4_K, Q5_K,
+  Q6_K, IQ4_NL, IQ4_XS and MXFP4. Tensors of other types are listed, and reading one raises.
 
   ## Errors
 
@@ -32,7 +32,7 @@ defmodule Emily.GGUF do
   """
 
   alias Emily.GGUF.{Blocks, Header, Tensor}
-  alias Emily.Native
+  alias Emily.{Native, Quantization, QuantizedWeight}
 
   @enforce_keys [:path, :version, :metadata, :types, :tensors]
   defstruct @enforce_keys
@@ -91,25 +91,24 @@ defmodule Emily.GGUF do
     tensor = fetch!(gguf, name, Blocks.readable())
     device = device(opts)
     dtype = dtype(Blocks.plain(tensor.type), opts[:type])
-    expression = read(gguf, tensor, dtype, device)
-    [ref] = Native.run([expression], Emily.Stream.of(device))
+    numbers = read(gguf, tensor, dtype, device)
     # Else the bytes in the file's type would stay beside the numbers.
-    Native.eval(ref)
-    wrap(ref, device)
+    Native.eval(numbers.data.ref)
+    numbers
   end
 
   @doc """
-  A quantized tensor as `%{packed: packed, scales: scales, biases: biases, bits: 4 | 8, group_size: 32}`, in the
-  layout of `mx::quantized_matmul`'s affine mode, for use with it later.
+  A quantized tensor as an `Emily.QuantizedWeight`, whose blocks are the file's bytes.
 
-  For a tensor of shape `{..., n}`, `packed` has the shape `{..., n * bits / 32}` and type u32, with the
-  element `i` in the bits `i * bits` and on, lowest first; `scales` and `biases` have the shape
-  `{..., n / 32}`. An element is `scale * q + bias`, its `q` not signed, for a group of 32 in a row.
-  This is exactly what the file means: no number is rounded but by `:type`.
+  Its `:mode` is `"ggml_"` and the name of the type, such as `"ggml_q4_k"`; its `:value` has the tensor's shape, in the last
+  axis the bytes of a row. No number is rounded, and none is written out: `Emily.Quantization` multiplies with the bytes,
+  on a CPU.
 
   ## Options
 
-    * `:type` - the type of scales and biases, `:f32` (default), `:f16` or `:bf16`. f16 is the file's own
+    * `:mode` - `"affine"` for a weight in MLX's affine mode with groups of 32, which Q4_0, Q4_1 and Q8_0 have: the same numbers in
+      another order, which a GPU multiplies with
+    * `:type` - in that mode the type of scales and biases, `:f32` (default), `:f16` or `:bf16`. f16 is the file's own
       and exact too, but for biases beyond its range, which raise
     * `:device` - as in `tensor/3`
 
@@ -119,31 +118,50 @@ defmodule Emily.GGUF do
 
       iex> path = Path.join(System.tmp_dir!(), "emily-packed-\#{System.pid()}.gguf")
       iex> header = ["GGUF", <<3::32-little, 1::64-little, 0::64-little, 1::64-little, "w">>,
-      ...>   <<1::32-little, 32::64-little, 8::32-little, 0::64-little>>]
-      iex> padding = <<0::size(8 * (64 - IO.iodata_length(header)))>>
+      ...>   <<2::32-little, 32::64-little, 1::64-little, 8::32-little, 0::64-little>>]
+      iex> padding = <<0::size(8 * (96 - IO.iodata_length(header)))>>
       iex> File.write!(path, [header, padding, <<0.5::float-16-little>>, Enum.to_list(0..31)])
       iex> gguf = Emily.GGUF.read!(path)
-      iex> %{packed: packed, scales: scales, biases: biases} = Emily.GGUF.packed(gguf, "w")
+      iex> weight = Emily.GGUF.packed(gguf, "w")
+      iex> {weight.mode, Nx.shape(weight.value)}
+      {"ggml_q8_0", {1, 34}}
+      iex> Emily.QuantizedWeight.to_dense(weight)[[0, 0..3]] |> Nx.to_list()
+      [0.0, 0.5, 1.0, 1.5]
+      iex> affine = Emily.GGUF.packed(gguf, "w", mode: "affine")
       iex> File.rm!(path)
-      iex> {Nx.shape(packed), Nx.to_list(scales), Nx.to_list(biases)}
-      {{8}, [0.5], [-64.0]}
+      iex> {Nx.shape(affine.value), Nx.to_list(affine.scales), Nx.to_list(affine.biases)}
+      {{1, 8}, [[0.5]], [[-64.0]]}
   """
-  @spec packed(t(), String.t(), keyword()) :: %{
-          packed: Nx.Tensor.t(),
-          scales: Nx.Tensor.t(),
-          biases: Nx.Tensor.t(),
-          bits: 4 | 8,
-          group_size: 32
-        }
+  @spec packed(t(), String.t(), keyword()) :: QuantizedWeight.t()
   def packed(%__MODULE__{} = gguf, name, opts \\ []) do
-    opts = Keyword.validate!(opts, [:device, type: :f32])
-    %{type: type, shape: shape} = tensor = fetch!(gguf, name, Blocks.quantized())
-    device = device(opts)
-    dtype = float(opts[:type])
+    opts = Keyword.validate!(opts, [:device, :mode, :type])
 
-    {blocks, raw} = raw(gguf, tensor, device)
-    {packed, scales, biases} = Blocks.pack(type, raw, blocks, Tuple.to_list(shape), dtype)
-    axes = Enum.to_list(0..(tuple_size(shape) - 1))
+    case {opts[:mode], opts[:type]} do
+      {nil, nil} ->
+        gguf |> fetch!(name, Blocks.quantized()) |> weight(gguf, device(opts))
+
+      {"affine", type} ->
+        affine(gguf, name, type || :f32, device(opts))
+
+      {nil, _} ->
+        raise ArgumentError, "Emily.GGUF: blocks have no :type; mode: \"affine\" has"
+
+      {mode, _} ->
+        raise ArgumentError, "Emily.GGUF: :mode must be \"affine\", got: #{inspect(mode)}"
+    end
+  end
+
+  defp affine(gguf, name, type, device) do
+    tensor = fetch!(gguf, name, Blocks.affine())
+    dtype = float(type)
+    {_elements, bytes} = Blocks.size(tensor.type)
+    blocks = div(tensor.length, bytes)
+    raw = Native.from_file(gguf.path, tensor.offset, [blocks, bytes], :u8, device)
+
+    {packed, scales, biases} =
+      Blocks.pack(tensor.type, raw, blocks, Tuple.to_list(tensor.shape), dtype)
+
+    axes = Enum.to_list(0..(tuple_size(tensor.shape) - 1))
     overflow = {:any, {:logical_and, {:isinf, biases}, {:isfinite, scales}}, axes, false}
     [overflow | refs] = Native.run([overflow, packed, scales, biases], Emily.Stream.of(device))
     Native.eval([overflow | refs])
@@ -154,9 +172,16 @@ defmodule Emily.GGUF do
               "take type: :f32"
     end
 
-    [packed, scales, biases] = Enum.map(refs, &wrap(&1, device))
-    bits = Blocks.width(type)
-    %{packed: packed, scales: scales, biases: biases, bits: bits, group_size: 32}
+    [value, scales, biases] = Enum.map(refs, &wrap(&1, device))
+    bits = Blocks.width(tensor.type)
+
+    %QuantizedWeight{
+      value: value,
+      scales: scales,
+      biases: biases,
+      bits: bits,
+      group_size: 32
+    }
   end
 
   @doc """
@@ -199,8 +224,9 @@ defmodule Emily.GGUF do
 
   `model_info` has the `:model`, `:params` and `:spec` that `Bumblebee.load_model/2` gives, with the
   parameters on `Emily.Backend`, each read once: the output layer of a model with tied embeddings
-  shares their memory. Kernels and embeddings in Q8_0, Q4_0 and Q4_1 stay packed, as `Emily.QuantizedWeight`s of exactly
-  the file's numbers, and the model's layers multiply with them as they are; all else is of `:type`. It is a function of its own because Bumblebee's repositories are of two kinds,
+  shares their memory. Kernels and embeddings that are quantized stay packed, as the `Emily.QuantizedWeight`s of
+  `packed/3`, and the model's layers multiply with them as they are; all else is of `:type`. A GPU multiplies with Q4_0,
+  Q4_1 and Q8_0 alone, in mode `"affine"`: others become dense there, and a notice in the log names them. It is a function of its own because Bumblebee's repositories are of two kinds,
   `{:hf, name}` and `{:local, folder}`.
 
   Supported are the architecture `"llama"`, whose rows of queries and keys stand in the order of
@@ -231,19 +257,24 @@ defmodule Emily.GGUF do
   defp read(gguf, tensor, dtype, device) do
     case Blocks.plain(tensor.type) do
       nil ->
-        {blocks, raw} = raw(gguf, tensor, device)
-        Blocks.dequantize(tensor.type, raw, blocks, Tuple.to_list(tensor.shape), dtype)
+        # A weight has two axes at least.
+        %{tensor | shape: Tuple.insert_at(tensor.shape, 0, 1)}
+        |> weight(gguf, device)
+        |> QuantizedWeight.to_dense()
+        |> Nx.as_type(dtype)
+        |> Nx.reshape(tensor.shape)
 
       plain ->
         ref = Native.from_file(gguf.path, tensor.offset, tensor.shape, plain, device)
-        {:astype, ref, dtype}
+        [ref] = Native.run([{:astype, ref, dtype}], Emily.Stream.of(device))
+        wrap(ref, device)
     end
   end
 
-  # A quantized tensor's bytes, one block a row.
-  defp raw(gguf, %Tensor{type: type, offset: offset, length: length}, device) do
-    [blocks, _] = shape = Blocks.shape(type, length)
-    {blocks, Native.from_file(gguf.path, offset, shape, :u8, device)}
+  # A quantized tensor's bytes.
+  defp weight(%Tensor{type: type, offset: offset, shape: shape}, gguf, device) do
+    ref = Native.from_file(gguf.path, offset, Blocks.bytes(type, shape), :u8, device)
+    Quantization.Blocks.weight(type, wrap(ref, device))
   end
 
   defp fetch!(gguf, name, readable) do

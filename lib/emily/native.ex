@@ -90,6 +90,8 @@ defmodule Emily.Native do
       `{:quantized_matmul, x, words, scales, biases, transpose, group_size, bits, mode}`,
       `{:gather_qmm, x, words, scales, biases, lhs_indices, rhs_indices, transpose, group_size, bits, mode}`. `biases`
       may be `nil`, `mode` is a string; see `Emily.QuantizedWeight`
+    * blocks of GGML's, whose type is a string such as `"q4_k"`, by a CPU's kernels alone:
+      `{:dequantize_blocks, blocks, of, type}`, and `{:blocks_matmul, x, blocks, of, transpose}` with a matrix of them
 
   In `:cached_attention`, query `i` sees the keys up to `offset + i` where `key_mask`, integers of shape
   `{batch, keys}`, is not 0.

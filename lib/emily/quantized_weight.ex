@@ -25,6 +25,11 @@ defmodule Emily.QuantizedWeight do
   | `"mxfp8"` | 32 | 8 | `scale * e4m3(code)` | u8, a power of two (E8M0) |
   | `"nvfp4"` | 16 | 4 | `scale * e2m1(code)` | u8, a float of 8 bits (E4M3) |
 
+  Modes that begin with `"ggml_"` have blocks of GGML's types, as GGUF files do: `"ggml_q4_0"`, `"ggml_q4_1"`,
+  `"ggml_q5_0"`, `"ggml_q5_1"`, `"ggml_q8_0"`, `"ggml_q2_k"`, `"ggml_q3_k"`, `"ggml_q4_k"`, `"ggml_q5_k"`, `"ggml_q6_k"`,
+  `"ggml_iq4_nl"`, `"ggml_iq4_xs"` and `"ggml_mxfp4"`. There `:value` has the bytes, `{..., bytes}` of u8, which say it all:
+  `:scales` and `:biases` are scalar zeros. `Emily.GGUF.packed/3` makes them; `from_dense/2` does not.
+
   The small floats are those of the [Microscaling Formats
   specification](https://www.opencompute.org/documents/ocp-microscaling-formats-mx-v1-0-spec-final-pdf); the layout is
   MLX's, so a checkpoint of MLX's can be taken as it is.
@@ -37,7 +42,7 @@ defmodule Emily.QuantizedWeight do
   import Nx.Defn, only: [deftransform: 2]
 
   alias Emily.Native
-  alias Emily.Quantization.{Dequantize, Packing}
+  alias Emily.Quantization.{Blocks, Dequantize, Packing}
 
   @type t :: %__MODULE__{
           value: Nx.Tensor.t(),
@@ -88,6 +93,14 @@ defmodule Emily.QuantizedWeight do
     fun = "Emily.QuantizedWeight.from_dense/2"
     opts = options!(fun, opts)
     packing = Packing.new!(fun, opts[:mode], opts[:group_size], opts[:bits])
+
+    if Blocks.type(packing.mode),
+      do:
+        Packing.fail!(
+          fun,
+          "does not pack into blocks of GGML's, got mode #{inspect(packing.mode)}"
+        )
+
     dense!(fun, w, packing)
 
     device = with %{data: %Emily.Backend{device: device}} <- w, do: device
@@ -125,8 +138,8 @@ defmodule Emily.QuantizedWeight do
   @doc """
   The numbers of a packed weight as a dense tensor, in the shape that was packed.
 
-  The type is that of the scales in mode `"affine"`, in which each number is rounded once, and f32 in the others, which
-  has them without rounding. It works in `defn` and on any backend; on `Emily.Backend` it is one kernel.
+  The type is that of the scales in mode `"affine"`, in which each number is rounded once, and f32 in the others: without
+  rounding in those of small floats, and as GGML computes them in those of blocks. It works in `defn` and on any backend; on `Emily.Backend` it is one kernel.
 
   ## Examples
 

@@ -53,7 +53,7 @@ defmodule Reader do
   def weights(path) do
     gguf = Emily.GGUF.read!(path)
     weights = Emily.GGUF.tensor(gguf, "token_embd.weight", type: :bf16)
-    %{packed: packed} = Emily.GGUF.packed(gguf, "blk.0.attn_q.weight", type: :f16)
+    %{value: packed} = Emily.GGUF.packed(gguf, "blk.0.attn_q.weight")
     {Nx.add(weights, 1), gguf.metadata["general.architecture"], Nx.to_flat_list(packed)}
   end
 

@@ -175,18 +175,18 @@ defmodule Emily.GGUFTest do
           assert Enum.map(Nx.to_flat_list(tensor), &(&1 + 0.0)) == Enum.map(numbers, &(&1 + 0.0))
         end
 
-        # The packed form means the same, unpacked by hand.
+        # The affine form means the same, unpacked by hand.
         for type <- [:f32, :f16] do
-          packed = GGUF.packed(gguf, name, type: type)
+          packed = GGUF.packed(gguf, name, mode: "affine", type: type)
           %{bits: bits, group_size: 32, scales: scales, biases: biases} = packed
           assert {scales.shape, biases.shape} == {{2, 2}, {2, 2}}
 
           assert {scales.type, biases.type} ==
                    {Nx.Type.normalize!(type), Nx.Type.normalize!(type)}
 
-          assert {packed.packed.shape, packed.packed.type} == {{2, 2 * bits}, {:u, 32}}
+          assert {packed.value.shape, packed.value.type} == {{2, 2 * bits}, {:u, 32}}
 
-          words = packed.packed |> Nx.to_flat_list() |> Enum.chunk_every(bits)
+          words = packed.value |> Nx.to_flat_list() |> Enum.chunk_every(bits)
 
           unpacked =
             for {words, scale, bias} <-
@@ -204,11 +204,11 @@ defmodule Emily.GGUFTest do
 
     test "is refused where it cannot be read", %{tmp_dir: folder} do
       huge = <<60_000.0::float-16-little, 0::256>>
-      tensors = [{"f", 0, [1], <<0::32>>}, {"k", 12, [256], <<0::1152>>}, {"q", 8, [32], huge}]
+      tensors = [{"f", 0, [1], <<0::32>>}, {"k", 15, [256], <<0::2336>>}, {"q", 8, [32], huge}]
       gguf = [] |> bytes(tensors) |> read(folder)
-      assert gguf.tensors["k"].type == :q4_k
+      assert gguf.tensors["k"].type == :q8_k
 
-      assert_raise ArgumentError, ~r/"k" is of type q4_k; this reads/, fn ->
+      assert_raise ArgumentError, ~r/"k" is of type q8_k; this reads/, fn ->
         GGUF.tensor(gguf, "k")
       end
 
@@ -218,12 +218,21 @@ defmodule Emily.GGUFTest do
       assert_raise ArgumentError, ~r/unknown keys/, fn -> GGUF.tensor(gguf, "f", typ: :f16) end
 
       assert_raise ArgumentError, ~r/take type: :f32/, fn ->
+        GGUF.packed(gguf, "q", mode: "affine", type: :f16)
+      end
+
+      assert_raise ArgumentError, ~r/blocks have no :type/, fn ->
         GGUF.packed(gguf, "q", type: :f16)
       end
 
-      assert Nx.to_list(GGUF.packed(gguf, "q").biases) == [60_000.0 * -128]
+      assert_raise ArgumentError, ~r/:mode must be "affine", got: "mxfp4"/, fn ->
+        GGUF.packed(gguf, "q", mode: "mxfp4")
+      end
+
+      affine = GGUF.packed(gguf, "q", mode: "affine")
+      assert Nx.to_list(affine.biases) == [60_000.0 * -128]
       # f16 holds 59 968 and 60 000.
-      assert hd(Nx.to_list(GGUF.packed(gguf, "q").scales)) == 60_000.0
+      assert Nx.to_list(affine.scales) == [60_000.0]
 
       File.write!(gguf.path, "")
       assert_raise ArgumentError, ~r/reach beyond its 0 bytes/, fn -> GGUF.tensor(gguf, "f") end
@@ -327,6 +336,7 @@ defmodule Emily.GGUFTest do
       tensors = [
         {"a", 0, [3, 2], <<0::192>>},
         {"b", 8, [64, 2], q8_0(quants(-128..127))},
+        {"d", 12, [256], :binary.copy(<<0x3C>>, 144)},
         {"c", 3, [32], binary_part(q4(quants(0..15), <<0::16>>), 0, 20)}
       ]
 
@@ -340,7 +350,7 @@ defmodule Emily.GGUFTest do
       try do
         gguf = GGUF.read!(path)
 
-        for {name, tensor} <- gguf.tensors, tensor.type in [:f32, :q8_0, :q4_1, :q4_0, :f16] do
+        for {name, tensor} <- gguf.tensors, tensor.type in GGUF.Blocks.readable() do
           assert GGUF.tensor(gguf, name).shape == tensor.shape
         end
       rescue

@@ -35,7 +35,9 @@ defmodule Emily.Native.NumPyTest do
 
     # Results that are right up to signs: see the tests of linear algebra. Packed numbers have tests of their own.
     elsewhere =
-      MapSet.new(~w(lu lu_factor quantize dequantize quantized_matmul gather_qmm)a)
+      MapSet.new(
+        ~w(lu lu_factor quantize dequantize quantized_matmul gather_qmm dequantize_blocks blocks_matmul)a
+      )
 
     named = MapSet.new(operations())
     assert MapSet.size(named) > 130

@@ -53,6 +53,59 @@ defmodule Emily.Native.QuantizedTest do
              List.duplicate(1.5, 128)
   end
 
+  # Blocks of Q4_0: a scale, and 32 codes with 8 for zero, of which the first half are in the low bits.
+  defp blocks,
+    do: for(scale <- [0.5, -2.0], do: <<scale::float-16-little, blocks_codes()::binary>>)
+
+  defp blocks_codes, do: for(i <- 0..15, into: <<>>, do: <<15 - i::4, i::4>>)
+  defp codes, do: for(i <- Enum.concat(0..15, 15..0//-1), do: i - 8)
+  defp bytes(binary, shape), do: Native.from_binary(binary, shape, :u8)
+
+  test "blocks are taken apart as GGML has them" do
+    [a, b] = blocks()
+    numbers = for scale <- [0.5, -2.0], code <- codes(), do: scale * code + 0.0
+    got = run({:dequantize_blocks, bytes(a <> b, [2, 18]), "q4_0", :f32})
+    assert {Native.shape(got), for(x <- numbers(got), do: x + 0.0)} == {{2, 32}, numbers}
+    assert Native.dtype(run({:dequantize_blocks, bytes(a <> b, [1, 36]), "q4_0", :bf16})) == :bf16
+
+    # What is multiplied is rounded to 16 bits, of which 32 is the greatest.
+    x = for i <- 1..32, do: i * 1.0
+    product = {:blocks_matmul, floats(x, [32]), bytes(a <> b, [2, 18]), "q4_0", true}
+    [first, second] = numbers(run(product))
+    sum = Enum.zip_with(x, codes(), &(&1 * &2)) |> Enum.sum()
+    assert_in_delta first, 0.5 * sum, 0.1
+    assert_in_delta second, -2.0 * sum, 0.4
+
+    # Rows as inputs are multiplied without rounding.
+    product = {:blocks_matmul, floats([2.0, 1.0], [1, 2]), bytes(a <> b, [2, 18]), "q4_0", false}
+    assert numbers(run(product)) == for(code <- codes(), do: 2.0 * 0.5 * code - 2.0 * code)
+  end
+
+  test "blocks that do not fit are refused" do
+    [a, _] = blocks()
+    row = bytes(a, [1, 18])
+    x = {:full, [2, 32], 1, :f32}
+
+    for {message, expression} <- [
+          {~r/the type of blocks must be one of q4_0, .*, got "q9"/,
+           {:dequantize_blocks, row, "q9", :f32}},
+          {~r/blocks of q4_k must be u8 of rank 2 or more with rows of whole blocks of 144 bytes/,
+           {:dequantize_blocks, row, "q4_k", :f32}},
+          {~r/got u8 of shape \[18\]/, {:dequantize_blocks, {:reshape, row, [18]}, "q4_0", :f32}},
+          {~r/got s32 of shape \[1, 18\]/,
+           {:dequantize_blocks, {:astype, row, :s32}, "q4_0", :f32}},
+          {~r/the type must be one of floats, got s32/, {:dequantize_blocks, row, "q4_0", :s32}},
+          {~r/x must be of rank 1 or more with a last axis of 32/,
+           {:blocks_matmul, {:full, [2, 31], 1, :f32}, row, "q4_0", true}},
+          {~r/a last axis of 1, got shape/, {:blocks_matmul, x, row, "q4_0", false}},
+          {~r/x must be of type f32, f16 or bf16, got s32/,
+           {:blocks_matmul, {:astype, x, :s32}, row, "q4_0", true}},
+          {~r/blocks must be a matrix, got shape \[1, 1, 18\]/,
+           {:blocks_matmul, x, {:reshape, row, [1, 1, 18]}, "q4_0", true}}
+        ],
+        do: refuses(message, expression)
+  end
+
   test "indices beyond a batch are the nearest in it" do
     value =
       words(

@@ -47,9 +47,9 @@ defmodule Emily.Fast.Node do
     fast_scaled_dot_product_attention_with_mask: {Attention, [4]},
     fast_scaled_dot_product_attention_with_mask_and_sinks: {Attention, [5]},
     fast_cached_attention: {CachedAttention, [5]},
-    fast_dequantize: {Dequantize, [2, 3]},
-    fast_quantized_matmul: {Matmul, [3, 4]},
-    fast_gather_qmm: {GatherMatmul, [5, 6]},
+    fast_dequantize: {Dequantize, [1, 2, 3]},
+    fast_quantized_matmul: {Matmul, [2, 3, 4]},
+    fast_gather_qmm: {GatherMatmul, [4, 5, 6]},
     fast_einsum: {Einsum, Enum.to_list(1..@most_tensors)}
   ]
 

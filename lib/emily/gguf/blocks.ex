@@ -1,7 +1,9 @@
 defmodule Emily.GGUF.Blocks do
   @moduledoc false
-  # GGML's types of elements: how many elements and bytes a block of them has, and what the bytes mean.
+  # GGML's types of elements: how many elements and bytes a block of them has, and which of them can be read.
   # Source: https://github.com/ggml-org/llama.cpp, ggml/src/ggml-common.h and ggml-quants.c.
+
+  alias Emily.Quantization
 
   # Number in the file, name, elements and bytes of a block.
   @table [
@@ -52,16 +54,23 @@ defmodule Emily.GGUF.Blocks do
     i64: :s64
   }
 
-  @quantized [:q8_0, :q4_0, :q4_1]
+  # Those that are MLX's affine mode in another order.
+  @affine [:q8_0, :q4_0, :q4_1]
 
   @doc "The types that can be read as numbers."
-  def readable, do: Map.keys(@plain) ++ @quantized
+  def readable, do: Map.keys(@plain) ++ quantized()
 
   @doc "Those of them that a model's parameters may have."
-  def floats, do: [:f32, :f16, :bf16 | @quantized]
+  def floats, do: [:f32, :f16, :bf16 | quantized()]
 
-  @doc "The types that can be read as packed triplets."
-  def quantized, do: @quantized
+  @doc "The types that can be read as packed weights."
+  def quantized, do: Quantization.Blocks.types()
+
+  @doc "Those of them that can be read in MLX's affine mode."
+  def affine, do: @affine
+
+  @doc "How many elements and bytes a block has."
+  def size(type), do: @sizes[type]
 
   @doc "The MLX type of a type whose bytes need no decoding, else `nil`."
   def plain(type), do: @plain[type]
@@ -83,38 +92,11 @@ defmodule Emily.GGUF.Blocks do
       else: {:error, "of type #{type} has rows of #{List.last(sizes) || 1}, not of whole blocks"}
   end
 
-  @doc "The shape of a quantized tensor's bytes: one block a row."
-  def shape(type, length) do
-    {_elements, bytes} = @sizes[type]
-    [div(length, bytes), bytes]
-  end
-
-  @doc """
-  The numbers as an expression of `dtype`, from an array of bytes with one block a row.
-
-  Computed in f32: the products are exact there, and so are all but Q4_1's sums.
-  """
-  def dequantize(type, raw, blocks, shape, dtype) do
-    {quants, scale, bias} = decode(type, raw, blocks)
-    numbers = {:multiply, {:astype, quants, :f32}, {:astype, scale, :f32}}
-    numbers = if bias, do: {:add, numbers, {:astype, bias, :f32}}, else: numbers
-    {:reshape, {:astype, numbers, dtype}, shape}
-  end
-
-  # A block is a scale in f16 and 32 signed bytes.
-  defp decode(:q8_0, raw, blocks) do
-    {{:view, columns(raw, blocks, 2, 34), :s8}, half(raw, blocks, 0), nil}
-  end
-
-  # A scale and 16 bytes of two elements: numbers of 0..15, with 8 for zero.
-  defp decode(:q4_0, raw, blocks) do
-    nibbles = nibbles(columns(raw, blocks, 2, 18))
-    {{:subtract, {:view, nibbles, :s8}, {:full, [], 8, :s8}}, half(raw, blocks, 0), nil}
-  end
-
-  # A scale, the least number, and 16 bytes of two elements.
-  defp decode(:q4_1, raw, blocks) do
-    {nibbles(columns(raw, blocks, 4, 20)), half(raw, blocks, 0), half(raw, blocks, 2)}
+  @doc "The shape of the bytes of a tensor of blocks: rows as in the tensor."
+  def bytes(type, shape) do
+    {elements, bytes} = @sizes[type]
+    {leading, [row]} = shape |> Tuple.to_list() |> Enum.split(-1)
+    leading ++ [div(row, elements) * bytes]
   end
 
   @doc """

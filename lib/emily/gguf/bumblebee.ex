@@ -34,6 +34,7 @@ defmodule Emily.GGUF.Bumblebee do
     spec = Spec.spec(gguf, row, sizes)
     parameters = Parameters.list(gguf, row, sizes)
     Parameters.check(gguf, row, parameters)
+    Parameters.notice(gguf, parameters, opts)
     tokenizer = Tokenizer.build(gguf)
     use = if row.generates, do: generation(gguf, sizes), else: embedding(gguf, row)
     model = spec |> Bumblebee.build_model(Keyword.take(opts, [:type])) |> states(row)

@@ -13,6 +13,8 @@ defmodule Emily.GGUF.Parameters do
 
   import Emily.GGUF.Metadata
 
+  require Logger
+
   alias Emily.GGUF
   alias Emily.GGUF.{Blocks, Spec}
   alias Emily.QuantizedWeight
@@ -82,6 +84,23 @@ defmodule Emily.GGUF.Parameters do
     if length(names) > 5, do: "#{shown} and #{length(names) - 5} more", else: shown
   end
 
+  @doc "Says in the log which types of a file the device has no product with."
+  def notice(gguf, parameters, opts) do
+    types =
+      for %{tensor: name, shape: {_, _}} <- parameters,
+          type = gguf.tensors[name].type,
+          type in Blocks.quantized() and packed(type, opts[:device]) == nil,
+          uniq: true,
+          do: type
+
+    if types != [] and not opts[:dequantize] do
+      Logger.notice(
+        "Emily.GGUF: #{gguf.path}: a GPU has no product with #{Enum.join(types, ", ")}: these " <>
+          "tensors become dense"
+      )
+    end
+  end
+
   @doc "Reads each tensor once, as layers of parameters. A tensor that two layers have alike is shared by them."
   def read(gguf, parameters, opts) do
     total = Enum.sum(for {_, tensor} <- gguf.tensors, do: tensor.length)
@@ -117,14 +136,22 @@ defmodule Emily.GGUF.Parameters do
   defp parameter(gguf, name, opts) do
     %{type: type, shape: shape} = gguf.tensors[name]
 
-    if opts[:dequantize] or type not in Blocks.quantized() or tuple_size(shape) != 2 do
-      GGUF.tensor(gguf, name, tensor_options(opts))
-    else
+    packed =
+      if not opts[:dequantize] and type in Blocks.quantized() and tuple_size(shape) == 2,
+        do: packed(type, opts[:device])
+
+    if packed,
+      do: GGUF.packed(gguf, name, packed ++ Keyword.take(opts, [:device])),
+      else: GGUF.tensor(gguf, name, tensor_options(opts))
+  end
+
+  # How a device multiplies with a type.
+  defp packed(type, device) do
+    cond do
+      (device || Emily.Native.default_device()) == :cpu -> []
       # The scales' own type in the file.
-      options = [type: :f16] ++ Keyword.take(opts, [:device])
-      packed = GGUF.packed(gguf, name, options)
-      fields = Map.take(packed, [:scales, :biases, :bits, :group_size])
-      struct!(QuantizedWeight, Map.put(fields, :value, packed.packed))
+      type in Blocks.affine() -> [mode: "affine", type: :f16]
+      true -> nil
     end
   end
 
@@ -152,10 +179,13 @@ defmodule Emily.GGUF.Parameters do
   defp turned(tensor), do: Nx.transpose(tensor)
 
   defp rows(%QuantizedWeight{} = weight, fun) do
-    struct!(
-      weight,
-      for(name <- [:value, :scales, :biases], do: {name, rows(Map.fetch!(weight, name), fun)})
-    )
+    # A scalar zero stands where a mode has none.
+    fields =
+      for name <- [:value, :scales, :biases],
+          %{shape: {_, _}} = tensor <- [Map.fetch!(weight, name)],
+          do: {name, rows(tensor, fun)}
+
+    struct!(weight, fields)
   end
 
   defp rows(tensor, fun), do: tensor |> fun.() |> evaluate()

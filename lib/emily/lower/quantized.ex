@@ -2,11 +2,15 @@ defmodule Emily.Lower.Quantized do
   @moduledoc false
   # Packed weights as expressions. Shapes and types have been checked by Emily.Quantization.
 
-  alias Emily.Quantization.{Dequantize, GatherMatmul, Matmul, Packing}
+  alias Emily.Native
+  alias Emily.Quantization.{Blocks, Dequantize, GatherMatmul, Matmul, Packing}
 
   import Emily.Lower, only: [cast: 2, dtype: 1, value: 1]
+  import Emily.Lower.Dot, only: [on_gpu?: 1]
 
   @doc "The expression of a kernel over packed numbers."
+  def block(%{packing: %{mode: "ggml_" <> _}} = kernel, tensors), do: blocks(kernel, tensors)
+
   def block(%Dequantize{packing: packing, type: type}, weight),
     do: dequantize(packing, weight, type)
 
@@ -31,6 +35,28 @@ defmodule Emily.Lower.Quantized do
         arrays(weight) ++ [value(left), value(right), kernel.transpose | packing(kernel)]
     )
   end
+
+  # Only a CPU's kernels take GGML's blocks.
+  defp blocks(kernel, tensors) do
+    if Native.kernels() == nil or Enum.any?(tensors, &on_gpu?/1),
+      do: :default,
+      else: blocks_on_cpu(kernel, tensors)
+  end
+
+  defp blocks_on_cpu(%Dequantize{packing: packing, type: type}, weight),
+    do: dequantize(packing, weight, type)
+
+  defp blocks_on_cpu(%Matmul{type: type} = kernel, [x, %{shape: {_, _}} = bytes])
+       when type != {:f, 64} do
+    {:blocks_matmul, cast(x, type), value(bytes), of(kernel.packing), kernel.transpose}
+  end
+
+  defp blocks_on_cpu(_kernel, _tensors), do: :default
+
+  defp of(%{mode: mode}), do: mode |> Blocks.type() |> Atom.to_string()
+
+  defp dequantize(%{mode: "ggml_" <> _} = packing, [bytes], type),
+    do: {:dequantize_blocks, value(bytes), of(packing), dtype(type)}
 
   defp dequantize(packing, weight, type) do
     List.to_tuple(

@@ -13,9 +13,9 @@ defmodule Emily.Quantization.Dequantize do
   def callback(_kernel), do: :fast_dequantize
 
   @impl true
-  def composed(%{packing: packing, type: type}, [value, scales | biases]) do
+  def composed(%{packing: packing, type: type}, weight) do
     packing
-    |> Packing.numbers(value, scales, List.first(biases))
+    |> Packing.numbers(weight)
     |> Nx.as_type(type)
   end
 

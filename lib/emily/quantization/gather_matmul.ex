@@ -13,9 +13,9 @@ defmodule Emily.Quantization.GatherMatmul do
   def callback(_kernel), do: :fast_gather_qmm
 
   @impl true
-  def composed(%__MODULE__{} = kernel, [x, left, right, value, scales | biases]) do
+  def composed(%__MODULE__{} = kernel, [x, left, right | weight]) do
     type = Composed.compute_type(kernel.type)
-    weight = Packing.numbers(kernel.packing, value, scales, List.first(biases))
+    weight = Packing.numbers(kernel.packing, weight)
     {left, right} = broadcast(left, right)
 
     x

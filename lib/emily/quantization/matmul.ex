@@ -15,8 +15,8 @@ defmodule Emily.Quantization.Matmul do
   def callback(_kernel), do: :fast_quantized_matmul
 
   @impl true
-  def composed(%__MODULE__{} = kernel, [x, value, scales | biases]) do
-    weight = Packing.numbers(kernel.packing, value, scales, List.first(biases))
+  def composed(%__MODULE__{} = kernel, [x | weight]) do
+    weight = Packing.numbers(kernel.packing, weight)
     type = Composed.compute_type(kernel.type)
 
     x

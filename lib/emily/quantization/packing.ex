@@ -7,13 +7,15 @@ defmodule Emily.Quantization.Packing do
 
   import Bitwise
 
+  alias Emily.Quantization.Blocks
+
   # The groups and the bits of each mode; the first are what it has where none are asked for.
-  @modes %{
-    "affine" => {[64, 32, 128], [4, 2, 3, 5, 6, 8]},
-    "mxfp4" => {[32], [4]},
-    "mxfp8" => {[32], [8]},
-    "nvfp4" => {[16], [4]}
-  }
+  @modes Map.merge(Blocks.modes(), %{
+           "affine" => {[64, 32, 128], [4, 2, 3, 5, 6, 8]},
+           "mxfp4" => {[32], [4]},
+           "mxfp8" => {[32], [8]},
+           "nvfp4" => {[16], [4]}
+         })
 
   @doc "The bits that a mode takes."
   def bits(mode), do: @modes[mode] |> elem(1) |> Enum.sort()
@@ -67,13 +69,25 @@ defmodule Emily.Quantization.Packing do
     end
 
     value!(fun, packing, value)
-    expected = put_last(value.shape, div(columns(packing, value.shape), packing.group_size))
-    factors!(fun, packing, scales, biases, expected)
+    factors!(fun, packing, scales, biases, value.shape)
     packing
   end
 
   def of!(fun, other),
     do: fail!(fun, "expects an Emily.QuantizedWeight, got: #{inspect(other)}")
+
+  defp value!(fun, %{mode: "ggml_" <> _ = mode}, value) do
+    {_numbers, bytes} = mode |> Blocks.type() |> Blocks.size()
+
+    unless value.type == {:u, 8} and tuple_size(value.shape) >= 2 and
+             rem(last(value.shape), bytes) == 0 do
+      fail!(
+        fun,
+        "expects value of mode #{inspect(mode)} to be u8 of rank 2 or more, its rows whole blocks of " <>
+          "#{bytes} bytes, got #{describe(value)}"
+      )
+    end
+  end
 
   defp value!(fun, %{bits: bits, group_size: group_size} = packing, value) do
     unless value.type == {:u, 32} and tuple_size(value.shape) >= 2,
@@ -89,7 +103,12 @@ defmodule Emily.Quantization.Packing do
     end
   end
 
-  defp factors!(fun, %{mode: "affine"}, scales, biases, expected) do
+  # A block has its own.
+  defp factors!(_fun, %{mode: "ggml_" <> _}, _scales, _biases, _shape), do: :ok
+
+  defp factors!(fun, %{mode: "affine"} = packing, scales, biases, shape) do
+    expected = factors(packing, shape)
+
     unless scales.type in [{:f, 32}, {:f, 16}, {:bf, 16}],
       do: fail!(fun, "expects scales of type f32, f16 or bf16, got #{describe(scales)}")
 
@@ -104,7 +123,7 @@ defmodule Emily.Quantization.Packing do
     end
   end
 
-  defp factors!(fun, packing, scales, _biases, expected) do
+  defp factors!(fun, packing, scales, _biases, shape) do
     unless scales.type == {:u, 8},
       do:
         fail!(
@@ -112,8 +131,11 @@ defmodule Emily.Quantization.Packing do
           "expects scales of mode #{inspect(packing.mode)} to be u8, got #{describe(scales)}"
         )
 
-    shape!(fun, "scales", scales, expected)
+    shape!(fun, "scales", scales, factors(packing, shape))
   end
+
+  defp factors(packing, shape),
+    do: put_last(shape, div(columns(packing, shape), packing.group_size))
 
   defp shape!(fun, name, tensor, shape) do
     unless tensor.shape == shape do
@@ -121,7 +143,12 @@ defmodule Emily.Quantization.Packing do
     end
   end
 
-  @doc "How many numbers a row of packed words has."
+  @doc "How many numbers a row of packed words or blocks has."
+  def columns(%{mode: "ggml_" <> _ = mode}, shape) do
+    {numbers, bytes} = mode |> Blocks.type() |> Blocks.size()
+    div(last(shape), bytes) * numbers
+  end
+
   def columns(%{bits: bits}, shape), do: div(last(shape) * 32, bits)
 
   @doc "The shape of the numbers."
@@ -132,11 +159,12 @@ defmodule Emily.Quantization.Packing do
   def type(_packing, _scales), do: {:f, 32}
 
   @doc """
-  The numbers of packed words, in f32, by Nx operations alone.
-
-  `biases` is not looked at where the mode has none.
+  The numbers of packed words or blocks, in f32, by Nx operations alone. The tensors are those of `tensors/1`.
   """
-  def numbers(packing, value, scales, biases) do
+  def numbers(%{mode: "ggml_" <> _ = mode}, [value]),
+    do: mode |> Blocks.type() |> Blocks.numbers(value)
+
+  def numbers(packing, [value, scales | biases]) do
     shape = shape(packing, value.shape)
 
     groups =
@@ -149,7 +177,7 @@ defmodule Emily.Quantization.Packing do
 
     numbers =
       case packing.mode do
-        "affine" -> codes |> Nx.multiply(each.(scales)) |> Nx.add(each.(biases))
+        "affine" -> codes |> Nx.multiply(each.(scales)) |> Nx.add(each.(hd(biases)))
         "nvfp4" -> Nx.multiply(look_up(codes, e2m1()), each.(look_up(scales, e4m3())))
         "mxfp4" -> Nx.multiply(look_up(codes, e2m1()), each.(look_up(scales, e8m0())))
         "mxfp8" -> Nx.multiply(look_up(codes, e4m3()), each.(look_up(scales, e8m0())))
@@ -233,6 +261,7 @@ defmodule Emily.Quantization.Packing do
   ## Shapes and errors
 
   @doc "The tensors of a weight that its mode looks at."
+  def tensors(%{mode: "ggml_" <> _} = weight), do: [weight.value]
   def tensors(%{mode: "affine"} = weight), do: [weight.value, weight.scales, weight.biases]
   def tensors(weight), do: [weight.value, weight.scales]
 

@@ -4,9 +4,11 @@
 //! a bias where there are biases: a number is `scale * code + bias`. Products take what is multiplied in f32 as it is; it
 //! is not rounded to the codes' width.
 
+pub mod blocks;
 mod codes;
 mod columns;
 mod factors;
+mod formats;
 mod many;
 mod minifloat;
 mod rows;
@@ -147,13 +149,45 @@ fn multiply_as<D: Decode>(
         true => packed.columns,
         false => packed.rows(),
     };
-    let is_plain = x.iter().all(|x| x.abs() <= GREATEST);
-    if x.len() / inner >= MANY || !is_plain {
-        many::multiply::<D>(level, x, packed, transpose, output);
+    if x.len() / inner >= MANY || !is_plain(x) {
+        let size = (packed.rows(), packed.columns);
+        let unpack = |first, numbers: &mut [f32]| dequantize_as::<D>(level, packed, first, numbers);
+        many::multiply(level, x, size, unpack, transpose, output);
     } else if transpose {
         rows::multiply::<D>(level, x, packed, output);
     } else {
         columns::multiply::<D>(level, x, packed, output);
+    }
+}
+
+/// Whether sums over codes hold such numbers.
+fn is_plain(x: &[f32]) -> bool {
+    x.iter().all(|x| x.abs() <= GREATEST)
+}
+
+/// Calls `part` for the products of so many rows with some of a matrix's, from one on; each of the matrix's has a
+/// product for each row, one after the other.
+fn by_rows(
+    rows: usize,
+    (height, columns): (usize, usize),
+    output: &mut [f32],
+    part: impl Fn(usize, &mut [f32]) + Sync,
+) {
+    let rows_a_part = (PART / columns).max(1);
+    if rows == 1 {
+        return pool::each_part(output, rows_a_part, |i, output| {
+            part(i * rows_a_part, output)
+        });
+    }
+    // With a row for each of the matrix's, in which parts are apart.
+    let mut turned = vec![0.0; output.len()];
+    pool::each_part(&mut turned, rows_a_part * rows, |i, turned| {
+        part(i * rows_a_part, turned)
+    });
+    for (column, turned) in turned.chunks_exact(rows).enumerate() {
+        for (row, x) in turned.iter().enumerate() {
+            output[row * height + column] = *x;
+        }
     }
 }
 

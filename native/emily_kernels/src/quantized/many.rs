@@ -1,49 +1,42 @@
 //! Many rows times a packed matrix, whose numbers are unpacked a part at a time.
 
-use super::codes::Decode;
-use super::{dequantize_as, Packed};
 use crate::dispatch::Level;
 use crate::gemm::{multiply_at, Matrix, Output, Work};
 
 /// So many numbers are unpacked at a time.
 const UNPACKED: usize = 1 << 21;
 
-pub(super) fn multiply<D: Decode>(
+/// `unpack` gives the numbers of as many of the matrix's rows as it is given room for, from one on.
+pub(super) fn multiply(
     level: Level,
     x: &[f32],
-    packed: &Packed,
+    (height, width): (usize, usize),
+    unpack: impl Fn(usize, &mut [f32]),
     transpose: bool,
     output: &mut [f32],
 ) {
-    let most = (UNPACKED / packed.columns).max(1);
-    let mut unpacked = vec![0.0; most.min(packed.rows()) * packed.columns];
-    let inner = match transpose {
-        true => packed.columns,
-        false => packed.rows(),
-    };
+    let most = (UNPACKED / width).max(1);
+    let mut unpacked = vec![0.0; most.min(height) * width];
+    let inner = if transpose { width } else { height };
     let rows = x.len() / inner;
     let columns = output.len() / rows;
-    for first in (0..packed.rows()).step_by(most) {
-        let count = most.min(packed.rows() - first);
-        let unpacked = &mut unpacked[..count * packed.columns];
-        dequantize_as::<D>(level, packed, first, unpacked);
-        let row = packed.columns as isize;
-        let (inner, x, (b_row, b_column), width, at) = match transpose {
+    for first in (0..height).step_by(most) {
+        let count = most.min(height - first);
+        let unpacked = &mut unpacked[..count * width];
+        unpack(first, unpacked);
+        let row = width as isize;
+        let (inner, x, (b_row, b_column), outer, at) = match transpose {
             true => (inner, x, (1, row), count, first),
             false => (count, &x[first..], (row, 1), columns, 0),
         };
         let work = Work {
             rows,
             inner,
-            columns: width,
+            columns: outer,
             alpha: 1.0,
             a: Matrix {
                 data: x.as_ptr(),
-                row: if transpose {
-                    row
-                } else {
-                    packed.rows() as isize
-                },
+                row: if transpose { row } else { height as isize },
                 column: 1,
             },
             b: Matrix {

@@ -4,10 +4,9 @@ use std::hint::black_box;
 
 use super::codes::{numbers, units, Decode};
 use super::factors::{spread as spread_scales, Factors};
-use super::{add, Packed, LANES, PART};
+use super::{add, by_rows, Packed, LANES};
 use crate::dispatch::{for_each_level, Level};
 use crate::math::Arithmetic;
-use crate::pool;
 
 /// Rows in the order in which the lanes take their numbers, and the sums of their groups.
 struct Spread {
@@ -56,23 +55,10 @@ impl Spread {
 
 pub(super) fn multiply<D: Decode>(level: Level, x: &[f32], packed: &Packed, output: &mut [f32]) {
     let spread = Spread::of::<D>(x, packed);
-    let rows = (PART / packed.columns).max(1);
-    if spread.rows == 1 {
-        return pool::each_part(output, rows, |i, output| {
-            part::<D>(level, &spread, packed, i * rows, output)
-        });
-    }
-    // With a row for each of the matrix's, in which parts are apart.
-    let mut turned = vec![0.0; output.len()];
-    pool::each_part(&mut turned, rows * spread.rows, |i, turned| {
-        part::<D>(level, &spread, packed, i * rows, turned)
+    let size = (packed.rows(), packed.columns);
+    by_rows(spread.rows, size, output, |first, output| {
+        part::<D>(level, &spread, packed, first, output)
     });
-    let columns = output.len() / spread.rows;
-    for (column, turned) in turned.chunks_exact(spread.rows).enumerate() {
-        for (row, x) in turned.iter().enumerate() {
-            output[row * columns + column] = *x;
-        }
-    }
 }
 
 for_each_level! {

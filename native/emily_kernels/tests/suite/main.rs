@@ -1,6 +1,7 @@
 //! Each kernel against arithmetic in wider numbers, and each level against the portable one.
 
 mod attention;
+mod blocks;
 mod chain;
 mod dispatch;
 mod dot;

@@ -181,6 +181,8 @@ macro_rules! operations {
             Dequantize => quantized::dequantize(args, stream),
             QuantizedMatmul => quantized::quantized_matmul(args, stream),
             GatherQmm => quantized::gather_qmm(args, stream),
+            DequantizeBlocks => quantized::dequantize_blocks(args, stream),
+            BlocksMatmul => quantized::blocks_matmul(args, stream),
         }
     };
 }

@@ -269,6 +269,21 @@ fn calls(op: Op, form: Form, of: Dtype) -> Vec<Vec<Arg<'static>>> {
                 boolean(true), int(32), int(4), text("affine".into()),
             ]]
         }
+        Op::DequantizeBlocks => {
+            let bytes = some(Dtype::U8);
+            vec![
+                vec![bytes(&[3, 36]), text("q4_0".into()), dtype(Dtype::F32)],
+                vec![bytes(&[2, 1, 144]), text("q4_k".into()), dtype(Dtype::Bf16)],
+            ]
+        }
+        Op::BlocksMatmul => {
+            let bytes = some(Dtype::U8);
+            vec![
+                vec![x(&[64]), bytes(&[3, 36]), text("q4_0".into()), boolean(true)],
+                vec![x(&[2, 3]), bytes(&[3, 36]), text("q4_0".into()), boolean(false)],
+                vec![x(&[2, 10, 256]), bytes(&[3, 144]), text("q4_k".into()), boolean(true)],
+            ]
+        }
         Op::Einsum => vec![
             vec![text("ij,jk->ki".to_owned()), Arg::Arrays(vec![operand(form, &[3, 4], of), operand(form, &[4, 2], of)])],
             vec![text("ii->i".to_owned()), Arg::Arrays(vec![operand(form, &[3, 3], of)])],

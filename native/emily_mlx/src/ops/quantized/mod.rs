@@ -1,5 +1,6 @@
 //! Packed numbers: packing them, their numbers, and products with them.
 
+mod blocks;
 mod product;
 mod weight;
 
@@ -21,6 +22,7 @@ use crate::runtime::ffi::{self, mlx};
 use crate::runtime::kernel::{self, in_rows, level, row, Kernel, Placement};
 use crate::runtime::stream::StreamHandle;
 
+pub(crate) use blocks::{blocks_matmul, dequantize_blocks};
 pub(crate) use product::{gather_qmm, quantized_matmul};
 
 /// `{:quantize, x, group_size, bits, mode}`: words and scales, and biases where the mode has them.
