@@ -43,7 +43,7 @@ defmodule Emily.Telemetry do
 
   ## Reading
 
-  Whatever is read by `Nx.to_binary/1`, `inspect/1`, a transfer or `Emily.to_binary/1` is a span, whether it was computed
+  Whatever MLX holds and is read, by `Nx.to_binary/1`, `inspect/1`, a transfer or `Emily.to_binary/1`, is a span, whether it was computed
   already or not:
 
     * `[:emily, :to_binary, :start]` - measurements `:monotonic_time`, `:system_time`

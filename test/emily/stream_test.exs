@@ -132,7 +132,7 @@ defmodule Emily.StreamTest do
       test = self()
 
       waiting =
-        for n <- 1..8 do
+        for n <- 1..40 do
           Task.async(fn ->
             Stream.with_stream(stream, fn ->
               x = Nx.broadcast(Nx.tensor(1.0 * n, backend: @on_emily), {1200, 1200})
