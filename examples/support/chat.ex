@@ -21,7 +21,8 @@ defmodule Chat do
     {:ok, loaded} =
       Emily.GGUF.load_bumblebee(path, device: opts[:device], progress: opts[:progress])
 
-    template = loaded[:chat_template]
+    unless loaded[:generation_config], do: Demo.stop("the model of the file generates no text")
+    template = loaded.chat_template
 
     form =
       with nil <- opts[:form], {:error, why} <- Turns.form(template) do
@@ -31,7 +32,6 @@ defmodule Chat do
         form -> form
       end
 
-    unless loaded[:generation_config], do: Demo.stop("the model of the file generates no text")
     tokenizer = Bumblebee.configure(loaded.tokenizer, truncate_direction: :left)
     config = Bumblebee.configure(loaded.generation_config, max_new_tokens: opts[:max_new_tokens])
 
