@@ -1,26 +1,42 @@
 defmodule Chat do
   @moduledoc """
-  A conversation with SmolLM2-135M-Instruct.
+  A conversation with a language model of a GGUF file.
   """
 
   # Prompts are padded to the smallest of these that holds them; of longer ones the end is kept.
   @lengths [64, 256, 1024]
 
-  @system "You are a helpful AI assistant named SmolLM, trained by Hugging Face"
-
   @doc """
-  Loads the model of a GGUF file and starts a serving of it that streams. `progress` is called with
-  the bytes read so far and in all.
-  """
-  def start!(path, device, max_new_tokens, progress) do
-    {:ok, %{model_info: model_info, tokenizer: tokenizer, generation_config: config}} =
-      Emily.GGUF.load_bumblebee(path, device: device, progress: progress)
+  Loads the model of a GGUF file and starts a serving of it that streams.
 
-    tokenizer = Bumblebee.configure(tokenizer, truncate_direction: :left)
-    config = Bumblebee.configure(config, max_new_tokens: max_new_tokens)
+  Returns the conversation before its first message: `:form`, a form of `Turns`, and `:messages`.
+
+    * `:device` - where it runs
+    * `:max_new_tokens` - the most tokens of an answer
+    * `:form` - that of the file's template, without it
+    * `:system` - what the model is told first; without it, what the file's template says
+    * `:progress` - called with the bytes read so far and in all
+  """
+  def start!(path, opts) do
+    {:ok, loaded} =
+      Emily.GGUF.load_bumblebee(path, device: opts[:device], progress: opts[:progress])
+
+    unless loaded[:generation_config], do: Demo.stop("the model of the file generates no text")
+    template = loaded.chat_template
+
+    form =
+      with nil <- opts[:form], {:error, why} <- Turns.form(template) do
+        Demo.stop("#{why}; name one by --template: #{Enum.join(Turns.forms(), ", ")}")
+      else
+        {:ok, form} -> form
+        form -> form
+      end
+
+    tokenizer = Bumblebee.configure(loaded.tokenizer, truncate_direction: :left)
+    config = Bumblebee.configure(loaded.generation_config, max_new_tokens: opts[:max_new_tokens])
 
     serving =
-      model_info
+      loaded.model_info
       |> Emily.Bumblebee.FastKernels.apply()
       |> Bumblebee.Text.generation(tokenizer, config,
         compile: [batch_size: 1, sequence_length: @lengths],
@@ -30,32 +46,24 @@ defmodule Chat do
       )
 
     {:ok, _} = Nx.Serving.start_link(serving: serving, name: __MODULE__, batch_timeout: 0)
-    :ok
+    system = opts[:system] || Turns.system(template)
+    %{form: form, messages: if(system, do: [{"system", system}], else: [])}
   end
 
-  @doc """
-  The text that the model goes on from, as its own template has it. `messages` are pairs of a role
-  (`"user"` or `"assistant"`) and what was said.
-  """
-  def prompt(messages) do
-    turns =
-      for {role, text} <- [{"system", @system} | messages],
-          do: "<|im_start|>#{role}\n#{text}<|im_end|>\n"
-
-    IO.iodata_to_binary([turns, "<|im_start|>assistant\n"])
-  end
+  @doc "Adds a message of a role to a conversation."
+  def say(chat, role, text), do: %{chat | messages: chat.messages ++ [{role, text}]}
 
   @doc """
-  Answers the messages: gives each piece of text to `show` as it comes.
+  Answers the last message: gives each piece of text to `show` as it comes.
 
   Returns the answer, its number of tokens, the seconds until the first piece, and the tokens a second after it.
   """
-  def answer(messages, show) do
+  def answer(chat, show) do
     start = now()
 
     {pieces, first, tokens} =
       __MODULE__
-      |> Nx.Serving.batched_run(prompt(messages))
+      |> Nx.Serving.batched_run(Turns.text(chat.form, chat.messages))
       |> Enum.reduce({[], nil, 0}, fn
         {:done, %{token_summary: summary}}, {pieces, first, _} ->
           {pieces, first, summary.output}

@@ -229,9 +229,45 @@ defmodule Emily.GGUF do
   Q4_1 and Q8_0 alone, in mode `"affine"`: others become dense there, and a notice in the log names them. It is a function of its own because Bumblebee's repositories are of two kinds,
   `{:hf, name}` and `{:local, folder}`.
 
-  Supported are the architecture `"llama"`, whose rows of queries and keys stand in the order of
-  rotated pairs in a file and are put back, of up to 256 blocks, without rotary scaling or with the linear one, and
-  tokenizers of the model `"gpt2"` with the pre-tokenizer `"gpt-2"` or `"smollm"`.
+  With a model that generates text come `:generation_config` and `:chat_template`, as `chat_template/2` gives it. The
+  configuration ends a text at the file's tokens `eos` and `eot`; where a file names no `eot`, at those of
+  `<|eot_id|>`, `<|im_end|>`, `<|end|>` and `<end_of_turn>` that it has, too.
+
+  ## Architectures
+
+  | architecture | models | of Bumblebee's |
+  |---|---|---|
+  | `"llama"` | Llama 1 to 3, Mistral, SmolLM, TinyLlama | `Bumblebee.Text.Llama` |
+  | `"smollm3"` | SmolLM3 | `Bumblebee.Text.SmolLm3` |
+  | `"qwen3"` | Qwen3 | `Bumblebee.Text.Qwen3` |
+  | `"gemma"` | Gemma 1 | `Bumblebee.Text.Gemma` |
+  | `"gemma3"` | Gemma 3, the text model | `Bumblebee.Text.Gemma3Text` |
+  | `"phi3"` | Phi 3, Phi 4 mini | `Bumblebee.Text.Phi3` |
+  | `"bert"` | BERT, BGE, MiniLM | `Bumblebee.Text.Bert`, its states |
+  | `"nomic-bert"` | Nomic Embed 1 and 1.5 | `Bumblebee.Text.NomicBert`, its states |
+
+  Bumblebee has no model of others, such as `"qwen2"` and `"gemma2"`. Of up to 256 blocks each, without rotary scaling, with
+  the linear one (but for `"gemma3"`), Llama 3's (`rope_freqs.weight`) or Phi 3's (`rope_factors_long.weight` and
+  `rope_factors_short.weight`). Bumblebee's `:attention_window_size` is one less than a file's window, whose own position counts.
+
+  The models of the last two embed texts. Files have no parameters of the pooled state, so the model gives `:hidden_state`
+  and no `:pooled_state`, and in the place of `:generation_config` there is `:pooling`, which says how the file's model is pooled, as
+  `Bumblebee.Text.text_embedding/3` takes it under `:output_pool`, or `nil`:
+
+      {:ok, %{model_info: model_info, tokenizer: tokenizer, pooling: pooling}} =
+        Emily.GGUF.load_bumblebee("nomic-embed-text-v1.5.f16.gguf")
+
+      Bumblebee.Text.text_embedding(model_info, tokenizer,
+        output_attribute: :hidden_state,
+        output_pool: pooling
+      )
+
+  ## Tokenizers
+
+    * `"gpt2"`, bytes, by the rules (`tokenizer.ggml.pre`) `"gpt-2"`, `"default"`, `"smollm"`, `"llama-bpe"`, `"dbrx"`,
+      `"smaug-bpe"`, `"qwen2"`, `"tekken"` and `"gpt-4o"`
+    * `"llama"`, SentencePiece's pairs by their scores, with bytes for what it has not
+    * `"bert"`, pieces of words
 
   Metadata, tensors and tokens are checked against each other before a model is built: what is not supported,
   missing, of another type or shape, or does not fit the rest raises an `ArgumentError` that names the field
@@ -248,9 +284,11 @@ defmodule Emily.GGUF do
   @spec load_bumblebee(Path.t(), keyword()) ::
           {:ok,
            %{
-             model_info: Bumblebee.model_info(),
-             tokenizer: Bumblebee.Tokenizer.t(),
-             generation_config: Bumblebee.Text.GenerationConfig.t()
+             required(:model_info) => Bumblebee.model_info(),
+             required(:tokenizer) => Bumblebee.Tokenizer.t(),
+             optional(:generation_config) => Bumblebee.Text.GenerationConfig.t(),
+             optional(:chat_template) => String.t() | nil,
+             optional(:pooling) => :mean_pooling | :cls_token_pooling | :last_token_pooling | nil
            }}
   def load_bumblebee(path, opts \\ []), do: {:ok, Emily.GGUF.Bumblebee.load(path, opts)}
 

@@ -5,7 +5,7 @@ defmodule Emily.Package do
   # What needs one is always compiled and looks for it when it is called: Mix does not compile Emily again when a
   # project gets one later. So structs of theirs are matched and made by name.
 
-  @modules %{axon: Axon, bumblebee: Bumblebee, jason: Jason}
+  @modules %{axon: Axon, bumblebee: Bumblebee, jason: Jason, safetensors: Safetensors}
 
   @doc "Raises unless the packages that `function` needs are there."
   def require!(function, packages) do

@@ -1,7 +1,8 @@
 defmodule Emily.Safetensors do
   @moduledoc """
   Reads [safetensors](https://github.com/huggingface/safetensors) files straight into MLX's memory:
-  the bytes of a tensor never come to the BEAM's heap.
+  the bytes of a tensor never come to the BEAM's heap. Models are read whole, those that MLX's tools have packed too, and
+  written so that these read them.
 
   It needs the package `jason`, which Bumblebee brings along.
 
@@ -34,7 +35,8 @@ defmodule Emily.Safetensors do
   """
 
   alias Emily.{Lower, Package}
-  alias Emily.Safetensors.{Header, Tensor}
+  alias Emily.Quantization.Model
+  alias Emily.Safetensors.{Header, Packed, Tensor, Writer}
 
   @compile {:no_warn_undefined,
             [
@@ -83,10 +85,25 @@ defmodule Emily.Safetensors do
   Each tensor of the files is read once, also where two layers share it. The parameters are computed
   when it returns: what was read in another type than the model's is not kept.
 
+  A folder of a cache of Hugging Face's, `models--ORG--NAME`, is one too: its main revision is taken. Nothing is fetched.
+
+  ## Packed weights
+
+  Weights that MLX's tools have packed, as those of `mlx-community` are, stay so, as `Emily.QuantizedWeight`s of exactly
+  the file's numbers, and the model's layers multiply with them as they are:
+
+      {:ok, model_info} = Emily.Safetensors.load_model("/models/Qwen3-0.6B-4bit")
+      {:ok, tokenizer} = Bumblebee.load_tokenizer({:local, "/models/Qwen3-0.6B-4bit"})
+
+  They are those with `.scales` beside their `.weight`. `quantization` in `config.json` says their mode, bits and groups,
+  for all layers or under a layer's name for that one. A packed weight that the model has no place for, one that
+  does not fit what `config.json` says, and one without its scales raise an `ArgumentError` with its name.
+
   ## Options
 
     * `:device` - as in `read!/2`
-    * `:spec`, `:module`, `:architecture`, `:type`, `:log_params_diff` - as in `Bumblebee.load_model/2`
+    * `:spec`, `:module`, `:architecture`, `:type`, `:log_params_diff` - as in `Bumblebee.load_model/2`. `:type` is that
+      of what is not packed
   """
   @spec load_model(Path.t(), keyword()) ::
           {:ok, Bumblebee.model_info()} | {:error, String.t()}
@@ -94,24 +111,77 @@ defmodule Emily.Safetensors do
     Package.require!("Emily.Safetensors.load_model/2", [:bumblebee, :axon, :jason])
     names = [:device, :spec, :module, :architecture, :type, :log_params_diff]
     opts = Keyword.validate!(opts, names)
+    folder = revision(folder)
 
     with {:ok, spec} <- spec(folder, opts) do
       model = Bumblebee.build_model(spec, Keyword.take(opts, [:type]))
+      mapping = Bumblebee.HuggingFace.Transformers.Model.params_mapping(spec)
+      device = Keyword.take(opts, [:device])
+      tensors = for path <- paths(folder), tensor <- tensors(path, device), into: %{}, do: tensor
+      {packed, tensors} = Packed.split(tensors, folder, device)
 
       params =
         Bumblebee.Conversion.PyTorchParams.load_params!(
           model,
           spec.__struct__.input_template(spec),
-          paths(folder),
+          folder,
           [
-            params_mapping: Bumblebee.HuggingFace.Transformers.Model.params_mapping(spec),
-            loader_fun: &tensors(&1, Keyword.take(opts, [:device])),
-            backend: {Emily.Backend, Keyword.take(opts, [:device])}
+            params_mapping: mapping,
+            loader_fun: fn ^folder -> tensors end,
+            backend: {Emily.Backend, device}
           ] ++ Keyword.take(opts, [:log_params_diff])
         )
 
+      params = Packed.place(params, packed, model, mapping)
       compute(params)
+      model = if packed == %{}, do: model, else: Model.rewrite(model)
       {:ok, %{model: model, params: params, spec: spec}}
+    end
+  end
+
+  @doc """
+  Writes a model to a folder, from which `load_model/2` and MLX's tools, such as `mlx-lm`, read it.
+
+      {:ok, model_info} = Emily.Safetensors.load_model("/models/SmolLM2-135M-Instruct")
+      quantized = Emily.Quantization.quantize(model_info, bits: 4, group_size: 64)
+      Emily.Safetensors.save_model(quantized, "/models/mine", from: "/models/SmolLM2-135M-Instruct")
+
+  The folder gets a `model.safetensors` with the parameters under the names that the models of Hugging Face have, packed
+  weights as `.weight`, `.scales` and `.biases`, and a `config.json` with their `quantization`.
+
+  ## Options
+
+    * `:from` - required: the folder that the model is from. Its `config.json` is taken over but for `quantization`, and its
+      tokenizer and templates (`*.json`, `*.jinja`, `*.txt`, `*.model`) are copied
+
+  Raises an `ArgumentError` where a layer cannot be written: one that is a part of another tensor in files, as
+  the queries of Phi 3, or one that shares its tensor with another in files, as a head with embeddings that it is tied to,
+  and has other numbers. `File.Error` where a file cannot be read or written.
+  """
+  @spec save_model(Bumblebee.model_info(), Path.t(), from: Path.t()) :: :ok
+  def save_model(model_info, folder, opts) do
+    fun = "Emily.Safetensors.save_model/3"
+    Package.require!(fun, [:bumblebee, :axon, :jason, :safetensors])
+    opts = Keyword.validate!(opts, [:from])
+
+    unless opts[:from],
+      do: raise(ArgumentError, "#{fun} needs from:, the folder that the model is from")
+
+    Writer.write(model_info, folder, revision(opts[:from]))
+  end
+
+  # In a cache of Hugging Face's, the folder of what main stands for.
+  defp revision(folder) do
+    main = Path.join([folder, "refs", "main"])
+
+    with true <- File.regular?(main),
+         name = main |> File.read!() |> String.trim(),
+         true <- Path.basename(name) == name,
+         snapshot = Path.join([folder, "snapshots", name]),
+         true <- File.dir?(snapshot) do
+      snapshot
+    else
+      _ -> folder
     end
   end
 
