@@ -2,7 +2,7 @@ defmodule Emily.Build.Download do
   @moduledoc false
   # Files by HTTP, with OTP's own client: certificates are checked, and what breaks off goes on where it was.
 
-  alias Emily.Build.Failure
+  alias Emily.Build.{Failure, Record}
 
   @profile :emily_build
   @attempts 5
@@ -47,11 +47,7 @@ defmodule Emily.Build.Download do
 
   @doc "A file's SHA-256, as hexadecimal digits."
   def sha256(path) do
-    path
-    |> File.stream!(1_048_576)
-    |> Enum.reduce(:crypto.hash_init(:sha256), &:crypto.hash_update(&2, &1))
-    |> :crypto.hash_final()
-    |> Base.encode16(case: :lower)
+    path |> Record.sha256() |> Base.encode16(case: :lower)
   end
 
   @doc "An address without a name and a password in it."
@@ -209,7 +205,9 @@ defmodule Emily.Build.Download do
   defp start do
     for application <- [:inets, :ssl], do: Mix.ensure_application!(application)
     {:ok, _} = Application.ensure_all_started([:inets, :ssl])
-    :inets.start(:httpc, profile: @profile)
+    # A client keeps its proxies, which nothing takes from it.
+    :inets.stop(:httpc, @profile)
+    {:ok, _} = :inets.start(:httpc, profile: @profile)
 
     proxies =
       for {name, option} <- [{"HTTPS_PROXY", :https_proxy}, {"HTTP_PROXY", :proxy}],

@@ -80,11 +80,13 @@ defmodule Emily.Build.Record do
     end)
   end
 
-  defp hash(file) do
+  defp hash(file), do: file |> sha256() |> Base.url_encode64(padding: false)
+
+  @doc "A file's SHA-256."
+  def sha256(file) do
     file
     |> File.stream!(1_048_576)
     |> Enum.reduce(:crypto.hash_init(:sha256), &:crypto.hash_update(&2, &1))
     |> :crypto.hash_final()
-    |> Base.url_encode64(padding: false)
   end
 end
