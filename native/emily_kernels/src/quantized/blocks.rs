@@ -278,10 +278,10 @@ fn dots<B: Block, A: Arithmetic, const ROWS: usize>(
         for ((row, totals), shift) in rows.iter().zip(&mut totals).zip(&mut shifts) {
             let x = &row.0[at * B::NUMBERS..][..B::NUMBERS];
             let shared = &row.1[at * B::NUMBERS / SHARED..][..B::NUMBERS / SHARED];
-            for group in 0..groups {
+            for (group, scale) in scales[..groups].iter().enumerate() {
                 let here = group * B::GROUP;
                 let sums = dot::<A>(&codes[here..][..B::GROUP], &x[here..][..B::GROUP]);
-                let scale = scales[group] * shared[here / SHARED];
+                let scale = scale * shared[here / SHARED];
                 for (total, sum) in totals.iter_mut().zip(sums) {
                     *total = A::mul_add_single(sum as f32, scale, *total);
                 }
