@@ -21,9 +21,15 @@ defmodule Slowest do
 
   def handle_cast({:suite_finished, _times}, state) do
     IO.puts("\nfailures by module:")
-    for {module, count} <- Enum.sort_by(state.failed, &elem(&1, 1), :desc), do: IO.puts("  #{count} #{inspect(module)}")
+
+    for {module, count} <- Enum.sort_by(state.failed, &elem(&1, 1), :desc),
+        do: IO.puts("  #{count} #{inspect(module)}")
+
     IO.puts("slow:")
-    for {seconds, module, name} <- Enum.sort(state.slow, :desc), do: IO.puts("  #{seconds} s #{inspect(module)} #{name}")
+
+    for {seconds, module, name} <- Enum.sort(state.slow, :desc),
+        do: IO.puts("  #{seconds} s #{inspect(module)} #{name}")
+
     {:noreply, state}
   end
 
@@ -40,12 +46,25 @@ ExUnit.configure(timeout: 120_000, formatters: [ExUnit.CLIFormatter, Slowest])
 files =
   case System.argv() do
     [] ->
-      Path.wildcard("test/{emily,native}/**/*_test.exs") -- Path.wildcard("test/native/doctor_test.exs")
+      Path.wildcard("test/{emily,native}/**/*_test.exs") --
+        Path.wildcard("test/native/doctor_test.exs")
 
     files ->
       files
   end
 
-Kernel.ParallelCompiler.require(files)
+load = fn file ->
+  try do
+    Code.require_file(file)
+    nil
+  rescue
+    error -> "#{file} cannot be loaded: #{Exception.message(error)}"
+  end
+end
+
+unloaded =
+  for {:ok, message} when message != nil <- Task.async_stream(files, load, timeout: :infinity), do: message
+
 %{failures: failures} = ExUnit.run()
-System.halt(min(failures, 1))
+for message <- unloaded, do: IO.puts(message)
+System.halt(min(failures + length(unloaded), 1))

@@ -85,7 +85,12 @@ defmodule Emily.RandomPrograms do
 
   defp input do
     type =
-      one_of([one_of(@integers), one_of(floats()), one_of(floats()), one_of([{:c, 64}, {:f, 32}])])
+      one_of([
+        one_of(@integers),
+        one_of(floats()),
+        one_of(floats()),
+        one_of([{:c, 64}, {:f, 32}])
+      ])
 
     tensor(type, shape(0, 3))
   end

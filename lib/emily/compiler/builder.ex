@@ -12,7 +12,15 @@ defmodule Emily.Compiler.Builder do
 
   @enforce_keys [:device, :hooks, :fallback]
   defstruct [:device, :hooks, :fallback, parameters: :inputs, scopes: []] ++
-              [needs: %Needs{}, emitted: 0, used: %{}, calls: [], called: 0, bytes: 0]
+              [
+                needs: %Needs{},
+                emitted: 0,
+                used: %{},
+                calls: [],
+                called: 0,
+                bytes: 0,
+                tensors: %{}
+              ]
 
   # Operations whose lowering is a condition, seen as a number.
   @conditions [:equal, :not_equal, :greater, :less, :greater_equal, :less_equal] ++
@@ -83,11 +91,21 @@ defmodule Emily.Compiler.Builder do
     {Lower.Types.number([], number, type), state}
   end
 
+  # Layers of a model have tables of their own with the same numbers.
   defp value_of(%T{data: %Expr{op: :tensor, args: [tensor]}}, state) do
-    operand = Emily.Backend.operand(tensor, state.device)
-    copied? = is_reference(operand) and not is_struct(tensor.data, Emily.Backend)
-    bytes = if copied?, do: Emily.Native.nbytes(operand), else: 0
-    {operand, %{state | bytes: state.bytes + bytes}}
+    key = same(tensor)
+
+    case state.tensors do
+      %{^key => operand} ->
+        {operand, state}
+
+      tensors ->
+        operand = Emily.Backend.operand(tensor, state.device)
+        copied? = is_reference(operand) and not is_struct(tensor.data, Emily.Backend)
+        bytes = if copied?, do: Emily.Native.nbytes(operand), else: 0
+        tensors = if key, do: Map.put(tensors, key, operand), else: tensors
+        {operand, %{state | bytes: state.bytes + bytes, tensors: tensors}}
+    end
   end
 
   defp value_of(%T{data: %Expr{op: :elem, args: [tuple, index]}}, state) do
@@ -110,6 +128,13 @@ defmodule Emily.Compiler.Builder do
         {value, %{state | scopes: inner ++ scopes}}
     end
   end
+
+  # What tells a small tensor by its numbers.
+  defp same(%T{data: %Nx.BinaryBackend{state: bytes}, type: type, shape: shape})
+       when byte_size(bytes) <= 65_536,
+       do: {type, shape, bytes}
+
+  defp same(_tensor), do: nil
 
   defp counted(%{emitted: emitted, needs: %{count: count}}) when emitted > 8 * count + 500,
     do: throw(:too_many)

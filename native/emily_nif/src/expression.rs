@@ -46,6 +46,8 @@ pub struct Decoder<'a> {
     builder: Builder,
     /// The arrays that the terms hold.
     captured: Captured<'a>,
+    /// The inputs that a function's arrays became, each once.
+    inputs: HashMap<*const SharedArray, Place>,
     variables: HashMap<i64, Value>,
     /// Whether a function is decoded, with the stack for it.
     is_function: bool,
@@ -84,6 +86,7 @@ impl<'a> Decoder<'a> {
         Decoder {
             builder: Builder::new(),
             captured: Captured::new(),
+            inputs: HashMap::new(),
             variables: HashMap::new(),
             is_function: false,
             nested: 0,
@@ -320,8 +323,15 @@ impl<'a> Decoder<'a> {
         let Some(ArrayResource(shared)) = term.try_get_resource::<ArrayResource>() else {
             return refuse(format!("expected an array, got {}", shown(term)));
         };
+        if let Some(place) = self.inputs.get(&std::ptr::from_ref(shared)) {
+            return Ok(Argument::Value(Value::Place(*place)));
+        }
         self.captured.push((term, shared));
-        Ok(Argument::Value(Value::Place(self.builder.input())))
+        let place = self.builder.input();
+        if self.is_function {
+            self.inputs.insert(shared, place);
+        }
+        Ok(Argument::Value(Value::Place(place)))
     }
 
     fn nest(&mut self, inner: impl FnOnce(&mut Self) -> Result<Argument>) -> Result<Argument> {

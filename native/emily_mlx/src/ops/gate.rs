@@ -1,5 +1,7 @@
 //! Activations and gates: kernels of one pass on a CPU, and composed of MLX's operations elsewhere and of f64.
 
+use std::ffi::CStr;
+
 use emily_kernels::chain::Map;
 use emily_kernels::elementwise::gates::{activate, gate as gated};
 use emily_kernels::math::{Gelu, GeluTanh, Silu};
@@ -12,6 +14,7 @@ use crate::ops::create::number_like;
 use crate::ops::map::{some, Mapping};
 use crate::ops::op::Op;
 use crate::ops::{cast, elementwise};
+use crate::runtime::cuda::{self, Launch, Source};
 use crate::runtime::dtype::Dtype;
 use crate::runtime::error::{refuse, Result};
 use crate::runtime::ffi::call;
@@ -24,6 +27,9 @@ pub(crate) fn activation(op: Op, args: &Args, stream: &StreamHandle) -> Result<A
     real_float(args.op, "x", x)?;
     if let Some(kernel) = Mapping::of(own, op, &[x], level(stream)) {
         return kernel.apply(&[x], stream);
+    }
+    if let Some(source) = on_cuda(op, &[x], stream) {
+        return launch(source, &[x], stream);
     }
     cast::in_f32(x, stream.raw(), |x| activated(op, x, stream))
 }
@@ -45,11 +51,69 @@ pub(crate) fn gate(op: Op, args: &Args, stream: &StreamHandle) -> Result<Array> 
     if let Some(kernel) = Mapping::of(own, op, &[x, y], level(stream)) {
         return kernel.apply(&[x, y], stream);
     }
+    if let Some(source) = on_cuda(op, &[x, y], stream) {
+        return launch(source, &[x, y], stream);
+    }
     let s = stream.raw();
     let y = cast::widened(y, s)?;
     cast::in_f32(x, s, |x| {
         call(mlx_sys::mlx_multiply, &activated(op, x, stream)?, &y, s)
     })
+}
+
+macro_rules! sources {
+    ($($op:ident, $name:literal, $inputs:expr, $up:literal, $activation:literal;)*) => {
+        /// The kernel of an operation on arrays of one shape, on CUDA.
+        fn on_cuda(op: Op, arrays: &[&Array], stream: &StreamHandle) -> Option<&'static Source> {
+            let fits = |x: &&Array| x.shape() == arrays[0].shape() && (1..=8).contains(&x.ndim());
+            if !cuda::is_cuda(stream) || !arrays.iter().all(fits) {
+                return None;
+            }
+            match op {
+                $(Op::$op => {
+                    static SOURCE: Source = Source {
+                        name: $name,
+                        inputs: $inputs,
+                        header: match CStr::from_bytes_with_nul(
+                            concat!(
+                                "#define UP(i) ", $up, "\n#define ACTIVATION(g) ", $activation, "\n\0"
+                            ).as_bytes(),
+                        ) {
+                            Ok(header) => header,
+                            Err(_) => panic!("one NUL, at the end"),
+                        },
+                        text: include_str!("gate.cu.h"),
+                        in_rows: true,
+                    };
+                    Some(&SOURCE)
+                })*
+                _ => None,
+            }
+        }
+    };
+}
+
+sources! {
+    Gelu, c"emily_gelu", &[c"x"], "1.0f", "g * 0.5f * (1.0f + erff(g * 0.70710678f))";
+    GeluTanh, c"emily_gelu_tanh", &[c"x"], "1.0f", "g / (1.0f + expf(-1.5957691f * (g + 0.044715f * g * g * g)))";
+    Swiglu, c"emily_swiglu", &[c"x", c"up"], "static_cast<float>(up[i])", "g / (1.0f + expf(-g))";
+    Geglu, c"emily_geglu", &[c"x", c"up"], "static_cast<float>(up[i])", "g * 0.5f * (1.0f + erff(g * 0.70710678f))";
+    GegluTanh, c"emily_geglu_tanh", &[c"x", c"up"], "static_cast<float>(up[i])",
+        "g / (1.0f + expf(-1.5957691f * (g + 0.044715f * g * g * g)))";
+}
+
+fn launch(source: &Source, arrays: &[&Array], stream: &StreamHandle) -> Result<Array> {
+    let (shape, dtype) = (arrays[0].shape(), Dtype::of(arrays[0]));
+    let launch = Launch {
+        inputs: arrays,
+        output: (shape, dtype),
+        threads: arrays[0].size().min(1 << 22) as i32,
+        in_block: 256,
+        dtype: Some((c"T", dtype)),
+        numbers: &[],
+        zeroed: false,
+    };
+    cuda::launch(source, &launch, stream)
 }
 
 /// The activation of a gate, of f32 or f64, by MLX's operations and the kernels in their place.

@@ -8,8 +8,10 @@ use emily_kernels::integer;
 use emily_kernels::view::View;
 use mlx_rs::Array;
 use mlx_sys::{mlx_array, mlx_stream, mlx_vector_array};
+use smallvec::SmallVec;
 
 use crate::ops::args::{Args, Number};
+use crate::ops::checks::Ints;
 use crate::ops::create::{scalar, vector};
 use crate::ops::map::{map, Mapping};
 use crate::ops::op::Op;
@@ -297,93 +299,93 @@ impl Scatter<'_> {
     }
 }
 
-/// Clamps the starts of slices of `sizes` over `axes`, as Nx does.
-fn clamp_starts(
-    op: &str,
-    x: &Array,
-    starts: &Array,
-    axes: &[i32],
-    sizes: &[i32],
-    stream: &StreamHandle,
-) -> Result<Array> {
-    if starts.ndim() != 1 || starts.dim(0) as usize != axes.len() {
-        refuse!(
-            "{op}: starts must have shape [{}], got {:?}",
-            axes.len(),
-            starts.shape()
-        )
-    }
-    let mut limits = Vec::with_capacity(axes.len());
-    for (axis, size) in axes.iter().zip(sizes) {
-        let room = i64::from(x.dim(*axis)) - i64::from(*size);
-        if room < 0 {
-            refuse!(
-                "{op}: size {size} leaves axis {axis} of shape {:?}",
-                x.shape()
-            )
-        }
-        limits.push(room);
-    }
-    clamp(op, starts, &limits, stream)
+/// `{:slice_dynamic, x, starts, axes, sizes}` or `{:slice_update_dynamic, x, update, starts, axes}`.
+pub(crate) struct Dynamic<'a> {
+    op: &'static str,
+    x: &'a Array,
+    update: Option<&'a Array>,
+    starts: &'a Array,
+    axes: Ints,
+    sizes: Ints,
 }
 
-pub(crate) fn slice_dynamic(args: &Args, stream: &StreamHandle) -> Result<Array> {
-    let (x, starts) = (args.array()?, args.array()?);
-    let (axes, sizes) = (args.axes(x.ndim())?, args.shape()?);
-    checks::same_length(args.op, x.ndim(), &[("sizes", sizes.len())])?;
-    for (axis, size) in sizes.iter().enumerate() {
-        if *size > x.dim(axis as i32) {
+impl<'a> Dynamic<'a> {
+    pub(crate) fn read(op: Op, args: &'a Args) -> Result<Self> {
+        let x = args.array()?;
+        let update = match op {
+            Op::SliceUpdateDynamic => Some(args.array()?),
+            _ => None,
+        };
+        let (starts, axes) = (args.array()?, args.axes(x.ndim())?);
+        let sizes = match update {
+            Some(update) => Ints::from_slice(update.shape()),
+            None => args.shape()?,
+        };
+        let op = args.op;
+        checks::same_length(op, x.ndim(), &[("sizes", sizes.len())])?;
+        for (axis, (size, full)) in sizes.iter().zip(x.shape()).enumerate() {
+            if size > full {
+                refuse!("{op}: size {size} leaves axis {axis} of shape {:?}", x.shape())
+            }
+        }
+        if starts.ndim() != 1 || starts.dim(0) as usize != axes.len() {
             refuse!(
-                "{}: size {size} leaves axis {axis} of shape {:?}",
-                args.op,
-                x.shape()
+                "{op}: starts must have shape [{}], got {:?}",
+                axes.len(),
+                starts.shape()
             )
         }
+        Ok(Dynamic {
+            op,
+            x,
+            update,
+            starts,
+            axes,
+            sizes,
+        })
     }
-    let sliced: Vec<i32> = axes.iter().map(|axis| sizes[*axis as usize]).collect();
-    let starts = clamp_starts(args.op, x, starts, &axes, &sliced, stream)?;
-    mlx!(
-        mlx_slice_dynamic,
-        x.as_ptr(),
-        starts.as_ptr(),
-        axes.as_ptr(),
-        axes.len(),
-        sizes.as_ptr(),
-        sizes.len(),
-        stream.raw()
-    )
+
+    /// The greatest starts that leave room for what is read or written.
+    pub(crate) fn limits(&self) -> SmallVec<[i64; 4]> {
+        let room = |axis: &i32| self.x.dim(*axis) - self.sizes[*axis as usize];
+        self.axes.iter().map(|axis| room(axis).into()).collect()
+    }
+
+    /// The starts within their limits, where Nx moves them.
+    pub(crate) fn within(&self, limits: &[i64], stream: &StreamHandle) -> Result<Array> {
+        clamp(self.op, self.starts, limits, stream)
+    }
+
+    /// The slice at `starts`, which are within their limits, or `x` with the update there.
+    pub(crate) fn at(&self, starts: &Array, stream: &StreamHandle) -> Result<Array> {
+        let (x, axes, sizes) = (self.x, &self.axes, &self.sizes);
+        match self.update {
+            Some(update) => mlx!(
+                mlx_slice_update_dynamic,
+                x.as_ptr(),
+                update.as_ptr(),
+                starts.as_ptr(),
+                axes.as_ptr(),
+                axes.len(),
+                stream.raw()
+            ),
+            None => mlx!(
+                mlx_slice_dynamic,
+                x.as_ptr(),
+                starts.as_ptr(),
+                axes.as_ptr(),
+                axes.len(),
+                sizes.as_ptr(),
+                sizes.len(),
+                stream.raw()
+            ),
+        }
+    }
 }
 
-pub(crate) fn slice_update_dynamic(args: &Args, stream: &StreamHandle) -> Result<Array> {
-    let (x, update, starts) = (args.array()?, args.array()?, args.array()?);
-    let axes = args.axes(x.ndim())?;
-    if update.ndim() != x.ndim() {
-        refuse!(
-            "{}: shapes {:?} and {:?} differ in rank",
-            args.op,
-            x.shape(),
-            update.shape()
-        )
-    }
-    for (axis, (size, full)) in update.shape().iter().zip(x.shape()).enumerate() {
-        if size > full {
-            refuse!(
-                "{}: an update of {size} leaves axis {axis} of {full}",
-                args.op
-            )
-        }
-    }
-    let sizes: Vec<i32> = axes.iter().map(|axis| update.dim(*axis)).collect();
-    let starts = clamp_starts(args.op, x, starts, &axes, &sizes, stream)?;
-    mlx!(
-        mlx_slice_update_dynamic,
-        x.as_ptr(),
-        update.as_ptr(),
-        starts.as_ptr(),
-        axes.as_ptr(),
-        axes.len(),
-        stream.raw()
-    )
+pub(crate) fn dynamic(op: Op, args: &Args, stream: &StreamHandle) -> Result<Array> {
+    let slice = Dynamic::read(op, args)?;
+    slice.at(&slice.within(&slice.limits(), stream)?, stream)
 }
 
 type Take = fn(&View, usize, Indices, &mut [u8]);

@@ -15,7 +15,7 @@ mod einsum;
 mod elementwise;
 mod fft;
 mod gate;
-mod index;
+pub(crate) mod index;
 mod integer;
 mod linalg;
 mod map;

@@ -33,6 +33,8 @@ pub struct Builder {
     readable: SmallVec<[bool; 8]>,
     /// What is kept of operations on literals, by operation and operands.
     constants: Option<HashMap<String, Register>>,
+    /// The results of other operations, likewise.
+    known: HashMap<String, Register>,
     calls: usize,
 }
 
@@ -57,7 +59,8 @@ impl Builder {
         Builder::default()
     }
 
-    /// Has small arrays that are made of literals computed now, once, instead of in each run.
+    /// Has small arrays that are made of literals computed now, once, instead of in each run, and operations on the same
+    /// operands computed once in a run.
     pub fn keep_constants(&mut self) {
         self.constants.get_or_insert_default();
     }
@@ -96,18 +99,31 @@ impl Builder {
         if let Some(register) = self.constant(op, &operands)? {
             return Ok(Place::whole(register));
         }
+        let key = self.key(op, &operands);
+        if let Some(register) = key.as_ref().and_then(|key| self.known.get(key)) {
+            if self.readable[*register] {
+                return Ok(Place::whole(*register));
+            }
+        }
         self.program.operations = self.program.operations.saturating_add(1);
         self.program.has_linalg |= op.is_linalg();
         self.program.looks |= op == Op::CachedAttention;
         let to = self.register();
+        self.known.extend(key.map(|key| (key, to)));
         let operation = Operation { op, operands, to };
         self.steps.push(Step::Operation(operation));
         Ok(Place::whole(to))
     }
 
+    /// What an operation is known by, where it is computed once for all that need it. Large arrays of literals are not,
+    /// which loops may update where they are.
+    fn key(&self, op: Op, operands: &[Operand]) -> Option<String> {
+        let shared = self.constants.is_some() && !is_creation(op);
+        shared.then(|| format!("{op:?}{operands:?}"))
+    }
+
     fn constant(&mut self, op: Op, operands: &[Operand]) -> Result<Option<Register>> {
-        let is_creation = matches!(op, Op::Full | Op::Arange | Op::Eye);
-        let Some(constants) = self.constants.as_ref().filter(|_| is_creation) else {
+        let Some(constants) = self.constants.as_ref().filter(|_| is_creation(op)) else {
             return Ok(None);
         };
         let key = format!("{op:?}{operands:?}");
@@ -260,6 +276,11 @@ impl Program {
     pub fn chain(&mut self) {
         group::group(&mut self.body);
     }
+}
+
+/// Whether an operation makes an array of literals.
+fn is_creation(op: Op) -> bool {
+    matches!(op, Op::Full | Op::Arange | Op::Eye)
 }
 
 /// The array of an operation on literals, if it is worth keeping.

@@ -2,6 +2,7 @@
 
 mod cached;
 mod chain;
+mod dynamic;
 mod repeat;
 
 use std::borrow::Cow;
@@ -96,6 +97,7 @@ impl Program {
             has_linalg: self.has_linalg,
             may_wait,
             seen: None,
+            within: SmallVec::new(),
             host,
         };
         run.block(&self.body)?;
@@ -141,6 +143,7 @@ pub(super) struct Run<'a> {
     has_linalg: bool,
     may_wait: bool,
     seen: Option<(CacheKey, Seen)>,
+    within: SmallVec<[dynamic::Within; 0]>,
     host: &'a dyn Host,
 }
 
@@ -165,6 +168,7 @@ impl Run<'_> {
         let Operation { op, operands, to } = operation;
         let value = match op {
             Op::CachedAttention => self.cached_attention(operands)?,
+            Op::SliceDynamic | Op::SliceUpdateDynamic => self.dynamic(*op, operands)?,
             _ => apply(*op, &self.args(*op, operands)?, self.stream)?,
         };
         self.registers[*to] = Slot::Value(value);
@@ -255,6 +259,7 @@ impl Run<'_> {
     fn set(&mut self, registers: &[Register], arrays: impl IntoIterator<Item = Array>) {
         if !registers.is_empty() {
             self.seen = None;
+            self.within.clear();
         }
         for (register, array) in registers.iter().zip(arrays) {
             self.registers[*register] = Slot::Value(Value::One(array));
