@@ -83,7 +83,7 @@ defmodule Emily.PackageTest do
           {"load_model: ArgumentError: Emily.Safetensors.load_model/2",
            "the package bumblebee, the package axon, the package jason"},
           {"load_bumblebee: ArgumentError: Emily.GGUF.load_bumblebee/2",
-           "the package bumblebee, the package axon"}
+           "the package bumblebee, the package axon, the package jason"}
         ],
         do: assert(output =~ "#{name} needs what the project does not depend on: #{packages}\n")
 

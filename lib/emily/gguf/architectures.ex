@@ -112,7 +112,7 @@ defmodule Emily.GGUF.Architectures do
         ),
       "nomic-bert" =>
         encoder(Text.NomicBert,
-          options: [:token_types, :rotary_base, :rounded_inner],
+          options: [:token_types, :rotated_without_biases, :rounded_inner],
           block:
             fused_attention() ++
               [

@@ -235,7 +235,7 @@ defmodule Emily.GGUF.Spec do
 
   defp option(:token_types, _gguf, %{token_types: count}), do: [max_token_types: count]
 
-  defp option(:rotary_base, gguf, %{row: row}) do
+  defp option(:rotated_without_biases, gguf, %{row: row}) do
     if scaling(gguf, row),
       do: fail(gguf, "#{key(row, "rope.scaling.type")} is \"linear\"; supported: none")
 

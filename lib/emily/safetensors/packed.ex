@@ -23,7 +23,8 @@ defmodule Emily.Safetensors.Packed do
         if quantization == nil,
           do: fail(folder, "#{inspect(name)} is there, but config.json has no quantization")
 
-        {layer, weight(tensors, folder, layer, scales, packing(quantization, folder, layer))}
+        {layer,
+         weight(tensors, folder, layer, scales, packing(quantization, folder, layer), device)}
       end
 
     for {name, %{type: {:u, 32}}} <- tensors,
@@ -58,9 +59,7 @@ defmodule Emily.Safetensors.Packed do
 
         case is_map_key(parameters, "kernel") and kernel(source, packed) do
           {name, weight} ->
-            unless kinds[layer] in [:dense, :dense_transposed, :embedding],
-              do: fail(name, "is packed, but #{layer} is a layer of the kind #{kinds[layer]}")
-
+            fits!(name, weight, layer, kinds[layer], parameters["kernel"].shape)
             {{layer, %{parameters | "kernel" => weight}}, [name | used]}
 
           _ ->
@@ -72,6 +71,17 @@ defmodule Emily.Safetensors.Packed do
       [] -> %{params | data: Map.new(data)}
       unused -> fail(Enum.join(Enum.take(unused, 5), ", "), "has no place in the model")
     end
+  end
+
+  defp fits!(name, weight, layer, kind, kernel) do
+    unless kind in [:dense, :dense_transposed, :embedding],
+      do: fail(name, "is packed, but #{layer} is a layer of the kind #{kind}")
+
+    expected = if kind == :dense, do: {elem(kernel, 1), elem(kernel, 0)}, else: kernel
+    shape = Packing.shape(Packing.of!(@fun, weight), weight.value.shape)
+
+    if shape != expected,
+      do: fail(name, "has the shape #{inspect(shape)}, where #{layer} takes #{inspect(expected)}")
   end
 
   defp kernel(%{"kernel" => {[{name, "weight"}], build}}, packed) do
@@ -88,7 +98,7 @@ defmodule Emily.Safetensors.Packed do
   # Which rows a layer takes of a tensor that it shares is seen from what Bumblebee makes of their numbers.
   defp rows(%{value: %{shape: {rows, _}}} = weight, build) do
     numbers = Nx.iota({rows, 1}, type: :s32, backend: Nx.BinaryBackend)
-    taken = [numbers] |> build.() |> Nx.flatten() |> Nx.backend_transfer(Emily.Backend)
+    taken = [numbers] |> build.() |> Nx.flatten() |> Nx.backend_transfer(backend(weight))
     take = &Nx.take(&1, taken, axis: 0)
 
     case weight do
@@ -105,7 +115,9 @@ defmodule Emily.Safetensors.Packed do
     end
   end
 
-  defp weight(tensors, folder, layer, scales, packing) do
+  defp backend(weight), do: {Emily.Backend, device: weight.value.data.device}
+
+  defp weight(tensors, folder, layer, scales, packing, device) do
     value =
       tensors[layer <> ".weight"] || fail(folder, "there is no #{inspect(layer <> ".weight")}")
 
@@ -117,7 +129,7 @@ defmodule Emily.Safetensors.Packed do
 
     [value, scales, biases] =
       Enum.map(
-        [value, scales, biases || Nx.tensor(0, type: :u8, backend: Emily.Backend)],
+        [value, scales, biases || Nx.tensor(0, type: :u8, backend: {Emily.Backend, device})],
         &Nx.to_tensor/1
       )
 

@@ -157,6 +157,11 @@ if Code.ensure_loaded?(Bumblebee) do
                ~r/#{layer}: .*value of type u32/},
               {&Map.put(&1, layer <> ".biases", Nx.iota({64, 2}, type: :f16)),
                ~r/#{layer}: .*biases of the type of scales/},
+              {&Map.merge(&1, %{
+                 (layer <> ".weight") => Nx.iota({32, 8}, type: :u32),
+                 (layer <> ".scales") => Nx.iota({32, 2}, type: :f32),
+                 (layer <> ".biases") => Nx.iota({32, 2}, type: :f32)
+               }), ~r/#{layer}: has the shape \{32, 64\}, where .*query takes \{64, 64\}/},
               {fn tensors ->
                  for part <- ~w(weight scales biases), reduce: tensors do
                    tensors ->
