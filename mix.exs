@@ -155,9 +155,11 @@ defmodule Emily.MixProject do
           do: %{"GitHub" => url, "Changelog" => url <> "/blob/main/CHANGELOG.md"},
           else: %{}
         ),
+      # The last are of a release, whose workflow makes them.
       files:
         ~w(lib build native/Cargo.toml native/Cargo.lock native/*/Cargo.toml native/*/build.rs native/*/src native/*/cpp) ++
-          ~w(native/*/benches guides mix.exs .formatter.exs README.md ARCHITECTURE.md CHANGELOG.md CONTRIBUTING.md LICENSE checksum-*.exs)
+          ~w(native/*/benches guides mix.exs .formatter.exs README.md ARCHITECTURE.md CHANGELOG.md CONTRIBUTING.md LICENSE) ++
+          Path.wildcard("checksum-*.exs")
     ]
   end
 
