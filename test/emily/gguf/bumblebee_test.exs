@@ -82,7 +82,8 @@ if Code.ensure_loaded?(Bumblebee) do
         assert %Nx.Tensor{type: {:f, 32}} = wanted
 
         case parameter do
-          %QuantizedWeight{mode: "ggml_q4_1"} = weight ->
+          %QuantizedWeight{mode: mode} = weight ->
+            assert mode in ["ggml_q4_1", "ggml_q8_0"]
             numbers = QuantizedWeight.to_dense(weight)
             numbers = if layers[layer] == :dense, do: Nx.transpose(numbers), else: numbers
             assert Nx.to_number(Nx.all(Nx.equal(numbers, wanted))) == 1, layer
@@ -98,7 +99,7 @@ if Code.ensure_loaded?(Bumblebee) do
       # What is multiplied is rounded to 16 bits.
       [golden | _] = context.greedy
       off = Nx.subtract(logits(packed, golden["prompt_ids"]), logits(dense, golden["prompt_ids"]))
-      assert off |> Nx.abs() |> Nx.reduce_max() |> Nx.to_number() < 1.0e-3
+      assert off |> Nx.abs() |> Nx.reduce_max() |> Nx.to_number() < 2.0e-2
     end
 
     test "the tokenizer gives the ids of the published one, and takes them back", context do
@@ -122,15 +123,16 @@ if Code.ensure_loaded?(Bumblebee) do
         logits = logits(model_info, golden["prompt_ids"])
 
         for {[id, value], rank} <- Enum.with_index(golden["first_top5"]) do
-          assert_in_delta Nx.to_number(logits[id]), value, 2.0e-3
+          # What is multiplied is rounded to 16 bits here, and was not there.
+          assert_in_delta Nx.to_number(logits[id]), value, 1.0e-2
           assert Nx.to_number(Nx.argsort(logits, direction: :desc)[rank]) == id
         end
 
-        assert_in_delta Nx.to_number(Nx.mean(logits)), golden["first_logits_mean"], 1.0e-3
+        assert_in_delta Nx.to_number(Nx.mean(logits)), golden["first_logits_mean"], 5.0e-3
 
         assert_in_delta Nx.to_number(Nx.standard_deviation(logits)),
                         golden["first_logits_std"],
-                        1.0e-3
+                        5.0e-3
       end
     end
 
