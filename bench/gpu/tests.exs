@@ -63,7 +63,8 @@ load = fn file ->
 end
 
 unloaded =
-  for {:ok, message} when message != nil <- Task.async_stream(files, load, timeout: :infinity), do: message
+  for {:ok, message} when message != nil <- Task.async_stream(files, load, timeout: :infinity),
+      do: message
 
 %{failures: failures} = ExUnit.run()
 for message <- unloaded, do: IO.puts(message)

@@ -309,6 +309,7 @@ defmodule Emily.ContractTest do
       for {x, e} <- Enum.zip(list(back), list(a)), do: assert_in_delta(x, e, 1.0e-4)
     end
 
+    @tag :f64
     test "a determinant far below f32's range" do
       a = Nx.multiply(Nx.eye(4, type: :f64, backend: Emily.Backend), t(1.0e-20, type: :f64))
       assert_in_delta Nx.to_number(Nx.LinAlg.determinant(a)) / 1.0e-80, 1.0, 1.0e-12

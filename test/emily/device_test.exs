@@ -56,12 +56,46 @@ defmodule Emily.DeviceTest do
           got = Emily.Fast.rope(emily(x), emily(offset), options)
           assert_near(got, Emily.Fast.rope(x, offset, options), type)
 
+          same = Nx.broadcast(emily(Nx.tensor(-2)), {elem(shape, 0)})
+          expected = Emily.Fast.rope(x, on_binary(same), options)
+          assert_near(Emily.Fast.rope(emily(x), same, options), expected, type)
+
           got = Emily.Fast.rope_with_freqs(emily(x), emily(offset), emily(table), options)
           assert_near(got, Emily.Fast.rope_with_freqs(x, offset, table, options), type)
         end
       end
     end
   end
+
+  describe "activations and gates" do
+    for type <- [{:f, 32}, {:f, 16}, {:bf, 16}], shape <- [{7}, {3, 5, 1, 2}, {2, 300}] do
+      test "of #{inspect(type)} #{inspect(shape)}" do
+        type = unquote(Macro.escape(type))
+        count = Tuple.product(unquote(Macro.escape(shape)))
+        of = fn scale -> Nx.iota({count}) |> Nx.multiply(scale) |> Nx.sin() |> Nx.multiply(4) end
+
+        [gate, up] =
+          for s <- [0.7, 1.3],
+              do: Nx.as_type(Nx.reshape(of.(s), unquote(Macro.escape(shape))), type)
+
+        exact = fn tensor -> Nx.as_type(tensor, :f64) end
+
+        for {fun, activation} <- [
+              {&Emily.Fast.swiglu/2, &Nx.multiply(&1, Nx.sigmoid(&1))},
+              {&Emily.Fast.geglu/2, &gelu/1}
+            ] do
+          expected = gate |> exact.() |> activation.() |> Nx.multiply(exact.(up))
+          assert_near(fun.(emily(gate), emily(up)), expected, type)
+          assert_near(fun.(emily(gate), Nx.reverse(emily(Nx.reverse(up)))), expected, type)
+        end
+
+        assert_near(Emily.Fast.gelu(emily(gate)), gelu(exact.(gate)), type)
+      end
+    end
+  end
+
+  defp gelu(x),
+    do: x |> Nx.divide(:math.sqrt(2)) |> Nx.erf() |> Nx.add(1) |> Nx.multiply(Nx.divide(x, 2))
 
   test "a row of bf16 that sees no key is the mean of the values" do
     for queries <- [1, 2, 5], size <- [32, 64, 128] do
@@ -121,8 +155,13 @@ defmodule Emily.DeviceTest do
   end
 
   defp assert_near(got, expected, type) do
-    limit = if type == {:f, 32}, do: 2.0e-6, else: 2.0e-2
-    difference = Nx.subtract(Nx.as_type(on_binary(got), :f32), Nx.as_type(expected, :f32))
-    assert difference |> Nx.abs() |> Nx.reduce_max() |> Nx.to_number() <= limit
+    limit = if type == {:f, 32}, do: 1.0e-6, else: 1.0e-2
+    [got, expected] = for x <- [on_binary(got), expected], do: Nx.as_type(x, :f32)
+    greatest = expected |> Nx.abs() |> Nx.reduce_max() |> Nx.max(1)
+
+    difference =
+      got |> Nx.subtract(expected) |> Nx.abs() |> Nx.reduce_max() |> Nx.divide(greatest)
+
+    assert Nx.to_number(difference) <= limit
   end
 end

@@ -263,6 +263,7 @@ if Code.ensure_loaded?(Bumblebee) do
                  report(%{info | model: mixed})
       end
 
+      @tag :f64
       test "f64, which the kernels would round to f32" do
         model = Axon.input("x") |> Axon.layer_norm()
         x = Nx.tensor([[1.0, 2.0, 4.0]], type: :f64)

@@ -7,12 +7,14 @@ if Code.ensure_loaded?(Bumblebee) do
     alias Bumblebee.Text.{Generation, Llama}
     alias Emily.Bumblebee.FastKernels
 
-    # Each pass of a layer: two norms, four products of the attention with what transposes them, two rotations, two
+    # Thirty-nine a pass: two norms, four products of the attention with what transposes them, two rotations, two
     # writes into the cache and the attention; three products of the network, its gate, two sums.
-    @most 2 * 75
+    @most 78
 
-    def tell(_event, measurements, _metadata, test),
-      do: send(test, {:operations, measurements.operations})
+    # Other tests compile meanwhile, in processes of their own.
+    def tell(_event, measurements, _metadata, test) do
+      if self() == test, do: send(test, {:operations, measurements.operations})
+    end
 
     defp operations(blocks) do
       %{model: model, spec: spec, params: params} =
@@ -46,7 +48,6 @@ if Code.ensure_loaded?(Bumblebee) do
 
     test "each layer adds as many, and none for what layers share" do
       [one, two, three] = for blocks <- 1..3, do: operations(blocks)
-      IO.inspect {one, two, three}
       assert three - two == two - one
       assert two - one <= @most
     end

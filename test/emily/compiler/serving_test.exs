@@ -46,7 +46,8 @@ defmodule Emily.Compiler.ServingTest do
 
     # Both are amid their programs before either may go on.
     assert_receive {:in, first, first_pid, seen}
-    assert %{data: %Emily.Backend{device: :cpu}} = seen
+    device = Emily.Native.default_device()
+    assert %{data: %Emily.Backend{device: ^device}} = seen
     assert_receive {:in, second, second_pid, _seen}
     assert Enum.sort([first, second]) == [0, 1]
     assert first_pid != second_pid
@@ -112,7 +113,7 @@ defmodule Emily.Compiler.ServingTest do
       :erlang.trace(task.pid, true, [:call])
       send(task.pid, :run)
       assert_equal(Task.await(task, :infinity), Nx.tensor([8, 16]))
-      stream = Streams.fetch(:cpu, partition)
+      stream = Streams.fetch(Emily.Native.default_device(), partition)
       assert_receive {:trace, _, :call, {Emily.Native.Program, :run, [_, _, ^stream, _]}}
     end
   after

@@ -263,7 +263,12 @@ impl Scatter<'_> {
     /// The place of each update in the row-major elements of `x`, in a row.
     fn places(&self, x: &Array, slices: &[i32], stream: &StreamHandle) -> Result<Array> {
         let s = stream.raw();
-        let stride = |axis: usize| x.shape()[axis + 1..].iter().map(|size| i64::from(*size)).product::<i64>();
+        let stride = |axis: usize| {
+            x.shape()[axis + 1..]
+                .iter()
+                .map(|size| i64::from(*size))
+                .product::<i64>()
+        };
         let times = |places: &Array, stride: i64| {
             let stride = scalar(self.name, Number::Int(stride.into()), Dtype::S64)?;
             call(mlx_sys::mlx_multiply, places, &stride, s)
@@ -325,7 +330,10 @@ impl<'a> Dynamic<'a> {
         checks::same_length(op, x.ndim(), &[("sizes", sizes.len())])?;
         for (axis, (size, full)) in sizes.iter().zip(x.shape()).enumerate() {
             if size > full {
-                refuse!("{op}: size {size} leaves axis {axis} of shape {:?}", x.shape())
+                refuse!(
+                    "{op}: size {size} leaves axis {axis} of shape {:?}",
+                    x.shape()
+                )
             }
         }
         if starts.ndim() != 1 || starts.dim(0) as usize != axes.len() {

@@ -77,7 +77,10 @@ fn sum_on_cuda(
     const MOST_BLOCKS: i64 = 1 << 20;
     let (dtype, kept) = (Dtype::of(x), x.ndim() - axes.len());
     let last = !axes.is_empty() && axes.iter().all(|axis| *axis as usize >= kept);
-    let rows: i64 = x.shape()[..kept].iter().map(|size| i64::from(*size)).product();
+    let rows: i64 = x.shape()[..kept]
+        .iter()
+        .map(|size| i64::from(*size))
+        .product();
     let columns = x.size() as i64 / rows.max(1);
     let fits = rows <= MOST_BLOCKS && columns <= i64::from(i32::MAX);
     if op != Op::Sum || !dtype.is_half() || !last || !fits || !cuda::is_cuda(stream) {

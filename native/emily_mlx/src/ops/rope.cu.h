@@ -1,5 +1,5 @@
-// Turns the planes of x, [batch, heads, positions, columns], four heads a thread. FREQUENCY(plane) is what a position
-// is multiplied by; it reads periods, with periods_strides. Positions may be negative.
+// Turns the planes of x, [batch, heads, positions, columns], four heads a thread. FREQUENCY(plane), which reads
+// periods, with periods_strides, is what a position is multiplied by.
 constexpr int half = dims / 2;
 const float scale = (backwards ? -1.0f : 1.0f) * __int_as_float(scale_bits);
 const int heads = x_shape[1], positions = x_shape[2], columns = x_shape[3];
@@ -11,7 +11,7 @@ for (long long i = grid.thread_rank(); i < count; i += grid.size()) {
   const int position = i / half % positions;
   const int group = i / half / positions % groups;
   const int batch = i / half / positions / groups;
-  const int from = offset[offset_shape[0] == 1 ? 0 : batch];
+  const int from = offset[offset_shape[0] == 1 ? 0 : batch * offset_strides[0]];
   const float angle = scale * float(from + position) * (FREQUENCY(plane));
   const float c = cosf(angle), s = sinf(angle);
   const int first = traditional ? 2 * plane : plane;

@@ -221,7 +221,11 @@ fn on_cuda(x: &Array, turn: &Turn, stream: &StreamHandle) -> Result<Array> {
     if let Some(base) = turn.base {
         numbers.push((c"base_bits", bits(base)));
     }
-    let source = if periods.is_some() { &BY_PERIODS } else { &BY_BASE };
+    let source = if periods.is_some() {
+        &BY_PERIODS
+    } else {
+        &BY_BASE
+    };
     let groups = i64::from(heads + 3) / 4;
     let threads = i64::from(shape[0]) * groups * i64::from(shape[last - 1] * (turn.dims / 2));
     let launch = Launch {

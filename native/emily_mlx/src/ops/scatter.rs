@@ -27,7 +27,14 @@ pub(super) fn last(
     let number = |number: i128| scalar(op, Number::Int(number), Dtype::S32);
     let none = number(-1)?;
     let size = [x.size() as i32];
-    let none = mlx!(mlx_full, size.as_ptr(), 1, none.as_ptr(), Dtype::S32.raw(), s)?;
+    let none = mlx!(
+        mlx_full,
+        size.as_ptr(),
+        1,
+        none.as_ptr(),
+        Dtype::S32.raw(),
+        s
+    )?;
     let numbers = mlx!(mlx_arange, 0.0, f64::from(count), 1.0, Dtype::S32.raw(), s)?;
     let numbers = truth::reshape(&numbers, &[count, 1], s)?;
     let (indices, axes) = (Arrays::new([places])?, [0]);

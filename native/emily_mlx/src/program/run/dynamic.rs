@@ -25,7 +25,11 @@ impl Run<'_> {
         let slice = Dynamic::read(op, &args)?;
         let limits = slice.limits();
         let known = |(starts, of, _): &&Within| Some(*starts) == place && *of == limits;
-        let within = self.within.iter().find(known).map(|(.., within)| within.clone());
+        let within = self
+            .within
+            .iter()
+            .find(known)
+            .map(|(.., within)| within.clone());
         let (starts, new) = match within {
             Some(starts) => (starts, None),
             None => {
