@@ -48,8 +48,8 @@ files =
     [] ->
       # These want Mix, or the files of models.
       Path.wildcard("test/{emily,native}/**/*_test.exs") --
-        ~w(test/native/doctor_test.exs test/emily/package_test.exs test/emily/bumblebee_test.exs) --
-        ~w(test/emily/gguf/bumblebee_test.exs)
+        (~w(test/native/doctor_test.exs test/emily/package_test.exs test/emily/bumblebee_test.exs) --
+           ~w(test/emily/gguf/bumblebee_test.exs))
 
     files ->
       files
