@@ -1,18 +1,12 @@
 //! Slices at starts that are arrays: starts that several share, as the caches of a model's layers do, are brought within
 //! their limits once.
 
-use mlx_rs::Array;
-use smallvec::SmallVec;
-
-use super::Run;
+use super::{Run, Within};
 use crate::ops::apply::{checked, Value};
 use crate::ops::index::Dynamic;
 use crate::ops::op::Op;
-use crate::program::step::{Operand, Place};
+use crate::program::step::Operand;
 use crate::runtime::error::Result;
-
-/// Starts, their limits, and what they are within these.
-pub(super) type Within = (Place, SmallVec<[i64; 4]>, Array);
 
 impl Run<'_> {
     pub(super) fn dynamic(&mut self, op: Op, operands: &[Operand]) -> Result<Value> {

@@ -143,12 +143,15 @@ pub(super) struct Run<'a> {
     has_linalg: bool,
     may_wait: bool,
     seen: Option<(CacheKey, Seen)>,
-    within: SmallVec<[dynamic::Within; 0]>,
+    within: SmallVec<[Within; 0]>,
     host: &'a dyn Host,
 }
 
 /// The operands that say what is seen of a cache, which the layers of a model share.
 type CacheKey = ([Option<Place>; 2], (i32, Dtype));
+
+/// Starts of slices, their limits, and what they are within these.
+type Within = (Place, SmallVec<[i64; 4]>, Array);
 
 impl Run<'_> {
     fn block(&mut self, block: &Block) -> Result<()> {
