@@ -8,10 +8,12 @@ use emily_kernels::chain::Map;
 use emily_kernels::dispatch::Level;
 use emily_kernels::dot::products;
 use emily_kernels::elementwise::{self, functions};
-use emily_kernels::norm::rms_norm;
+use emily_kernels::gemm;
+use emily_kernels::index::{take, Indices};
+use emily_kernels::norm::{rms_norm, softmax};
 use emily_kernels::reduce::fold;
 use emily_kernels::reduce::{reduce, Reduction};
-use emily_kernels::view::{Axes, Axis, Element, View};
+use emily_kernels::view::{bytes_mut, Axes, Axis, Element, View};
 use emily_kernels::{cast, compare, integer, math};
 
 /// As many elements as the nearest cache holds of each operand.
@@ -105,6 +107,7 @@ fn main() {
             reduce(level, Reduction::Sum, &view, &reduced, output)
         });
     }
+    matrices();
     let shape = |sizes: [usize; 3]| {
         let strides = [sizes[1] * sizes[2], sizes[2], 1];
         let axis = |(&size, stride): (&usize, usize)| Axis {
@@ -128,14 +131,59 @@ fn main() {
     time("rms_norm of 2048", 64 * COUNT, |level| {
         rms_norm(level, Some(&x), &mut output, COUNT, None, 1e-5)
     });
+    let near: Vec<f32> = x.iter().map(|x| x / 97.0).collect();
+    time("softmax of 2048", 64 * COUNT, |level| {
+        softmax(level, Some(&near), &mut output, COUNT)
+    });
     attentions();
     let mut place = [0u8; 4 * 64];
     time("argmax f32", 64 * COUNT, |level| {
         fold::argmax::<f32>(level, as_bytes(&x), &mut place, COUNT)
     });
+    let mut places = vec![0u8; 4 * COUNT];
+    time("argmax of 64 f32", 64 * COUNT, |level| {
+        fold::argmax::<f32>(level, as_bytes(&x), &mut places, 64)
+    });
+    let numbers: Vec<u32> = (0..COUNT).map(|i| (i * 7 % COUNT) as u32).collect();
+    let rows = View::in_rows(as_bytes(&x), 4, &[COUNT, 64]);
+    time("take rows of 64 f32", 64 * COUNT, |level| {
+        let numbers = Indices::new::<u32>(level, as_bytes(&numbers));
+        take::<u32>(&rows, 0, numbers, bytes_mut(&mut output))
+    });
     time("all f32", COUNT - 1, |level| {
         fold::all::<f32>(level, as_bytes(&x[1..COUNT]), &mut [0], COUNT - 1)
     });
+}
+
+fn matrices() {
+    // Rows, terms, columns, and the distance of the right side's rows.
+    for sizes in [
+        [32, 128, 512, 512],
+        [32, 128, 512, 528],
+        [36, 128, 512, 512],
+        [42, 128, 512, 512],
+        [100, 100, 100, 100],
+        [128, 784, 512, 512],
+        [784, 128, 512, 512],
+        [128, 512, 10, 10],
+        [512, 128, 10, 10],
+    ] {
+        let [rows, inner, columns, apart] = sizes;
+        let a = vec![0.5f32; rows * inner];
+        let b = vec![0.5f32; inner * apart];
+        let mut output = vec![0.0f32; rows * columns];
+        let axes = |sizes: [usize; 2], row| {
+            let [rows, columns] = sizes.map(|size| Axis { size, stride: 1 });
+            let stride = row as isize;
+            Axes::from_slice(&[Axis { stride, ..rows }, columns])
+        };
+        let a = View::new(as_bytes(&a), 0, 4, axes([rows, inner], inner));
+        let b = View::new(as_bytes(&b), 0, 4, axes([inner, columns], apart));
+        let name = format!("product {rows} {inner} {columns} {apart}");
+        time(&name, rows * inner * columns, |level| {
+            gemm::products::<f32>(level, &a, &b, &mut output)
+        });
+    }
 }
 
 fn attentions() {

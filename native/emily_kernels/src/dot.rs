@@ -1,8 +1,6 @@
 //! Products of small matrices and of vectors of f32, taken in f64 and rounded once: the product of two f32 is exact
 //! there.
 
-use std::hint::black_box;
-
 use crate::dispatch::{for_each_level, Level};
 use crate::reduce::{folded, Sum};
 use crate::view::{Axis, Elements, View};
@@ -160,7 +158,7 @@ fn dot(a: Matrix, row: usize, b: Matrix, column: usize) -> f64 {
             .row(b.first + column as isize * b.columns.stride, size);
         return match size < 32 * WIDTH {
             true => dot_in_lanes::<{ 2 * WIDTH }>(x, y),
-            false => dot_in_lanes::<{ 8 * WIDTH }>(x, y),
+            false => dot_in_lanes::<{ 4 * WIDTH }>(x, y),
         };
     }
     let mut lanes = [0.0; 2 * WIDTH];
@@ -176,21 +174,11 @@ fn dot(a: Matrix, row: usize, b: Matrix, column: usize) -> f64 {
 #[inline(always)]
 fn dot_in_lanes<const COUNT: usize>(x: &[f32], y: &[f32]) -> f64 {
     let mut lanes = [0.0; COUNT];
-    // As in `in_lanes`.
-    let count = black_box(COUNT).min(COUNT);
     let (xs, x) = x.as_chunks::<COUNT>();
     let (ys, y) = y.as_chunks::<COUNT>();
-    let term =
-        |x: &[f32; COUNT], y: &[f32; COUNT], lane: usize| f64::from(x[lane]) * f64::from(y[lane]);
-    let ((groups, xs), (others, ys)) = (xs.as_chunks::<8>(), ys.as_chunks::<8>());
-    for (x, y) in groups.iter().zip(others) {
-        for (lane, total) in lanes[..count].iter_mut().enumerate() {
-            *total = (0..8).fold(*total, |total, i| total + term(&x[i], &y[i], lane));
-        }
-    }
     for (x, y) in xs.iter().zip(ys) {
-        for (lane, total) in lanes[..count].iter_mut().enumerate() {
-            *total += term(x, y, lane);
+        for (lane, (x, y)) in lanes.iter_mut().zip(x.iter().zip(y)) {
+            *lane += f64::from(*x) * f64::from(*y);
         }
     }
     let terms = x.iter().zip(y).map(|(x, y)| f64::from(*x) * f64::from(*y));

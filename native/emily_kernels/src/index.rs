@@ -2,7 +2,8 @@
 
 use crate::dispatch::Level;
 use crate::elementwise::Number;
-use crate::view::{bytes_mut, merged, typed, typed_mut, Axis, Element, View, Walk};
+use crate::pool;
+use crate::view::{bytes_mut, merged, typed, typed_mut, Axis, Element, Elements, View, Walk};
 
 /// Integers that number rows.
 pub trait Index: Element {
@@ -30,6 +31,8 @@ indices!(u8 u16 u32 u64 i8 i16 i32 i64);
 
 /// How many indices are read at a time.
 const BLOCK: usize = 256;
+/// So many elements that are taken are worth another thread.
+const PART: usize = 1 << 15;
 
 crate::dispatch::for_each_level! {
     fn read<I: Index>(indices: &[u8], rows: usize, numbers: &mut [usize]) {
@@ -65,6 +68,12 @@ impl<'a> Indices<'a> {
     fn parts(self, count: usize) -> impl Iterator<Item = Indices<'a>> {
         let parts = self.bytes.chunks_exact(count * self.width);
         parts.map(move |bytes| Indices { bytes, ..self })
+    }
+
+    /// So many indices from one on.
+    fn from(self, first: usize, count: usize) -> Self {
+        let bytes = &self.bytes[first * self.width..(first + count) * self.width];
+        Indices { bytes, ..self }
     }
 
     /// Reads the indices as numbers of `rows` rows, all below `rows`.
@@ -109,24 +118,38 @@ fn gather<T: Element>(elements: &[T], indices: Indices, output: &mut [T]) {
 
 /// Takes rows of `x` along `axis`, before which all sizes are 1.
 pub fn take<T: Element>(x: &View, axis: usize, indices: Indices, output: &mut [u8]) {
+    let columns: usize = x.axes()[axis + 1..].iter().map(|axis| axis.size).product();
+    let output = typed_mut::<T>(output);
+    if output.is_empty() {
+        return;
+    }
+    let (elements, count) = (x.elements::<T>(), (PART / columns).max(1));
+    pool::each_part(output, count * columns, |at, output| {
+        let indices = indices.from(at * count, output.len() / columns);
+        take_rows(x, &elements, axis, indices, output);
+    });
+}
+
+fn take_rows<T: Element>(
+    x: &View,
+    elements: &Elements<T>,
+    axis: usize,
+    indices: Indices,
+    output: &mut [T],
+) {
     let axes = x.axes();
     let (rows, inner) = (axes[axis], merged(&axes[axis + 1..]));
     let columns: usize = inner.iter().map(|axis| axis.size).product();
-    let output = typed_mut::<T>(output);
     match inner[..] {
-        [Axis { size: 1, .. }] => {
-            let elements = x.elements::<T>();
-            match rows.stride {
-                1 => gather(elements.row(0, rows.size), indices, output),
-                stride => each_block(indices, rows.size, |at, block| {
-                    for (out, row) in output[at..].iter_mut().zip(block) {
-                        *out = elements.at(*row as isize * stride);
-                    }
-                }),
-            }
-        }
+        [Axis { size: 1, .. }] => match rows.stride {
+            1 => gather(elements.row(0, rows.size), indices, output),
+            stride => each_block(indices, rows.size, |at, block| {
+                for (out, row) in output[at..].iter_mut().zip(block) {
+                    *out = elements.at(*row as isize * stride);
+                }
+            }),
+        },
         [Axis { size, stride }] => {
-            let elements = x.elements::<T>();
             each_row(indices, rows.size, |at, row| {
                 let first = row as isize * rows.stride;
                 let out = &mut output[at * size..(at + 1) * size];

@@ -11,21 +11,12 @@ pub(crate) fn in_lanes<T: Copy, A: Copy, const COUNT: usize>(
     take: impl Fn(A, T) -> A,
 ) -> ([A; COUNT], &[T]) {
     let mut lanes = start;
-    // The compiler makes vectors of a loop whose length it does not know; one that it knows it unrolls.
-    let count = black_box(COUNT).min(COUNT);
     let (blocks, rest) = x.as_chunks::<COUNT>();
-    let (groups, blocks) = blocks.as_chunks::<8>();
-    for group in groups {
-        for lane in 0..count {
-            lanes[lane] = group
-                .iter()
-                .fold(lanes[lane], |total, block| take(total, block[lane]));
-        }
-    }
     for block in blocks {
-        for lane in 0..count {
-            lanes[lane] = take(lanes[lane], block[lane]);
+        for (lane, x) in lanes.iter_mut().zip(block) {
+            *lane = take(*lane, *x);
         }
     }
-    (lanes, rest)
+    // The compiler makes vectors of lanes that are wanted in memory, whatever becomes of them there.
+    (black_box(lanes), rest)
 }

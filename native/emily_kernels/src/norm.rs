@@ -1,13 +1,16 @@
 //! Kernels over rows: softmax and the norms. Where there is no `x`, it is in the place of the output. Floats of 16 bits are
 //! computed in f32 and rounded once.
 
-use crate::dispatch::for_each_level;
+use crate::dispatch::{for_each_level, Level};
 use crate::lanes::in_lanes;
 use crate::math::{Exp, Unary};
+use crate::pool;
 use crate::real::{widened, Real};
 
 /// Sums are taken in so many lanes.
-const LANES: usize = 16;
+const LANES: usize = 32;
+/// So many elements are worth another thread.
+const PART: usize = 1 << 14;
 
 #[inline(always)]
 pub(crate) fn sum(x: &[f32], f: impl Fn(f32) -> f32) -> f32 {
@@ -24,10 +27,11 @@ pub(crate) fn sum(x: &[f32], f: impl Fn(f32) -> f32) -> f32 {
 /// NaN goes through.
 #[inline(always)]
 pub(crate) fn greater(a: f32, b: f32) -> f32 {
-    if (a > b) | a.is_nan() {
-        a
-    } else {
+    let greater = if b > a { b } else { a };
+    if b.is_nan() {
         b
+    } else {
+        greater
     }
 }
 
@@ -54,22 +58,44 @@ fn by_row<T: Real>(
         if let Some(x) = x {
             out.copy_from_slice(&x[number * columns..(number + 1) * columns]);
         }
-        if let Some(row) = T::as_wide_mut(out) {
-            compute(row);
-            continue;
+        let is_wide = T::as_wide(out).is_some();
+        if !is_wide {
+            wide.clear();
+            wide.extend(out.iter().map(|x| x.wide()));
         }
-        wide.clear();
-        wide.extend(out.iter().map(|x| x.wide()));
-        compute(&mut wide);
-        for (out, x) in out.iter_mut().zip(&wide) {
-            *out = T::narrow(*x);
+        // Called at one place alone, so that it is compiled there, for the level.
+        compute(T::as_wide_mut(out).unwrap_or(&mut wide));
+        if !is_wide {
+            for (out, x) in out.iter_mut().zip(&wide) {
+                *out = T::narrow(*x);
+            }
         }
     }
 }
 
+/// Cuts rows into parts for the pool's threads.
+fn in_parts<T: Real>(
+    x: Option<&[T]>,
+    output: &mut [T],
+    columns: usize,
+    part: impl Fn(Option<&[T]>, &mut [T]) + Sync,
+) {
+    let size = (PART / columns).max(1) * columns;
+    pool::each_part(output, size, |at, output| {
+        let start = at * size;
+        part(x.map(|x| &x[start..start + output.len()]), output);
+    });
+}
+
+/// Rows in which each number lies in proportion to its exponential, and which add up to one.
+pub fn softmax<T: Real>(level: Level, x: Option<&[T]>, output: &mut [T], columns: usize) {
+    in_parts(x, output, columns, |x, output| {
+        softmax_rows(level, x, output, columns);
+    });
+}
+
 for_each_level! {
-    /// Rows in which each number lies in proportion to its exponential, and which add up to one.
-    pub fn softmax<T: Real; A>(x: Option<&[T]>, output: &mut [T], columns: usize) {
+    fn softmax_rows<T: Real; A>(x: Option<&[T]>, output: &mut [T], columns: usize) {
         by_row(x, output, columns, |row| {
             let most = greatest(row);
             for x in row.iter_mut() {
@@ -109,9 +135,22 @@ fn scale(row: &mut [f32], weight: Option<&[f32]>, bias: Option<&[f32]>, f: impl 
     }
 }
 
+/// `x * rsqrt(mean(x^2) + eps) * weight`.
+pub fn rms_norm<T: Real>(
+    level: Level,
+    x: Option<&[T]>,
+    output: &mut [T],
+    columns: usize,
+    weight: Option<&[T]>,
+    eps: f32,
+) {
+    in_parts(x, output, columns, |x, output| {
+        rms_norm_rows(level, x, output, columns, weight, eps);
+    });
+}
+
 for_each_level! {
-    /// `x * rsqrt(mean(x^2) + eps) * weight`.
-    pub fn rms_norm<T: Real>(
+    fn rms_norm_rows<T: Real>(
         x: Option<&[T]>,
         output: &mut [T],
         columns: usize,
@@ -127,17 +166,30 @@ for_each_level! {
     }
 }
 
+/// `(x - mean) * rsqrt(variance + eps) * weight + bias`.
+pub fn layer_norm<T: Real>(
+    level: Level,
+    x: Option<&[T]>,
+    output: &mut [T],
+    columns: usize,
+    weight: Option<&[T]>,
+    bias: Option<&[T]>,
+    eps: f32,
+) {
+    in_parts(x, output, columns, |x, output| {
+        layer_norm_rows(level, x, output, columns, (weight, bias), eps);
+    });
+}
+
 for_each_level! {
-    /// `(x - mean) * rsqrt(variance + eps) * weight + bias`.
-    pub fn layer_norm<T: Real>(
+    fn layer_norm_rows<T: Real>(
         x: Option<&[T]>,
         output: &mut [T],
         columns: usize,
-        weight: Option<&[T]>,
-        bias: Option<&[T]>,
+        vectors: (Option<&[T]>, Option<&[T]>),
         eps: f32,
     ) {
-        let (weight, bias) = (weight.map(widened), bias.map(widened));
+        let (weight, bias) = (vectors.0.map(widened), vectors.1.map(widened));
         by_row(x, output, columns, |row| {
             let mean = sum(row, |x| x) / columns as f32;
             let variance = sum(row, |x| (x - mean) * (x - mean)) / columns as f32;

@@ -1,9 +1,12 @@
 //! Rotary embeddings. Angles are computed in f64, once for all heads; floats of 16 bits are turned in f32 and rounded once.
 
-use crate::dispatch::for_each_level;
+use std::ops::Range;
+
+use crate::dispatch::{for_each_level, Level};
 use crate::math::{map, Arithmetic, Binary, Cos, Pow, Sin};
+use crate::pool::{self, Shared};
 use crate::real::Real;
-use crate::view::View;
+use crate::view::{Elements, View};
 
 /// Rows of `columns`, of which the first `dims` are turned: `positions` of them for each of `heads`, for each of
 /// `batches`.
@@ -110,41 +113,93 @@ fn narrow(from: &[f64], to: &mut [f32]) {
     }
 }
 
-for_each_level! {
-    /// Turns `x`, of shape `[batches, heads, positions, columns]`, into a row-major output. There is one first position in
-    /// `offsets`, or one for each batch; `periods` has one for each plane.
-    pub fn rotate<T: Real; A>(
-        rotary: &Rotary,
-        x: &View,
-        offsets: &[i32],
-        periods: Option<&[f32]>,
-        output: &mut [T],
-    ) {
-        let Rotary { batches, heads, positions, columns, dims, traditional, .. } = *rotary;
-        let [of_batch, of_head, of_position, of_column] = x.axes() else {
-            panic!("four axes")
+/// So many elements are worth another thread.
+const PART: usize = 1 << 14;
+
+/// Turns `x`, of shape `[batches, heads, positions, columns]`, into a row-major output. There is one first position in
+/// `offsets`, or one for each batch; `periods` has one for each plane.
+pub fn rotate<T: Real>(
+    level: Level,
+    rotary: &Rotary,
+    x: &View,
+    offsets: &[i32],
+    periods: Option<&[f32]>,
+    output: &mut [T],
+) {
+    let Rotary {
+        batches,
+        heads,
+        positions,
+        columns,
+        dims,
+        ..
+    } = *rotary;
+    let [of_batch, of_head, of_position, of_column] = x.axes() else {
+        panic!("four axes")
+    };
+    let sizes = [of_batch, of_head, of_position, of_column].map(|axis| axis.size);
+    assert!(sizes == [batches, heads, positions, columns] && output.len() == x.size());
+    assert!(dims % 2 == 0 && dims <= columns, "planes within a row");
+    assert!(
+        of_column.stride == 1 || columns == 1,
+        "rows whose numbers follow each other"
+    );
+    assert!(offsets.len() == 1 || offsets.len() == batches);
+    assert!(periods.is_none_or(|periods| periods.len() == dims / 2));
+    // Batches of one position have one turn.
+    let each = if offsets.len() == 1 { batches } else { 1 };
+    let many = (PART / (each * heads * columns).max(1)).clamp(1, positions.max(1));
+    let parts = positions.div_ceil(many);
+    let (elements, output) = (x.elements::<T>(), Shared::of(output));
+    let strides = [of_batch, of_head, of_position].map(|axis| axis.stride);
+    pool::each(offsets.len() * parts, |part| {
+        let (group, first) = (part / parts, part % parts * many);
+        let turned = Turned {
+            batches: group * each..(group + 1) * each,
+            positions: first..positions.min(first + many),
+            offset: offsets[group],
         };
-        let sizes = [of_batch, of_head, of_position, of_column].map(|axis| axis.size);
-        assert!(sizes == [batches, heads, positions, columns] && output.len() == x.size());
-        assert!(dims % 2 == 0 && dims <= columns, "planes within a row");
-        assert!(of_column.stride == 1 || columns == 1, "rows whose numbers follow each other");
-        assert!(offsets.len() == 1 || offsets.len() == batches);
-        assert!(periods.is_none_or(|periods| periods.len() == dims / 2));
-        let elements = x.elements::<T>();
+        rotate_part(
+            level,
+            rotary,
+            (&elements, strides),
+            &turned,
+            periods,
+            &output,
+        );
+    });
+}
+
+/// The rows that are turned together, no two of which have others' elements.
+struct Turned {
+    batches: Range<usize>,
+    positions: Range<usize>,
+    offset: i32,
+}
+
+for_each_level! {
+    fn rotate_part<T: Real; A>(
+        rotary: &Rotary,
+        x: (&Elements<T>, [isize; 3]),
+        turned: &Turned,
+        periods: Option<&[f32]>,
+        output: &Shared<T>,
+    ) {
+        let Rotary { heads, positions, columns, dims, traditional, .. } = *rotary;
+        let (elements, strides) = x;
         let frequencies = rotary.frequencies::<A>(periods);
         let mut turn = Turn::new(frequencies.len());
-        // Batches of one position have one turn.
-        let each = if offsets.len() == 1 { batches } else { 1 };
-        for (group, offset) in offsets.iter().enumerate() {
-            for at in 0..positions {
-                turn.to::<A>(f64::from(*offset) + at as f64, &frequencies);
-                for (batch, head) in (0..each * heads).map(|row| (group * each + row / heads, row % heads)) {
-                    let place = batch as isize * of_batch.stride
-                        + head as isize * of_head.stride
-                        + at as isize * of_position.stride;
+        for at in turned.positions.clone() {
+            turn.to::<A>(f64::from(turned.offset) + at as f64, &frequencies);
+            for batch in turned.batches.clone() {
+                for head in 0..heads {
+                    let places = [batch, head, at].into_iter().zip(strides);
+                    let place = places.map(|(at, stride)| at as isize * stride).sum();
                     let (x, rest) = elements.row(place, columns).split_at(dims);
                     let start = ((batch * heads + head) * positions + at) * columns;
-                    let (out, out_rest) = output[start..start + columns].split_at_mut(dims);
+                    // SAFETY: the row is of one part alone, which is turned once.
+                    let out = unsafe { output.part(start, columns) };
+                    let (out, out_rest) = out.split_at_mut(dims);
                     if traditional {
                         turn.neighbours(x, out);
                     } else {

@@ -3,6 +3,7 @@
 use crate::dispatch::Level;
 use crate::elementwise::Number;
 use crate::lanes::in_lanes;
+use crate::pool;
 use crate::view::{typed, typed_mut, Element};
 
 /// One element for each row of so many columns.
@@ -10,6 +11,12 @@ pub type Fold = fn(level: Level, input: &[u8], output: &mut [u8], columns: usize
 
 /// How many elements are looked at together: whether one of them is meant takes no branches, and so vectors.
 const BLOCK: usize = 64;
+/// Within them so many, the last of which are looked at one by one.
+const PIECE: usize = 16;
+/// Extremes are taken in so many lanes.
+const LANES: usize = 32;
+/// So many elements are worth another thread.
+const PART: usize = 1 << 15;
 
 #[inline(always)]
 fn contains<T: Element>(x: &[T], is: impl Fn(T) -> bool) -> bool {
@@ -19,8 +26,11 @@ fn contains<T: Element>(x: &[T], is: impl Fn(T) -> bool) -> bool {
 /// The place of the first element that is meant, or as many as there are.
 #[inline(always)]
 fn first<T: Element>(x: &[T], is: impl Fn(T) -> bool) -> usize {
-    let blocks = x.chunks_exact(BLOCK);
-    let past = blocks.take_while(|block| !contains(block, &is)).count() * BLOCK;
+    let mut past = 0;
+    for size in [BLOCK, PIECE] {
+        let blocks = x[past..].chunks_exact(size);
+        past += blocks.take_while(|block| !contains(block, &is)).count() * size;
+    }
     let found = x[past..].iter().position(|x| is(*x));
     found.map_or(x.len(), |at| past + at)
 }
@@ -28,31 +38,44 @@ fn first<T: Element>(x: &[T], is: impl Fn(T) -> bool) -> usize {
 /// The place of the last, or as many as there are.
 #[inline(always)]
 fn last<T: Element>(x: &[T], is: impl Fn(T) -> bool) -> usize {
-    let blocks = x.rchunks_exact(BLOCK);
-    let past = blocks.take_while(|block| !contains(block, &is)).count() * BLOCK;
-    let found = x[..x.len() - past].iter().rposition(|x| is(*x));
+    let mut end = x.len();
+    for size in [BLOCK, PIECE] {
+        let blocks = x[..end].rchunks_exact(size);
+        end -= blocks.take_while(|block| !contains(block, &is)).count() * size;
+    }
+    let found = x[..end].iter().rposition(|x| is(*x));
     found.unwrap_or(x.len())
 }
 
-/// The best number of a row without NaN.
+/// The best number of a row; NaN goes through.
 #[inline(always)]
-fn extreme<T: Element>(x: &[T], is_better: impl Fn(T, T) -> bool) -> T {
-    let better = |best: T, x: T| if is_better(x, best) { x } else { best };
-    let (lanes, rest) = in_lanes(x, [x[0]; 16], better);
-    lanes
-        .iter()
-        .chain(rest)
-        .fold(x[0], |best, x| better(best, *x))
+fn extreme<T: Number>(x: &[T], is_better: impl Fn(T, T) -> bool) -> T {
+    let better = |best: T, x: T| {
+        let better = if is_better(x, best) { x } else { best };
+        if x.is_nan() {
+            x
+        } else {
+            better
+        }
+    };
+    let (mut lanes, rest) = in_lanes(x, [x[0]; LANES], better);
+    let mut half = LANES / 2;
+    while half > 0 {
+        for i in 0..half {
+            lanes[i] = better(lanes[i], lanes[i + half]);
+        }
+        half /= 2;
+    }
+    rest.iter().fold(lanes[0], |best, x| better(best, *x))
 }
 
 /// The last NaN, or else the first of the best, or the last of them.
 #[inline(always)]
 fn place<T: Number>(x: &[T], is_last: bool, is_better: impl Fn(T, T) -> bool) -> u32 {
-    if contains(x, T::is_nan) {
-        return last(x, T::is_nan) as u32;
-    }
     let best = extreme(x, is_better);
-    let at = if is_last {
+    let at = if best.is_nan() {
+        last(x, T::is_nan)
+    } else if is_last {
         last(x, |x| x == best)
     } else {
         first(x, |x| x == best)
@@ -74,15 +97,22 @@ fn choice<T: Number>(x: &[T], is_no_worse: impl Fn(T, T) -> bool) -> u32 {
 
 macro_rules! folds {
     ($($(#[$meta:meta])* $name:ident<$type:ident: $bound:ident>($x:ident) -> $result:ty = $value:expr;)+) => {
-        $(crate::dispatch::for_each_level! {
-            $(#[$meta])*
-            pub fn $name<$type: $bound>(input: &[u8], output: &mut [u8], columns: usize) {
-                let (input, output) = (typed::<$type>(input), typed_mut::<$result>(output));
-                assert_eq!(input.len(), output.len() * columns);
-                for (out, $x) in output.iter_mut().zip(input.chunks_exact(columns)) {
-                    *out = $value;
+        $($(#[$meta])*
+        pub fn $name<$type: $bound>(level: Level, input: &[u8], output: &mut [u8], columns: usize) {
+            crate::dispatch::for_each_level! {
+                fn rows<$type: $bound>(input: &[$type], output: &mut [$result], columns: usize) {
+                    for (out, $x) in output.iter_mut().zip(input.chunks_exact(columns)) {
+                        *out = $value;
+                    }
                 }
             }
+            let (input, output) = (typed::<$type>(input), typed_mut::<$result>(output));
+            assert_eq!(input.len(), output.len() * columns);
+            let size = (PART / columns).max(1);
+            pool::each_part(output, size, |at, output| {
+                let start = at * size * columns;
+                rows(level, &input[start..start + output.len() * columns], output, columns);
+            });
         })+
     };
 }

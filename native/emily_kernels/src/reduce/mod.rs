@@ -51,10 +51,11 @@ impl Operation for Greatest {
     const IDENTITY: f64 = f64::NEG_INFINITY;
     #[inline(always)]
     fn of(a: f64, b: f64) -> f64 {
-        if (a > b) | a.is_nan() {
-            a
-        } else {
+        let greater = if b > a { b } else { a };
+        if b.is_nan() {
             b
+        } else {
+            greater
         }
     }
 }
@@ -63,10 +64,11 @@ impl Operation for Least {
     const IDENTITY: f64 = f64::INFINITY;
     #[inline(always)]
     fn of(a: f64, b: f64) -> f64 {
-        if (a < b) | a.is_nan() {
-            a
-        } else {
+        let less = if b < a { b } else { a };
+        if b.is_nan() {
             b
+        } else {
+            less
         }
     }
 }

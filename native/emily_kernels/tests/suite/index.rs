@@ -87,6 +87,24 @@ fn rows_are_taken_of_any_layout() {
     }
 }
 
+/// As many as several threads take.
+#[test]
+fn many_rows_are_taken() {
+    let mut random = Random::new(12);
+    for columns in [1, 3, 700, 40_000] {
+        let x = samples::<u32>(&mut random, 9 * columns);
+        let indices = random_indices(&mut random, 100_000 / columns + 1, 9);
+        let mut got = vec![0u32; indices.len() * columns];
+        let numbers = Indices::new::<i16>(Level::best(), bytes(&indices));
+        let rows = View::in_rows(bytes(&x), 4, &[9, columns]);
+        index::take::<u32>(&rows, 0, numbers, bytes_mut(&mut got));
+        for (got, index) in got.chunks(columns).zip(&indices) {
+            let row = clamped(*index, 9);
+            assert_eq!(got, &x[row * columns..][..columns]);
+        }
+    }
+}
+
 #[test]
 fn elements_are_taken_along_rows() {
     let mut random = Random::new(10);

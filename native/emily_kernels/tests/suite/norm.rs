@@ -2,6 +2,7 @@
 
 use emily_kernels::dispatch::Level;
 use emily_kernels::norm;
+use emily_kernels::pool;
 use emily_kernels::real::Real;
 use half::{bf16, f16};
 
@@ -58,6 +59,36 @@ fn nan_goes_through_a_softmax() {
             norm::softmax::<f32>(level, None, &mut got, 34);
             assert!(got.iter().all(|x| x.is_nan()), "{at} at {}", level.name());
         }
+    }
+}
+
+#[test]
+fn threads_change_no_bit() {
+    let mut random = Random::new(16);
+    for columns in [7, 300, 20_000] {
+        let x = numbers(&mut random, 60_000 / columns * columns);
+        let (weight, bias) = (numbers(&mut random, columns), numbers(&mut random, columns));
+        let (weight, bias) = (Some(&weight[..]), Some(&bias[..]));
+        let bits = |threads| {
+            pool::set_threads(threads);
+            let level = Level::best();
+            let mut got = [x.clone(), x.clone(), x.clone()];
+            norm::softmax(level, Some(&x), &mut got[0], columns);
+            norm::rms_norm(level, Some(&x), &mut got[1], columns, weight, 0.5);
+            norm::layer_norm(level, None, &mut got[2], columns, weight, bias, 0.5);
+            got.concat()
+                .into_iter()
+                .map(f32::to_bits)
+                .collect::<Vec<_>>()
+        };
+        let one = bits(1);
+        assert!([2, 3, 8].into_iter().all(|threads| bits(threads) == one));
+        // A row means what it means alone.
+        let mut last = x[x.len() - columns..].to_vec();
+        norm::softmax(Level::best(), None, &mut last, columns);
+        let last: Vec<u32> = last.into_iter().map(f32::to_bits).collect();
+        assert_eq!(last, one[x.len() - columns..x.len()]);
+        pool::set_threads(0);
     }
 }
 

@@ -113,6 +113,24 @@ fn check(rotary: Rotary, offsets: &[i32], periods: Option<&[f32]>) {
     }
 }
 
+/// As many as several threads turn.
+#[test]
+fn planes_of_many_positions_are_turned() {
+    for offsets in [&[3][..], &[3, -2]] {
+        let rotary = Rotary {
+            batches: 2,
+            heads: 3,
+            positions: 301,
+            columns: 40,
+            dims: 34,
+            traditional: false,
+            scale: 1.0,
+            base: 10_000.0,
+        };
+        check(rotary, offsets, None);
+    }
+}
+
 #[test]
 fn planes_are_turned() {
     for traditional in [false, true] {

@@ -94,6 +94,31 @@ fn places() {
     check_places::<f64>();
 }
 
+/// As many as several threads take.
+#[test]
+fn places_of_many_rows() {
+    for columns in [1, 33, 70_000] {
+        let rows = 200_000 / columns;
+        let x: Vec<f32> = (0..rows * columns)
+            .map(|i| (i * 7919 % 1009) as f32)
+            .collect();
+        let wanted = x.chunks(columns).map(|row| place(row, |x, y| x > y));
+        fn place(row: &[f32], better: impl Fn(f32, f32) -> bool) -> u32 {
+            let mut at = 0;
+            for (i, x) in row.iter().enumerate() {
+                at = if better(*x, row[at]) { i } else { at };
+            }
+            at as u32
+        }
+        let wanted: Vec<u32> = wanted.collect();
+        for level in Level::available() {
+            let mut got = vec![u32::MAX; rows];
+            fold::argmax::<f32>(level, bytes(&x), bytes_mut(&mut got), columns);
+            assert_eq!(got, wanted, "{columns} at {}", level.name());
+        }
+    }
+}
+
 #[test]
 fn truth() {
     // By the bits but for the sign.
