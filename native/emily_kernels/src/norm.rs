@@ -63,7 +63,6 @@ fn by_row<T: Real>(
             wide.clear();
             wide.extend(out.iter().map(|x| x.wide()));
         }
-        // Called at one place alone, so that it is compiled there, for the level.
         compute(T::as_wide_mut(out).unwrap_or(&mut wide));
         if !is_wide {
             for (out, x) in out.iter_mut().zip(&wide) {

@@ -150,9 +150,10 @@ pub fn rotate<T: Real>(
     let each = if offsets.len() == 1 { batches } else { 1 };
     let many = (PART / (each * heads * columns).max(1)).clamp(1, positions.max(1));
     let parts = positions.div_ceil(many);
-    let (elements, output) = (x.elements::<T>(), Shared::of(output));
     let strides = [of_batch, of_head, of_position].map(|axis| axis.stride);
-    pool::each(offsets.len() * parts, |part| {
+    let whole = output.len();
+    let (elements, output) = (x.elements::<T>(), Shared::of(output));
+    let turn = |part: usize| {
         let (group, first) = (part / parts, part % parts * many);
         let turned = Turned {
             batches: group * each..(group + 1) * each,
@@ -167,7 +168,11 @@ pub fn rotate<T: Real>(
             periods,
             &output,
         );
-    });
+    };
+    match whole <= PART {
+        true => (0..offsets.len() * parts).for_each(turn),
+        false => pool::each(offsets.len() * parts, turn),
+    }
 }
 
 /// The rows that are turned together, no two of which have others' elements.

@@ -1,5 +1,7 @@
 // The one node that Emily adds to MLX's graph: a kernel of Rust's, for a CPU. Rust decides, C++ does what needs MLX's
 // classes.
+#include <algorithm>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -26,32 +28,33 @@ void emily_kernel_drop_task(void* task);
 
 namespace {
 
-class Node final : public mx::UnaryPrimitive {
+// Owns its kernel.
+class Node final : public mx::UnaryPrimitive, public std::enable_shared_from_this<Node> {
  public:
-  Node(mx::Stream stream, std::shared_ptr<void> kernel) : UnaryPrimitive(stream), kernel_(std::move(kernel)) {}
+  Node(mx::Stream stream, void* kernel) : UnaryPrimitive(stream), kernel_(kernel) {}
+  ~Node() override { emily_kernel_drop(kernel_); }
+  Node(const Node&) = delete;
+  Node& operator=(const Node&) = delete;
 
   void eval_gpu(const std::vector<mx::array>&, mx::array&) override {
     throw std::runtime_error(std::string("[") + name() + "] is a kernel for the CPU.");
   }
 
-  const char* name() const override { return emily_kernel_name(kernel_.get()); }
+  const char* name() const override { return emily_kernel_name(kernel_); }
 
   void eval_cpu(const std::vector<mx::array>& inputs, mx::array& out) override {
     mx::cpu::get_command_encoder(stream()).dispatch(
-        [kernel = kernel_, task = prepare(inputs, out)] { run(kernel.get(), task.get()); });
+        [node = shared_from_this(), task = prepare(inputs, out)] { node->run(task.get()); });
   }
 
   // On this thread.
-  void eval_here(const std::vector<mx::array>& inputs, mx::array& out) const {
-    run(kernel_.get(), prepare(inputs, out).get());
-  }
+  void eval_here(const std::vector<mx::array>& inputs, mx::array& out) const { run(prepare(inputs, out).get()); }
 
-  size_t steps() const { return emily_kernel_steps(kernel_.get()); }
+  size_t steps() const { return emily_kernel_steps(kernel_); }
 
  private:
-  static void run(const void* kernel, const void* task) {
-    if (!emily_kernel_run(kernel, task))
-      throw std::runtime_error(std::string("[") + emily_kernel_name(kernel) + "] The kernel failed.");
+  void run(const void* task) const {
+    if (!emily_kernel_run(kernel_, task)) throw std::runtime_error(std::string("[") + name() + "] The kernel failed.");
   }
 
   // Finds memory for the output; gives what is left to do.
@@ -59,7 +62,7 @@ class Node final : public mx::UnaryPrimitive {
     std::vector<emily_memory> memory;
     memory.reserve(inputs.size() + 1);
     for (const auto& input : inputs) memory.push_back(emily::memory_of(input));
-    auto place = emily_kernel_place(kernel_.get(), memory.data(), inputs.size(), out.itemsize(), out.nbytes());
+    auto place = emily_kernel_place(kernel_, memory.data(), inputs.size(), out.itemsize(), out.nbytes());
     if (place.taken >= 0) {
       out.copy_shared_buffer(inputs[place.taken]);
     } else if (place.like >= 0) {
@@ -73,7 +76,7 @@ class Node final : public mx::UnaryPrimitive {
     return {emily_kernel_task(memory.data(), inputs.size(), &memory.back(), place), emily_kernel_drop_task};
   }
 
-  std::shared_ptr<void> kernel_;
+  void* kernel_;
 };
 
 } // namespace
@@ -106,15 +109,15 @@ int emily_add_kernel(
     mx::array** result, void* kernel, mx::array* const* inputs, size_t count, bool elementwise, const int* shape,
     size_t rank, unsigned type, size_t item, const mx::Stream* stream) {
   return emily::guarded([&] {
-    std::shared_ptr<void> owned(kernel, emily_kernel_drop);
+    auto node = std::make_shared<Node>(*stream, kernel);
     std::vector<mx::array> arrays;
     arrays.reserve(count);
     for (size_t i = 0; i < count; i++) arrays.push_back(*inputs[i]);
-    if (elementwise && count > 1) arrays = mx::broadcast_arrays(arrays, *stream);
+    auto same = [&](const mx::array& x) { return x.shape() == arrays[0].shape(); };
+    if (elementwise && !std::all_of(arrays.begin(), arrays.end(), same)) arrays = mx::broadcast_arrays(arrays, *stream);
     mx::Shape to = elementwise ? arrays[0].shape() : mx::Shape(shape, shape + rank);
     // MLX numbers its types as mlx-c does.
     mx::Dtype dtype(static_cast<mx::Dtype::Val>(type), item);
-    auto node = std::make_shared<Node>(*stream, std::move(owned));
     *result = new mx::array(std::move(to), dtype, std::move(node), std::move(arrays));
   });
 }

@@ -53,7 +53,7 @@ pub(super) unsafe fn pack_panels<S: Load<T>, T: Stored>(
     }
 }
 
-/// Copies `depth` rows of `count` columns, each filled up with zeros to `width` numbers.
+/// Copies `depth` rows of `count` columns, each filled up with zeros to `width` numbers, which whole vectors have.
 ///
 /// # Safety
 /// The matrix must have the rows and columns, `to` the room; the processor the instructions of `S`.
@@ -76,12 +76,12 @@ pub(crate) unsafe fn pack<S: Load<T>, T: Stored>(
                     S::prefetch(row.wrapping_add(width + j));
                     S::store(S::load_as(row.add(j)), to.add(j));
                 }
-                for j in vectors..width {
-                    *to.add(j) = if j < count {
-                        (*row.add(j)).number()
-                    } else {
-                        T::Number::ZERO
-                    };
+                if vectors < count {
+                    let last = S::load_first_as(row.add(vectors), count - vectors);
+                    S::store(last, to.add(vectors));
+                }
+                for j in (count.next_multiple_of(S::LANES)..width).step_by(S::LANES) {
+                    S::store(S::splat(T::Number::ZERO), to.add(j));
                 }
             }
         } else {

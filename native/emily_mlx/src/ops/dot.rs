@@ -16,10 +16,24 @@ use crate::runtime::stream::StreamHandle;
 
 /// `{:matmul, x, y}`
 pub(crate) fn matmul(args: &Args, stream: &StreamHandle) -> Result<Array> {
-    let (x, y) = (args.array()?, args.array()?);
+    product(args.array()?, args.array()?, stream)
+}
+
+fn product(x: &Array, y: &Array, stream: &StreamHandle) -> Result<Array> {
     match level(stream).and_then(|level| Product::of(x, y, level)) {
         Some(product) => product.add(x, y, stream),
         None => call(mlx_sys::mlx_matmul, x, y, stream.raw()),
+    }
+}
+
+/// `{:transpose, {:matmul, x, y}, [1, 0]}`, in whose order the product is computed: whatever reads it walks over it in
+/// a row, as weights do from which their gradient is taken.
+pub(crate) fn transposed(args: &Args, stream: &StreamHandle) -> Result<Array> {
+    let (x, y, s) = (args.array()?, args.array()?, stream.raw());
+    let turned = |x: &Array| mlx!(mlx_transpose_axes, x.as_ptr(), [1, 0].as_ptr(), 2, s);
+    match (x.ndim(), y.ndim()) {
+        (2, 2) => product(&turned(y)?, &turned(x)?, stream),
+        _ => turned(&product(x, y, stream)?),
     }
 }
 

@@ -10,7 +10,7 @@ mod checks;
 mod compare;
 mod conv;
 pub(crate) mod create;
-mod dot;
+pub(crate) mod dot;
 mod einsum;
 mod elementwise;
 mod fft;

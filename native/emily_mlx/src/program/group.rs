@@ -1,11 +1,14 @@
-//! Chains of operations that give an element for an element: runs of them become one kernel each, on a CPU.
+//! Chains of operations that give an element for an element: runs of them become one kernel each, on a CPU. So does a
+//! product of matrices that is transposed.
 
 use std::collections::HashMap;
 
 use smallvec::SmallVec;
 
-use super::step::{Block, Operation, Register, Step};
+use super::step::{Block, Operand, Operation, Register, Step};
+use crate::ops::args::Literal;
 use crate::ops::chain::{may_reduce, may_take_part};
+use crate::ops::op::Op;
 
 /// The most operations of a chain: what lies between them is to stay in the nearest cache.
 const MOST_OPERATIONS: usize = 32;
@@ -51,6 +54,16 @@ fn chain(mut operations: Vec<Operation>) -> Step {
     }
 }
 
+/// Whether the operation transposes a matrix.
+fn transposes(operation: &Operation) -> bool {
+    match &operation.operands[..] {
+        [Operand::Place(place), Operand::Literal(Literal::Ints(axes))] => {
+            operation.op == Op::Transpose && place.element.is_none() && axes[..] == [1, 0]
+        }
+        _ => false,
+    }
+}
+
 /// For each step that may take part in a chain, the step at which its chain ends.
 fn ends(block: &Block) -> Vec<Option<usize>> {
     let mut readers: HashMap<Register, SmallVec<[usize; 2]>> = HashMap::new();
@@ -61,6 +74,10 @@ fn ends(block: &Block) -> Vec<Option<usize>> {
     for place in &block.results {
         readers.entry(place.register).or_default().push(usize::MAX);
     }
+    let is_transposed = |end: &usize| match &block.steps[*end] {
+        Step::Operation(operation) => transposes(operation),
+        _ => false,
+    };
     let mut ends = vec![None; block.steps.len()];
     let mut sizes: HashMap<usize, usize> = HashMap::new();
     // The first step behind which nothing interrupts a chain.
@@ -73,13 +90,14 @@ fn ends(block: &Block) -> Vec<Option<usize>> {
                 continue;
             }
         };
-        if may_reduce(operation.op) {
+        if may_reduce(operation.op) || transposes(operation) {
             // It ends the chain of what it reads.
             ends[at] = Some(at);
             sizes.insert(at, 1);
             continue;
         }
-        if !may_take_part(operation.op) {
+        let is_product = operation.op == Op::Matmul;
+        if !is_product && !may_take_part(operation.op) {
             continue;
         }
         let end_of = |reader: &usize| ends.get(*reader).copied().flatten();
@@ -88,8 +106,12 @@ fn ends(block: &Block) -> Vec<Option<usize>> {
             .map_or(&[][..], |readers| readers);
         let joined = readers.first().and_then(end_of).filter(|end| {
             let all = readers.iter().all(|reader| end_of(reader) == Some(*end));
-            all && *end < barrier && sizes[end] < MOST_OPERATIONS
+            let fits = is_product == is_transposed(end);
+            all && fits && *end < barrier && sizes[end] < MOST_OPERATIONS
         });
+        if is_product && joined.is_none() {
+            continue;
+        }
         let end = joined.unwrap_or(at);
         *sizes.entry(end).or_default() += 1;
         ends[at] = Some(end);

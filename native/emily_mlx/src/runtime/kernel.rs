@@ -165,10 +165,12 @@ mod own {
     ) -> Result<Array> {
         let inputs: SmallVec<[*mut c_void; 4]> =
             inputs.iter().map(|array| array.as_ptr().ctx).collect();
+        let mut name = SmallVec::from_slice(name.as_bytes());
+        name.push(0);
         let owned = Owned {
             kernel: Box::new(kernel),
             placement,
-            name: name.bytes().chain([0]).collect(),
+            name,
         };
         let owned = Box::into_raw(Box::new(owned));
         // SAFETY: the arrays are live, they and the shape are followed by their lengths, C++ owns the kernel from here

@@ -102,6 +102,41 @@ fn one_of_several_results() {
     refused(factor(2), "no element 2 of 2");
 }
 
+#[test]
+fn a_product_is_transposed() {
+    // [[1, 2, 3], [4, 5, 6]] by [[7, 8], [9, 10], [11, 12]], and a vector by two matrices.
+    let matrices = (&[2, 3][..], &[3, 2][..], [58.0, 139.0, 64.0, 154.0]);
+    let vectors = (&[2][..], &[3, 2, 1][..], [23.0, 29.0, 35.0, 0.0]);
+    for (chain, (left, right, wanted)) in [
+        (false, matrices),
+        (true, matrices),
+        (false, vectors),
+        (true, vectors),
+    ] {
+        let mut builder = Builder::new();
+        let (x, y) = (builder.input(), builder.input());
+        let product = pair(&mut builder, Op::Matmul, x, y);
+        let axes = Operand::Literal(Literal::Ints(vec![1, 0]));
+        let turned = builder.operation(Op::Transpose, vec![Operand::Place(product), axes]);
+        let turned = turned.expect("it is set");
+        let double = pair(&mut builder, Op::Add, turned, turned);
+        let mut program = builder.finish(places(&[double])).expect("it is set");
+        if chain {
+            program.chain();
+        }
+        let array = |shape: &[i32], first: usize| {
+            let count = shape.iter().product::<i32>() as usize;
+            let values: Vec<f32> = (first..first + count).map(|i| i as f32).collect();
+            Array::from_slice(&values, shape)
+        };
+        let (x, y) = (array(left, 1), array(right, 7));
+        let results = program.run_waiting(&[&x, &y], cpu(), &NoHost);
+        let got = numbers(results.expect("they fit").remove(0));
+        let wanted: Vec<f64> = wanted.iter().map(|x| 2.0 * x).collect();
+        assert_eq!(got, wanted[..got.len()], "{left:?} by {right:?}");
+    }
+}
+
 /// `x` plus one where the predicate is true, else `x` less one, twice.
 fn chosen(builder: &mut Builder, x: Place) -> (Function, Function) {
     let one = full(builder, 1.0);

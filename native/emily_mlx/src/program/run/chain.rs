@@ -6,6 +6,8 @@ use smallvec::SmallVec;
 use super::{Run, Slot};
 use crate::ops::apply::Value;
 use crate::ops::chain::{self, Known, Part, Reduction, Source, Typed};
+use crate::ops::dot;
+use crate::ops::op::Op;
 use crate::program::step::{Operands, Operation, Place, Register};
 use crate::runtime::dtype::Dtype;
 use crate::runtime::error::Result;
@@ -73,6 +75,11 @@ impl Run<'_> {
         let Some(level) = kernel::level(self.stream) else {
             return operations.iter().try_for_each(|one| self.operation(one));
         };
+        if let [product @ Operation { op: Op::Matmul, .. }, transpose] = operations {
+            let value = dot::transposed(&self.args(product.op, &product.operands)?, self.stream)?;
+            self.registers[transpose.to] = Slot::Value(Value::One(value));
+            return Ok(());
+        }
         let mut pending = Pending::new(operations, level);
         let last = operations.len() - 1;
         for at in 0..=last {
