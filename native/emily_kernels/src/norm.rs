@@ -44,30 +44,32 @@ pub(crate) fn greatest(x: &[f32]) -> f32 {
         .fold(x[0], |most, x| greater(most, *x))
 }
 
-/// Computes each row of the output from that of `x`, in the output's place, where it stays in the nearest cache, or in one
-/// of f32.
+/// A row of the output with the numbers of `x`, in the output's place, where it stays in the nearest cache, or in one of
+/// f32. What is done with it is no closure: that would be compiled without the instructions of the level.
 #[inline(always)]
-fn by_row<T: Real>(
+fn begin<'a, T: Real>(
     x: Option<&[T]>,
-    output: &mut [T],
-    columns: usize,
-    compute: impl Fn(&mut [f32]),
-) {
-    let mut wide = Vec::new();
-    for (number, out) in output.chunks_exact_mut(columns).enumerate() {
-        if let Some(x) = x {
-            out.copy_from_slice(&x[number * columns..(number + 1) * columns]);
-        }
-        let is_wide = T::as_wide(out).is_some();
-        if !is_wide {
-            wide.clear();
-            wide.extend(out.iter().map(|x| x.wide()));
-        }
-        compute(T::as_wide_mut(out).unwrap_or(&mut wide));
-        if !is_wide {
-            for (out, x) in out.iter_mut().zip(&wide) {
-                *out = T::narrow(*x);
-            }
+    number: usize,
+    out: &'a mut [T],
+    wide: &'a mut Vec<f32>,
+) -> &'a mut [f32] {
+    if let Some(x) = x {
+        let columns = out.len();
+        out.copy_from_slice(&x[number * columns..(number + 1) * columns]);
+    }
+    if T::as_wide(out).is_none() {
+        wide.clear();
+        wide.extend(out.iter().map(|x| x.wide()));
+    }
+    T::as_wide_mut(out).unwrap_or(wide)
+}
+
+/// Rounds a row of f32 that is not in its place.
+#[inline(always)]
+fn end<T: Real>(out: &mut [T], wide: &[f32]) {
+    if T::as_wide(out).is_none() {
+        for (out, x) in out.iter_mut().zip(wide) {
+            *out = T::narrow(*x);
         }
     }
 }
@@ -95,7 +97,9 @@ pub fn softmax<T: Real>(level: Level, x: Option<&[T]>, output: &mut [T], columns
 
 for_each_level! {
     fn softmax_rows<T: Real; A>(x: Option<&[T]>, output: &mut [T], columns: usize) {
-        by_row(x, output, columns, |row| {
+        let mut wide = Vec::new();
+        for (number, out) in output.chunks_exact_mut(columns).enumerate() {
+            let row = begin(x, number, out, &mut wide);
             let most = greatest(row);
             for x in row.iter_mut() {
                 *x = Exp::near::<A>(*x - most);
@@ -104,7 +108,8 @@ for_each_level! {
             for x in row.iter_mut() {
                 *x *= inverse;
             }
-        });
+            end(out, &wide);
+        }
     }
 }
 
@@ -157,11 +162,14 @@ for_each_level! {
         eps: f32,
     ) {
         let weight = weight.map(widened);
-        by_row(x, output, columns, |row| {
+        let mut wide = Vec::new();
+        for (number, out) in output.chunks_exact_mut(columns).enumerate() {
+            let row = begin(x, number, out, &mut wide);
             let square = sum(row, |x| x * x) / columns as f32;
             let inverse = 1.0 / (square + eps).sqrt();
             scale(row, weight.as_deref(), None, |x| x * inverse);
-        });
+            end(out, &wide);
+        }
     }
 }
 
@@ -189,11 +197,14 @@ for_each_level! {
         eps: f32,
     ) {
         let (weight, bias) = (vectors.0.map(widened), vectors.1.map(widened));
-        by_row(x, output, columns, |row| {
+        let mut wide = Vec::new();
+        for (number, out) in output.chunks_exact_mut(columns).enumerate() {
+            let row = begin(x, number, out, &mut wide);
             let mean = sum(row, |x| x) / columns as f32;
             let variance = sum(row, |x| (x - mean) * (x - mean)) / columns as f32;
             let inverse = 1.0 / (variance + eps).sqrt();
             scale(row, weight.as_deref(), bias.as_deref(), |x| (x - mean) * inverse);
-        });
+            end(out, &wide);
+        }
     }
 }
