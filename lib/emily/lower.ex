@@ -19,17 +19,28 @@ defmodule Emily.Lower do
     Dot,
     Elementwise,
     FFT,
-    Fold,
     Index,
     LinAlg,
-    Math,
     Reduce,
     Shape,
     Sort,
     Window
   }
 
-  @families [Elementwise, Math, Reduce, Fold, Shape, Dot, Index, Sort, Window, Conv, FFT, LinAlg]
+  @families [
+    Elementwise,
+    Elementwise.Functions,
+    Reduce,
+    Reduce.Fold,
+    Shape,
+    Dot,
+    Index,
+    Sort,
+    Window,
+    Conv,
+    FFT,
+    LinAlg
+  ]
 
   @type answer :: Emily.Expr.t() | :default | {:fallback, String.t()}
 

@@ -6,7 +6,7 @@ defmodule Emily.Lower.Conv do
 
   import Emily.Lower.Types
   import Emily.Expr, only: [share: 2, scalar: 2]
-  alias Emily.Lower.{ConvPieces, Dot, Shape, Window}
+  alias Emily.Lower.{Conv.Pieces, Dot, Shape, Window}
   alias Emily.Native
 
   def names, do: [:conv]
@@ -126,7 +126,7 @@ defmodule Emily.Lower.Conv do
 
     # MLX copies the patches on a CPU.
     opts = [first: 1, dtype: :f32, bytes: 4, unfolds: not on_gpu?(x, w)]
-    result = ConvPieces.conv(input, dims, kernel, kernel_dims, config, opts, direct)
+    result = Pieces.conv(input, dims, kernel, kernel_dims, config, opts, direct)
     transpose(result, channels_second(spatial))
   end
 
@@ -192,7 +192,7 @@ defmodule Emily.Lower.Conv do
     direct = &patches(&1, &2, &3, &4, &5, x.type, on_gpu)
     {_, bits} = x.type
     opts = [first: 2, dtype: dtype(x.type), bytes: div(bits, 8), unfolds: true]
-    ConvPieces.conv(input, dims, kernel, kernel_dims, config, opts, direct)
+    Pieces.conv(input, dims, kernel, kernel_dims, config, opts, direct)
   end
 
   defp patches(input, dims, kernel, kernel_dims, %{groups: groups} = config, type, on_gpu) do

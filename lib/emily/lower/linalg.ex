@@ -11,7 +11,7 @@ defmodule Emily.Lower.LinAlg do
   import Emily.Lower.Types
   import Emily.Expr, only: [share: 2, scalar: 2]
   alias Emily.Expr
-  alias Emily.Lower.{Complex, Factor}
+  alias Emily.Lower.{Complex, LinAlg.Factor}
 
   # LAPACK in f64, rounded once, is what Nx.BinaryBackend's f64 arithmetic comes close to. It takes about
   # twice as long as in f32, which up to this size is less than the call around it takes.

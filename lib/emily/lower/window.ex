@@ -1,11 +1,11 @@
 defmodule Emily.Lower.Window do
   @moduledoc false
-  # Windows. Sums and extremes go one axis at a time (Emily.Lower.Sliding). To choose an element of
+  # Windows. Sums and extremes go one axis at a time (Emily.Lower.Window.Sliding). To choose an element of
   # a window needs all of it: a strided view with the windows' axes last.
 
   import Emily.Lower.Types
   import Emily.Expr, only: [share: 2, scalar: 2]
-  alias Emily.Lower.{Shape, Sliding}
+  alias Emily.Lower.{Shape, Window.Sliding}
 
   def names do
     [:window_sum, :window_product, :window_max, :window_min] ++

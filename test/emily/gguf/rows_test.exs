@@ -205,7 +205,7 @@ if Code.ensure_loaded?(Bumblebee) do
         end
 
       kernel = packed.params.data["decoder.blocks.0.self_attention.key"]["kernel"]
-      assert %QuantizedWeight{value: %{shape: {16, 8}}, bits: 8} = kernel
+      assert %QuantizedWeight{value: %{shape: {16, 34}}, mode: "ggml_q8_0"} = kernel
 
       [a, b] =
         for info <- [packed, dense] do

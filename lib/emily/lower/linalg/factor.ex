@@ -1,4 +1,4 @@
-defmodule Emily.Lower.Factor do
+defmodule Emily.Lower.LinAlg.Factor do
   @moduledoc false
   # Factors of matrices of a few rows, written out: the steps by which Nx.LinAlg finds them, each rounded
   # to f32 as there, so that a small example gives the numbers of Nx.BinaryBackend. They stay lazy and on

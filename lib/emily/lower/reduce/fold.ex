@@ -1,4 +1,4 @@
-defmodule Emily.Lower.Fold do
+defmodule Emily.Lower.Reduce.Fold do
   @moduledoc false
   # Reductions by a function of the caller's, which run in MLX where the function is one associative
   # operation of its two arguments.
@@ -7,7 +7,7 @@ defmodule Emily.Lower.Fold do
 
   import Emily.Lower.Types
   import Emily.Expr, only: [share: 2]
-  alias Emily.Lower.{Effects, Probe, Shape, Sliding}
+  alias Emily.Lower.{Effects, Reduce.Probe, Shape, Window.Sliding}
   alias Nx.Tensor, as: T
 
   # Nx's operation, MLX's reduction by it, and its step of two.
@@ -98,7 +98,7 @@ defmodule Emily.Lower.Fold do
   @doc """
   The operation that a function of two numbers of `type` is, as `{:ok, name}`, or `:error`.
 
-  To find out, an Elixir function is called once, with tensors of `Emily.Lower.Probe`. One that
+  To find out, an Elixir function is called once, with tensors of `Emily.Lower.Reduce.Probe`. One that
   needs numbers, or raises, is no known operation; nor is one with hooks.
   """
   def operation(%T{data: %{op: :fun, args: [_params, %T{} = body, _mfa]}}, type) do

@@ -1,4 +1,4 @@
-defmodule Emily.Lower.MathTest do
+defmodule Emily.Lower.Elementwise.FunctionsTest do
   use Emily.BackendCase, async: true
 
   @domains Emily.Operations.domains()

@@ -1,7 +1,7 @@
-defmodule Emily.Lower.FoldTest do
+defmodule Emily.Lower.Reduce.FoldTest do
   use Emily.BackendCase, async: true
 
-  alias Emily.Lower.Fold
+  alias Emily.Lower.Reduce.Fold
 
   @real [:add, :multiply, :max, :min]
   @bits [:bitwise_and, :bitwise_or, :bitwise_xor]

@@ -1,4 +1,4 @@
-defmodule Emily.Lower.ConvPieces do
+defmodule Emily.Lower.Conv.Pieces do
   @moduledoc false
   # A convolution in pieces, where its padded input or the patches of its input would take much memory: on a GPU, and
   # on a CPU where no kernels are wanted. On each

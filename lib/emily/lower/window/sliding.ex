@@ -1,4 +1,4 @@
-defmodule Emily.Lower.Sliding do
+defmodule Emily.Lower.Window.Sliding do
   @moduledoc false
   # Associative operations over windows, one axis at a time, because such a window is the windows of
   # its rows: 7 x 7 elements take 6 + 6 steps rather than 48. No window is ever copied as a whole.

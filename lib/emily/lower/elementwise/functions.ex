@@ -1,4 +1,4 @@
-defmodule Emily.Lower.Math do
+defmodule Emily.Lower.Elementwise.Functions do
   @moduledoc false
   # Functions of analysis. Complex numbers take another way where MLX's own is missing or less precise.
 

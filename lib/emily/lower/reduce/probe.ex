@@ -1,10 +1,10 @@
-defmodule Emily.Lower.Probe do
+defmodule Emily.Lower.Reduce.Probe do
   @moduledoc false
   # A backend whose tensors hold no numbers but how they came about, as the expressions of Nx.Defn
   # do: to see what a function does by calling it. Those expressions themselves would not pass
   # through the functions that Nx.Defn.Evaluator makes.
   #
-  # It has the operations that Emily.Lower.Fold looks for. A function that does anything else raises.
+  # It has the operations that Emily.Lower.Reduce.Fold looks for. A function that does anything else raises.
 
   alias Nx.Tensor, as: T
 
@@ -17,7 +17,7 @@ defmodule Emily.Lower.Probe do
 
   def as_type(out, x), do: %{out | data: %__MODULE__{op: :as_type, args: [x]}}
 
-  for name <- Keyword.keys(Emily.Lower.Fold.operations()) do
+  for name <- Keyword.keys(Emily.Lower.Reduce.Fold.operations()) do
     def unquote(name)(out, x, y), do: %{out | data: %__MODULE__{op: unquote(name), args: [x, y]}}
   end
 

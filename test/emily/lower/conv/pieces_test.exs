@@ -1,9 +1,9 @@
-defmodule Emily.Lower.ConvPiecesTest do
+defmodule Emily.Lower.Conv.PiecesTest do
   use ExUnit.Case, async: true
   use ExUnitProperties
 
   alias Emily.{Backend, Native}
-  alias Emily.Lower.ConvPieces
+  alias Emily.Lower.Conv.Pieces
 
   # Small whole numbers, whose sums are exact in any order.
   defp values(shape, backend) do
@@ -30,7 +30,7 @@ defmodule Emily.Lower.ConvPiecesTest do
     [x_ref, w_ref] = for t <- [x, w], do: Nx.backend_copy(t, Backend).data.ref
 
     expression =
-      ConvPieces.conv(x_ref, x_dims, w_ref, Tuple.to_list(w.shape), config, opts, &direct/5)
+      Pieces.conv(x_ref, x_dims, w_ref, Tuple.to_list(w.shape), config, opts, &direct/5)
 
     [result] = Native.run([expression], :cpu)
     # The sign of zero is that of some product with padding.
