@@ -322,11 +322,16 @@ impl<'a> Dynamic<'a> {
             _ => None,
         };
         let (starts, axes) = (args.array()?, args.axes(x.ndim())?);
+        let op = args.op;
         let sizes = match update {
+            Some(update) if update.ndim() != x.ndim() => refuse!(
+                "{op}: shapes {:?} and {:?} differ in rank",
+                x.shape(),
+                update.shape()
+            ),
             Some(update) => Ints::from_slice(update.shape()),
             None => args.shape()?,
         };
-        let op = args.op;
         checks::same_length(op, x.ndim(), &[("sizes", sizes.len())])?;
         for (axis, (size, full)) in sizes.iter().zip(x.shape()).enumerate() {
             if size > full {
