@@ -16,7 +16,7 @@ defmodule Emily.GuidesTest do
     listed = for [_, reason] <- Regex.scan(~r/^\| `.*` \| (.+) \|$/m, table), do: reason
 
     given =
-      for path <- Path.wildcard("lib/emily/lower/*.ex"),
+      for path <- Path.wildcard("lib/emily/lower/**/*.ex"),
           [answer] <- Regex.scan(~r/:fallback\b[^}]*}?/, File.read!(path)) do
         [_, reason] = Regex.run(~r/^:fallback, "(.+)"}/, answer)
         reason
