@@ -91,7 +91,7 @@ defmodule Emily.Build.Download do
           :ok -> {:ok, uri}
           {:redirected, to} -> uri |> resolve(to) |> get(path, accept, redirects - 1)
           # What is there does not fit what is to follow.
-          {:again, {:status, 416}} -> File.rm(path) && {:again, "the server cannot go on there"}
+          {:again, {:status, 416}} -> again_from_the_start(path)
           {kind, {:status, status}} -> {kind, "the server answers #{status}"}
           {kind, reason} -> {kind, explain(reason)}
         end
@@ -104,6 +104,11 @@ defmodule Emily.Build.Download do
   # Another time the certificate is the same.
   defp kind({:failed_connect, [_, {_, _, {:tls_alert, _}} | _]}), do: :stop
   defp kind(_reason), do: :again
+
+  defp again_from_the_start(path) do
+    File.rm(path)
+    {:again, "the server cannot go on there"}
+  end
 
   defp answer(id, path, offset) do
     receive do

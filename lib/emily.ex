@@ -107,10 +107,18 @@ defmodule Emily do
 
   defp array!(array, _function) when is_reference(array), do: array
 
-  defp array!(%T{data: %Backend{device: device} = data}, _function) when device != :host,
-    do: data.ref
+  defp array!(%T{} = tensor, function) do
+    # By Nx's types a backend's data has nothing in it but its name: dialyzer is not shown whose it is.
+    case Map.fetch!(tensor, :data) do
+      %Backend{device: device, ref: array} when device != :host -> array
+      _ -> not_an_array(tensor, function)
+    end
+  end
 
-  defp array!(other, function) do
+  defp array!(other, function), do: not_an_array(other, function)
+
+  @spec not_an_array(term, String.t()) :: no_return
+  defp not_an_array(other, function) do
     raise ArgumentError,
           "Emily.#{function} expects an array or a tensor on Emily.Backend of a type that MLX has, got: " <>
             inspect(other, limit: 10)

@@ -312,7 +312,7 @@ defmodule Emily.GGUF do
   # A quantized tensor's bytes.
   defp weight(%Tensor{type: type, offset: offset, shape: shape}, gguf, device) do
     ref = Native.from_file(gguf.path, offset, Blocks.bytes(type, shape), :u8, device)
-    Quantization.Blocks.weight(type, wrap(ref, device))
+    Quantization.Blocks.weight(type, wrap(ref, device), device)
   end
 
   defp fetch!(gguf, name, readable) do

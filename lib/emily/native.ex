@@ -112,7 +112,7 @@ defmodule Emily.Native do
   alias Emily.Native.{Answer, Garbage, Nif, Number, Threads}
 
   @typedoc "A reference to an MLX array."
-  @opaque array :: reference()
+  @type array :: reference()
 
   @typedoc "A reference to a stream of work on a device."
   @opaque stream :: reference()

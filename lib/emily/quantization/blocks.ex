@@ -32,8 +32,8 @@ defmodule Emily.Quantization.Blocks do
   @doc "The types."
   def types, do: Map.keys(@types)
 
-  @doc "A tensor of a type's blocks as a weight. It is on `Emily.Backend`."
-  def weight(type, %Nx.Tensor{data: %{device: device}} = value) do
+  @doc "A tensor of a type's blocks, which is on a device, as a weight."
+  def weight(type, value, device) do
     {group, bits} = @types[type]
     none = Nx.tensor(0, type: :u8, backend: {Emily.Backend, device: device})
 

@@ -38,7 +38,7 @@ defmodule Emily.Quantization.BlocksTest do
 
   defp weight(packed, backend \\ Emily.Backend) do
     value = tensor(packed.bytes, :u8, Emily.Backend)
-    packed.type |> Blocks.weight(value) |> Nx.backend_copy(backend)
+    packed.type |> Blocks.weight(value, Emily.Native.default_device()) |> Nx.backend_copy(backend)
   end
 
   defp wanted(packed), do: tensor(packed.numbers, :f32, Nx.BinaryBackend)
@@ -212,7 +212,12 @@ defmodule Emily.Quantization.BlocksTest do
               Nx.iota({2, size}, type: :s32),
               Nx.iota({size}, type: :u8)
             ] do
-          weight = Blocks.weight(type, Nx.backend_copy(value, Emily.Backend))
+          weight =
+            Blocks.weight(
+              type,
+              Nx.backend_copy(value, Emily.Backend),
+              Emily.Native.default_device()
+            )
 
           assert_raise ArgumentError,
                        ~r/value of mode "ggml_#{type}" to be u8 of rank 2 or more/,
