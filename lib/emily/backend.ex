@@ -411,7 +411,11 @@ defmodule Emily.Backend do
         device = device_of(args)
         if device == :host, do: Enum.each(args, &Lower.dtype(&1.type))
         kernel = Emily.Fast.Node.kernel(unquote(name), opts)
-        operation(kernel, args, Lower.block(kernel, out, own(args, device)), out, device)
+
+        case Lower.block(kernel, out, own(args, device)) do
+          :default -> composed(device, fn -> Emily.Fast.Node.composed(kernel, args, out) end)
+          expr -> operation(kernel, args, expr, out, device)
+        end
       end
     end
   end

@@ -105,8 +105,9 @@ defmodule Emily.Fast.Node do
     end
   end
 
+  @doc "What the kernel means, by Nx operations alone."
   # The evaluator passes tensors with the names that they have outside of the expression.
-  defp composed(%module{} = kernel, tensors, %{names: names}) do
+  def composed(%module{} = kernel, tensors, %{names: names}) do
     tensors = for t <- tensors, do: %{t | names: List.duplicate(nil, tuple_size(t.shape))}
     %{module.composed(kernel, tensors) | names: names}
   end
