@@ -2,6 +2,7 @@ defmodule Emily.Compiler.OptionsTest do
   # Options, arguments, templates and callers of Emily.Compiler.
   use Emily.CompilerCase, async: true
 
+  import Emily.Observe
   import ExUnit.CaptureLog
 
   describe "options" do
@@ -120,7 +121,7 @@ defmodule Emily.Compiler.OptionsTest do
 
     test "makes no program, and hears hooks" do
       test = self()
-      fun = fn x -> Nx.Defn.Kernel.hook(Nx.add(x, 1), :seen, &send(test, {:hooked, &1})) end
+      fun = fn x -> observe(Nx.add(x, 1), :seen, &send(test, {:hooked, &1})) end
 
       :telemetry.attach(
         {__MODULE__, test},
