@@ -35,6 +35,7 @@ defmodule Bench.Anchors do
     rates = rates(peers, figures)
     write_plot(figures, quiet, only)
     tables = [facts(peers, rounds), table(figures, quiet, rates)]
+    IO.puts(:stderr, Enum.join(tables, "\n\n"))
     Enum.join(tables ++ busy(Enum.filter(figures, & &1[:busy]), peers, rounds) ++ notes, "\n\n")
   end
 

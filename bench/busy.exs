@@ -18,8 +18,9 @@ defmodule Bench.Busy do
       fun.()
     after
       for port <- ports, {:os_pid, pid} <- [Port.info(port, :os_pid)] do
-        System.cmd("kill", ["-9", "#{pid}"])
+        # A port of a program that has ended is closed already.
         Port.close(port)
+        System.cmd("kill", ["-9", "#{pid}"])
       end
     end
   end
