@@ -18,10 +18,11 @@ defmodule Bench.Anchors do
   @read 400_000_000
   @size 2048
 
-  @doc "Measures the figures whose keys hold `only`, and answers the tables in Markdown."
+  @doc "Measures the figures whose keys match `only`, and answers the tables in Markdown."
   def report(rounds, only) do
     python = Peer.start_with(@python, "anchors.py", :cpu, @limits)
-    wanted = Enum.filter(AnchorArrays.figures() ++ AnchorModels.figures(), &(&1.key =~ only))
+    pattern = Regex.compile!(only)
+    wanted = Enum.filter(AnchorArrays.figures() ++ AnchorModels.figures(), &(&1.key =~ pattern))
     notes = AnchorModels.check(python, wanted)
     figures = for figure <- wanted, do: Map.put(figure, :run, figure.make.())
 
