@@ -13,8 +13,12 @@ use std::time::{Duration, Instant};
 use once_cell::sync::Lazy;
 use parking_lot::{Condvar, Mutex};
 
-/// How long a thread looks for more before it sleeps. To be woken takes about as long.
-const PATIENCE: Duration = Duration::from_micros(5);
+/// How long a thread looks for more before it sleeps. To be woken takes 5 to 100 us, the longer on a virtual machine, and
+/// the large operations of a program follow each other sooner. It does not yield: beside other programs it would lose its
+/// turn, which takes longer.
+const PATIENCE: Duration = Duration::from_micros(100);
+/// How many looks it takes between looks at the clock.
+const LOOKS: usize = 32;
 
 static POOL: Pool = Pool::new();
 
@@ -22,6 +26,11 @@ static POOL: Pool = Pool::new();
 /// use by its affinity and its container's quota.
 pub fn threads() -> usize {
     POOL.threads()
+}
+
+/// Whether a thread looks for work now, which then begins at once.
+pub(crate) fn is_awake() -> bool {
+    POOL.looking.load(Ordering::Relaxed) > 0
 }
 
 /// Sets how many threads compute at once. Zero stands for the default.
@@ -97,6 +106,10 @@ struct Pool {
     wanted: AtomicUsize,
     /// Counts the jobs given, for those who look for one without the lock.
     given: AtomicUsize,
+    /// How many helpers look for one.
+    looking: AtomicUsize,
+    /// The core of who gave the last.
+    giver: AtomicUsize,
     state: Mutex<State>,
     given_one: Condvar,
 }
@@ -150,6 +163,8 @@ impl Pool {
         Pool {
             wanted: AtomicUsize::new(0),
             given: AtomicUsize::new(0),
+            looking: AtomicUsize::new(0),
+            giver: AtomicUsize::new(NO_CORE),
             state: Mutex::new(State {
                 jobs: Vec::new(),
                 helpers: 0,
@@ -198,6 +213,7 @@ impl Pool {
     fn give(&'static self, job: &Arc<Job>, helpers: usize) {
         let mut state = self.state.lock();
         state.jobs.push(job.clone());
+        self.giver.store(core(), Ordering::Relaxed);
         self.given.fetch_add(1, Ordering::Release);
         while state.helpers < helpers && self.start() {
             state.helpers += 1;
@@ -222,7 +238,7 @@ impl Pool {
             .jobs
             .retain(|other| !Arc::ptr_eq(job, other));
         let is_left = || job.helpers.load(Ordering::Acquire) == 0;
-        if !patiently(is_left) {
+        if !patiently(is_left, || false) {
             let mut state = self.state.lock();
             while !is_left() {
                 job.left.wait(&mut state);
@@ -241,7 +257,15 @@ impl Pool {
                 }
             }
             let more = || self.given.load(Ordering::Acquire) != given;
-            if !patiently(more) {
+            // Who looks for work on its giver's core keeps that from being done; who is woken gets a free one.
+            let in_the_way = || {
+                let core = core();
+                core != NO_CORE && core == self.giver.load(Ordering::Relaxed)
+            };
+            self.looking.fetch_add(1, Ordering::Relaxed);
+            let found = patiently(more, in_the_way);
+            self.looking.fetch_sub(1, Ordering::Relaxed);
+            if !found {
                 let mut state = self.state.lock();
                 state.asleep += 1;
                 while !more() {
@@ -265,16 +289,29 @@ impl Pool {
 static ALL: Lazy<usize> =
     Lazy::new(|| thread::available_parallelism().map_or(1, |count| count.get()));
 
-/// Whether something becomes true while we look for a moment.
-fn patiently(is_true: impl Fn() -> bool) -> bool {
+const NO_CORE: usize = usize::MAX;
+
+/// The number of the core that the caller runs on, where the system tells.
+fn core() -> usize {
+    #[cfg(target_os = "linux")]
+    // SAFETY: takes nothing and gives a number.
+    return usize::try_from(unsafe { libc::sched_getcpu() }).unwrap_or(NO_CORE);
+    #[cfg(not(target_os = "linux"))]
+    NO_CORE
+}
+
+/// Whether something becomes true while we look for a moment, unless we had better not.
+fn patiently(is_true: impl Fn() -> bool, in_the_way: impl Fn() -> bool) -> bool {
     let start = Instant::now();
     loop {
-        if is_true() {
-            return true;
+        for _ in 0..LOOKS {
+            if is_true() {
+                return true;
+            }
+            spin_loop();
         }
-        if start.elapsed() > PATIENCE {
+        if start.elapsed() > PATIENCE || in_the_way() {
             return false;
         }
-        spin_loop();
     }
 }

@@ -12,7 +12,7 @@ extern "C" {
 
 // `src/runtime/allocator.rs`
 bool emily_admit(size_t bytes, char* refusal, size_t capacity);
-void emily_admitted(size_t bytes);
+void emily_admitted(size_t bytes, const void* memory);
 }
 
 namespace {
@@ -25,7 +25,7 @@ class AskingAllocator final : public Allocator {
     char refusal[256];
     if (!emily_admit(size, refusal, sizeof(refusal))) throw std::runtime_error(refusal);
     auto buffer = own_.malloc(size);
-    emily_admitted(size);
+    emily_admitted(size, buffer.ptr());
     if (!buffer.ptr()) throw std::runtime_error("[malloc] the system has no " + std::to_string(size) + " bytes");
     return buffer;
   }

@@ -9,11 +9,15 @@ use super::work::{Matrix, Work, DEPTH};
 pub(super) const ROWS: usize = 16;
 /// The left side is copied for so many terms.
 pub(super) const TERMS: usize = 4096;
-/// So many sums stay in the second cache, and so many of a row in the nearest.
-pub(super) const SUMS: usize = 16384;
+/// So many sums stay in the nearest cache, of one or two rows, which are read at the memory's pace, and of each of more,
+/// with the numbers that they meet.
+pub(super) const SUMS: usize = 8192;
 const ROW: usize = 4096;
+const ROW_OF_MORE: usize = 256;
 /// A sum goes back to memory once so many terms are added to it.
 const STEP: usize = 8;
+/// So many rows' sums are added to at once, which do not wait for each other.
+const TOGETHER: usize = 4;
 
 /// Whether a product is computed here.
 #[inline(always)]
@@ -48,7 +52,11 @@ pub(super) unsafe fn multiply<S: Load<T>, T: Stored>(
 ) {
     let in_rows = work.b.column == 1;
     let width = if in_rows {
-        ROW.min(SUMS / work.rows / S::LANES * S::LANES)
+        if work.rows > 2 {
+            ROW_OF_MORE
+        } else {
+            ROW
+        }
     } else {
         S::LANES
     };
@@ -110,14 +118,14 @@ impl<T: Stored> Part<'_, T> {
     /// The matrices must have the sizes; the processor the instructions of `S`.
     #[inline(always)]
     unsafe fn add_rows<S: Load<T>>(&mut self) {
-        let whole = self.depth - self.depth % STEP;
+        // With more rows the products take longer than the memory, and a number of the left side meets two vectors.
         // SAFETY: the caller's promises.
         unsafe {
-            for k in (0..whole).step_by(STEP) {
-                self.add_some_rows::<S, STEP>(k);
-            }
-            for k in whole..self.depth {
-                self.add_some_rows::<S, 1>(k);
+            match (self.rows > 2, S::ROWS > 6) {
+                (false, _) => self.add_rows_by::<S, STEP, 1>(),
+                (true, true) => self.add_rows_by::<S, STEP, 2>(),
+                // There are half as many registers.
+                (true, false) => self.add_rows_by::<S, { STEP / 2 }, 2>(),
             }
         }
     }
@@ -125,14 +133,59 @@ impl<T: Stored> Part<'_, T> {
     /// # Safety
     /// As for `add_rows`.
     #[inline(always)]
-    unsafe fn add_some_rows<S: Load<T>, const COUNT: usize>(&mut self, k: usize) {
+    unsafe fn add_rows_by<S: Load<T>, const COUNT: usize, const VECTORS: usize>(&mut self) {
+        let whole = self.depth - self.depth % COUNT;
+        // SAFETY: the caller's promises.
+        unsafe {
+            for k in (0..whole).step_by(COUNT) {
+                self.add_some_rows::<S, COUNT, VECTORS>(k);
+            }
+            for k in whole..self.depth {
+                self.add_some_rows::<S, 1, VECTORS>(k);
+            }
+        }
+    }
+
+    /// # Safety
+    /// As for `add_rows`.
+    #[inline(always)]
+    unsafe fn add_some_rows<S: Load<T>, const COUNT: usize, const VECTORS: usize>(
+        &mut self,
+        k: usize,
+    ) {
+        let vectors = self.columns - self.columns % S::LANES;
+        let whole = self.columns - self.columns % (VECTORS * S::LANES);
+        // SAFETY: the caller's promises.
+        unsafe {
+            for j in (0..whole).step_by(VECTORS * S::LANES) {
+                self.add_a_block::<S, COUNT, VECTORS>(k, j, S::LANES);
+            }
+            for j in (whole..vectors).step_by(S::LANES) {
+                self.add_a_block::<S, COUNT, 1>(k, j, S::LANES);
+            }
+            if vectors < self.columns {
+                self.add_a_block::<S, COUNT, 1>(k, vectors, self.columns - vectors);
+            }
+        }
+    }
+
+    /// Adds up some rows of a few vectors, of which each has so many numbers.
+    ///
+    /// # Safety
+    /// As for `add_rows`.
+    #[inline(always)]
+    unsafe fn add_a_block<S: Load<T>, const COUNT: usize, const VECTORS: usize>(
+        &mut self,
+        k: usize,
+        j: usize,
+        count: usize,
+    ) {
         // SAFETY: the caller's promises; the rows of sums are as long as whole vectors.
         unsafe {
-            for j in (0..self.columns).step_by(S::LANES) {
-                let count = S::LANES.min(self.columns - j);
-                let mut right = [S::splat(T::Number::ZERO); COUNT];
-                for (i, right) in right.iter_mut().enumerate() {
-                    let from = self.b.from(k + i, j).data;
+            let mut right = [[S::splat(T::Number::ZERO); VECTORS]; COUNT];
+            for (i, right) in right.iter_mut().enumerate() {
+                for (v, right) in right.iter_mut().enumerate() {
+                    let from = self.b.from(k + i, j + v * S::LANES).data;
                     S::prefetch(from.wrapping_offset(COUNT as isize * self.b.row));
                     *right = if count == S::LANES {
                         S::load_as(from)
@@ -140,10 +193,13 @@ impl<T: Stored> Part<'_, T> {
                         S::load_first_as(from, count)
                     };
                 }
-                for i in 0..self.rows {
-                    let a = self.a.add(i * self.a_row + k);
-                    self.add::<S, COUNT>(i, j, a, right);
-                }
+            }
+            let whole = self.rows - self.rows % TOGETHER;
+            for i in (0..whole).step_by(TOGETHER) {
+                self.add::<S, TOGETHER, COUNT, VECTORS>(i, j, k, right);
+            }
+            for i in whole..self.rows {
+                self.add::<S, 1, COUNT, VECTORS>(i, j, k, right);
             }
         }
     }
@@ -180,33 +236,47 @@ impl<T: Stored> Part<'_, T> {
             for k in whole..self.depth {
                 let right = gathered::<S, T>(self.b.from(k, 0), self.columns);
                 for i in 0..self.rows {
-                    let a = self.a.add(i * self.a_row + k);
-                    self.add::<S, 1>(i, 0, a, [right]);
+                    self.add::<S, 1, 1, 1>(i, 0, k, [[right]]);
                 }
             }
         }
     }
 
-    /// Adds terms to a vector of sums, one after the other.
+    /// Adds terms to vectors of sums of some rows, one after the other.
     ///
     /// # Safety
-    /// There must be as many numbers of the left side; the processor must have the instructions of `S`.
+    /// The rows, columns and terms must be there; the processor must have the instructions of `S`.
     #[inline(always)]
-    unsafe fn add<S: Load<T>, const COUNT: usize>(
+    unsafe fn add<S: Load<T>, const ROWS: usize, const COUNT: usize, const VECTORS: usize>(
         &mut self,
         row: usize,
         column: usize,
-        a: *const T::Number,
-        right: [S::Vector; COUNT],
+        term: usize,
+        right: [[S::Vector; VECTORS]; COUNT],
     ) {
         // SAFETY: the caller's promises; the rows of sums are as long as whole vectors.
         unsafe {
             let place = self.sums.as_mut_ptr().add(row * self.width + column);
-            let mut sum = S::load(place);
-            for (i, right) in right.into_iter().enumerate() {
-                sum = S::multiply_add(S::splat(*a.add(i)), right, sum);
+            let mut sums = [[S::splat(T::Number::ZERO); VECTORS]; ROWS];
+            for (i, sums) in sums.iter_mut().enumerate() {
+                for (v, sum) in sums.iter_mut().enumerate() {
+                    *sum = S::load(place.add(i * self.width + v * S::LANES));
+                }
             }
-            S::store(sum, place);
+            let a = self.a.add(row * self.a_row + term);
+            for (k, right) in right.into_iter().enumerate() {
+                for (i, sums) in sums.iter_mut().enumerate() {
+                    let left = S::splat(*a.add(i * self.a_row + k));
+                    for (sum, right) in sums.iter_mut().zip(right) {
+                        *sum = S::multiply_add(left, right, *sum);
+                    }
+                }
+            }
+            for (i, sums) in sums.into_iter().enumerate() {
+                for (v, sum) in sums.into_iter().enumerate() {
+                    S::store(sum, place.add(i * self.width + v * S::LANES));
+                }
+            }
         }
     }
 }

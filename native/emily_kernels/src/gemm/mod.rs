@@ -30,17 +30,18 @@ pub(crate) use stored::{Load, Vectors};
 pub(crate) use strip::Strip;
 pub(crate) use work::{with_scratch, Scratch, DEPTH};
 
-/// What is worth a part of its own, in products: about 30 us' work.
-const PART: usize = 1 << 21;
-/// What is worth waking a thread for.
+/// What is worth a part of its own, in products: 10 to 30 us' work.
+const PART: usize = 1 << 20;
+/// What is worth waking a thread for, and what one that is awake.
 const SHARED: usize = 1 << 23;
+const SHARED_AWAKE: usize = 1 << 21;
 /// So many parts for each thread: a thread that is late costs at most one.
 const PARTS_EACH: usize = 8;
-/// What is read again takes no more than this part of the time.
-const AGAIN: usize = 8;
+/// More parts than threads may take so much longer, this part of the time, since less waits for a thread that is late.
+const LONGER: usize = 64;
 /// Parts are multiples of the panels' heights and widths of all processors.
 const ROWS: usize = 12;
-const COLUMNS: usize = 128;
+const COLUMNS: usize = 32;
 
 /// Computes a product, in parts on several threads where it is large. It has the level that `EMILY_KERNELS` names, or
 /// the best one where that is `off`: there are no other products.
@@ -78,7 +79,7 @@ pub unsafe fn multiply_at<T: Stored>(work: Work<T>, level: Level) {
 fn wanted(cost: usize) -> usize {
     match pool::threads() {
         1 => 1,
-        _ if cost < SHARED => 1,
+        _ if cost < SHARED_AWAKE || cost < SHARED && !pool::is_awake() => 1,
         threads => (cost / PART).min(threads * PARTS_EACH),
     }
 }
@@ -92,38 +93,48 @@ struct Parts {
 }
 
 impl Parts {
-    /// Parts of nearly square size, so that little is read twice: as many as are wanted, unless there is one for each
-    /// thread and more would read much again, and none with more elements than `most`.
+    /// At most so many parts as are wanted, none with more elements than `most`: as many as take little longer than one for
+    /// each thread, cut where least is read twice.
     fn of<T: Stored, C>(work: &Work<T, C>, wanted: usize, most: usize) -> Self {
-        let (rows, columns) = (work.rows, work.columns);
-        let (mut height, mut width) = (rows, columns);
-        loop {
-            let parts = rows.div_ceil(height) * columns.div_ceil(width);
-            let size = height.saturating_mul(width);
-            if parts >= wanted && size <= most {
-                break;
+        let threads = pool::threads().min(wanted).max(1);
+        let mut parts = Parts::grid(work, threads, threads);
+        let cost = parts.cost(threads);
+        let mut count = 2 * threads;
+        while count <= wanted || parts.height * parts.width > most {
+            let more = Parts::grid(work, count, threads);
+            if more.cost(threads) <= cost + cost / LONGER || parts.height * parts.width > most {
+                parts = more;
             }
-            let (lower, narrower) = (halved(height, ROWS), halved(width, COLUMNS));
-            let is_lower = lower < height && (height >= width || narrower >= width);
-            let again = READ * if is_lower { width } else { height };
-            let cost = size.saturating_add(READ * (height + width));
-            if size <= most && parts >= pool::threads() && again > cost / AGAIN {
-                break;
-            }
-            if is_lower {
-                height = lower;
-            } else if narrower < width {
-                width = narrower;
-            } else {
-                break;
-            }
+            count *= 2;
         }
-        Parts {
-            rows: rows.div_ceil(height),
-            columns: columns.div_ceil(width),
-            height,
-            width,
-        }
+        parts
+    }
+
+    /// The quickest of all grids of so many parts.
+    fn grid<T: Stored, C>(work: &Work<T, C>, count: usize, threads: usize) -> Self {
+        let of = |rows: usize| {
+            let height = work.rows.div_ceil(rows).next_multiple_of(ROWS);
+            let width = (work.columns.div_ceil(count / rows)).next_multiple_of(COLUMNS);
+            Parts {
+                rows: work.rows.div_ceil(height),
+                columns: work.columns.div_ceil(width),
+                height: height.min(work.rows),
+                width: width.min(work.columns),
+            }
+        };
+        let divisors = (2..=count).filter(|rows| count.is_multiple_of(*rows));
+        let quicker = |best: Parts, other: Parts| match other.cost(threads) < best.cost(threads) {
+            true => other,
+            false => best,
+        };
+        divisors.map(of).fold(of(1), quicker)
+    }
+
+    /// What it takes for each term.
+    fn cost(&self, threads: usize) -> usize {
+        let reads = READ.saturating_mul(self.height + self.width);
+        let part = self.height.saturating_mul(self.width).saturating_add(reads);
+        self.count().div_ceil(threads).saturating_mul(part)
     }
 
     fn count(&self) -> usize {
@@ -149,9 +160,4 @@ impl Parts {
             }
         }
     }
-}
-
-/// Half of a length, as a multiple of `unit`.
-fn halved(length: usize, unit: usize) -> usize {
-    length.div_ceil(2).next_multiple_of(unit)
 }

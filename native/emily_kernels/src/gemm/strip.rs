@@ -24,6 +24,7 @@ pub struct Target<T> {
 /// The rows of a panel are reached from so many pointers, each one's first `STEP`.
 const HEADS: usize = 4;
 const STEP: usize = 3;
+const AHEAD: isize = 8;
 
 pub type Kernel<T> = unsafe fn(&Panel<T>, &Target<T>);
 
@@ -56,6 +57,7 @@ pub(super) unsafe fn kernel<S: Simd, const ROWS: usize, const VECTORS: usize>(
             let mut right = [S::splat(S::Number::ZERO); VECTORS];
             for (v, right) in right.iter_mut().enumerate() {
                 *right = S::load(b.add(v * S::LANES));
+                S::prefetch(b.wrapping_offset(AHEAD * panel.b_row + (v * S::LANES) as isize));
             }
             for (i, sums) in sums.iter_mut().enumerate() {
                 let left = heads[i / STEP].offset((i % STEP) as isize * panel.a.row);

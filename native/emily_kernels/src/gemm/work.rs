@@ -14,8 +14,10 @@ use crate::dispatch::Level;
 pub(crate) const DEPTH: usize = 256;
 /// So many columns of the right side, copied, stay in the second or third cache.
 const COLUMNS: usize = 1024;
-/// A panel of rows is multiplied in its place where there are at most so many vectors of columns.
+/// A panel of rows is multiplied in its place where there are at most so many vectors of columns, and where its rows lie
+/// along memory, but not so far apart that all take the same places of the nearest cache.
 const A_IN_PLACE: usize = 8;
+const SAME_PLACES: usize = 4096;
 /// The right side is multiplied in its place where there are at most so many panels of rows.
 const B_IN_PLACE: usize = 6;
 /// So many numbers stay in the second cache.
@@ -264,8 +266,10 @@ pub(super) unsafe fn multiply_on<S: Load<T>, T: Stored>(
                 // SAFETY: the parts are within the matrices, and the copies within their memory.
                 unsafe {
                     let from = work.a.from(row, term);
+                    let in_rows = from.column == 1
+                        && !(from.row.unsigned_abs() * size_of::<T>()).is_multiple_of(SAME_PLACES);
                     let a = match T::as_numbers(from.data) {
-                        Some(data) if columns <= A_IN_PLACE * S::LANES => Matrix {
+                        Some(data) if in_rows || columns <= A_IN_PLACE * S::LANES => Matrix {
                             data,
                             row: from.row,
                             column: from.column,

@@ -16,6 +16,12 @@ const SMALL: usize = 4096;
 #[cfg(own_kernels)]
 const MAPPED: usize = 32 << 20;
 
+/// From this size on arrays ask for large pages, and how large these mostly are.
+#[cfg(own_kernels)]
+const LARGE: usize = 1 << 20;
+#[cfg(all(own_kernels, target_os = "linux"))]
+const LARGE_PAGE: usize = 2 << 20;
+
 /// How many bytes are taken before the system is asked again what is left.
 const LOOK_EVERY: usize = 32 << 20;
 
@@ -75,6 +81,19 @@ fn can_be_had(bytes: usize) -> bool {
     }
 }
 
+/// Has the system take large pages for an array, where it has any: it clears fewer of them, and the processor finds them
+/// sooner. The pages at both ends are others' too, mostly of arrays beside it.
+#[cfg(all(own_kernels, target_os = "linux"))]
+fn ask_for_large_pages(memory: *const std::ffi::c_void, bytes: usize) {
+    let start = memory as usize & !(LARGE_PAGE - 1);
+    let end = (memory as usize + bytes).next_multiple_of(LARGE_PAGE);
+    // SAFETY: changes no memory; of what is not mapped the system says so.
+    unsafe { libc::madvise(start as *mut _, end - start, libc::MADV_HUGEPAGE) };
+}
+
+#[cfg(all(own_kernels, not(target_os = "linux")))]
+fn ask_for_large_pages(_memory: *const std::ffi::c_void, _bytes: usize) {}
+
 /// The hook in MLX's way to its allocator, which `cpp/allocator.cpp` is the other side of.
 #[cfg(own_kernels)]
 mod hook {
@@ -83,7 +102,7 @@ mod hook {
 
     use once_cell::sync::Lazy;
 
-    use super::{admit, can_be_had, PENDING};
+    use super::{admit, ask_for_large_pages, can_be_had, LARGE, PENDING};
 
     extern "C" {
         fn emily_asking_allocator(own: *mut c_void) -> *mut c_void;
@@ -135,7 +154,10 @@ mod hook {
 
     /// What was admitted has been taken, or was not to be had.
     #[no_mangle]
-    extern "C" fn emily_admitted(bytes: usize) {
+    extern "C" fn emily_admitted(bytes: usize, memory: *const c_void) {
         PENDING.fetch_sub(bytes, Ordering::Relaxed);
+        if bytes >= LARGE && !memory.is_null() {
+            ask_for_large_pages(memory, bytes);
+        }
     }
 }

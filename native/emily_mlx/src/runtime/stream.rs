@@ -12,7 +12,7 @@ use crate::runtime::device::Device;
 use crate::runtime::error::{refuse, Result};
 use crate::runtime::ffi;
 use crate::runtime::queue::{adopt_thread, Queue};
-use crate::runtime::worker::{compute, Worker};
+use crate::runtime::worker::{compute, schedule_marked, wait, Worker};
 
 /// A stream that any thread may build on. Cheap to clone.
 #[derive(Clone)]
@@ -119,12 +119,27 @@ impl StreamHandle {
         compute(arrays, may_fail, &self.0.queue)
     }
 
+    /// Starts computing arrays; gives what to wait for, since to wait for an array changes it.
+    pub(crate) fn schedule(&self, arrays: &[Array]) -> Result<Scheduled> {
+        adopt_thread();
+        schedule_marked(arrays, false, &self.0.queue).map(Scheduled)
+    }
+
     /// The array of an operation of mlx-rs, on the stream.
     pub(crate) fn on(
         &self,
         operation: impl FnOnce() -> std::result::Result<Array, Exception>,
     ) -> Result<Array> {
         ffi::wrapped(|| with_stream(self.mlx_rs(), operation))
+    }
+}
+
+/// Arrays on their way to being computed.
+pub(crate) struct Scheduled(Array);
+
+impl Scheduled {
+    pub(crate) fn wait(&self) -> Result<()> {
+        wait(&self.0)
     }
 }
 

@@ -202,7 +202,8 @@ fn guarded<T>(job: impl FnOnce() -> Result<T>) -> Result<T> {
     catch_unwind(AssertUnwindSafe(job)).unwrap_or_else(|_| Err(panicked()))
 }
 
-fn schedule_marked(arrays: &[Array], may_fail: bool, queue: &Queue) -> Result<Array> {
+/// Starts computing arrays; gives what to [`wait`] for.
+pub(crate) fn schedule_marked(arrays: &[Array], may_fail: bool, queue: &Queue) -> Result<Array> {
     let marker = ffi::wrapped(|| with_stream(queue.stream(), || Array::zeros::<u8>(&[])))?;
     // First, since MLX ends its evaluation on the stream of the first array.
     let vector = Arrays::new([&marker].into_iter().chain(arrays))?;
@@ -218,7 +219,8 @@ pub(crate) fn compute(arrays: &[Array], may_fail: bool, queue: &Queue) -> Result
     wait(&schedule_marked(arrays, may_fail, queue)?)
 }
 
-fn wait(marker: &Array) -> Result<()> {
+/// Waits until the arrays of a marker are computed.
+pub(crate) fn wait(marker: &Array) -> Result<()> {
     // SAFETY: the handle is live, and the marker is this thread's alone.
     ffi::status(|| unsafe { mlx_sys::_mlx_array_wait(marker.as_ptr()) })
 }

@@ -11,6 +11,7 @@ use crate::program::step::While;
 use crate::runtime::dtype::Dtype;
 use crate::runtime::error::{refuse, Error, Result};
 use crate::runtime::graph::schedule;
+use crate::runtime::stream::Scheduled;
 
 impl Run<'_> {
     pub(super) fn repeat(&mut self, repeat: &While) -> Result<()> {
@@ -18,44 +19,74 @@ impl Run<'_> {
         let kinds: Kinds = state.iter().map(Kind::of).collect();
         self.clear(repeat.ended.iter().copied());
         let mut pace = Pace::new();
+        let mut before = None;
         loop {
             let ahead = match self.has_linalg || repeat.calls {
                 true => 1,
                 false => pace.ahead,
             };
             let begun = Instant::now();
-            let going = match ahead {
-                1 => self.step(repeat, &kinds, &mut state)?,
+            let next = match ahead {
+                1 => self.step(repeat, &kinds, &mut state, &mut before)?,
                 _ => self.steps(repeat, &kinds, &mut state, ahead)?,
             };
-            if !going {
-                break;
+            match next {
+                Next::None => break,
+                Next::Waited => pace.learn(begun.elapsed(), &state),
+                Next::Known => {}
             }
             if !self.host.is_waiting() {
                 return Err(Error::Argument("nobody waits for the loop".to_owned()));
             }
-            pace.learn(begun.elapsed(), &state);
         }
         self.registers[repeat.to] = Slot::Value(Value::Many(state));
         Ok(())
     }
 
     /// One iteration: the body is built once the condition is known.
-    fn step(&mut self, repeat: &While, kinds: &[Kind], state: &mut Vec<Array>) -> Result<bool> {
-        let condition = self.condition(repeat, state)?;
-        // The condition first, so that the wait is for no more than it needs; the state goes on
-        // while the next graph is built.
-        self.compute(std::slice::from_ref(&condition))?;
-        let going = is_true(&condition)?;
-        if going {
-            *state = self.next_state(repeat, kinds, std::mem::take(state))?;
-            if self.has_linalg {
-                self.compute(state)?;
-            } else {
-                schedule(state)?;
-            }
+    fn step(
+        &mut self,
+        repeat: &While,
+        kinds: &[Kind],
+        state: &mut Vec<Array>,
+        before: &mut Option<Scheduled>,
+    ) -> Result<Next> {
+        let condition = [self.condition(repeat, state)?];
+        // What is large is written into its place, by MLX, where nothing that is scheduled reads it any more.
+        let known = bytes(state) < LARGE && self.stream.worker().compute_here(&condition);
+        if !known {
+            // The condition first, so that the wait is for no more than it needs; the state goes on while the next graph
+            // is built.
+            self.compute(&condition)?;
         }
-        Ok(going)
+        if !is_true(&condition[0])? {
+            return Ok(Next::None);
+        }
+        *state = self.next_state(repeat, kinds, std::mem::take(state))?;
+        if self.has_linalg {
+            self.compute(state)?;
+        } else {
+            self.go_on(state, known, before)?;
+        }
+        Ok(if known { Next::Known } else { Next::Waited })
+    }
+
+    /// Starts to compute a state. What is quick, as a counter, is computed at once: where the next condition needs no
+    /// more, its iteration is built meanwhile. No more than two iterations are computed at a time, since each holds
+    /// memory.
+    fn go_on(&self, state: &[Array], known: bool, before: &mut Option<Scheduled>) -> Result<()> {
+        let worker = self.stream.worker();
+        let here = |array| worker.compute_here(std::slice::from_ref(array));
+        if state.iter().filter(|array| !here(array)).count() == 0 {
+            return Ok(());
+        }
+        if !known {
+            return schedule(state);
+        }
+        match before.replace(self.stream.schedule(state)?) {
+            Some(before) => before.wait(),
+            None => Ok(()),
+        }
     }
 
     /// Several iterations built at once, so that a short body is not outweighed by the waits. What
@@ -67,7 +98,7 @@ impl Run<'_> {
         kinds: &[Kind],
         state: &mut Vec<Array>,
         ahead: usize,
-    ) -> Result<bool> {
+    ) -> Result<Next> {
         let mut conditions = Vec::with_capacity(ahead + state.len());
         let mut states = Vec::with_capacity(ahead);
         for _ in 0..ahead {
@@ -80,10 +111,10 @@ impl Run<'_> {
         for (condition, before) in conditions.iter().zip(states) {
             if !is_true(condition)? {
                 *state = before;
-                return Ok(false);
+                return Ok(Next::None);
             }
         }
-        Ok(true)
+        Ok(Next::Waited)
     }
 
     fn condition(&mut self, repeat: &While, state: &[Array]) -> Result<Array> {
@@ -113,6 +144,13 @@ impl Run<'_> {
         }
         Ok(next.into_vec())
     }
+}
+
+/// How a loop goes on after an iteration: not at all, or by a condition that was waited for or known without.
+enum Next {
+    None,
+    Waited,
+    Known,
 }
 
 /// What an array of a loop's state is, in each iteration.
@@ -145,6 +183,10 @@ impl Kind {
     }
 }
 
+fn bytes(state: &[Array]) -> usize {
+    state.iter().map(Array::nbytes).sum()
+}
+
 /// How many iterations of a loop are built before their conditions are read.
 struct Pace {
     ahead: usize,
@@ -154,6 +196,8 @@ struct Pace {
 const SHORT: Duration = Duration::from_micros(200);
 /// The memory that the states of iterations built ahead may take.
 const SMALL: usize = 1 << 20;
+/// A state from this size on is copied in more time than it takes to wait.
+const LARGE: usize = 16 << 20;
 const MOST_AHEAD: usize = 64;
 /// How long what is built ahead may take, since the last of it may be in vain.
 const MOST_IN_VAIN: Duration = Duration::from_millis(2);
@@ -164,8 +208,7 @@ impl Pace {
     }
 
     fn learn(&mut self, elapsed: Duration, state: &[Array]) {
-        let bytes: usize = state.iter().map(Array::nbytes).sum();
-        let short = elapsed < SHORT * self.ahead as u32 && bytes < SMALL;
+        let short = elapsed < SHORT * self.ahead as u32 && bytes(state) < SMALL;
         self.ahead = if !short {
             1
         } else if elapsed * 2 < MOST_IN_VAIN {
