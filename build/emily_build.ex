@@ -71,7 +71,7 @@ defmodule Emily.Build do
 
   defp build(sources, variant, openblas) do
     System.find_executable("cargo") ||
-      Failure.stop("cargo (Rust) is not there.", Failure.install("cargo"))
+      Failure.stop("cargo (Rust) is not there.", Failure.install("rust"))
 
     linker = [triple: Mlx.triple(), linker: Mlx.compiler()]
     libraries = Path.join(Mlx.libraries(Mlx.common(), openblas), "mlx/lib")

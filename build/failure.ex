@@ -22,7 +22,7 @@ defmodule Emily.Build.Failure do
   defp cause(program, output, status) do
     cond do
       status == :missing ->
-        {"#{program} is not there", install(program)}
+        {"#{program} is not there", install(piece(program))}
 
       output =~ ~r/no space left|disk quota exceeded/i ->
         {"the disk is full", disk()}
@@ -31,10 +31,10 @@ defmodule Emily.Build.Failure do
         {"libclang is not there", install("libclang")}
 
       output =~ ~r/format: No such file|'format' file not found/ ->
-        {"the C++ compiler has no std::format", install("c++")}
+        {"the C++ compiler has no std::format", install("compiler")}
 
       output =~ ~r/linker `[^`]*` not found/ ->
-        {"the linker is not there", install("c++")}
+        {"the linker is not there", install("compiler")}
 
       output =~ ~r/found invalid metadata files|file truncated|malformed archive/ ->
         {"what cargo compiled before is damaged",
@@ -52,6 +52,9 @@ defmodule Emily.Build.Failure do
         nil
     end
   end
+
+  defp piece(program) when program in ["cargo", "rustc"], do: "rust"
+  defp piece(program), do: program
 
   defp tail(output) do
     case output |> String.trim() |> String.split("\n") |> Enum.take(-6) do
@@ -89,27 +92,19 @@ defmodule Emily.Build.Failure do
     "Make about 2 GB free, or set EMILY_CACHE to a folder on a larger disk (now #{Emily.Build.Cache.root()})."
   end
 
-  @doc "How to install a missing piece."
-  def install(piece) when piece in ["cargo", "rustc", "rust"],
-    do: "Install Rust 1.91 or newer: with rustup, `mise use -g rust` or `brew install rust`."
+  # What bin/setup says too: a piece a line, its name and how to get it.
+  @pieces Path.join(__DIR__, "pieces.txt")
+  @external_resource @pieces
+  @advice @pieces
+          |> File.read!()
+          |> String.split("\n", trim: true)
+          |> Map.new(&(&1 |> String.split(": ", parts: 2) |> List.to_tuple()))
 
-  def install("pip"),
-    do:
-      "Install pip: `apt install python3-pip`, `dnf install python3-pip` or `brew install python`."
-
-  def install("c++"),
-    do:
-      "Install g++ 13 or newer: `apt install g++-14` (Debian 12: from trixie, as bin/setup does) or " <>
-        "`dnf install gcc-c++`; on macOS `xcode-select --install`. CXX names another compiler."
-
-  def install("libclang"),
-    do:
-      "Install libclang: `apt install libclang-dev`, `dnf install clang-devel` or `brew install llvm`."
-
-  def install("openblas"),
-    do:
-      "Install OpenBLAS (`apt install libopenblas0-pthread`, `dnf install openblas-threads`, " <>
-        "`pacman -S openblas`), or name its library in EMILY_OPENBLAS."
-
-  def install(piece), do: "Install #{piece}."
+  @doc "How to get a piece that is missing: one of build/pieces.txt, or a program."
+  def install(piece) do
+    case @advice do
+      %{^piece => advice} -> "Install #{advice}"
+      _ -> "Install #{piece}"
+    end
+  end
 end

@@ -50,8 +50,7 @@ defmodule Emily.Build.Index do
   defp none do
     Failure.stop(
       "no index of Python packages is configured, to fetch MLX from, and pip, which knows one, is not there.",
-      "Set PIP_INDEX_URL to the address of an index, which mostly ends in /simple; or let pip name its own:\n" <>
-        Failure.install("pip")
+      Failure.install("index")
     )
   end
 

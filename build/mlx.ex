@@ -227,7 +227,7 @@ defmodule Emily.Build.Mlx do
 
   defp clang do
     (not cross?() && System.find_executable("c++")) ||
-      Failure.stop("there is no C++ compiler for #{triple()}.", Failure.install("c++"))
+      Failure.stop("there is no C++ compiler for #{triple()}.", Failure.install("compiler"))
   end
 
   defp gcc do
@@ -238,7 +238,7 @@ defmodule Emily.Build.Mlx do
     Enum.find(names, &gcc_enough?/1) ||
       Failure.stop(
         "there is no #{prefix}g++ of version 13 or newer (mlx-c uses std::format).",
-        Failure.install("c++")
+        Failure.install("compiler")
       )
   end
 

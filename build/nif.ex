@@ -76,10 +76,15 @@ defmodule Emily.Build.Nif do
     """
     [target.#{triple}]
     linker = #{inspect(linker)}
-    """
+    """ <> assembler_config(linker, triple)
   end
 
   defp linker_config(_), do: ""
+
+  # A crate has assembly, for which it would look for another machine's `gcc` without a version.
+  defp assembler_config(compiler, triple) do
+    if Mlx.cross?(), do: "\n[env]\nCC_#{triple} = #{inspect(compiler)}\n", else: ""
+  end
 
   # The last one, and what `kernels_config/1` adds, are what emily_mlx's build script needs.
   defp mlx_config(%{prepared: prepared, libraries: libraries, triple: triple} = options) do
@@ -117,11 +122,11 @@ defmodule Emily.Build.Nif do
     [build]
     target-dir = #{inspect(target)}
     rustflags = #{inspect(remapped)}
-    """ <> system_config()
+    """ <> macos_config()
   end
 
   # What is compiled runs where MLX does.
-  defp system_config do
+  defp macos_config do
     if Mlx.macos?(), do: "[env]\nMACOSX_DEPLOYMENT_TARGET = #{inspect(Mlx.macos())}\n", else: ""
   end
 end

@@ -15,6 +15,7 @@ defmodule Emily.Fallback do
   """
 
   require Logger
+  alias Emily.Native.Scoped
   alias Nx.BinaryBackend
   alias Nx.Tensor, as: T
 
@@ -49,15 +50,8 @@ defmodule Emily.Fallback do
       ** (RuntimeError) Emily: reduce of {3} s32, {} s32 is not done in MLX: the caller's function is none that MLX has; it would fall back to Nx.BinaryBackend, which fallback: :raise forbids
   """
   @spec with_mode(:silent | :warn | :raise, (-> result)) :: result when result: term
-  def with_mode(mode, fun) when mode in @modes and is_function(fun, 0) do
-    previous = Process.put(__MODULE__, mode)
-
-    try do
-      fun.()
-    after
-      if previous, do: Process.put(__MODULE__, previous), else: Process.delete(__MODULE__)
-    end
-  end
+  def with_mode(mode, fun) when mode in @modes and is_function(fun, 0),
+    do: Scoped.set(__MODULE__, mode, fun)
 
   @doc "The mode in force for the calling process."
   @spec mode() :: :silent | :warn | :raise

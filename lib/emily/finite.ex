@@ -28,6 +28,7 @@ defmodule Emily.Finite do
   """
 
   alias Emily.{Backend, Fallback, Host, Native, Tree}
+  alias Emily.Native.Scoped
   alias Nx.Tensor, as: T
 
   @doc "Whether the operations of the calling process are checked."
@@ -57,15 +58,7 @@ defmodule Emily.Finite do
 
   @doc false
   # Runs `fun` with the operations of the calling process checked, or not. `what` is what computes, in words, or false.
-  def checked(what, fun) do
-    previous = Process.put(__MODULE__, what)
-
-    try do
-      fun.()
-    after
-      if previous != nil, do: Process.put(__MODULE__, previous), else: Process.delete(__MODULE__)
-    end
-  end
+  def checked(what, fun), do: Scoped.set(__MODULE__, what, fun)
 
   @doc false
   # Raises where an operation has given what is not finite.

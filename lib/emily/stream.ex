@@ -17,6 +17,7 @@ defmodule Emily.Stream do
   """
 
   alias Emily.Native
+  alias Emily.Native.Scoped
 
   @enforce_keys [:ref, :device]
   defstruct [:ref, :device]
@@ -61,15 +62,8 @@ defmodule Emily.Stream do
       [3, 6, 9]
   """
   @spec with_stream(t, (-> result)) :: result when result: term
-  def with_stream(%__MODULE__{} = stream, fun) when is_function(fun, 0) do
-    previous = Process.put(__MODULE__, stream)
-
-    try do
-      fun.()
-    after
-      if previous, do: Process.put(__MODULE__, previous), else: Process.delete(__MODULE__)
-    end
-  end
+  def with_stream(%__MODULE__{} = stream, fun) when is_function(fun, 0),
+    do: Scoped.set(__MODULE__, stream, fun)
 
   def with_stream(stream, fun) do
     raise ArgumentError,

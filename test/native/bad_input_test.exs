@@ -79,15 +79,6 @@ defmodule Emily.Native.BadInputTest do
         refused(fn -> Native.run([{name}]) end)
       end
     end
-
-    defp operations do
-      table =
-        Path.expand("../../native/emily_mlx/src/ops/table.rs", __DIR__)
-        |> File.read!()
-
-      for [_, name] <- Regex.scan(~r/^ +([A-Z]\w+)(?: lapack)? =>/m, table),
-          do: name |> Macro.underscore() |> String.to_atom()
-    end
   end
 
   describe "from_file" do

@@ -63,14 +63,4 @@ defmodule Emily.Native.NumPyTest do
   defp atoms(list) when is_list(list), do: Enum.flat_map(list, &atoms/1)
   defp atoms(atom) when is_atom(atom), do: [atom]
   defp atoms(_plain), do: []
-
-  # The names in the table of operations of the Rust crate.
-  defp operations do
-    table =
-      Path.expand("../../native/emily_mlx/src/ops/table.rs", __DIR__)
-      |> File.read!()
-
-    for [_, name] <- Regex.scan(~r/^ +([A-Z]\w+)(?: lapack)? =>/m, table),
-        do: name |> Macro.underscore() |> String.to_atom()
-  end
 end

@@ -5,6 +5,7 @@ defmodule Emily.Native.SystemTest do
   use NativeCase, async: true
 
   doctest Emily.Native
+  doctest Emily.Native.Expression
 
   test "the version is that of the library beside the NIF" do
     assert [_, _, _] = Native.mlx_version() |> String.split(".") |> Enum.map(&String.to_integer/1)

@@ -416,7 +416,7 @@ defmodule Emily.Doctor.Checks do
     do: "`mix deps.clean emily --build && #{environment}mix deps.compile emily`"
 
   defp install_openblas(findings),
-    do: "#{@install_openblas} Then build again: #{rebuild(findings)}."
+    do: "#{@install_openblas}. Then build again: #{rebuild(findings)}."
 
   defp new_glibc,
     do: "Use Debian 12, Ubuntu 22.04, Fedora 36 or newer, or a container of one of them."

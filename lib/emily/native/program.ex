@@ -57,7 +57,7 @@ defmodule Emily.Native.Program do
   """
 
   alias Emily.Native
-  alias Emily.Native.{Answer, Nif}
+  alias Emily.Native.{Answer, Nif, Scoped}
 
   @enforce_keys [:ref, :operations, :waits]
   defstruct [:ref, :operations, :waits]
@@ -183,15 +183,7 @@ defmodule Emily.Native.Program do
   end
 
   # What runs meanwhile in this process must not wait for the program that waits for it.
-  defp answering(call) do
-    before = Process.put(@answering, true)
-
-    try do
-      call.()
-    after
-      Process.put(@answering, before || false)
-    end
-  end
+  defp answering(call), do: Scoped.set(@answering, true, call)
 
   defp await_end(tag) do
     receive do

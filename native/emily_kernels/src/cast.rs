@@ -1,8 +1,9 @@
 //! Numbers of one type as numbers of another.
 
 use crate::dispatch::for_each_level;
-use crate::elementwise::{unary, Float, Number};
 use crate::integer::Integer;
+use crate::maps::unary;
+use crate::number::{Float, Number};
 use crate::view::Element;
 
 /// A number of another type: integers wrap, and round where they become floats.

@@ -1,6 +1,6 @@
 //! Comparisons of two numbers of one type, which give 1 or 0.
 
-use crate::elementwise::maps;
+use crate::maps::maps;
 use crate::view::Element;
 
 maps! {

@@ -1,7 +1,7 @@
 //! Rows of an array by their numbers, which are clamped to those that there are.
 
 use crate::dispatch::Level;
-use crate::elementwise::Number;
+use crate::number::Number;
 use crate::pool;
 use crate::view::{bytes_mut, merged, typed, typed_mut, Axis, Element, Elements, View, Walk};
 

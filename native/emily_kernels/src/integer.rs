@@ -2,7 +2,8 @@
 //! more, negative exponents.
 
 use crate::dispatch::for_each_level;
-use crate::elementwise::{maps, Number};
+use crate::maps::maps;
+use crate::number::Number;
 use crate::view::{typed, typed_mut};
 
 /// How many powers are taken at a time.
@@ -204,7 +205,7 @@ for_each_level! {
     /// From 0 to `most`, which the type holds.
     pub fn clamp<T: Integer>(inputs: &[&[u8]], output: &mut [u8], most: f64) {
         let most = T::from_f64(most);
-        crate::elementwise::unary::<T, T>(inputs, output, |x| {
+        crate::maps::unary::<T, T>(inputs, output, |x| {
             let x = if x < T::ZERO { T::ZERO } else { x };
             if x > most { most } else { x }
         })

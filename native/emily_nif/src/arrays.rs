@@ -4,22 +4,24 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use emily_mlx::{Dtype, SharedArray};
+use emily_mlx::{Dtype, Result, SharedArray};
+use mlx_rs::Array;
 use rustler::{Atom, Binary, NifResult, ResourceArc, Term};
 
 use crate::error::{raise, refuse, shown};
 use crate::names;
 use crate::resources::{array, stream, ArrayRef, ArrayResource};
 
-fn new_array<'a>(
-    binary: Binary<'a>,
-    shape: Vec<i64>,
+/// An array that `create` makes of a type, on the host.
+fn created<'a>(
+    op: &str,
     dtype: Term<'a>,
     on: Term<'a>,
+    create: impl FnOnce(Dtype) -> Result<Array>,
 ) -> NifResult<ArrayRef> {
-    let dtype = named("from_binary", dtype)?;
+    let dtype = named(op, dtype)?;
     let stream = stream(on)?;
-    let array = emily_mlx::from_bytes(&binary, &shape, dtype).map_err(raise)?;
+    let array = create(dtype).map_err(raise)?;
     let shared = SharedArray::computed(array, stream);
     Ok(ResourceArc::new(ArrayResource(shared)))
 }
@@ -35,7 +37,9 @@ fn from_binary<'a>(
     dtype: Term<'a>,
     on: Term<'a>,
 ) -> NifResult<ArrayRef> {
-    new_array(binary, shape, dtype, on)
+    created("from_binary", dtype, on, |dtype| {
+        emily_mlx::from_bytes(&binary, &shape, dtype)
+    })
 }
 
 /// For binaries whose copy would hold a scheduler too long.
@@ -46,7 +50,9 @@ fn from_large_binary<'a>(
     dtype: Term<'a>,
     on: Term<'a>,
 ) -> NifResult<ArrayRef> {
-    new_array(binary, shape, dtype, on)
+    created("from_binary", dtype, on, |dtype| {
+        emily_mlx::from_bytes(&binary, &shape, dtype)
+    })
 }
 
 #[rustler::nif(schedule = "DirtyIo")]
@@ -57,12 +63,10 @@ fn from_file<'a>(
     dtype: Term<'a>,
     on: Term<'a>,
 ) -> NifResult<ArrayRef> {
-    let dtype = named("from_file", dtype)?;
-    let stream = stream(on)?;
     let path = Path::new(OsStr::from_bytes(&path));
-    let array = emily_mlx::from_file(path, offset, &shape, dtype).map_err(raise)?;
-    let shared = SharedArray::computed(array, stream);
-    Ok(ResourceArc::new(ArrayResource(shared)))
+    created("from_file", dtype, on, |dtype| {
+        emily_mlx::from_file(path, offset, &shape, dtype)
+    })
 }
 
 #[rustler::nif(schedule = "DirtyIo")]
@@ -72,11 +76,9 @@ fn from_address<'a>(
     dtype: Term<'a>,
     on: Term<'a>,
 ) -> NifResult<ArrayRef> {
-    let dtype = named("from_address", dtype)?;
-    let stream = stream(on)?;
-    let array = emily_mlx::from_address(address, &shape, dtype).map_err(raise)?;
-    let shared = SharedArray::computed(array, stream);
-    Ok(ResourceArc::new(ArrayResource(shared)))
+    created("from_address", dtype, on, |dtype| {
+        emily_mlx::from_address(address, &shape, dtype)
+    })
 }
 
 #[rustler::nif]

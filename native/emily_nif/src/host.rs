@@ -10,8 +10,8 @@ use parking_lot::{Condvar, Mutex};
 use rustler::{Atom, Encoder, NifResult, Resource, ResourceArc, Term};
 
 use crate::evaluation::{is_alive, Caller};
-use crate::programs::Idle;
 use crate::resources::{array_refs, ArrayRef, ArrayResource};
+use crate::room::Idle;
 
 rustler::atoms! { ok, call }
 

@@ -11,6 +11,7 @@ mod names;
 mod operations;
 mod programs;
 mod resources;
+mod room;
 mod system;
 
 rustler::init!("Elixir.Emily.Native.Nif", load = load);

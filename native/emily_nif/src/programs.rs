@@ -3,7 +3,6 @@
 //! one with calls, or that looks at data.
 
 use std::panic::{catch_unwind, AssertUnwindSafe};
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::Arc;
 use std::thread;
 
@@ -20,62 +19,9 @@ use crate::expression::{Decoded, Decoder, DEEP_STACK};
 use crate::host::Process;
 use crate::names;
 use crate::resources::{array, array_ref, array_refs, items, stream, ArrayRef, ArrayResource};
+use crate::room::{crowded, Running};
 
-rustler::atoms! { ok, queued, full, crowded }
-
-/// How many programs may wait for arrays at once, each on its thread; the next has to try again.
-const MOST_WAITING: usize = 256;
-
-/// How many programs may run at once, with those that wait for their processes.
-const MOST_RUNNING: usize = 512;
-
-/// As `MOST_RUNNING`, for what the answer to a call runs: that has room where all else has to wait, since the
-/// program that called ends after it alone.
-const MOST_NESTED: usize = 1024;
-
-static WAITING: AtomicUsize = AtomicUsize::new(0);
-static RUNNING: AtomicUsize = AtomicUsize::new(0);
-
-/// A running program, which counts until it is dropped.
-struct Running;
-
-impl Running {
-    /// Counts one more, or says that there are too many: `full` of those that compute, or `crowded`.
-    fn begin(most: usize) -> std::result::Result<Self, rustler::Atom> {
-        if RUNNING.fetch_add(1, Ordering::Relaxed) >= most {
-            RUNNING.fetch_sub(1, Ordering::Relaxed);
-            return Err(crowded());
-        }
-        if WAITING.fetch_add(1, Ordering::Relaxed) >= MOST_WAITING {
-            drop(Running);
-            return Err(full());
-        }
-        Ok(Running)
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        WAITING.fetch_sub(1, Ordering::Relaxed);
-        RUNNING.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-/// A program that waits for its process, and does not count among those that wait for arrays meanwhile.
-pub struct Idle;
-
-impl Idle {
-    pub fn begin() -> Self {
-        WAITING.fetch_sub(1, Ordering::Relaxed);
-        Idle
-    }
-}
-
-impl Drop for Idle {
-    fn drop(&mut self) {
-        WAITING.fetch_add(1, Ordering::Relaxed);
-    }
-}
+rustler::atoms! { ok, queued }
 
 /// A compiled function with the arrays that it closes over.
 pub struct ProgramResource {
@@ -276,7 +222,7 @@ fn run_waiting_program<'a>(
         return Ok(queued());
     }
     inputs.extend(program.captured.iter().cloned());
-    let running = match Running::begin(if nested { MOST_NESTED } else { MOST_RUNNING }) {
+    let running = match Running::begin(nested) {
         Ok(running) => running,
         Err(what) => return Ok(what),
     };

@@ -31,6 +31,14 @@ defmodule NativeCase do
   """
   def code_paths, do: Enum.flat_map(:code.get_path() -- [~c"."], &["-pa", to_string(&1)])
 
+  @doc "The names in the table of operations of the Rust crate."
+  def operations do
+    table = File.read!(Path.expand("../../../native/emily_mlx/src/ops/table.rs", __DIR__))
+
+    for [_, name] <- Regex.scan(~r/^ +([A-Z]\w+)(?: lapack)? =>/m, table),
+        do: name |> Macro.underscore() |> String.to_atom()
+  end
+
   @doc "MLX has f64 on the CPU only."
   def device(:f64), do: :cpu
   def device(_dtype), do: Native.default_device()

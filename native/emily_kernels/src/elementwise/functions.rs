@@ -1,8 +1,8 @@
 //! The functions of [`math`] as operations of chains, and the rest of a division.
 
 use crate::dispatch::for_each_level;
-use crate::elementwise::Float;
 use crate::math;
+use crate::number::Float;
 use crate::view::{typed, typed_mut, Element};
 
 for_each_level! {

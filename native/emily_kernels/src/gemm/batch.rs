@@ -1,9 +1,13 @@
 //! Products of batches of matrices of any strides.
 
+use super::levels::round;
+use super::matrix::{Matrix, Output};
+use super::parts::{wanted, Parts};
+use super::product::multiply;
+use super::scratch::{with_scratch, Scratch};
 use super::simd::Element;
-use super::stored::{round, Stored};
-use super::work::{multiply, with_scratch, Matrix, Output, Scratch, Work};
-use super::{wanted, Parts};
+use super::stored::Stored;
+use super::work::Work;
 use crate::dispatch::Level;
 use crate::pool;
 use crate::view::{Axis, Elements, View};

@@ -1,9 +1,9 @@
 //! A few rows times a large right side, each number of which is read once, where it lies.
 
+use super::matrix::{Matrix, Target};
 use super::simd::{Element, LONGEST};
 use super::stored::{Load, Stored};
-use super::strip::Target;
-use super::work::{Matrix, Work, DEPTH};
+use super::work::{Work, DEPTH};
 
 /// No more rows are few.
 pub(super) const ROWS: usize = 16;
@@ -42,7 +42,7 @@ struct Part<'a, T: Stored> {
 /// Computes a product with at least one row, one column and one term.
 ///
 /// # Safety
-/// The work must be one that [`fits`], its matrices as [`super::work::multiply`] has them. `copy` needs room for the rows
+/// The work must be one that [`fits`], its matrices as [`super::product::multiply`] has them. `copy` needs room for the rows
 /// of `TERMS` terms, `sums` for `SUMS`; the processor the instructions of `S`.
 #[inline(always)]
 pub(super) unsafe fn multiply<S: Load<T>, T: Stored>(

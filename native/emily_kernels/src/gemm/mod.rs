@@ -5,9 +5,16 @@
 
 mod batch;
 mod few;
+mod kernel;
+mod levels;
+mod matrix;
 #[cfg(target_arch = "aarch64")]
 mod neon;
 mod pack;
+mod parts;
+mod portable;
+mod product;
+mod scratch;
 mod simd;
 mod stored;
 mod strip;
@@ -17,31 +24,20 @@ mod x86;
 
 use crate::dispatch::Level;
 use crate::pool;
-use work::READ;
+use parts::{wanted, Parts};
 
 pub use batch::products;
+pub use matrix::{Matrix, Output};
 pub use simd::Element;
 pub use stored::Stored;
-pub use work::{Matrix, Output, Work};
+pub use work::Work;
 
 pub(crate) use pack::pack;
+pub(crate) use scratch::{with_scratch, Scratch};
 pub(crate) use simd::{Simd, LONGEST};
 pub(crate) use stored::{Load, Vectors};
 pub(crate) use strip::Strip;
-pub(crate) use work::{with_scratch, Scratch, DEPTH};
-
-/// What is worth a part of its own, in products: 10 to 30 us' work.
-const PART: usize = 1 << 20;
-/// What is worth waking a thread for, and what one that is awake.
-const SHARED: usize = 1 << 23;
-const SHARED_AWAKE: usize = 1 << 21;
-/// So many parts for each thread: a thread that is late costs at most one.
-const PARTS_EACH: usize = 8;
-/// More parts than threads may take so much longer, this part of the time, since less waits for a thread that is late.
-const LONGER: usize = 64;
-/// Parts are multiples of the panels' heights and widths of all processors.
-const ROWS: usize = 12;
-const COLUMNS: usize = 32;
+pub(crate) use work::DEPTH;
 
 /// Computes a product, in parts on several threads where it is large. It has the level that `EMILY_KERNELS` names, or
 /// the best one where that is `off`: there are no other products.
@@ -71,93 +67,6 @@ pub unsafe fn multiply_at<T: Stored>(work: Work<T>, level: Level) {
     let parts = Parts::of(&work, wanted(work.cost()), usize::MAX);
     pool::each(parts.count(), |i| {
         // SAFETY: the caller's promises; the parts of `c` are apart.
-        unsafe { work::multiply(&parts.get(&work, i), level) }
+        unsafe { product::multiply(&parts.get(&work, i), level) }
     });
-}
-
-/// How many parts what takes so long is cut into.
-fn wanted(cost: usize) -> usize {
-    match pool::threads() {
-        1 => 1,
-        _ if cost < SHARED_AWAKE || cost < SHARED && !pool::is_awake() => 1,
-        threads => (cost / PART).min(threads * PARTS_EACH),
-    }
-}
-
-/// A product cut into rows and columns of parts.
-struct Parts {
-    rows: usize,
-    columns: usize,
-    height: usize,
-    width: usize,
-}
-
-impl Parts {
-    /// At most so many parts as are wanted, none with more elements than `most`: as many as take little longer than one for
-    /// each thread, cut where least is read twice.
-    fn of<T: Stored, C>(work: &Work<T, C>, wanted: usize, most: usize) -> Self {
-        let threads = pool::threads().min(wanted).max(1);
-        let mut parts = Parts::grid(work, threads, threads);
-        let cost = parts.cost(threads);
-        let mut count = 2 * threads;
-        while count <= wanted || parts.height * parts.width > most {
-            let more = Parts::grid(work, count, threads);
-            if more.cost(threads) <= cost + cost / LONGER || parts.height * parts.width > most {
-                parts = more;
-            }
-            count *= 2;
-        }
-        parts
-    }
-
-    /// The quickest of all grids of so many parts.
-    fn grid<T: Stored, C>(work: &Work<T, C>, count: usize, threads: usize) -> Self {
-        let of = |rows: usize| {
-            let height = work.rows.div_ceil(rows).next_multiple_of(ROWS);
-            let width = (work.columns.div_ceil(count / rows)).next_multiple_of(COLUMNS);
-            Parts {
-                rows: work.rows.div_ceil(height),
-                columns: work.columns.div_ceil(width),
-                height: height.min(work.rows),
-                width: width.min(work.columns),
-            }
-        };
-        let divisors = (2..=count).filter(|rows| count.is_multiple_of(*rows));
-        let quicker = |best: Parts, other: Parts| match other.cost(threads) < best.cost(threads) {
-            true => other,
-            false => best,
-        };
-        divisors.map(of).fold(of(1), quicker)
-    }
-
-    /// What it takes for each term.
-    fn cost(&self, threads: usize) -> usize {
-        let reads = READ.saturating_mul(self.height + self.width);
-        let part = self.height.saturating_mul(self.width).saturating_add(reads);
-        self.count().div_ceil(threads).saturating_mul(part)
-    }
-
-    fn count(&self) -> usize {
-        self.rows * self.columns
-    }
-
-    /// # Safety
-    /// The work must be the one that was cut, and have the part.
-    unsafe fn get<T: Stored, C: Copy>(&self, work: &Work<T, C>, i: usize) -> Work<T, C> {
-        let (row, column) = (
-            i / self.columns * self.height,
-            i % self.columns * self.width,
-        );
-        // SAFETY: the part is within the matrices.
-        unsafe {
-            Work {
-                rows: self.height.min(work.rows - row),
-                columns: self.width.min(work.columns - column),
-                a: work.a.from(row, 0),
-                b: work.b.from(0, column),
-                c: work.c.from(row, column),
-                ..*work
-            }
-        }
-    }
 }

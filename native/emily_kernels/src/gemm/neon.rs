@@ -2,8 +2,12 @@
 
 use std::arch::aarch64::*;
 
-use super::simd::{kernels, Simd, LONGEST};
-use super::strip::{kernel, Kernel, Panel, Target};
+use half::{bf16, f16};
+
+use super::kernel::kernels;
+use super::matrix::{Kernel, Panel, Target};
+use super::simd::{Simd, LONGEST};
+use super::stored::Load;
 
 #[derive(Clone, Copy)]
 pub(super) struct Neon<T>(T);
@@ -108,3 +112,8 @@ neon!(
     vmulq_f64,
     vfmaq_f64
 );
+
+// SAFETY: the instructions are there on every processor.
+unsafe impl Load<f16> for Neon<f32> {}
+// SAFETY: as above.
+unsafe impl Load<bf16> for Neon<f32> {}

@@ -2,9 +2,9 @@
 
 use std::ops::Range;
 
+use super::matrix::Matrix;
 use super::simd::{Element, LONGEST};
 use super::stored::{Load, Stored};
-use super::work::Matrix;
 
 /// A panel of the right side has at most so many vectors of columns.
 pub(super) const PANEL: usize = 2;

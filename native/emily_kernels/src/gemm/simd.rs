@@ -1,6 +1,6 @@
 //! Vectors of the processors that the products are compiled for.
 
-use super::strip::{kernel, Kernel, Panel, Target};
+use super::matrix::Kernel;
 
 /// A type of number that products are computed in: `f32` or `f64`.
 pub trait Element: Copy + PartialEq + Send + Sync + 'static {
@@ -64,7 +64,7 @@ pub unsafe trait Simd: Copy + 'static {
     /// Makes columns of the first `LANES` rows.
     unsafe fn turn(square: &mut [Self::Vector; LONGEST]);
 
-    /// The function [`kernel`] of at most `ROWS` rows and one, two, four or eight vectors.
+    /// The function [`kernel`](super::kernel::kernel) of at most `ROWS` rows and one, two, four or eight vectors.
     fn kernel(rows: usize, vectors: usize) -> Kernel<Self::Number>;
 }
 
@@ -90,112 +90,6 @@ pub(super) unsafe fn apart<S: Simd>(
         S::load(numbers.as_ptr())
     }
 }
-
-/// The kernels of so many rows, compiled with the features named.
-macro_rules! kernels {
-    ([$($rows:literal)*], [$($four:literal)*], [$($eight:literal)*] $(, $features:literal)?) => {
-        fn kernel(rows: usize, vectors: usize) -> Kernel<Self::Number> {
-            $(#[target_feature(enable = $features)])?
-            unsafe fn compiled<S: Simd, const ROWS: usize, const VECTORS: usize>(
-                panel: &Panel<S::Number>,
-                target: &Target<S::Number>,
-            ) {
-                // SAFETY: the caller's promise.
-                unsafe { kernel::<S, ROWS, VECTORS>(panel, target) }
-            }
-            match (rows, vectors) {
-                $(($rows, 1) => compiled::<Self, $rows, 1>,
-                ($rows, 2) => compiled::<Self, $rows, 2>,)*
-                $(($four, 4) => compiled::<Self, $four, 4>,)*
-                $(($eight, 8) => compiled::<Self, $eight, 8>,)*
-                _ => unreachable!("there is no kernel of {rows} rows of {vectors} vectors"),
-            }
-        }
-    };
-}
-
-pub(super) use kernels;
-
-#[derive(Clone, Copy)]
-pub(super) struct Portable<T>(T);
-
-macro_rules! portable {
-    ($number:ty, $lanes:literal) => {
-        // SAFETY: needs no instructions of its own.
-        unsafe impl Simd for Portable<$number> {
-            type Number = $number;
-            type Vector = [$number; $lanes];
-            const LANES: usize = $lanes;
-            const ROWS: usize = 6;
-
-            #[inline(always)]
-            unsafe fn splat(value: $number) -> Self::Vector {
-                [value; $lanes]
-            }
-
-            #[inline(always)]
-            unsafe fn load(from: *const $number) -> Self::Vector {
-                // SAFETY: the caller's promise.
-                unsafe { from.cast::<Self::Vector>().read_unaligned() }
-            }
-
-            #[inline(always)]
-            unsafe fn store(value: Self::Vector, to: *mut $number) {
-                // SAFETY: the caller's promise.
-                unsafe { to.cast::<Self::Vector>().write_unaligned(value) }
-            }
-
-            #[inline(always)]
-            unsafe fn load_first(from: *const $number, count: usize) -> Self::Vector {
-                let mut value = [0.0; $lanes];
-                // SAFETY: the caller's promise.
-                unsafe { std::ptr::copy_nonoverlapping(from, value.as_mut_ptr(), count) };
-                value
-            }
-
-            #[inline(always)]
-            unsafe fn store_first(value: Self::Vector, to: *mut $number, count: usize) {
-                // SAFETY: the caller's promise.
-                unsafe { std::ptr::copy_nonoverlapping(value.as_ptr(), to, count) }
-            }
-
-            #[inline(always)]
-            unsafe fn multiply(a: Self::Vector, b: Self::Vector) -> Self::Vector {
-                std::array::from_fn(|i| a[i] * b[i])
-            }
-
-            #[inline(always)]
-            unsafe fn multiply_add(
-                a: Self::Vector,
-                b: Self::Vector,
-                c: Self::Vector,
-            ) -> Self::Vector {
-                // On x86-64 without the instruction, `mul_add` is a slow call.
-                std::array::from_fn(|i| {
-                    if cfg!(target_arch = "aarch64") {
-                        a[i].mul_add(b[i], c[i])
-                    } else {
-                        a[i] * b[i] + c[i]
-                    }
-                })
-            }
-
-            #[inline(always)]
-            unsafe fn turn(square: &mut [Self::Vector; LONGEST]) {
-                for i in 0..$lanes {
-                    for j in 0..i {
-                        (square[i][j], square[j][i]) = (square[j][i], square[i][j]);
-                    }
-                }
-            }
-
-            kernels!([1 2 3 4 5 6], [1 2 3], [1]);
-        }
-    };
-}
-
-portable!(f32, 4);
-portable!(f64, 2);
 
 macro_rules! element {
     ($number:ty) => {

@@ -4,9 +4,10 @@ use std::arch::x86_64::*;
 
 use half::{bf16, f16};
 
-use super::simd::{apart, kernels, Simd, LONGEST};
+use super::kernel::kernels;
+use super::matrix::{Kernel, Panel, Target};
+use super::simd::{apart, Simd, LONGEST};
 use super::stored::Load;
-use super::strip::{kernel, Kernel, Panel, Target};
 
 #[derive(Clone, Copy)]
 pub(super) struct Avx2<T>(T);

@@ -1,8 +1,8 @@
 //! Rows from each of which comes one element: where an extreme is, and truth.
 
 use crate::dispatch::Level;
-use crate::elementwise::Number;
 use crate::lanes::in_lanes;
+use crate::number::Number;
 use crate::pool;
 use crate::view::{typed, typed_mut, Element};
 

@@ -261,6 +261,19 @@ impl<'a> Args<'a> {
         }
     }
 
+    /// A type of real floats.
+    pub(crate) fn float_dtype(&self) -> Result<Dtype> {
+        let dtype = self.dtype()?;
+        if !dtype.is_real_float() {
+            refuse!(
+                "{}: the type must be one of floats, got {}",
+                self.op,
+                dtype.name()
+            )
+        }
+        Ok(dtype)
+    }
+
     pub(crate) fn text(&self) -> Result<&str> {
         let item = self.take()?;
         match item.literal() {

@@ -7,13 +7,12 @@ use emily_kernels::view::{typed_mut, Axes, Axis, View};
 use mlx_rs::Array;
 use smallvec::SmallVec;
 
-use crate::ops::args::{Args, Number};
-use crate::ops::create::scalar;
-use crate::ops::{checks, shape};
+use crate::ops::args::Args;
+use crate::ops::checks;
 use crate::runtime::device::Device;
 use crate::runtime::dtype::Dtype;
 use crate::runtime::error::{refuse, Result};
-use crate::runtime::ffi::{mlx, Stream};
+use crate::runtime::ffi::mlx;
 use crate::runtime::kernel::{self, Kernel, Placement};
 use crate::runtime::stream::StreamHandle;
 
@@ -231,22 +230,18 @@ impl Kernel for Convolution {
 
 impl Options {
     /// MLX's own, whose channels are last.
-    fn by_mlx(mut self, x: &Array, weight: &Array, stream: &StreamHandle) -> Result<Array> {
+    fn by_mlx(self, x: &Array, weight: &Array, stream: &StreamHandle) -> Result<Array> {
         let spatial = self.strides.len();
-        let mut pad_first = false;
         let (mut padded, mut patches) = (i128::from(x.dim(0)), i128::from(x.dim(0)));
         for axis in 0..spatial {
             let at = axis as i32 + 1;
             let dilated =
                 |size: i32, dilation: i32| (i64::from(size) - 1) * i64::from(dilation) + 1;
-            let (stride, low) = (i64::from(self.strides[axis]), i64::from(self.low[axis]));
-            let input =
-                dilated(x.dim(at), self.input_dilation[axis]) + low + i64::from(self.high[axis]);
-            let outputs =
-                (input - dilated(weight.dim(at), self.kernel_dilation[axis])) / stride + 1;
-            // MLX's own padding on a CPU writes beyond a result that is shorter than what it takes for
-            // the part that the low padding reaches.
-            pad_first |= (low + stride - 1) / stride > outputs;
+            let padding = i64::from(self.low[axis]) + i64::from(self.high[axis]);
+            let input = dilated(x.dim(at), self.input_dilation[axis]) + padding;
+            let outputs = (input - dilated(weight.dim(at), self.kernel_dilation[axis]))
+                / i64::from(self.strides[axis])
+                + 1;
             padded = padded.saturating_mul(input.into());
             patches = patches
                 .saturating_mul(outputs.into())
@@ -264,12 +259,6 @@ impl Options {
         let bytes = (padded + patches).saturating_mul(4 * channels);
         checks::bytes_fit("conv", "its padded input and the patches of it", bytes)?;
         let s = stream.raw();
-        let mut x = dilate(x, &self.input_dilation, s)?;
-        if pad_first {
-            x = pad_spatial(&x, &self.low, &self.high, s)?;
-            self.low.fill(0);
-            self.high.fill(0);
-        }
         mlx!(
             mlx_conv_general,
             x.as_ptr(),
@@ -282,44 +271,11 @@ impl Options {
             spatial,
             self.kernel_dilation.as_ptr(),
             spatial,
-            std::ptr::null(),
-            0,
+            self.input_dilation.as_ptr(),
+            spatial,
             self.groups,
             false,
             s
         )
     }
-}
-
-/// Zeros between the entries of the spatial axes. MLX's own input dilation on a CPU writes beyond
-/// its memory for some strides.
-fn dilate(x: &Array, dilation: &[i32], s: Stream) -> Result<Array> {
-    if dilation.iter().all(|step| *step == 1) {
-        return Ok(x.clone());
-    }
-    let mut strides = vec![1; x.ndim()];
-    strides[1..x.ndim() - 1].copy_from_slice(dilation);
-    let dilated = |(size, step): (&i32, &i32)| (size - 1) * step + 1;
-    let shape: Vec<i32> = x.shape().iter().zip(&strides).map(dilated).collect();
-    let starts = vec![0; x.ndim()];
-    let dtype = Dtype::of(x).raw();
-    let zeros = mlx!(mlx_zeros, shape.as_ptr(), shape.len(), dtype, s)?;
-    mlx!(
-        mlx_slice_update,
-        zeros.as_ptr(),
-        x.as_ptr(),
-        starts.as_ptr(),
-        starts.len(),
-        shape.as_ptr(),
-        shape.len(),
-        strides.as_ptr(),
-        strides.len(),
-        s
-    )
-}
-
-fn pad_spatial(x: &Array, low: &[i32], high: &[i32], s: Stream) -> Result<Array> {
-    let axes: Vec<i32> = (1..x.ndim() as i32 - 1).collect();
-    let zero = scalar("conv", Number::Int(0), Dtype::of(x))?;
-    shape::padded(x, &axes, low, high, &zero, s)
 }

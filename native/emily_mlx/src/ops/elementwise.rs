@@ -18,7 +18,6 @@ use crate::runtime::error::{refuse, Result};
 use crate::runtime::ffi::{self, call, mlx, Binary, Stream};
 use crate::runtime::kernel::level;
 use crate::runtime::stream::StreamHandle;
-use crate::runtime::truth;
 
 type Unary = unsafe extern "C" fn(*mut mlx_array, mlx_array, Stream) -> i32;
 
@@ -279,10 +278,10 @@ pub(crate) fn chop(args: &Args, stream: &StreamHandle) -> Result<Array> {
         return kernel.apply_with(&[x], Dtype::of(x), least, stream);
     }
     let (is_complex, s) = (Dtype::of(x) == Dtype::C64, stream.raw());
-    // The parts of complex numbers lie side by side. They get an axis of their own, as in `shape::view`.
+    // The parts of complex numbers lie side by side, on an axis of their own.
     let parts = if is_complex {
         let apart = mlx!(mlx_expand_dims, x.as_ptr(), -1, s)?;
-        truth::view(&apart, Dtype::F32, s)?
+        mlx!(mlx_view, apart.as_ptr(), Dtype::F32.raw(), s)?
     } else {
         x.clone()
     };
@@ -304,7 +303,7 @@ pub(crate) fn chop(args: &Args, stream: &StreamHandle) -> Result<Array> {
     if !is_complex {
         return Ok(chopped);
     }
-    let whole = truth::view(&chopped, Dtype::C64, s)?;
+    let whole = mlx!(mlx_view, chopped.as_ptr(), Dtype::C64.raw(), s)?;
     mlx!(mlx_squeeze_axis, whole.as_ptr(), -1, s)
 }
 

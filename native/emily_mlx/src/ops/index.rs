@@ -22,7 +22,6 @@ use crate::runtime::error::{refuse, Result};
 use crate::runtime::ffi::{self, call, mlx, Arrays};
 use crate::runtime::kernel::{self, copy_into, level, row, view, Kernel, Placement};
 use crate::runtime::stream::StreamHandle;
-use crate::runtime::truth;
 
 type ScatterFn = unsafe extern "C" fn(
     *mut mlx_array,
@@ -289,13 +288,13 @@ impl Scatter<'_> {
         // The slices' axes follow those of the indices.
         let rank = places.ndim();
         let mut shape = [places.shape(), &vec![1; slices.len()]].concat();
-        places = truth::reshape(&places, &shape, s)?;
+        places = ffi::reshape(&places, &shape, s)?;
         for (axis, size) in slices.iter().enumerate() {
             if *size > 1 {
                 let along = mlx!(mlx_arange, 0.0, f64::from(*size), 1.0, Dtype::S64.raw(), s)?;
                 let mut own = vec![1; shape.len()];
                 own[rank + axis] = *size;
-                let along = times(&truth::reshape(&along, &own, s)?, stride(axis))?;
+                let along = times(&ffi::reshape(&along, &own, s)?, stride(axis))?;
                 places = call(mlx_sys::mlx_add, &places, &along, s)?;
                 shape[rank + axis] = *size;
             }

@@ -1,5 +1,5 @@
-//! Arithmetic of integers that MLX 0.32.4 leaves undefined: dividing the least number by -1 ends the process on a CPU (so
-//! does a division by zero in 0.32.2, #4442), and of a shift the processor takes a few bits. A negative power is 0 there.
+//! Arithmetic of integers that MLX 0.32.4 leaves undefined: dividing the least number by -1 ends the process on a CPU,
+//! and of a shift the processor takes a few bits. A negative power is 0 there.
 //!
 //! Here a quotient by zero has all bits set and a remainder by zero is the dividend, as in XLA; the least number
 //! divided by -1 wraps to itself.
@@ -196,8 +196,8 @@ fn shift_out(
     )
 }
 
-/// Divides magnitudes, the divisor's of at least 1, and gives the sign afterwards: no divisor is unsafe, and below zero
-/// MLX 0.32.2 cuts where 0.32.4 takes the floor. MLX computes a choice between arrays slower than these steps.
+/// Divides magnitudes, the divisor's of at least 1, and gives the sign afterwards: no divisor is unsafe, and nothing is below zero, where
+/// MLX takes the floor. MLX computes a choice between arrays slower than these steps.
 fn quotient(op: &str, x: &Array, y: &Array, dtype: Dtype, s: Stream) -> Result<Array> {
     // As unsigned numbers: the least number is its own magnitude.
     let unsigned = dtype.unsigned();

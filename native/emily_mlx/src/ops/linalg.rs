@@ -276,7 +276,7 @@ fn diagonal(x: &Array, s: Stream) -> Result<Array> {
         return mlx!(mlx_diagonal, x.as_ptr(), 0, -2, -1, s);
     };
     let shape = [batch, &[elements]].concat();
-    let rows = truth::reshape(x, &shape, s)?;
+    let rows = ffi::reshape(x, &shape, s)?;
     let (starts, mut strides) = (vec![0; shape.len()], vec![1; shape.len()]);
     strides[shape.len() - 1] = size + 1;
     shape::strided(&rows, &starts, &shape, &strides, s)

@@ -21,7 +21,6 @@ use crate::runtime::error::{refuse, Result};
 use crate::runtime::ffi::{self, call, mlx, Stream};
 use crate::runtime::kernel::{self, level, row, view, Kernel, Placement};
 use crate::runtime::stream::StreamHandle;
-use crate::runtime::truth;
 
 pub(crate) type Reduction =
     unsafe extern "C" fn(*mut mlx_array, mlx_array, *const i32, usize, bool, mlx_stream) -> i32;
@@ -89,7 +88,7 @@ fn sum_on_cuda(
     let parts = (columns / 8192).clamp(1, (4096 / rows).max(1));
     let sum = || {
         let s = stream.raw();
-        let matrix = truth::reshape(x, &[rows as i32, columns as i32], s)?;
+        let matrix = ffi::reshape(x, &[rows as i32, columns as i32], s)?;
         let launch = Launch {
             inputs: &[&matrix],
             output: (&[rows as i32, parts as i32], Dtype::F32),
@@ -105,7 +104,7 @@ fn sum_on_cuda(
             _ => over_axes(mlx_sys::mlx_sum_axes, &sums, &[1], false, s)?,
         };
         let sum = cast::cast(&sum, dtype, s)?;
-        truth::reshape(&sum, &shape_without(x.shape(), axes, keep), s)
+        ffi::reshape(&sum, &shape_without(x.shape(), axes, keep), s)
     };
     Some(sum())
 }
@@ -205,7 +204,7 @@ pub(crate) fn truth(
 }
 
 /// `{:argmax_nan, x, axis, last}`: the last NaN, or else the first of the extremes, or the last of them. MLX takes
-/// the first of either (0.32.2 passes over NaN). The axis stays.
+/// the first of either. The axis stays.
 pub(crate) fn place(
     op: Op,
     function: AxisReduction,

@@ -19,10 +19,9 @@ use crate::ops::op::Op;
 use crate::runtime::cuda::{self, Launch, Source};
 use crate::runtime::dtype::Dtype;
 use crate::runtime::error::{refuse, Result};
-use crate::runtime::ffi::mlx;
+use crate::runtime::ffi::{self, mlx};
 use crate::runtime::kernel::{self, level, row, view, Kernel, Placement};
 use crate::runtime::stream::StreamHandle;
-use crate::runtime::truth;
 
 /// How a rotary embedding turns its planes.
 #[derive(Clone, Copy, Debug)]
@@ -201,9 +200,9 @@ fn on_cuda(x: &Array, turn: &Turn, stream: &StreamHandle) -> Result<Array> {
     let last = shape.len() - 1;
     let heads = shape[1..last - 1].iter().product();
     let of_four = [shape[0], heads, shape[last - 1], shape[last]];
-    let four = truth::reshape(x, &of_four, s)?;
+    let four = ffi::reshape(x, &of_four, s)?;
     let offset = cast::cast(turn.offset, Dtype::S32, s)?;
-    let offset = truth::reshape(&offset, &[offset.size() as i32], s)?;
+    let offset = ffi::reshape(&offset, &[offset.size() as i32], s)?;
     let periods = turn.freqs.map(|freqs| cast::cast(freqs, Dtype::F32, s));
     let periods = periods.transpose()?;
     let inputs: SmallVec<[&Array; 3]> = [Some(&four), Some(&offset), periods.as_ref()]
@@ -237,5 +236,5 @@ fn on_cuda(x: &Array, turn: &Turn, stream: &StreamHandle) -> Result<Array> {
         numbers: &numbers,
         zeroed: false,
     };
-    truth::reshape(&cuda::launch(source, &launch, stream)?, shape, s)
+    ffi::reshape(&cuda::launch(source, &launch, stream)?, shape, s)
 }

@@ -8,9 +8,8 @@ use crate::ops::{cast, checks};
 use crate::runtime::cuda::{self, Launch, Source};
 use crate::runtime::dtype::Dtype;
 use crate::runtime::error::{refuse, Result};
-use crate::runtime::ffi::{call, mlx, Arrays};
+use crate::runtime::ffi::{self, call, mlx, Arrays};
 use crate::runtime::stream::StreamHandle;
-use crate::runtime::truth;
 
 /// `x` with each element replaced by the last of its updates. The greatest number of an update is found first, so
 /// that it does not matter which of them a GPU comes to first.
@@ -23,7 +22,7 @@ pub(super) fn last(
     let (op, s) = ("scatter", stream.raw());
     let count = numbered(op, places)?;
     let updates = cast::cast(updates, Dtype::of(x), s)?;
-    let updates = truth::reshape(&updates, &[count], s)?;
+    let updates = ffi::reshape(&updates, &[count], s)?;
     let number = |number: i128| scalar(op, Number::Int(number), Dtype::S32);
     let none = number(-1)?;
     let size = [x.size() as i32];
@@ -36,7 +35,7 @@ pub(super) fn last(
         s
     )?;
     let numbers = mlx!(mlx_arange, 0.0, f64::from(count), 1.0, Dtype::S32.raw(), s)?;
-    let numbers = truth::reshape(&numbers, &[count, 1], s)?;
+    let numbers = ffi::reshape(&numbers, &[count, 1], s)?;
     let (indices, axes) = (Arrays::new([places])?, [0]);
     let latest = mlx!(
         mlx_scatter_max,
@@ -50,7 +49,7 @@ pub(super) fn last(
     let is_updated = call(mlx_sys::mlx_greater_equal, &latest, &number(0)?, s)?;
     let latest = call(mlx_sys::mlx_maximum, &latest, &number(0)?, s)?;
     let updated = mlx!(mlx_take_axis, updates.as_ptr(), latest.as_ptr(), 0, s)?;
-    let before = truth::reshape(x, &size, s)?;
+    let before = ffi::reshape(x, &size, s)?;
     let chosen = mlx!(
         mlx_where,
         is_updated.as_ptr(),
@@ -58,7 +57,7 @@ pub(super) fn last(
         before.as_ptr(),
         s
     )?;
-    truth::reshape(&chosen, x.shape(), s)
+    ffi::reshape(&chosen, x.shape(), s)
 }
 
 static ADD: Source = Source {
@@ -79,7 +78,7 @@ pub(super) fn add(
     let (s, dtype) = (stream.raw(), Dtype::of(x));
     let count = numbered("scatter_add", places)?;
     let updates = cast::cast(updates, dtype, s)?;
-    let updates = truth::reshape(&updates, &[count], s)?;
+    let updates = ffi::reshape(&updates, &[count], s)?;
     let launch = Launch {
         inputs: &[places, &updates],
         output: (x.shape(), dtype),

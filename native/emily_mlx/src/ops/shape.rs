@@ -12,7 +12,6 @@ use crate::runtime::dtype::Dtype;
 use crate::runtime::error::{refuse, Result};
 use crate::runtime::ffi::{self, mlx, Arrays, Stream};
 use crate::runtime::stream::StreamHandle;
-use crate::runtime::truth;
 
 type OverAxes =
     unsafe extern "C" fn(*mut mlx_array, mlx_array, *const i32, usize, mlx_stream) -> i32;
@@ -33,27 +32,21 @@ type SliceUpdate = unsafe extern "C" fn(
 pub(crate) fn reshape(args: &Args, stream: &StreamHandle) -> Result<Array> {
     let s = stream.raw();
     let (x, shape) = (args.array()?, args.shape()?);
-    truth::reshape(x, &shape, s)
+    ffi::reshape(x, &shape, s)
 }
 
-/// The same bytes as another type. One element of MLX's may say that the next lies anywhere, and the
-/// view of narrower elements of MLX 0.32.2 would believe that: those get an axis of their own.
+/// The same bytes as another type.
 pub(crate) fn view(args: &Args, stream: &StreamHandle) -> Result<Array> {
-    let s = stream.raw();
     let (x, dtype) = (args.array()?, args.dtype()?);
     let parts = Dtype::of(x).size() / dtype.size();
-    if parts < 2 || x.ndim() == 0 {
-        return mlx!(mlx_view, x.as_ptr(), dtype.raw(), s);
+    let last = x.shape().last().copied().unwrap_or(1);
+    if i64::from(last) * parts as i64 > i64::from(i32::MAX) {
+        refuse!(
+            "view: shape {:?} of elements {parts} times narrower is too long",
+            x.shape()
+        )
     }
-    let mut shape = x.shape().to_vec();
-    let last = x.ndim() - 1;
-    let Ok(size) = i32::try_from(i64::from(shape[last]) * parts as i64) else {
-        refuse!("view: shape {shape:?} of elements {parts} times narrower is too long")
-    };
-    shape[last] = size;
-    let apart = mlx!(mlx_expand_dims, x.as_ptr(), -1, s)?;
-    let view = truth::view(&apart, dtype, s)?;
-    truth::reshape(&view, &shape, s)
+    mlx!(mlx_view, x.as_ptr(), dtype.raw(), stream.raw())
 }
 
 pub(crate) fn broadcast_to(args: &Args, stream: &StreamHandle) -> Result<Array> {
@@ -248,18 +241,6 @@ pub(crate) fn pad(args: &Args, stream: &StreamHandle) -> Result<Array> {
             refuse!("pad: axis {axis} would have {size} entries")
         }
     }
-    padded(x, &axes, &low, &high, value, s)
-}
-
-/// `x` with `value` before and after the entries of the axes, so often as `low` and `high` say.
-pub(crate) fn padded(
-    x: &Array,
-    axes: &[i32],
-    low: &[i32],
-    high: &[i32],
-    value: &Array,
-    s: Stream,
-) -> Result<Array> {
     mlx!(
         mlx_pad,
         x.as_ptr(),

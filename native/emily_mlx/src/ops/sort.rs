@@ -113,7 +113,7 @@ pub(crate) fn top_k(args: &Args, stream: &StreamHandle) -> Result<Array> {
 }
 
 fn by_mlx(function: MlxSort, x: &Array, axis: i32, stream: &StreamHandle) -> Result<Array> {
-    // MLX's kernels for a GPU (0.32.2, #4366) mistake the order of what is not row-major.
+    // MLX's kernels for a GPU (#4366) mistake the order of what is not row-major.
     let x = match stream.device() {
         Device::Cpu => Cow::Borrowed(x),
         Device::Gpu => Cow::Owned(contiguous(x, stream)?),

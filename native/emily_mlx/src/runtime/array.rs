@@ -1,9 +1,9 @@
 //! An array that many threads hold.
 
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::sync::OnceLock;
 
 use mlx_rs::Array;
+use once_cell::sync::OnceCell;
 
 use crate::runtime::contiguous;
 use crate::runtime::device::Device;
@@ -30,7 +30,7 @@ pub struct SharedArray {
     /// Whether the processor can read the data where they are. What a GPU computed lies in its own memory.
     on_host: bool,
     /// A copy in row-major order whose address was given out.
-    pinned: OnceLock<Array>,
+    pinned: OnceCell<Array>,
 }
 
 // SAFETY: an array's shape and type never change, and building on it copies a counted pointer.
@@ -48,7 +48,7 @@ impl SharedArray {
             linalg: AtomicBool::new(false),
             evaluated: AtomicBool::new(true),
             on_host: true,
-            pinned: OnceLock::new(),
+            pinned: OnceCell::new(),
         }
     }
 
@@ -61,7 +61,7 @@ impl SharedArray {
             linalg: AtomicBool::new(linalg),
             evaluated: AtomicBool::new(false),
             on_host: stream.device() == Device::Cpu,
-            pinned: OnceLock::new(),
+            pinned: OnceCell::new(),
         }
     }
 

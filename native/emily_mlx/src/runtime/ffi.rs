@@ -113,6 +113,10 @@ pub(crate) fn call(function: Binary, x: &Array, y: &Array, s: Stream) -> Result<
     array(|result| unsafe { function(result, x.as_ptr(), y.as_ptr(), s) })
 }
 
+pub(crate) fn reshape(x: &Array, shape: &[i32], s: Stream) -> Result<Array> {
+    mlx!(mlx_reshape, x.as_ptr(), shape.as_ptr(), shape.len(), s)
+}
+
 /// A call that writes two arrays.
 pub(crate) fn two_arrays(
     call: impl FnOnce(*mut mlx_array, *mut mlx_array) -> c_int,

@@ -1,33 +1,10 @@
-//! Operations of MLX's that say what is untrue of their results' memory, with the truth told. Kernels trust it without a
-//! look: they write beyond memory that was counted too large, and pair the wrong elements of what is in another order.
-
-use std::borrow::Cow;
+//! A factorisation by MLX, which says what is untrue of its result's memory, with the truth told. Kernels trust it
+//! without a look: they write beyond memory that was counted too large.
 
 use mlx_rs::Array;
 
-use crate::runtime::dtype::Dtype;
 use crate::runtime::error::Result;
 use crate::runtime::ffi::{self, mlx, Stream};
-
-/// What a reshape or a view may take. MLX 0.32.2, which mlx-sys builds itself, takes what was column-major for
-/// column-major still after them: there nothing is before them.
-fn taken(x: &Array, s: Stream) -> Result<Cow<'_, Array>> {
-    match cfg!(own_kernels) {
-        true => Ok(Cow::Borrowed(x)),
-        false => mlx!(mlx_contiguous, x.as_ptr(), false, s).map(Cow::Owned),
-    }
-}
-
-pub(crate) fn reshape(x: &Array, shape: &[i32], s: Stream) -> Result<Array> {
-    let x = taken(x, s)?;
-    mlx!(mlx_reshape, x.as_ptr(), shape.as_ptr(), shape.len(), s)
-}
-
-/// The bytes of `x` as another type.
-pub(crate) fn view(x: &Array, dtype: Dtype, s: Stream) -> Result<Array> {
-    let x = taken(x, s)?;
-    mlx!(mlx_view, x.as_ptr(), dtype.raw(), s)
-}
 
 /// The factors in one matrix, the row that each row was swapped with, and the row that each row was. MLX 0.32.4 counts the
 /// memory of the factors in bytes where it means elements, so they are copied.

@@ -4,10 +4,6 @@
 //! embeddings with a negative offset (`src/ops/rope.rs`), sums of 16-bit floats in their own type (`src/ops/reduce.rs`),
 //! scattered updates of 64-bit types, and of one element several times (`src/ops/scatter.rs`), and masks of the least
 //! numbers of bf16 (`src/ops/attention/mod.rs`).
-//!
-//! Workarounds that MLX 0.32.4 needs no more, and 0.32.2 needed, may go: divisions by zero (#4442), the padding and the input dilation of a convolution, views of one element of a slice, places of NaN, and
-//! sums of 16-bit floats in their own type. So does `taken` of
-//! `src/runtime/truth.rs`.
 #![cfg(target_os = "linux")]
 
 mod functions;

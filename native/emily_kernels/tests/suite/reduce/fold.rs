@@ -1,7 +1,7 @@
 //! Folds against rows looked at one number after the other.
 
 use emily_kernels::dispatch::Level;
-use emily_kernels::elementwise::Number;
+use emily_kernels::number::Number;
 use emily_kernels::reduce::fold::{self, Fold};
 
 use crate::support::{bytes, bytes_mut, samples, Random, Sample, LENGTHS, LONG};

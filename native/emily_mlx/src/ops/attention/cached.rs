@@ -11,10 +11,9 @@ use crate::ops::create;
 use crate::ops::shape::cut;
 use crate::runtime::dtype::Dtype;
 use crate::runtime::error::{refuse, Result};
-use crate::runtime::ffi::mlx;
+use crate::runtime::ffi::{self, mlx};
 use crate::runtime::room;
 use crate::runtime::stream::StreamHandle;
-use crate::runtime::truth;
 
 /// `{:cached_attention, q, k, v, scale, key_mask, offset}`: query `i` sees the keys up to `offset + i` where
 /// `key_mask`, of shape `[batch, keys]`, is not 0.
@@ -113,7 +112,7 @@ impl<'a> CachedAttention<'a> {
         let key = count(keys.start, keys.end)?;
         let before = mlx!(mlx_less_equal, key.as_ptr(), query.as_ptr(), s)?;
         let there = cut(self.key_mask, 1, &keys, s)?;
-        let there = truth::reshape(&there, &[self.q.dim(0), 1, 1, keys.end - keys.start], s)?;
+        let there = ffi::reshape(&there, &[self.q.dim(0), 1, 1, keys.end - keys.start], s)?;
         let seen = mlx!(mlx_logical_and, there.as_ptr(), before.as_ptr(), s)?;
         let number = |number| create::scalar(self.op, Number::Float(number), dtype);
         let (zero, least) = (number(0.0)?, number(least(dtype))?);

@@ -95,15 +95,9 @@ fn whole_attention(
     let contiguous = |array: &Array| mlx!(mlx_contiguous, array.as_ptr(), false, stream.raw());
     // The CUDA kernel reads them in a row, whatever their strides.
     let sinks = sinks.map(contiguous).transpose()?;
-    // On a CPU MLX 0.32.2 reshapes queries and mask, which is wrong of what is column-major (`runtime/truth.rs`).
-    let row_major = |array: &Array| match stream.device() {
-        Device::Cpu => contiguous(array),
-        Device::Gpu => Ok(array.clone()),
-    };
-    let q = row_major(q)?;
     let array = match &mask {
         Mask::Array(array) if stream.device() == Device::Gpu => Some(bounded(array, stream)?),
-        Mask::Array(array) => Some(row_major(array)?),
+        Mask::Array(array) => Some((*array).clone()),
         _ => None,
     };
     let mask = match (&mask, &array) {
@@ -111,7 +105,7 @@ fn whole_attention(
         (_, Some(array)) => Some(ScaledDotProductAttentionMask::Array(array)),
         _ => None,
     };
-    stream.on(|| fast::scaled_dot_product_attention(&q, k, v, scale as f32, mask, sinks.as_ref()))
+    stream.on(|| fast::scaled_dot_product_attention(q, k, v, scale as f32, mask, sinks.as_ref()))
 }
 
 /// A mask that cuDNN can multiply by the logarithm of two: with the least numbers of bf16, which f32 has too, it

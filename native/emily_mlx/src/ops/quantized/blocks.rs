@@ -80,14 +80,7 @@ impl Kernel for Numbers {
 /// `{:dequantize_blocks, blocks, of, type}`: computed in f32 and rounded once.
 pub(crate) fn dequantize_blocks(args: &Args, stream: &StreamHandle) -> Result<Array> {
     let weight = Weight::read(args)?;
-    let dtype = args.dtype()?;
-    if !dtype.is_real_float() {
-        refuse!(
-            "{}: the type must be one of floats, got {}",
-            args.op,
-            dtype.name()
-        )
-    }
+    let dtype = args.float_dtype()?;
     let mut shape = weight.bytes.shape().to_vec();
     shape[weight.bytes.ndim() - 1] = weight.columns;
     checks::shape(args.op, &shape)?;

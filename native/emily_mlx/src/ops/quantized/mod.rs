@@ -116,14 +116,7 @@ fn small_floats(x: &Array, form: Form, of: Of, stream: &StreamHandle) -> Result<
 pub(crate) fn dequantize(args: &Args, stream: &StreamHandle) -> Result<Array> {
     let arrays = (args.array()?, args.array()?, args.optional_array()?);
     let weight = Weight::new(args.op, Form::read(args)?, arrays)?;
-    let dtype = args.dtype()?;
-    if !dtype.is_real_float() {
-        refuse!(
-            "{}: the type must be one of floats, got {}",
-            args.op,
-            dtype.name()
-        )
-    }
+    let dtype = args.float_dtype()?;
     let s = stream.raw();
     let mut shape = weight.words.shape().to_vec();
     shape[weight.words.ndim() - 1] = weight.columns;

@@ -116,7 +116,7 @@ mod tests {
     use crate::ops::create;
     use crate::ops::shape::cut;
     use crate::runtime::device::Device;
-    use crate::runtime::truth;
+    use crate::runtime::ffi;
 
     fn rows<const N: usize>(masks: [&str; N]) -> Vec<Vec<bool>> {
         let row = |mask: &str| mask.chars().map(|key| key == '1').collect();
@@ -151,12 +151,12 @@ mod tests {
             let array = |shape: [i32; 4]| {
                 let values = ints(&vec![0; shape.iter().product::<i32>() as usize]);
                 let values = values.as_dtype(mlx_rs::Dtype::Float32).expect("floats");
-                Arg::Owned(truth::reshape(&values, &shape, stream.raw()).expect("as many"))
+                Arg::Owned(ffi::reshape(&values, &shape, stream.raw()).expect("as many"))
             };
             let keys = key_mask.len() as i32;
-            let key_mask = truth::reshape(&ints(key_mask), &[1, keys], stream.raw());
+            let key_mask = ffi::reshape(&ints(key_mask), &[1, keys], stream.raw());
             let offset = cut(&ints(&[2]), 0, &(0..1), stream.raw());
-            let offset = truth::reshape(&offset.expect("one"), &[], stream.raw());
+            let offset = ffi::reshape(&offset.expect("one"), &[], stream.raw());
             let args = Args::new(
                 "test",
                 smallvec![
