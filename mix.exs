@@ -37,7 +37,10 @@ defmodule Emily.MixProject do
       consolidate_protocols: Mix.env() != :test,
       start_permanent: Mix.env() == :prod,
       deps: deps(),
-      aliases: ["test.nx": "run conformance/nx.exs"],
+      aliases: [
+        "test.nx": "run conformance/nx.exs",
+        "test.scholar": "run conformance/scholar.exs"
+      ],
       description: "Nx backend, compiler and fused kernels on MLX",
       package: package(),
       source_url: source_url(),
@@ -45,7 +48,7 @@ defmodule Emily.MixProject do
     ]
   end
 
-  def cli, do: [preferred_envs: ["test.nx": :test]]
+  def cli, do: [preferred_envs: ["test.nx": :test, "test.scholar": :test]]
 
   def application do
     module = if nx?(), do: [mod: {Emily.Application, []}], else: []
@@ -101,7 +104,10 @@ defmodule Emily.MixProject do
   defp nx(version), do: {:nx, "== #{version}"}
 
   defp development_deps do
-    models = [{:safetensors, @requirements[:safetensors], only: [:dev, :test]}]
+    models = [
+      {:safetensors, @requirements[:safetensors], only: [:dev, :test]},
+      {:scholar, "~> 0.4", only: :test}
+    ]
 
     [
       {:stream_data, "~> 1.1", only: [:dev, :test]},
@@ -124,7 +130,8 @@ defmodule Emily.MixProject do
       {~w(stream_data)a, [only: [:dev, :test]]},
       {~w(benchee deep_merge statistex)a, [only: :dev]},
       {documentation, [only: :dev, runtime: false]},
-      {if(models?(), do: models, else: []), [only: [:dev, :test]]}
+      {if(models?(), do: models, else: []), [only: [:dev, :test]]},
+      {if(models?(), do: ~w(scholar nimble_options)a, else: []), [only: :test]}
     ]
 
     for {apps, options} <- groups,
