@@ -58,11 +58,14 @@ defmodule Emily.Conformance.Load do
     end
   end
 
-  # A doctest whose texts `inspected/2` compares.
+  # A doctest whose texts `inspected/2` compares, and whose values `tested/2`.
   defp by_text(test, function) do
     Macro.prewalk(test, fn
       {{:., _, [{:__aliases__, _, [:ExUnit, :DocTest]}, :__inspect__]}, _, arguments} ->
         quote(do: unquote(__MODULE__).inspected(unquote(function), unquote(arguments)))
+
+      {{:., _, [{:__aliases__, _, [:ExUnit, :DocTest]}, :__test__]}, _, arguments} ->
+        quote(do: unquote(__MODULE__).tested(unquote(function), unquote(arguments)))
 
       other ->
         other
@@ -73,6 +76,12 @@ defmodule Emily.Conformance.Load do
   def inspected(function, [value, text | _] = arguments) do
     if not Equality.same_text?(function, inspect(value), text),
       do: apply(ExUnit.DocTest, :__inspect__, arguments)
+  end
+
+  @doc false
+  def tested(function, [value, expected | _] = arguments) do
+    if not Equality.same_value?(function, value, expected),
+      do: apply(ExUnit.DocTest, :__test__, arguments)
   end
 
   @doc """

@@ -19,7 +19,10 @@ scholar = Mix.Project.deps_paths()[:scholar]
 {:ok, _} = Equality.start()
 ExUnit.start(autorun: false, timeout: 900_000)
 modules = Load.files(scholar, ["scholar_case"], ["scholar/**/*_test"], doctests: :here)
-Equality.allow(for module <- modules, test <- module.__ex_unit__().tests, do: {test, :scholar, nil})
+
+Equality.allow(
+  for module <- modules, test <- module.__ex_unit__().tests, do: {test, :scholar, nil}
+)
 
 Nx.global_default_backend(if options[:binary], do: Nx.BinaryBackend, else: Emily.Backend)
 Application.put_env(:emily, :add_backend_on_inspect, false)
