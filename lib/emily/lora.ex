@@ -22,7 +22,7 @@ defmodule Emily.LoRA do
   parameters and in the model, so that `Axon.Loop.trainer/4` trains the adapters only. `Axon.Loop` knows no packed
   weights: the guide on training has the step that trains beside these.
 
-  Folders are those of PEFT 0.19 and older: `adapter_model.safetensors`, with the names that the model's parameters have in
+  Folders are those of [PEFT](https://github.com/huggingface/peft), tested with 0.21.2: `adapter_model.safetensors`, with the names that the model's parameters have in
   checkpoints of Hugging Face's, and `adapter_config.json`.
   """
 

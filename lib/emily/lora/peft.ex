@@ -22,6 +22,10 @@ defmodule Emily.LoRA.Peft do
     {"rank_pattern", [%{}, nil]},
     {"alpha_pattern", [%{}, nil]},
     {"modules_to_save", [[], nil]},
+    {"layer_replication", [nil]},
+    {"alora_invocation_tokens", [nil]},
+    {"use_qalora", [false, nil]},
+    {"use_bdlora", [false, nil]},
     {"trainable_token_indices", [[], %{}, nil]},
     {"target_parameters", [[], nil]}
   ]
@@ -89,7 +93,6 @@ defmodule Emily.LoRA.Peft do
 
   defp parts, do: [{"lora_A", "lora_a"}, {"lora_B", "lora_b"}]
 
-  # A setting that is not known may change the meaning only where PEFT names it in its configuration's `peft_type`.
   defp config!(fun, path) do
     config =
       case path |> File.read!() |> Jason.decode() do
@@ -105,7 +108,7 @@ defmodule Emily.LoRA.Peft do
   end
 
   # The dense layers of the model, each with its name in the checkpoints of its architecture.
-  defp names(fun, %{model: %{}, params: %{data: %{}}, spec: spec} = info) do
+  defp names(_fun, %{model: %{}, params: %{data: %{}}, spec: spec} = info) do
     mapping = Bumblebee.HuggingFace.Transformers.Model.params_mapping(spec)
 
     all =
