@@ -104,10 +104,7 @@ defmodule Emily.MixProject do
   defp nx(version), do: {:nx, "== #{version}"}
 
   defp development_deps do
-    models = [
-      {:safetensors, @requirements[:safetensors], only: [:dev, :test]},
-      {:scholar, "~> 0.4", only: :test}
-    ]
+    models = [{:safetensors, @requirements[:safetensors], only: [:dev, :test]}]
 
     [
       {:stream_data, "~> 1.1", only: [:dev, :test]},
@@ -123,6 +120,9 @@ defmodule Emily.MixProject do
   defp checkouts(root) do
     models = ~w(axon bumblebee castore decimal jason nx_image nx_signal polaris progress_bar
                 rustler rustler_precompiled safetensors tokenizers unpickler unzip)a
+    # For its own tests; the one needs the other.
+    scholar = ~w(scholar nimble_options)a
+    scholar? = Enum.all?(scholar, &File.dir?(Path.join(root, checkout_folder(&1))))
     documentation = ~w(earmark_parser ex_doc makeup makeup_elixir makeup_erlang nimble_parsec)a
 
     groups = [
@@ -131,7 +131,7 @@ defmodule Emily.MixProject do
       {~w(benchee deep_merge statistex)a, [only: :dev]},
       {documentation, [only: :dev, runtime: false]},
       {if(models?(), do: models, else: []), [only: [:dev, :test]]},
-      {if(models?(), do: ~w(scholar nimble_options)a, else: []), [only: :test]}
+      {if(models?() and scholar?, do: scholar, else: []), [only: :test]}
     ]
 
     for {apps, options} <- groups,
@@ -195,7 +195,7 @@ defmodule Emily.MixProject do
           Emily.Safetensors,
           ~r"Emily.(GGUF|Safetensors|Quanti)"
         ],
-        Training: [~r"Emily.MixedPrecision"],
+        Training: [~r"Emily.(LoRA|MixedPrecision)"],
         "Looking inside": [
           Emily.Bounds,
           Emily.Doctor,
