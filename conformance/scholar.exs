@@ -59,7 +59,7 @@ IO.puts("#{Equality.last_digits()} comparisons hold to Scholar's own tolerance o
 IO.puts("#{Emily.Fallback.count()} operations left MLX.")
 if result.failures > 0 and not (options[:excluded] || false), do: System.halt(1)
 
-unless options[:excluded] || options[:compiled] || options[:binary] || false do
+unless options[:excluded] || options[:binary] || false do
   table = Report.table(modules, excluded, nil, ScholarExclusions.reasons())
   if options[:write], do: Report.write("test.scholar", table)
 

@@ -3,9 +3,11 @@ if Code.ensure_loaded?(Bumblebee) do
   defmodule Emily.LoRATest do
     use Emily.BackendCase, async: true
 
+    import Emily.Training, only: [sparse_cross_entropy: 2]
+
     alias Axon.ModelState
     alias Emily.{LoRA, Quantization, QuantizedWeight}
-    alias Polaris.{Optimizers, Updates}
+    alias Polaris.Optimizers
 
     doctest Emily.LoRA, import: false
 
@@ -166,49 +168,13 @@ if Code.ensure_loaded?(Bumblebee) do
       assert %QuantizedWeight{} = merged.params.data["decoder.blocks.1.ffn.gate"]["kernel"]
     end
 
-    # Next tokens of a text that repeats itself.
+    # The next token of each but the last.
     defp train(info, steps, compiler) do
-      {_, predict} = Axon.build(info.model, mode: :train)
-      {init, update} = Optimizers.adam(learning_rate: 1.0e-2)
-
-      step = fn state, optimizer, ids ->
-        parameters = ModelState.trainable_parameters(state)
-
-        objective = fn parameters ->
-          %{prediction: output, state: kept} =
-            predict.(ModelState.update(state, parameters), %{"input_ids" => ids})
-
-          loss =
-            Axon.Losses.categorical_cross_entropy(
-              Nx.new_axis(ids[[.., 1..-1//1]], -1),
-              output.logits[[.., 0..-2//1]],
-              from_logits: true,
-              sparse: true,
-              reduction: :mean
-            )
-
-          {loss, kept}
-        end
-
-        {{loss, kept}, gradients} =
-          Nx.Defn.value_and_grad(parameters, objective, fn {loss, _} -> loss end)
-
-        {updates, optimizer} = update.(gradients, optimizer, parameters)
-
-        {loss, ModelState.update(state, Updates.apply_updates(parameters, updates), kept),
-         optimizer}
-      end
-
-      step = Nx.Defn.jit(step, compiler: compiler)
-      optimizer = init.(ModelState.trainable_parameters(info.params))
-
-      {losses, {state, _}} =
-        Enum.map_reduce(1..steps, {info.params, optimizer}, fn _, {state, optimizer} ->
-          {loss, state, optimizer} = step.(state, optimizer, Nx.tensor(@ids))
-          {Nx.to_number(loss), {state, optimizer}}
-        end)
-
-      {losses, state}
+      ids = Nx.tensor(@ids)
+      batch = {%{"input_ids" => ids}, Nx.new_axis(ids[[.., 1..-1//1]], -1)}
+      loss = fn y, output -> sparse_cross_entropy(y, output.logits[[.., 0..-2//1]]) end
+      batches = List.duplicate(batch, steps)
+      Emily.Training.train(info.model, info.params, batches, compiler: compiler, loss: loss)
     end
 
     for {name, pack?} <- [dense: false, packed: true] do

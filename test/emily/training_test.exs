@@ -70,7 +70,7 @@ if Code.ensure_loaded?(Axon) do
     for {name, follow, steps, accuracy} <- [
           {:mlp, 10, 200, 0.6},
           {:cnn, 2, 120, 0.6},
-          {:lstm, 2, 250, 0.4}
+          {:lstm, 2, 150, 0.3}
         ] do
       test "#{name}: digits" do
         model = unquote(name)()
