@@ -37,7 +37,10 @@ defmodule Emily.MixProject do
       consolidate_protocols: Mix.env() != :test,
       start_permanent: Mix.env() == :prod,
       deps: deps(),
-      aliases: ["test.nx": "run conformance/nx.exs"],
+      aliases: [
+        "test.nx": "run conformance/nx.exs",
+        "test.scholar": "run conformance/scholar.exs"
+      ],
       description: "Nx backend, compiler and fused kernels on MLX",
       package: package(),
       source_url: source_url(),
@@ -45,7 +48,7 @@ defmodule Emily.MixProject do
     ]
   end
 
-  def cli, do: [preferred_envs: ["test.nx": :test]]
+  def cli, do: [preferred_envs: ["test.nx": :test, "test.scholar": :test]]
 
   def application do
     module = if nx?(), do: [mod: {Emily.Application, []}], else: []
@@ -117,6 +120,9 @@ defmodule Emily.MixProject do
   defp checkouts(root) do
     models = ~w(axon bumblebee castore decimal jason nx_image nx_signal polaris progress_bar
                 rustler rustler_precompiled safetensors tokenizers unpickler unzip)a
+    # For its own tests; the one needs the other.
+    scholar = ~w(scholar nimble_options)a
+    scholar? = Enum.all?(scholar, &File.dir?(Path.join(root, checkout_folder(&1))))
     documentation = ~w(earmark_parser ex_doc makeup makeup_elixir makeup_erlang nimble_parsec)a
 
     groups = [
@@ -124,7 +130,8 @@ defmodule Emily.MixProject do
       {~w(stream_data)a, [only: [:dev, :test]]},
       {~w(benchee deep_merge statistex)a, [only: :dev]},
       {documentation, [only: :dev, runtime: false]},
-      {if(models?(), do: models, else: []), [only: [:dev, :test]]}
+      {if(models?(), do: models, else: []), [only: [:dev, :test]]},
+      {if(models?() and scholar?, do: scholar, else: []), [only: :test]}
     ]
 
     for {apps, options} <- groups,
@@ -188,7 +195,7 @@ defmodule Emily.MixProject do
           Emily.Safetensors,
           ~r"Emily.(GGUF|Safetensors|Quanti)"
         ],
-        Training: [~r"Emily.MixedPrecision"],
+        Training: [~r"Emily.(LoRA|MixedPrecision)"],
         "Looking inside": [
           Emily.Bounds,
           Emily.Doctor,

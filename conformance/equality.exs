@@ -4,15 +4,15 @@ defmodule Emily.Conformance.Equality do
   # tensors are equal by type, shape, names and numbers; what differs in the last printed digit only
   # is counted.
   #
-  # Doctests compare the text of a tensor to the letter, here too, but for those that Exclusions names:
-  # there floats may differ in the last digit.
+  # Doctests compare the text of a tensor to the letter, here too, but for those that `allow/1` names:
+  # there floats may differ in the last digit, or by what a library's own tests allow.
 
-  # Four units in the last place.
-  @last_digit %{f32: 4.8e-7, f64: 8.9e-16}
+  # Relative and absolute: four units in the last place, and the defaults of Scholar's `assert_all_close`.
+  @tolerances %{f32: {4.8e-7, 0.0}, f64: {8.9e-16, 0.0}, scholar: {1.0e-4, 1.0e-4}}
 
   def start, do: Agent.start_link(fn -> 0 end, name: __MODULE__)
 
-  @doc "From here on these doctests, each with the type of its last digit, may differ in it."
+  @doc "From here on these doctests, each with the type of its last digit or `:scholar`, may differ by its tolerance."
   def allow(tests) do
     types = Map.new(tests, fn {%{name: name}, type, _reason} -> {name, type} end)
     :persistent_term.put(__MODULE__, types)
@@ -21,19 +21,29 @@ defmodule Emily.Conformance.Equality do
   @doc "How many comparisons held to the last digit only."
   def last_digits, do: Agent.get(__MODULE__, & &1)
 
-  def same?(left, right) do
+  def same?(left, right), do: same?(left, right, @tolerances.f32)
+
+  defp same?(left, right, tolerance) do
     {left, right} = {plain(left), plain(right)}
 
     cond do
       left == right ->
         true
 
-      near?(left, right) ->
+      near?(left, right, tolerance) ->
         Agent.update(__MODULE__, &(&1 + 1))
         true
 
       true ->
         false
+    end
+  end
+
+  @doc "Whether a doctest may take one value for the other."
+  def same_value?(test, left, right) do
+    case :persistent_term.get(__MODULE__, %{}) do
+      %{^test => type} -> same?(left, right, @tolerances[type])
+      _ -> left === right
     end
   end
 
@@ -46,7 +56,7 @@ defmodule Emily.Conformance.Equality do
   end
 
   defp near_text?(left, right, type) do
-    near? = fn {a, b} -> a == b or near?(a, b, @last_digit[type]) end
+    near? = fn {a, b} -> a == b or near?(a, b, @tolerances[type]) end
     near? = length(left) == length(right) and Enum.all?(Enum.zip(left, right), near?)
     if near?, do: Agent.update(__MODULE__, &(&1 + 1))
     near?
@@ -84,25 +94,24 @@ defmodule Emily.Conformance.Equality do
 
   defp plain(other), do: other
 
-  defp near?(a, b, digit) when is_float(a) and is_float(b),
-    do: abs(a - b) <= digit * max(abs(a), abs(b))
+  defp near?(a, a, _tolerance), do: true
 
-  defp near?(_a, _b, _digit), do: false
+  defp near?(a, b, {relative, absolute}) when is_float(a) and is_float(b),
+    do: abs(a - b) <= relative * max(abs(a), abs(b)) + absolute
 
-  defp near?(a, a), do: true
-  defp near?(a, b) when is_float(a) and is_float(b), do: near?(a, b, @last_digit.f32)
-
-  defp near?(%Complex{} = a, %Complex{} = b) do
-    near?(a.re, b.re) and near?(a.im, b.im)
+  defp near?(%Complex{} = a, %Complex{} = b, tolerance) do
+    near?(a.re, b.re, tolerance) and near?(a.im, b.im, tolerance)
   end
 
-  defp near?([a | as], [b | bs]), do: near?(a, b) and near?(as, bs)
+  defp near?([a | as], [b | bs], tolerance),
+    do: near?(a, b, tolerance) and near?(as, bs, tolerance)
 
-  defp near?(a, b) when is_tuple(a) and is_tuple(b),
-    do: near?(Tuple.to_list(a), Tuple.to_list(b))
+  defp near?(a, b, tolerance) when is_tuple(a) and is_tuple(b),
+    do: near?(Tuple.to_list(a), Tuple.to_list(b), tolerance)
 
-  defp near?(%{} = a, %{} = b) when map_size(a) == map_size(b),
-    do: Enum.all?(a, fn {key, value} -> is_map_key(b, key) and near?(value, b[key]) end)
+  defp near?(%{} = a, %{} = b, tolerance) when map_size(a) == map_size(b) do
+    Enum.all?(a, fn {key, value} -> is_map_key(b, key) and near?(value, b[key], tolerance) end)
+  end
 
-  defp near?(_a, _b), do: false
+  defp near?(_a, _b, _tolerance), do: false
 end

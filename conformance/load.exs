@@ -1,28 +1,12 @@
 defmodule Emily.Conformance.Load do
   @moduledoc false
-  # Nx's doctests and test files as modules.
+  # A library's doctests and test files as modules.
 
   alias Emily.Conformance.Equality
 
-  @doctested [
-    Nx,
-    Nx.LinAlg,
-    Nx.Random,
-    Nx.Constants,
-    Nx.Defn,
-    Nx.Defn.Kernel,
-    Nx.Serving,
-    Nx.Batch
-  ]
-  @support ~w(backends container distributed_servings helpers)
-  @files ~w(nx_test nx/batch_test nx/complex_test nx/constants_test nx/lin_alg_test) ++
-           ~w(nx/non_finite_test nx/random_test nx/serving_test nx/vectorize_test nx/defn_test nx/defn/*_test)
-
-  @doc "The doctests of Nx's modules."
-  def doctests, do: Enum.map(@doctested, &doctests/1)
-
+  @doc "The doctests of a module, as a module of tests."
   # Its examples call the macros of defn as a defn does.
-  defp doctests(Nx.Defn.Kernel) do
+  def doctests(Nx.Defn.Kernel) do
     defmodule Kernel do
       use ExUnit.Case, async: true
       import Elixir.Kernel, only: []
@@ -45,34 +29,43 @@ defmodule Emily.Conformance.Load do
     __MODULE__.Kernel
   end
 
-  defp doctests(module) do
+  def doctests(module) do
     name = Module.concat(__MODULE__, module)
-
-    source = to_string(module.__info__(:compile)[:source])
-
-    # What `doctest` does, whose comparisons of text cannot be replaced. The text around the functions
-    # is no example: it defines modules that are not there.
-    tests =
-      for {title, test, tags} <- ExUnit.DocTest.__doctests__(module, except: [:moduledoc]) do
-        function = :"doctest #{title}"
-        of_test = [source, tags[:doctest_line], :doctest, title, Macro.escape(tags)]
-
-        quote do
-          ExUnit.Case.register_test(__MODULE__, unquote_splicing(of_test))
-          def unquote(function)(_), do: unquote(by_text(test, function))
-        end
-      end
-
-    contents = [quote(do: use(ExUnit.Case, async: true)) | tests]
+    contents = [quote(do: use(ExUnit.Case, async: true)) | tests(module)]
     Module.create(name, contents, Macro.Env.location(__ENV__))
     name
   end
 
-  # A doctest whose texts `inspected/2` compares.
+  @doc "The doctests of a module, in a test file of its own, whose aliases the examples take."
+  defmacro doctest_here(module) do
+    tests = module |> Macro.expand(__CALLER__) |> tests()
+    {:__block__, [], tests}
+  end
+
+  # What `doctest` does, whose comparisons of text cannot be replaced. The text around the functions
+  # is no example: it defines modules that are not there.
+  defp tests(module) do
+    source = to_string(module.__info__(:compile)[:source])
+
+    for {title, test, tags} <- ExUnit.DocTest.__doctests__(module, except: [:moduledoc]) do
+      function = :"doctest #{title}"
+      of_test = [source, tags[:doctest_line], :doctest, title, Macro.escape(tags)]
+
+      quote do
+        ExUnit.Case.register_test(__MODULE__, unquote_splicing(of_test))
+        def unquote(function)(_), do: unquote(by_text(test, function))
+      end
+    end
+  end
+
+  # A doctest whose texts `inspected/2` compares, and whose values `tested/2`.
   defp by_text(test, function) do
     Macro.prewalk(test, fn
       {{:., _, [{:__aliases__, _, [:ExUnit, :DocTest]}, :__inspect__]}, _, arguments} ->
         quote(do: unquote(__MODULE__).inspected(unquote(function), unquote(arguments)))
+
+      {{:., _, [{:__aliases__, _, [:ExUnit, :DocTest]}, :__test__]}, _, arguments} ->
+        quote(do: unquote(__MODULE__).tested(unquote(function), unquote(arguments)))
 
       other ->
         other
@@ -85,37 +78,44 @@ defmodule Emily.Conformance.Load do
       do: apply(ExUnit.DocTest, :__inspect__, arguments)
   end
 
+  @doc false
+  def tested(function, [value, expected | _] = arguments) do
+    if not Equality.same_value?(function, value, expected),
+      do: apply(ExUnit.DocTest, :__test__, arguments)
+  end
+
   @doc """
-  The test modules of the files of a checkout of Nx; a package from Hex carries none. Those of servings
-  compare all options, and know of no compiler among them.
+  The test modules of the files of a library's checkout that `patterns` name, with the files of its test/support
+  before them. A package from Hex carries none. With `doctests: :here` the doctests that a file names run in it, otherwise
+  nowhere.
   """
-  def files(folder, compiled?) do
+  def files(folder, support, patterns, options \\ []) do
     if File.dir?(Path.join(folder, "test")) do
       # Some tests name their own file, or read one.
       File.cd!(folder, fn ->
-        for name <- @support,
+        for name <- support,
             path = "test/support/#{name}.ex",
             File.exists?(path),
-            do: compile(path)
+            do: compile(path, options)
 
-        for pattern <- @files,
+        for pattern <- patterns,
             path <- Path.wildcard("test/#{pattern}.exs"),
-            not (compiled? and pattern == "nx/serving_test"),
-            {module, _} <- compile(path),
+            {module, _} <- compile(path, options),
             function_exported?(module, :__ex_unit__, 0),
             do: module
       end)
     else
-      IO.puts("LEFT OUT: Nx's own test files: there is no #{folder}/test. Its doctests run.\n")
+      IO.puts("LEFT OUT: test files: there is no #{folder}/test. The doctests run.\n")
       []
     end
   end
 
-  defp compile(path) do
+  defp compile(path, options) do
     path
     |> File.read!()
     |> Code.string_to_quoted!(file: path)
     |> Macro.prewalk(&by_value/1)
+    |> Macro.prewalk(&doctest(&1, options[:doctests]))
     |> Code.compile_quoted(path)
   end
 
@@ -125,7 +125,15 @@ defmodule Emily.Conformance.Load do
     {check, meta, [same | rest]}
   end
 
-  # They run once, above.
-  defp by_value({:doctest, meta, _}), do: {:__block__, meta, []}
   defp by_value(other), do: other
+
+  defp doctest({:doctest, meta, [module | _]}, :here) do
+    quote line: meta[:line] do
+      require unquote(__MODULE__)
+      unquote(__MODULE__).doctest_here(unquote(module))
+    end
+  end
+
+  defp doctest({:doctest, meta, _}, nil), do: {:__block__, meta, []}
+  defp doctest(other, _), do: other
 end

@@ -4,6 +4,7 @@ defmodule Emily.Quantization.Model do
 
   @compile {:no_warn_undefined, [Axon, Axon.Layers]}
 
+  alias Emily.LoRA.Adapters
   alias Emily.Quantization.{Layers, Packing}
   alias Emily.QuantizedWeight
 
@@ -26,6 +27,7 @@ defmodule Emily.Quantization.Model do
   def quantize(%{model: model, params: %{data: data} = params} = info, opts)
       when is_struct(model, Axon) do
     opts = options!(opts)
+    Adapters.none!(@fun, info)
     layers = Axon.properties(model)
     except!(opts[:except], layers)
 

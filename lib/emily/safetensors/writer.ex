@@ -2,6 +2,7 @@ defmodule Emily.Safetensors.Writer do
   @moduledoc false
   # Models of Bumblebee's as folders that mlx-lm reads.
 
+  alias Emily.LoRA.Adapters
   alias Emily.Quantization.Packing
   alias Emily.QuantizedWeight
   alias Emily.Safetensors.Names
@@ -15,7 +16,8 @@ defmodule Emily.Safetensors.Writer do
   @along ~w(*.json *.jinja *.txt *.model)
   @not_along ~w(config.json model.safetensors.index.json)
 
-  def write(%{model: model, params: %{data: data}, spec: spec}, folder, from) do
+  def write(%{model: model, params: %{data: data}, spec: spec} = info, folder, from) do
+    Adapters.none!(@fun, info)
     mapping = Bumblebee.HuggingFace.Transformers.Model.params_mapping(spec)
     kinds = Axon.properties(model)
 

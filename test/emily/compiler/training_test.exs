@@ -5,7 +5,9 @@ if Code.ensure_loaded?(Axon) do
     # the same data.
     use Emily.BackendCase, async: true
 
-    alias Polaris.{Optimizers, Updates}
+    import Emily.Training
+
+    alias Polaris.Optimizers
 
     @steps 50
 
@@ -44,48 +46,6 @@ if Code.ensure_loaded?(Axon) do
       {x, class |> Nx.new_axis(1) |> Nx.equal(Nx.iota({1, 3})) |> Nx.as_type(:f32)}
     end
 
-    defp initial(model, x) do
-      {init, _predict} = Axon.build(model, mode: :train, seed: 7, compiler: Nx.Defn.Evaluator)
-      init.(Nx.to_template(x), Axon.ModelState.empty())
-    end
-
-    # The loss of each step, and the last parameters.
-    defp train(model, state, {x, y}, options) do
-      {_init, predict} = Axon.build(model, mode: :train, seed: 7)
-      {init, update} = Optimizers.adam(learning_rate: 1.0e-2)
-
-      step = fn state, optimizer, x, y ->
-        parameters = Axon.ModelState.trainable_parameters(state)
-
-        objective = fn parameters ->
-          %{prediction: prediction, state: kept} =
-            predict.(Axon.ModelState.update(state, parameters), x)
-
-          loss = Axon.Losses.categorical_cross_entropy(y, prediction, reduction: :mean)
-          {loss, kept}
-        end
-
-        {{loss, kept}, gradients} =
-          Nx.Defn.value_and_grad(parameters, objective, fn {loss, _kept} -> loss end)
-
-        {updates, optimizer} = update.(gradients, optimizer, parameters)
-        parameters = Updates.apply_updates(parameters, updates)
-        {loss, Axon.ModelState.update(state, parameters, kept), optimizer}
-      end
-
-      step = Nx.Defn.jit(step, options)
-      parameters = Axon.ModelState.trainable_parameters(state)
-      optimizer = Nx.Defn.jit_apply(init, [parameters], options)
-
-      {losses, {state, _optimizer}} =
-        Enum.map_reduce(1..@steps, {state, optimizer}, fn _, {state, optimizer} ->
-          {loss, state, optimizer} = step.(state, optimizer, x, y)
-          {Nx.to_number(loss), {state, optimizer}}
-        end)
-
-      {losses, state}
-    end
-
     defp assert_follows(losses, expected, tolerance) do
       worst = losses |> Enum.zip_with(expected, &abs(&1 - &2)) |> Enum.max()
 
@@ -99,12 +59,13 @@ if Code.ensure_loaded?(Axon) do
       test "#{name}: Adam in f32, and bf16 near it" do
         model = unquote(name)()
         data = {x, _y} = data(unquote(Macro.escape(shape)))
+        steps = List.duplicate(data, @steps)
         state = initial(model, x)
 
-        {expected, expected_state} = train(model, state, data, compiler: Nx.Defn.Evaluator)
+        {expected, expected_state} = train(model, state, steps, compiler: Nx.Defn.Evaluator)
         assert_learns(expected)
 
-        {losses, trained} = train(model, state, data, compiler: Emily.Compiler)
+        {losses, trained} = train(model, state, steps, compiler: Emily.Compiler)
         assert_follows(losses, expected, @tolerance)
 
         for {layer, weights} <- expected_state.data, {weight, expected} <- weights do
@@ -119,7 +80,7 @@ if Code.ensure_loaded?(Axon) do
           )
 
         mixed = Axon.MixedPrecision.apply_policy(model, policy, except: [:batch_norm, :dropout])
-        {losses, trained} = train(mixed, state, data, compiler: Emily.Compiler)
+        {losses, trained} = train(mixed, state, steps, compiler: Emily.Compiler)
         assert_follows(losses, expected, @bf16_tolerance)
         assert losses != expected
         for {_, w} <- trained.data, {_, t} <- w, do: assert(Nx.type(t) in [{:f, 32}, {:u, 32}])
