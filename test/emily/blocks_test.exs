@@ -1,0 +1,111 @@
+defmodule Emily.BlocksTest do
+  # Every block of Elixir in the guides, the cheatsheet and README runs, or says why it does not. Those that load a model
+  # run with a local one in the place of the named. The default backend belongs to the whole VM.
+  use ExUnit.Case, async: false
+
+  alias Emily.Blocks
+
+  Code.require_file("../../examples/support/demo.ex", __DIR__)
+
+  # Whole models run here: on a busy machine that takes longer than ExUnit's minute.
+  @moduletag timeout: 900_000
+
+  @pages for path <- Blocks.pages(), do: {path, Blocks.of(path)}
+
+  for {path, blocks} <- @pages,
+      Enum.any?(blocks, &(&1.kind == :doctest)) or File.read!(path) =~ "    iex>",
+      # These are run by tests of their own.
+      path not in ["README.md", "guides/differences.md", "guides/migration.md"] do
+    doctest_file(path)
+  end
+
+  setup do
+    {backend, options} = Nx.default_backend()
+    Nx.default_backend(Emily.Backend)
+    # As for a user, where the rest of the suite forbids it.
+    Process.put(Emily.Fallback, :silent)
+    on_exit(fn -> Nx.global_default_backend({backend, options}) end)
+  end
+
+  test "no block is overlooked" do
+    for {path, blocks} <- @pages, do: assert(length(blocks) == Blocks.fences(path), path)
+    assert Enum.any?(@pages, fn {_, blocks} -> Enum.any?(blocks, &(&1.kind == :code)) end)
+  end
+
+  test "each guide and Livebook is in the documentation" do
+    extras = Mix.Project.config()[:docs][:extras]
+
+    for path <- Path.wildcard("{guides,livebooks}/*.{md,cheatmd,livemd}"),
+        do: assert(path in extras)
+  end
+
+  test "what is not run has a reason" do
+    for {path, blocks} <- @pages, %{kind: :not_run} = block <- blocks do
+      assert String.length(block.reason) > 10, "#{path}:#{block.line}"
+      assert {:ok, _} = Code.string_to_quoted(block.text), "#{path}:#{block.line}"
+    end
+  end
+
+  test "dependencies are this package in this version" do
+    for {path, blocks} <- @pages,
+        %{kind: :project, text: text} = block <- blocks,
+        text =~ "def deps" do
+      module = Blocks.project(block, Module.concat(__MODULE__, "Project#{:erlang.phash2(path)}"))
+      assert {:emily, requirement, hex: name} = List.keyfind(module.deps(), :emily, 0)
+      project = Mix.Project.config()
+      assert {project[:app], project[:package][:name]} == {:emily, to_string(name)}
+      assert Version.match?(project[:version], requirement)
+    end
+  end
+
+  @tag :tmp_dir
+  test "configurations are read, and have keys that there are", %{tmp_dir: folder} do
+    known =
+      for [_, key] <- Regex.scan(~r/^\| `config :emily, :(\w+)`/m, File.read!("README.md")),
+          do: key
+
+    assert known != []
+
+    for {path, blocks} <- @pages, %{kind: :config} = block <- blocks, env <- [:prod, :test] do
+      config = Blocks.config(block, folder, env)
+
+      for {key, _} <- config[:emily] || [],
+          do: assert(to_string(key) in ["mlx" | known], "#{path}:#{block.line}: #{key}")
+
+      assert Keyword.keys(config) -- [:nx, :emily] == [], "#{path}:#{block.line}"
+    end
+  end
+
+  models? = Code.ensure_loaded?(Bumblebee)
+
+  for {path, blocks} <- @pages,
+      code = Enum.filter(blocks, &(&1.kind == :code)),
+      code != [],
+      # Its models are compared with golden ones: test/emily/readme_test.exs.
+      path != "README.md" do
+    if not models? and Enum.any?(code, &(&1.text =~ ~r/Bumblebee|Axon|load_bumblebee/)),
+      do: @tag(skip: "Bumblebee, which this guide is about, takes another version of Nx")
+
+    @code code
+    @tag :tmp_dir
+    test "the code of #{path}", %{tmp_dir: folder} do
+      places = places(@code)
+
+      ExUnit.CaptureIO.capture_io(fn ->
+        File.cd!(folder, fn -> Blocks.run(@code, unquote(path), places) end)
+      end)
+    end
+  end
+
+  # What the guides name, and what is here of it.
+  defp places(code) do
+    for {named, local} <- [
+          {~s({:hf, "sentence-transformers/all-MiniLM-L6-v2"}),
+           fn -> {:local, Demo.model_dir!()} end},
+          {~s("SmolLM2-135M-Instruct.Q4_1.gguf"), &Demo.smollm2!/0}
+        ],
+        Enum.any?(code, &(&1.text =~ named)) do
+      {named, local.()}
+    end
+  end
+end
