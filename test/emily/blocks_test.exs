@@ -8,7 +8,7 @@ defmodule Emily.BlocksTest do
   Code.require_file("../../examples/support/demo.ex", __DIR__)
 
   # Whole models run here: on a busy machine that takes longer than ExUnit's minute.
-  @moduletag timeout: 900_000
+  @moduletag timeout: 900_000, capture_log: true
 
   @pages for path <- Blocks.pages(), do: {path, Blocks.of(path)}
 
@@ -37,6 +37,16 @@ defmodule Emily.BlocksTest do
 
     for path <- Path.wildcard("{guides,livebooks}/*.{md,cheatmd,livemd}"),
         do: assert(path in extras)
+  end
+
+  test "each Livebook can be run from README" do
+    readme = File.read!("README.md")
+    package = Mix.Project.config()[:package][:name]
+
+    for path <- Path.wildcard("livebooks/*.livemd") do
+      page = URI.encode_www_form("https://hexdocs.pm/#{package}/#{Path.basename(path)}")
+      assert readme =~ "(https://livebook.dev/run?url=#{page})"
+    end
   end
 
   test "what is not run has a reason" do
@@ -76,15 +86,24 @@ defmodule Emily.BlocksTest do
     end
   end
 
-  models? = Code.ensure_loaded?(Bumblebee)
+  # What guides name that may not be here, and why.
+  missing =
+    for {named, module, why} <- [
+          {~r/Bumblebee|Axon|load_bumblebee/, Bumblebee, "Bumblebee takes another version of Nx"},
+          {~r/Telemetry\.Metrics/, Telemetry.Metrics, "telemetry_metrics is not here"}
+        ],
+        not Code.ensure_loaded?(module),
+        do: {named, why}
 
   for {path, blocks} <- @pages,
       code = Enum.filter(blocks, &(&1.kind == :code)),
       code != [],
       # Its models are compared with golden ones: test/emily/readme_test.exs.
       path != "README.md" do
-    if not models? and Enum.any?(code, &(&1.text =~ ~r/Bumblebee|Axon|load_bumblebee/)),
-      do: @tag(skip: "Bumblebee, which this guide is about, takes another version of Nx")
+    for {named, why} <- missing, Enum.any?(code, &(&1.text =~ named)) do
+      IO.puts(:stderr, "SKIPPED: the code of #{path}, since #{why}")
+      @tag skip: why
+    end
 
     @code code
     @tag :tmp_dir
