@@ -116,6 +116,46 @@ defmodule Emily.BlocksTest do
     end
   end
 
+  if Code.ensure_loaded?(Telemetry.Metrics) do
+    test "the guide's metrics are of what is reported" do
+      block = Enum.find(Blocks.of("guides/serving.md"), &(&1.text =~ "Telemetry.Metrics"))
+
+      Blocks.run(
+        [%{block | text: String.replace(block.text, "MyApp", "BlocksTest")}],
+        "guides/serving.md",
+        []
+      )
+
+      metrics =
+        BlocksTest.Metrics |> apply(:metrics, []) |> Enum.filter(&(hd(&1.event_name) == :emily))
+
+      assert length(metrics) > 5
+
+      for event <- Enum.uniq(Enum.map(metrics, & &1.event_name)) do
+        :telemetry.attach({event, self()}, event, &Emily.Telemetry.echo/4, self())
+        on_exit(fn -> :telemetry.detach({event, self()}) end)
+      end
+
+      x = Nx.tensor([1, 2, 3])
+      # A wait, a fallback, a compilation, and a look at the memory.
+      x |> Nx.dot(x) |> Nx.to_number()
+      Nx.reduce(x, 0, fn x, y -> Nx.subtract(x, y) end) |> Nx.to_number()
+      Nx.Defn.jit_apply(&Nx.add(&1, 17), [x], compiler: Emily.Compiler, cache: false)
+      Emily.Telemetry.memory()
+
+      for %{event_name: event, measurement: measure, tags: tags} <- metrics do
+        assert_received {^event, measurements, metadata} = message
+        send(self(), message)
+        # With a unit it is a function of the measurements.
+        number =
+          if is_function(measure, 1), do: measure.(measurements), else: measurements[measure]
+
+        assert is_number(number)
+        for tag <- tags, do: assert(is_map_key(metadata, tag))
+      end
+    end
+  end
+
   # What the guides name, and what is here of it.
   defp places(code) do
     for {named, local} <- [
