@@ -150,8 +150,8 @@ defmodule Emily.LivebooksTest do
     assert Enum.all?(variables.measured, &(&1.us > 0))
   end
 
-  test "serving.livemd answers all callers, in batches, and is watched" do
-    {%{summary: summary, told: told}, _} = run("serving")
+  test "load.livemd answers all callers, in batches, and is watched" do
+    {%{summary: summary, told: told}, _} = run("load")
     assert summary.answers == 24 * 40
     assert summary.answers_a_batch > 1
 
