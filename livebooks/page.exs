@@ -1,5 +1,5 @@
 defmodule Page do
-  # Livebook's part where Kino is there: takes what cells put out, prints it, and fills in forms.
+  # Livebook's part: takes what cells put out, prints it, answers what inputs hold, and fills in forms.
   #
   # Kino asks its group leader for all it wants of Livebook, by the messages that Kino.Bridge has.
 
@@ -7,7 +7,7 @@ defmodule Page do
 
   @doc "Starts Kino, and takes the outputs of this process and of those that it starts."
   def open do
-    {:ok, _} = Application.ensure_all_started(:kino)
+    {:ok, _} = Application.ensure_all_started([:kino, :kino_vega_lite])
     {:ok, page} = GenServer.start_link(__MODULE__, Process.group_leader())
     Process.group_leader(self(), page)
     page
@@ -16,6 +16,9 @@ defmodule Page do
   @doc "Prints what a cell gives, as Livebook would show it."
   def show(page, value),
     do: GenServer.call(page, {:show, Kino.Render.to_livebook(value)}, :infinity)
+
+  @doc "What was put out, first things first, as Kino describes it."
+  def outputs(page), do: GenServer.call(page, :outputs)
 
   @doc "Submits the form of the page with each of the texts, and waits until all are dealt with."
   def submit(page, texts) do
@@ -50,11 +53,13 @@ defmodule Page do
   end
 
   @impl true
-  def init(terminal), do: {:ok, %{terminal: terminal, form: nil, pictures: 0}}
+  def init(terminal),
+    do: {:ok, %{terminal: terminal, form: nil, pictures: 0, inputs: %{}, outputs: []}}
 
   @impl true
   def handle_call({:show, output}, _from, state), do: {:reply, :ok, print(output, state)}
   def handle_call(:form, _from, state), do: {:reply, state.form, state}
+  def handle_call(:outputs, _from, state), do: {:reply, Enum.reverse(state.outputs), state}
 
   @impl true
   def handle_info({:io_request, from, ref, {:livebook_put_output, output}}, state) do
@@ -65,18 +70,42 @@ defmodule Page do
 
   def handle_info({:io_request, from, ref, request}, state) do
     case request do
-      {:livebook_reference_object, _, _} -> send(from, {:io_reply, ref, :ok})
-      {:livebook_monitor_object, _, _, _, _} -> send(from, {:io_reply, ref, :ok})
-      _ -> send(state.terminal, {:io_request, from, ref, request})
+      # As in Livebook, an input holds what it was made with until a reader changes it, and is there once it was shown.
+      {:livebook_get_input_value, id, _pid} ->
+        answer = with :error <- Map.fetch(state.inputs, id), do: {:error, :not_found}
+        send(from, {:io_reply, ref, answer})
+
+      {:livebook_reference_object, _, _} ->
+        send(from, {:io_reply, ref, :ok})
+
+      {:livebook_monitor_object, _, _, _, _} ->
+        send(from, {:io_reply, ref, :ok})
+
+      _ ->
+        send(state.terminal, {:io_request, from, ref, request})
     end
 
     {:noreply, state}
   end
 
   defp print(output, state) do
+    state = %{state | outputs: [output | state.outputs]}
+
     case output do
       %{outputs: outputs} ->
         Enum.reduce(outputs, state, &print/2)
+
+      %{type: :input, id: id, attrs: attrs} ->
+        put(state, "\n[an input: #{attrs.label} #{inspect(attrs.default)}]\n")
+        put_in(state.inputs[id], attrs.default)
+
+      %{type: :js, export: true, js_view: view} ->
+        put(state, "=> a chart or a view: #{inspect(view.ref)}\n")
+        state
+
+      %{type: :js} ->
+        put(state, "=> a view that changes\n")
+        state
 
       %{type: :frame_update, update: {_, outputs}} ->
         Enum.reduce(outputs, state, &print/2)

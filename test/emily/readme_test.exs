@@ -1,6 +1,6 @@
 defmodule Emily.ReadmeTest do
-  # Every block of Elixir in README and the guides runs, those that load a model with a local one in the place of
-  # the named. The default backend belongs to the whole VM.
+  # Every block of Elixir in README runs, those that load a model with a local one in the place of the named; the guides'
+  # do in test/emily/blocks_test.exs. The default backend belongs to the whole VM.
   use ExUnit.Case, async: false
 
   # A whole model runs here: on a busy machine that takes longer than ExUnit's minute.
@@ -18,29 +18,10 @@ defmodule Emily.ReadmeTest do
     block
   end
 
-  # The other guides' examples are doctests: test/emily/guides_test.exs.
   test "each block is run below, or is a doctest" do
-    run = ["iex>", "def deps", "config :nx", "text_embedding", "load_bumblebee"]
+    run = ["iex>", "# mix.exs", "# config/", "text_embedding", "load_bumblebee"]
     left = Enum.reject(blocks("README.md"), &String.contains?(&1, run))
     assert left == []
-    for guide <- Path.wildcard("guides/*.md"), do: assert(blocks(guide) == [])
-  end
-
-  test "the dependency is this package in this version" do
-    {{:module, module, _, _}, _} =
-      Code.eval_string("defmodule Emily.ReadmeTest.Dependencies do\n#{block("def deps")}end")
-
-    assert [{:emily, requirement, hex: name}] = module.deps()
-    project = Mix.Project.config()
-    assert {project[:app], project[:package][:name]} == {:emily, to_string(name)}
-    assert Version.match?(project[:version], requirement)
-  end
-
-  @tag :tmp_dir
-  test "the configuration is Nx's", %{tmp_dir: folder} do
-    path = Path.join(folder, "config.exs")
-    File.write!(path, ["import Config\n", block("config :nx")])
-    assert Config.Reader.read!(path) == [nx: [default_backend: Emily.Backend]]
   end
 
   # Bumblebee takes one line of Nx versions; the suite also runs on others.
