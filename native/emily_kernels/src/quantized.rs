@@ -7,11 +7,15 @@
 pub mod blocks;
 mod codes;
 mod columns;
+mod dots;
 mod factors;
+mod few;
 mod formats;
 mod many;
 mod minifloat;
+mod rounded;
 mod rows;
+mod tiles;
 
 use std::ops::Range;
 
