@@ -71,12 +71,13 @@ def main(source, target, name):
             kind = field.types[0]
             writer.add_key_value(key, field.contents(), kind, field.types[-1] if kind == GGUFValueType.ARRAY else None)
     for tensor in reader.tensors:
-        if len(tensor.shape) == 2:
+        # The embedding stays what it is, Q8_0, as the tool leaves a head.
+        if len(tensor.shape) == 2 and tensor.name != "token_embd.weight":
             numbers = quants.dequantize(tensor.data, tensor.tensor_type)
             kind, data = packed(numbers, wanted)
             writer.add_tensor(tensor.name, data, raw_dtype=kind)
         else:
-            writer.add_tensor(tensor.name, tensor.data)
+            writer.add_tensor(tensor.name, tensor.data, raw_dtype=tensor.tensor_type)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()

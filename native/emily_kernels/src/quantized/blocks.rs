@@ -106,6 +106,7 @@ impl<'a> Blocks<'a> {
         self.columns / numbers * bytes
     }
 
+    #[inline(always)]
     pub(super) fn row(&self, row: usize) -> &'a [u8] {
         &self.bytes[row * self.bytes_a_row()..][..self.bytes_a_row()]
     }

@@ -116,17 +116,18 @@ impl Panel {
                 }
             }
             B::factors(dots, block, &mut scales, &mut least);
-            for group in 0..groups {
+            let factors = scales.iter().zip(&least).take(groups);
+            for (group, (scale, least)) in factors.enumerate() {
                 let place = (at * groups + group) * D::LANES + lane;
-                self.scales[place] = scales[group];
+                self.scales[place] = *scale;
                 if has_least::<B, D>() {
-                    let own = if B::LEAST { least[group] } else { 0.0 };
+                    let own = if B::LEAST { *least } else { 0.0 };
                     let offset = if stands_signed::<B, D>() {
                         0.0
                     } else {
                         B::OFFSET as f32
                     };
-                    self.least[place] = own + offset * scales[group];
+                    self.least[place] = own + offset * scale;
                 }
             }
         }
