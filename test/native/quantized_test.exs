@@ -68,7 +68,7 @@ defmodule Emily.Native.QuantizedTest do
     assert {Native.shape(got), for(x <- numbers(got), do: x + 0.0)} == {{2, 32}, numbers}
     assert Native.dtype(run({:dequantize_blocks, bytes(a <> b, [1, 36]), "q4_0", :bf16})) == :bf16
 
-    # What is multiplied is rounded to 8 bits, of which 127 is the greatest.
+    # What is multiplied is rounded to 15 bits, of which 127 is 128 times 127.
     x = for i <- 1..32, do: i * 4.0 - 1
     product = {:blocks_matmul, floats(x, [32]), bytes(a <> b, [2, 18]), "q4_0", true}
     [first, second] = numbers(run(product))

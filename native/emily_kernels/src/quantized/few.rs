@@ -15,9 +15,10 @@ for_each_dots! {
                 products::<B, _, 4>(dots, x, row, bytes, &mut output[row..]);
                 row += 4;
             }
+            // They come in pairs.
             while row < x.rows {
-                products::<B, _, 1>(dots, x, row, bytes, &mut output[row..]);
-                row += 1;
+                products::<B, _, 2>(dots, x, row, bytes, &mut output[row..]);
+                row += 2;
             }
         }
     }

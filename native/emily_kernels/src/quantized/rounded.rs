@@ -1,16 +1,19 @@
-//! Rows rounded to integers of 8 bits.
+//! Rows rounded to integers of 15 bits, each of which is two of 8 bits.
 
 use super::formats::Block;
 use crate::dispatch::{for_each_level, Level};
 
 /// So many numbers share a scale.
 pub(super) const SHARED: usize = 32;
-/// The greatest integer.
-const GREATEST_CODE: f32 = 127.0;
+/// What the higher of two integers counts for.
+const HIGHER: i32 = 128;
+/// The greatest integer: its higher one is 127.
+const GREATEST_CODE: f32 = 16_256.0;
 /// A float whose last digit is one, amid others.
 const NEAREST: f32 = 12_582_912.0;
 
 pub(super) struct Rounded {
+    /// Two for each that was given, whose products are added: of its higher integers, and of its lower ones.
     pub(super) rows: usize,
     pub(super) columns: usize,
     pub(super) codes: Vec<i8>,
@@ -25,18 +28,27 @@ pub(super) struct Rounded {
 
 impl Rounded {
     pub(super) fn of<B: Block>(level: Level, x: &[f32], columns: usize) -> Self {
-        let mut codes = vec![0; x.len()];
-        let mut scales = vec![0.0; x.len() / SHARED];
-        let mut starts = vec![0; x.len() / B::GROUP];
-        let mut sums = vec![0.0; x.len() / B::GROUP];
-        round(level, x, &mut codes, &mut scales);
+        let mut codes = vec![0; 2 * x.len()];
+        let mut scales = vec![0.0; codes.len() / SHARED];
+        let mut starts = vec![0; codes.len() / B::GROUP];
+        let mut sums = vec![0.0; codes.len() / B::GROUP];
+        let rows = codes.chunks_exact_mut(2 * columns);
+        let rows = rows.zip(scales.chunks_exact_mut(2 * columns / SHARED));
+        for (x, (codes, scales)) in x.chunks_exact(columns).zip(rows) {
+            let (high, low) = codes.split_at_mut(columns);
+            let (high_scales, low_scales) = scales.split_at_mut(columns / SHARED);
+            round(level, x, high, low, low_scales);
+            for (high, low) in high_scales.iter_mut().zip(low_scales) {
+                *high = *low * HIGHER as f32;
+            }
+        }
         add_up::<B>(level, &codes, &mut starts);
         for (group, (start, sum)) in starts.iter_mut().zip(&mut sums).enumerate() {
             *sum = *start as f32 * scales[group * B::GROUP / SHARED];
             *start *= -B::OFFSET;
         }
         Rounded {
-            rows: x.len() / columns,
+            rows: 2 * x.len() / columns,
             columns,
             codes,
             scales,
@@ -55,18 +67,21 @@ impl Rounded {
 
 for_each_level! {
     /// Rounds numbers to codes; the greatest of those that share a scale is without error.
-    fn round(x: &[f32], codes: &mut [i8], scales: &mut [f32]) {
-        let groups = x.chunks_exact(SHARED).zip(codes.chunks_exact_mut(SHARED));
-        for ((x, codes), scale) in groups.zip(scales) {
+    fn round(x: &[f32], high: &mut [i8], low: &mut [i8], scales: &mut [f32]) {
+        let codes = high.chunks_exact_mut(SHARED).zip(low.chunks_exact_mut(SHARED));
+        for ((x, (high, low)), scale) in x.chunks_exact(SHARED).zip(codes).zip(scales) {
             let greatest = greatest(x);
             *scale = greatest / GREATEST_CODE;
             let inverse = if greatest > 0.0 { GREATEST_CODE / greatest } else { 0.0 };
             // Below what has an inverse, all are zero.
             let inverse = if inverse.is_finite() { inverse } else { 0.0 };
-            for (code, x) in codes.iter_mut().zip(x) {
+            for ((high, low), x) in high.iter_mut().zip(low).zip(x) {
                 // The last digits of such a sum are those of the nearest integer.
                 let sum = x * inverse + NEAREST;
-                *code = (sum.to_bits() as i32 - NEAREST.to_bits() as i32) as i8;
+                let code = sum.to_bits() as i32 - NEAREST.to_bits() as i32;
+                let higher = (code + HIGHER / 2).div_euclid(HIGHER);
+                *high = higher as i8;
+                *low = (code - higher * HIGHER) as i8;
             }
         }
     }

@@ -179,9 +179,9 @@ fn products() {
                                 true => dense[i % outer * columns + k],
                                 false => dense[k * columns + i % outer],
                             };
-                            // What 8 bits lose of the greatest, which is 4.
+                            // What 15 bits lose of the greatest, which is 4.
                             let lost = if transpose {
-                                4.0 / 254.0 * number.abs()
+                                4.0 / 32512.0 * number.abs()
                             } else {
                                 0.0
                             };
@@ -205,7 +205,7 @@ fn products() {
 }
 
 #[test]
-fn integers_of_8_bits_lose_nothing() {
+fn integers_of_15_bits_lose_nothing() {
     // Whole numbers whose greatest is the greatest code, times codes with the scale one, the least of which is -128.
     let mut random = Random::new(49);
     let mut bytes = vec![0x00, 0x3C];
