@@ -59,13 +59,55 @@ defmodule Bench.AnchorModels do
         figure(
           "generate",
           "SmolLM2-135M f32 of Bumblebee with FastKernels, #{@generated} tokens behind 32",
-          fn -> generate() end,
+          fn -> generate(SmolLM2.gguf!(), 32, @generated) end,
           {"tokens/s", {:per, @generated}},
           [:xla, :llama],
           0.87,
           nil
         )
-      ] ++ Training.figures()
+      ] ++ quantized() ++ Training.figures()
+  end
+
+  # The type of the blocks, and the most that decoding through Bumblebee may take of llama.cpp's time.
+  @blocks [{"q4_1", 0.91}, {"q8_0", 1.0}, {"q4_k", 1.0}, {"q6_k", 1.0}]
+
+  defp quantized do
+    generated =
+      for {type, most} <- @blocks do
+        figure(
+          "quant generate #{type}",
+          "SmolLM2-135M #{String.upcase(type)} of Bumblebee with FastKernels, #{@generated} tokens behind 32",
+          fn -> generate(SmolLM2.file!(type), 32, @generated) end,
+          {"tokens/s", {:per, @generated}},
+          [:llama],
+          most,
+          nil
+        )
+        |> Map.put(:blocks, type)
+      end
+
+    others = [
+      figure(
+        "quant decode q4_1",
+        "SmolLM2-135M Q4_1 by hand, decoding behind 32",
+        fn -> decode(:q4_1) end,
+        {"tokens/s", {:per, @decoded}},
+        [:llama],
+        0.8,
+        nil
+      ),
+      figure(
+        "quant prompt q4_1",
+        "SmolLM2-135M Q4_1 of Bumblebee with FastKernels, a prompt of 256",
+        fn -> generate(SmolLM2.file!("q4_1"), 256, 1) end,
+        @ms,
+        [:llama],
+        0.5,
+        nil
+      )
+    ]
+
+    generated ++ Enum.map(others, &Map.put(&1, :blocks, "q4_1"))
   end
 
   defp figure(key, label, make, unit, engines, most, floor) do
@@ -88,7 +130,10 @@ defmodule Bench.AnchorModels do
 
     Enum.concat(
       if(wanted.("minilm"), do: [check_minilm(python)], else: []),
-      if(wanted.(~r/prompt|decode|generate/), do: [check_smollm2(python)], else: [])
+      if(Enum.any?(figures, &(:xla in &1.engines and &1.key =~ ~r/prompt|decode|generate/)),
+        do: [check_smollm2(python)],
+        else: []
+      )
     )
   end
 
@@ -154,7 +199,7 @@ defmodule Bench.AnchorModels do
   # Behind the same 32 tokens, again and again.
   defp decode(type) do
     weights = weights(type)
-    start = SmolLM2.start(Nx.to_flat_list(ids(1, 32)), type)
+    start = SmolLM2.start(Nx.to_flat_list(ids(1, 32)), Nx.type(weights.norm))
     {state, _} = step(type, start).(start, weights)
     state = %{state | tokens: Nx.as_type(ids(1, 1), :s32)}
     step = step(type, state)
@@ -167,6 +212,8 @@ defmodule Bench.AnchorModels do
     Nx.to_number(Nx.squeeze(state.tokens))
     state
   end
+
+  defp weights(:q4_1), do: kept({:weights, :q4_1}, fn -> SmolLM2.packed!(SmolLM2.gguf!()) end)
 
   defp weights(type) do
     kept({:weights, type}, fn ->
@@ -182,19 +229,19 @@ defmodule Bench.AnchorModels do
     end)
   end
 
-  defp generate do
+  defp generate(path, prompt, count) do
     {:ok, %{model_info: plain, tokenizer: tokenizer, generation_config: config}} =
-      Emily.GGUF.load_bumblebee(SmolLM2.gguf!())
+      Emily.GGUF.load_bumblebee(path)
 
     tokenizer = Bumblebee.configure(tokenizer, add_special_tokens: false)
-    config = Bumblebee.configure(config, max_new_tokens: @generated, eos_token_id: nil)
-    text = ~w(The capital of France is) |> Stream.cycle() |> Enum.take(32) |> Enum.join(" ")
+    config = Bumblebee.configure(config, max_new_tokens: count, eos_token_id: nil)
+    text = ~w(The capital of France is) |> Stream.cycle() |> Enum.take(prompt) |> Enum.join(" ")
 
     serving =
       plain
       |> FastKernels.apply()
       |> Bumblebee.Text.generation(tokenizer, config,
-        compile: [batch_size: 1, sequence_length: 32],
+        compile: [batch_size: 1, sequence_length: prompt],
         defn_options: [compiler: Emily.Compiler]
       )
 

@@ -28,7 +28,7 @@ defmodule Bench.Anchors do
 
     peers =
       if Enum.any?(figures, &(:llama in &1.engines)),
-        do: %{xla: python, numpy: python, llama: llama()},
+        do: %{xla: python, numpy: python, llama: llama(figures)},
         else: %{xla: python, numpy: python}
 
     IO.puts(:stderr, "#{length(figures)} figures, #{rounds} rounds")
@@ -51,9 +51,11 @@ defmodule Bench.Anchors do
     ]
   end
 
-  defp llama do
+  defp llama(figures) do
     threads = "#{System.schedulers_online()}"
-    Peer.start_node(@llama, "llama.mjs", [Bench.SmolLM2.gguf!(), threads])
+    types = Enum.uniq(["q4_1" | for(%{blocks: type} <- figures, do: type)])
+    files = for type <- types, do: "#{type}=#{Bench.SmolLM2.file!(type)}"
+    Peer.start_node(@llama, "llama.mjs", [threads | files])
   end
 
   # The medians of all rounds, by figure and engine.

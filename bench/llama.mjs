@@ -1,15 +1,26 @@
-// SmolLM2 from its GGUF file in llama.cpp, beside bench/run --anchors: names in, nanoseconds out, line by line.
+// SmolLM2 from GGUF files in llama.cpp, beside bench/run --anchors: names in, nanoseconds out, line by line.
+// The arguments are the number of threads and the files, each as type=path.
 import {createInterface} from "node:readline";
 import {getLlama, getModuleVersion} from "node-llama-cpp";
 
-const [file, threads] = process.argv.slice(2);
+const [threads, ...files] = process.argv.slice(2);
+const paths = Object.fromEntries(files.map((file) => file.split(/=(.*)/s)));
 const llama = await getLlama({gpu: false, build: "never", logLevel: "error"});
-const model = await llama.loadModel({modelPath: file});
 const prompt = (length) => Array.from({length}, (_, at) => ((at * 7919) % 28000) + 1000);
 
+// One model at a time.
+let loaded = {};
+async function model(type) {
+  if (loaded.type !== type) {
+    await loaded.model?.dispose();
+    loaded = {type, model: await llama.loadModel({modelPath: paths[type]})};
+  }
+  return loaded.model;
+}
+
 // Milliseconds to the first token behind a prompt, and then for each further one.
-async function generate(length, count) {
-  const context = await model.createContext({contextSize: 512, threads: Number(threads), batchSize: 512});
+async function generate(type, length, count) {
+  const context = await (await model(type)).createContext({contextSize: 512, threads: Number(threads), batchSize: 512});
   const start = performance.now();
   let first = 0, said = 0;
   for await (const _ of context.getSequence().evaluate(prompt(length), {temperature: 0})) {
@@ -22,17 +33,23 @@ async function generate(length, count) {
 }
 
 const figures = {
-  "llama decode f32": async () => (await generate(32, 32)).token * 32,
-  "llama prompt f32": async () => (await generate(256, 1)).prompt,
-  "llama generate": async () => {
-    const {prompt, token} = await generate(32, 63);
+  decode: async (type) => (await generate(type, 32, 32)).token * 32,
+  prompt: async (type) => (await generate(type, 256, 1)).prompt,
+  generate: async (type) => {
+    const {prompt, token} = await generate(type, 32, 63);
     return prompt + 63 * token;
   },
-  facts: async () => `node-llama-cpp ${await getModuleVersion()}, ${threads} threads`,
 };
 
 for await (const line of createInterface({input: process.stdin})) {
-  const answer = await figures[line]();
-  console.log(typeof answer === "number" ? Math.round(answer * 1e6) : answer);
+  if (line === "facts") {
+    console.log(`node-llama-cpp ${await getModuleVersion()}, ${threads} threads`);
+    continue;
+  }
+  // "llama quant decode q8_0"; what names no type of blocks is measured beside the file of the package's type.
+  const words = line.split(" ");
+  const type = words.find((word) => word in paths) ?? "q4_1";
+  const answer = await figures[words.find((word) => word in figures)](type);
+  console.log(Math.round(answer * 1e6));
 }
 process.exit(0);

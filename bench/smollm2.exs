@@ -5,7 +5,7 @@ defmodule Bench.SmolLM2 do
   # gated feed-forward, and the embedding for the output too. The cache has a fixed size; keys that
   # have not come yet are masked.
 
-  alias Emily.Fast
+  alias Emily.{Fast, QuantizedWeight}
 
   @heads 9
   @kv_heads 3
@@ -19,6 +19,21 @@ defmodule Bench.SmolLM2 do
   def gguf! do
     [gguf] = "smollm2" |> Mix.Tasks.Emily.Model.folder() |> Path.join("*.gguf") |> Path.wildcard()
     gguf
+  end
+
+  @doc "The file with blocks of a type: the package's own, or what requantize.py makes of it, once."
+  def file!("q4_1"), do: gguf!()
+
+  def file!(type) do
+    type = String.upcase(type)
+
+    folder =
+      Emily.Build.Cache.entry(["models", "smollm2-#{type}"], fn folder ->
+        arguments = [gguf!(), Path.join(folder, "model.gguf"), type]
+        Bench.Peer.run("requantize.py", arguments, ["gguf==0.19.0", "numpy==2.4.6"])
+      end)
+
+    Path.join(folder, "model.gguf")
   end
 
   @doc "The folder of the weights as f32, made from the package's GGUF file once."
@@ -59,6 +74,37 @@ defmodule Bench.SmolLM2 do
     %{embedding: weight.("embed_tokens"), norm: weight.("norm"), layers: List.to_tuple(layers)}
   end
 
+  @doc "The weights of a file as it has them, packed, under the names that `step/2` uses."
+  def packed!(path) do
+    {:ok, %{model_info: %{params: %{data: data}}}} = Emily.GGUF.load_bumblebee(path)
+
+    layers =
+      for layer <- 0..(@layers - 1) do
+        Map.new(
+          [
+            attention_norm: {"self_attention_norm", "weight"},
+            query: {"self_attention.query", "kernel"},
+            key: {"self_attention.key", "kernel"},
+            value: {"self_attention.value", "kernel"},
+            output: {"self_attention.output", "kernel"},
+            feed_norm: {"output_norm", "weight"},
+            gate: {"ffn.gate", "kernel"},
+            up: {"ffn.intermediate", "kernel"},
+            down: {"ffn.output", "kernel"}
+          ],
+          fn {key, {name, parameter}} ->
+            {key, data["decoder.blocks.#{layer}.#{name}"][parameter]}
+          end
+        )
+      end
+
+    %{
+      embedding: data["embedder.token_embedding"]["kernel"],
+      norm: data["output_norm"]["weight"],
+      layers: List.to_tuple(layers)
+    }
+  end
+
   @doc "The state before a prompt, a list of ids."
   def start(ids, type \\ :f32) do
     empty = 0.0 |> Nx.tensor(type: type) |> Nx.broadcast({1, @kv_heads, @cache, @size}) |> own()
@@ -77,7 +123,7 @@ defmodule Bench.SmolLM2 do
     mask = mask(position, count, Nx.type(weights.norm))
 
     {x, cache} =
-      for at <- 0..(@layers - 1), reduce: {Nx.take(weights.embedding, tokens), cache} do
+      for at <- 0..(@layers - 1), reduce: {embed(weights.embedding, tokens), cache} do
         {x, cache} ->
           {x, kept} = layer(x, position, mask, elem(cache, at), elem(weights.layers, at))
           {x, put_elem(cache, at, kept)}
@@ -118,6 +164,14 @@ defmodule Bench.SmolLM2 do
     wide = gate |> Nx.multiply(Nx.sigmoid(gate)) |> Nx.multiply(linear(h, weights.up))
     {Nx.add(x, linear(wide, weights.down)), {keys, values}}
   end
+
+  defp embed(%QuantizedWeight{} = weight, tokens),
+    do: Emily.Quantization.Layers.quantized_embedding(tokens, weight)
+
+  defp embed(weight, tokens), do: Nx.take(weight, tokens)
+
+  defp linear(x, %QuantizedWeight{} = weight),
+    do: Emily.Quantization.quantized_matmul_defn(x, weight)
 
   defp linear(x, weight), do: Nx.dot(x, [-1], weight, [1])
 

@@ -580,10 +580,11 @@ defmodule Emily.Native do
   def threads, do: Nif.threads()
 
   @doc """
-  The instructions that Emily's own kernels for a CPU are taken for: `"portable"`, `"avx2"`, `"avx512"` or `"neon"`. `nil`
+  The instructions that Emily's own kernels for a CPU are taken for: `"portable"`, `"avx2"`, `"avx_vnni"`,
+  `"avx512"`, `"avx512_vnni"` or `"neon"`. `nil`
   where `EMILY_KERNELS` is `off` or the build has none: MLX computes then.
 
-      iex> Emily.Native.kernels() in [nil, "portable", "avx2", "avx512", "neon"]
+      iex> Emily.Native.kernels() in [nil, "portable", "avx2", "avx_vnni", "avx512", "avx512_vnni", "neon"]
       true
   """
   @spec kernels() :: String.t() | nil

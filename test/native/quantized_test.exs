@@ -68,13 +68,12 @@ defmodule Emily.Native.QuantizedTest do
     assert {Native.shape(got), for(x <- numbers(got), do: x + 0.0)} == {{2, 32}, numbers}
     assert Native.dtype(run({:dequantize_blocks, bytes(a <> b, [1, 36]), "q4_0", :bf16})) == :bf16
 
-    # What is multiplied is rounded to 16 bits, of which 32 is the greatest.
-    x = for i <- 1..32, do: i * 1.0
+    # What is multiplied is rounded to 15 bits, of which 127 is 128 times 127.
+    x = for i <- 1..32, do: i * 4.0 - 1
     product = {:blocks_matmul, floats(x, [32]), bytes(a <> b, [2, 18]), "q4_0", true}
     [first, second] = numbers(run(product))
     sum = Enum.zip_with(x, codes(), &(&1 * &2)) |> Enum.sum()
-    assert_in_delta first, 0.5 * sum, 0.1
-    assert_in_delta second, -2.0 * sum, 0.4
+    assert {first, second} == {0.5 * sum, -2.0 * sum}
 
     # Rows as inputs are multiplied without rounding.
     product = {:blocks_matmul, floats([2.0, 1.0], [1, 2]), bytes(a <> b, [2, 18]), "q4_0", false}

@@ -11,14 +11,27 @@ pub(crate) enum Kind {
     Portable,
     #[cfg(target_arch = "x86_64")]
     Avx2,
+    /// And the dot products of AVX-VNNI, which blocks are multiplied with.
+    #[cfg(target_arch = "x86_64")]
+    AvxVnni,
     #[cfg(target_arch = "x86_64")]
     Avx512,
+    /// And its VNNI.
+    #[cfg(target_arch = "x86_64")]
+    Avx512Vnni,
     #[cfg(target_arch = "aarch64")]
     Neon,
 }
 
 /// The levels by their names, from the plainest on.
-const NAMES: [&str; 4] = ["portable", "avx2", "avx512", "neon"];
+const NAMES: [&str; 6] = [
+    "portable",
+    "avx2",
+    "avx_vnni",
+    "avx512",
+    "avx512_vnni",
+    "neon",
+];
 
 impl Level {
     /// What the compiler takes without being told more of the processor.
@@ -41,6 +54,13 @@ impl Level {
             #[cfg(target_arch = "x86_64")]
             "avx2" => has_avx2().then_some(Level(Kind::Avx2)),
             #[cfg(target_arch = "x86_64")]
+            "avx_vnni" => {
+                (has_avx2() && is_x86_feature_detected!("avxvnni")).then_some(Level(Kind::AvxVnni))
+            }
+            #[cfg(target_arch = "x86_64")]
+            "avx512_vnni" => (has_avx2() && has_avx512() && is_x86_feature_detected!("avx512vnni"))
+                .then_some(Level(Kind::Avx512Vnni)),
+            #[cfg(target_arch = "x86_64")]
             "avx512" => (has_avx2() && has_avx512()).then_some(Level(Kind::Avx512)),
             #[cfg(target_arch = "aarch64")]
             "neon" => std::arch::is_aarch64_feature_detected!("neon").then_some(Level(Kind::Neon)),
@@ -54,7 +74,11 @@ impl Level {
             #[cfg(target_arch = "x86_64")]
             Kind::Avx2 => "avx2",
             #[cfg(target_arch = "x86_64")]
+            Kind::AvxVnni => "avx_vnni",
+            #[cfg(target_arch = "x86_64")]
             Kind::Avx512 => "avx512",
+            #[cfg(target_arch = "x86_64")]
+            Kind::Avx512Vnni => "avx512_vnni",
             #[cfg(target_arch = "aarch64")]
             Kind::Neon => "neon",
         }
@@ -152,12 +176,12 @@ macro_rules! for_each_level {
                 }
                 // SAFETY: there is a level only where the processor has its instructions.
                 #[cfg(target_arch = "x86_64")]
-                $crate::dispatch::Kind::Avx2 => unsafe {
+                $crate::dispatch::Kind::Avx2 | $crate::dispatch::Kind::AvxVnni => unsafe {
                     avx2 $(::<$($generic),*>)? ($($argument),*)
                 },
                 // SAFETY: as above.
                 #[cfg(target_arch = "x86_64")]
-                $crate::dispatch::Kind::Avx512 => unsafe {
+                $crate::dispatch::Kind::Avx512 | $crate::dispatch::Kind::Avx512Vnni => unsafe {
                     avx512 $(::<$($generic),*>)? ($($argument),*)
                 },
                 // SAFETY: as above.

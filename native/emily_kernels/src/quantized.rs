@@ -7,11 +7,15 @@
 pub mod blocks;
 mod codes;
 mod columns;
+mod dots;
 mod factors;
+mod few;
 mod formats;
 mod many;
 mod minifloat;
+mod rounded;
 mod rows;
+mod tiles;
 
 use std::ops::Range;
 
@@ -162,7 +166,9 @@ fn multiply_as<D: Decode>(
 
 /// Whether sums over codes hold such numbers.
 fn is_plain(x: &[f32]) -> bool {
-    x.iter().all(|x| x.abs() <= GREATEST)
+    // Without a way out amid them, which would be one number at a time.
+    x.iter()
+        .fold(true, |plain, x| plain & (x.abs() <= GREATEST))
 }
 
 /// Calls `part` for the products of so many rows with some of a matrix's, from one on; each of the matrix's has a

@@ -96,7 +96,7 @@ if Code.ensure_loaded?(Bumblebee) do
       report = Emily.Quantization.report(packed)
       assert map_size(report.packed) == 30 * 7 + 2 and report.dense == %{}
 
-      # What is multiplied is rounded to 16 bits.
+      # What is multiplied is rounded to 15 bits.
       [golden | _] = context.greedy
       off = Nx.subtract(logits(packed, golden["prompt_ids"]), logits(dense, golden["prompt_ids"]))
       assert off |> Nx.abs() |> Nx.reduce_max() |> Nx.to_number() < 2.0e-2
@@ -123,7 +123,7 @@ if Code.ensure_loaded?(Bumblebee) do
         logits = logits(model_info, golden["prompt_ids"])
 
         for {[id, value], rank} <- Enum.with_index(golden["first_top5"]) do
-          # What is multiplied is rounded to 16 bits here, and was not there.
+          # What is multiplied is rounded to 15 bits here, and was not there.
           assert_in_delta Nx.to_number(logits[id]), value, 1.0e-2
           assert Nx.to_number(Nx.argsort(logits, direction: :desc)[rank]) == id
         end

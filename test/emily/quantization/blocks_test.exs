@@ -111,8 +111,8 @@ defmodule Emily.Quantization.BlocksTest do
   end
 
   describe "products" do
-    # Sixteen bits of what is multiplied, and sums in f32.
-    defp near(type, got, x, dense, axis) do
+    # Sums in f32; on a CPU, what is multiplied with rows has lost what 15 bits do not hold.
+    defp near(type, got, x, dense, axis, share \\ 1 / 32_000) do
       [got, x, dense] =
         for tensor <- [got, x, dense],
             do: tensor |> Nx.backend_copy(Nx.BinaryBackend) |> Nx.as_type(:f64)
@@ -120,8 +120,8 @@ defmodule Emily.Quantization.BlocksTest do
       size = Nx.dot(Nx.abs(x), [-1], Nx.abs(dense), [axis])
       largest = x |> Nx.abs() |> Nx.reduce_max()
 
-      lost =
-        dense |> Nx.abs() |> Nx.sum(axes: [axis]) |> Nx.multiply(largest) |> Nx.divide(65_000)
+      lost = dense |> Nx.abs() |> Nx.sum(axes: [axis]) |> Nx.multiply(largest)
+      lost = Nx.multiply(lost, share)
 
       off = got |> Nx.subtract(Nx.dot(x, [-1], dense, [axis])) |> Nx.abs()
       bound = size |> Nx.multiply(1.0e-5) |> Nx.add(lost)
@@ -159,12 +159,13 @@ defmodule Emily.Quantization.BlocksTest do
           Quantization.quantized_matmul(x, %{weight(packed) | transpose: false}),
           x,
           dense,
-          0
+          0,
+          0.0
         )
 
         x = random({3, Nx.axis_size(dense, 1)})
         [x, weight] = [Nx.backend_copy(x, Nx.BinaryBackend), weight(packed, Nx.BinaryBackend)]
-        near(packed.type, Quantization.quantized_matmul_defn(x, weight), x, dense, 1)
+        near(packed.type, Quantization.quantized_matmul_defn(x, weight), x, dense, 1, 0.0)
       end
     end
 

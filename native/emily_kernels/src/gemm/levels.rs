@@ -59,9 +59,9 @@ macro_rules! stored {
                 unsafe {
                     match level.0 {
                         #[cfg(target_arch = "x86_64")]
-                        Kind::Avx512 => avx512(work),
+                        Kind::Avx512 | Kind::Avx512Vnni => avx512(work),
                         #[cfg(target_arch = "x86_64")]
-                        Kind::Avx2 => avx2(work),
+                        Kind::Avx2 | Kind::AvxVnni => avx2(work),
                         #[cfg(target_arch = "aarch64")]
                         Kind::Neon => work.run::<Neon<$number>>(),
                         Kind::Portable => work.run::<Portable<$number>>(),

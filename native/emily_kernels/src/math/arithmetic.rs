@@ -11,41 +11,6 @@ pub trait Arithmetic: Copy {
 
     /// `a * b` as a rounded product and its error, where neither overflows nor falls below the normal numbers.
     fn product(a: f64, b: f64) -> (f64, f64);
-
-    /// The number that the bits of an f16 stand for.
-    ///
-    /// # Safety
-    /// It is part of a function that is compiled for a level with this arithmetic.
-    #[inline(always)]
-    unsafe fn half(bits: u16) -> f32 {
-        let bits = u32::from(bits);
-        let size = (bits & 0x7FFF) << 13;
-        // The exponent counts from another number, but for what is not finite.
-        let number = f32::from_bits(size) * f32::from_bits(239 << 23);
-        let endless = if size >= 31 << 23 { 255 << 23 } else { 0 };
-        f32::from_bits(number.to_bits() | endless | (bits & 0x8000) << 16)
-    }
-
-    /// Sums of the products of two numbers each, whichever two.
-    ///
-    /// # Safety
-    /// As [`half`](Arithmetic::half).
-    #[inline(always)]
-    unsafe fn dot(a: &[i8; 16], b: &[i16; 16]) -> [i32; 8] {
-        std::array::from_fn(|i| {
-            let product = |i: usize| i32::from(a[i]) * i32::from(b[i]);
-            product(i) + product(8 + i)
-        })
-    }
-
-    /// The entries with these numbers, which are below 16.
-    ///
-    /// # Safety
-    /// As [`half`](Arithmetic::half).
-    #[inline(always)]
-    unsafe fn look_up(table: &[i8; 16], numbers: &[i8; 16]) -> [i8; 16] {
-        numbers.map(|number| table[number as usize & 15])
-    }
 }
 
 /// Rounds once, for functions that are compiled with an instruction for it (FMA, AVX-512, NEON).
@@ -71,51 +36,6 @@ impl Arithmetic for Fused {
     fn product(a: f64, b: f64) -> (f64, f64) {
         let product = a * b;
         (product, a.mul_add(b, -product))
-    }
-
-    #[cfg(target_arch = "x86_64")]
-    #[inline(always)]
-    unsafe fn half(bits: u16) -> f32 {
-        use std::arch::x86_64::{_mm_cvtph_ps, _mm_cvtsi32_si128, _mm_cvtss_f32};
-
-        // SAFETY: the caller's promise: x86-64's levels with this arithmetic have F16C.
-        unsafe { _mm_cvtss_f32(_mm_cvtph_ps(_mm_cvtsi32_si128(bits.into()))) }
-    }
-
-    #[cfg(target_arch = "x86_64")]
-    #[inline(always)]
-    unsafe fn dot(a: &[i8; 16], b: &[i16; 16]) -> [i32; 8] {
-        use std::arch::x86_64::{
-            _mm256_cvtepi8_epi16, _mm256_loadu_si256, _mm256_madd_epi16, _mm256_storeu_si256,
-            _mm_loadu_si128,
-        };
-
-        let mut sums = [0; 8];
-        // SAFETY: the caller's promise: they have AVX2, too. Each slice is a vector.
-        unsafe {
-            let a = _mm256_cvtepi8_epi16(_mm_loadu_si128(a.as_ptr().cast()));
-            let b = _mm256_loadu_si256(b.as_ptr().cast());
-            _mm256_storeu_si256(sums.as_mut_ptr().cast(), _mm256_madd_epi16(a, b));
-        }
-        sums
-    }
-
-    #[cfg(target_arch = "x86_64")]
-    #[inline(always)]
-    unsafe fn look_up(table: &[i8; 16], numbers: &[i8; 16]) -> [i8; 16] {
-        use std::arch::x86_64::{_mm_loadu_si128, _mm_shuffle_epi8, _mm_storeu_si128};
-
-        let mut entries = [0; 16];
-        // SAFETY: as above.
-        unsafe {
-            let table = _mm_loadu_si128(table.as_ptr().cast());
-            let numbers = _mm_loadu_si128(numbers.as_ptr().cast());
-            _mm_storeu_si128(
-                entries.as_mut_ptr().cast(),
-                _mm_shuffle_epi8(table, numbers),
-            );
-        }
-        entries
     }
 }
 

@@ -2,29 +2,34 @@
 //!
 //! Source: <https://github.com/ggml-org/llama.cpp>, ggml/src/ggml-common.h and ggml-quants.c.
 
+use super::dots::{Dots, CODES, WIDE};
 use super::factors::power_of_two;
-use crate::math::Arithmetic;
 
-/// No block has more numbers.
-pub(super) const MOST: usize = 256;
 /// No block has more groups.
 pub(super) const GROUPS: usize = 16;
 
-/// What the kernels are compiled for: a number is `scale * code - least`.
+/// What the kernels are compiled for: a number is `scale * (code - OFFSET) - least`.
 pub(super) trait Block: 'static {
     /// How many numbers a block has, and how many bytes.
     const NUMBERS: usize;
     const BYTES: usize;
     /// How many numbers share a scale: 16 or 32.
     const GROUP: usize;
+    /// Codes have no sign; they reach `WIDE` where this is it.
+    const OFFSET: i32 = 0;
     /// Whether anything is subtracted.
     const LEAST: bool = false;
 
-    /// The numbers' codes, in their order.
-    fn codes<A: Arithmetic>(block: &[u8], codes: &mut [i8; MOST]);
+    /// So many codes of a block, of which they are the `at`th.
+    fn codes<D: Dots>(dots: D, block: &[u8], at: usize) -> D::Codes;
 
     /// The scale of each group, and what is subtracted.
-    fn factors<A: Arithmetic>(block: &[u8], scales: &mut [f32; GROUPS], least: &mut [f32; GROUPS]);
+    fn factors<D: Dots>(
+        dots: D,
+        block: &[u8],
+        scales: &mut [f32; GROUPS],
+        least: &mut [f32; GROUPS],
+    );
 }
 
 #[inline(always)]
@@ -33,43 +38,27 @@ fn part<const N: usize>(block: &[u8], at: usize) -> &[u8; N] {
 }
 
 #[inline(always)]
-fn half<A: Arithmetic>(block: &[u8], at: usize) -> f32 {
-    // SAFETY: blocks are taken apart by functions that are compiled for the level.
-    unsafe { A::half(u16::from_le_bytes(*part(block, at))) }
+fn half<D: Dots>(dots: D, block: &[u8], at: usize) -> f32 {
+    let [half, _] = dots.halves(u16::from_le_bytes(*part(block, at)).into());
+    half
 }
 
-/// Each of the numbers of two slices makes one of the codes.
+/// Two that follow each other.
 #[inline(always)]
-fn each<const N: usize>(
-    codes: &mut [i8],
-    (low, high): (&[u8; N], &[u8; N]),
-    code: impl Fn(u8, u8) -> u8,
-) {
-    for ((code_of, low), high) in codes[..N].iter_mut().zip(low).zip(high) {
-        *code_of = code(*low, *high) as i8;
-    }
+fn halves<D: Dots>(dots: D, block: &[u8], at: usize) -> [f32; 2] {
+    dots.halves(u32::from_le_bytes(*part(block, at)))
 }
 
-/// The low halves of bytes, then the high ones, less a number.
 #[inline(always)]
-fn nibbles<const N: usize>(bytes: &[u8; N], codes: &mut [i8], less: u8) {
-    each(codes, (bytes, bytes), |byte, _| {
-        (byte & 15).wrapping_sub(less)
-    });
-    each(&mut codes[N..], (bytes, bytes), |byte, _| {
-        (byte >> 4).wrapping_sub(less)
-    });
+fn load<D: Dots>(dots: D, block: &[u8], at: usize) -> D::Codes {
+    dots.load(part::<CODES>(block, at))
 }
 
-/// Adds to 32 codes their fifth bits, which stand in their order, and subtracts a number.
+/// Codes with their fifth bits, which stand in their order.
 #[inline(always)]
-fn add_fifth(block: &[u8], at: usize, codes: &mut [i8; MOST], less: i8) {
-    let bytes = part::<4>(block, at);
-    for (byte, codes) in bytes.iter().zip(codes.chunks_exact_mut(8)) {
-        for (i, code) in codes.iter_mut().enumerate() {
-            *code = (*code | ((byte >> i & 1) << 4) as i8) - less;
-        }
-    }
+fn with_fifth<D: Dots>(dots: D, block: &[u8], at: usize, codes: D::Codes) -> D::Codes {
+    let bits = dots.bits(u32::from_le_bytes(*part(block, at)));
+    dots.join(codes, bits, 4)
 }
 
 pub(super) struct Q4_0;
@@ -78,19 +67,21 @@ impl Block for Q4_0 {
     const NUMBERS: usize = 32;
     const BYTES: usize = 18;
     const GROUP: usize = 32;
+    const OFFSET: i32 = 8;
 
     #[inline(always)]
-    fn codes<A: Arithmetic>(block: &[u8], codes: &mut [i8; MOST]) {
-        nibbles(part::<16>(block, 2), codes, 8);
+    fn codes<D: Dots>(dots: D, block: &[u8], _at: usize) -> D::Codes {
+        dots.nibbles(part(block, 2))
     }
 
     #[inline(always)]
-    fn factors<A: Arithmetic>(
+    fn factors<D: Dots>(
+        dots: D,
         block: &[u8],
         scales: &mut [f32; GROUPS],
         _least: &mut [f32; GROUPS],
     ) {
-        scales[0] = half::<A>(block, 0);
+        scales[0] = half(dots, block, 0);
     }
 }
 
@@ -103,13 +94,19 @@ impl Block for Q4_1 {
     const LEAST: bool = true;
 
     #[inline(always)]
-    fn codes<A: Arithmetic>(block: &[u8], codes: &mut [i8; MOST]) {
-        nibbles(part::<16>(block, 4), codes, 0);
+    fn codes<D: Dots>(dots: D, block: &[u8], _at: usize) -> D::Codes {
+        dots.nibbles(part(block, 4))
     }
 
     #[inline(always)]
-    fn factors<A: Arithmetic>(block: &[u8], scales: &mut [f32; GROUPS], least: &mut [f32; GROUPS]) {
-        (scales[0], least[0]) = (half::<A>(block, 0), -half::<A>(block, 2));
+    fn factors<D: Dots>(
+        dots: D,
+        block: &[u8],
+        scales: &mut [f32; GROUPS],
+        least: &mut [f32; GROUPS],
+    ) {
+        [scales[0], least[0]] = halves(dots, block, 0);
+        least[0] = -least[0];
     }
 }
 
@@ -119,20 +116,21 @@ impl Block for Q5_0 {
     const NUMBERS: usize = 32;
     const BYTES: usize = 22;
     const GROUP: usize = 32;
+    const OFFSET: i32 = 16;
 
     #[inline(always)]
-    fn codes<A: Arithmetic>(block: &[u8], codes: &mut [i8; MOST]) {
-        nibbles(part::<16>(block, 6), codes, 0);
-        add_fifth(block, 2, codes, 16);
+    fn codes<D: Dots>(dots: D, block: &[u8], _at: usize) -> D::Codes {
+        with_fifth(dots, block, 2, dots.nibbles(part(block, 6)))
     }
 
     #[inline(always)]
-    fn factors<A: Arithmetic>(
+    fn factors<D: Dots>(
+        dots: D,
         block: &[u8],
         scales: &mut [f32; GROUPS],
         _least: &mut [f32; GROUPS],
     ) {
-        scales[0] = half::<A>(block, 0);
+        scales[0] = half(dots, block, 0);
     }
 }
 
@@ -145,14 +143,19 @@ impl Block for Q5_1 {
     const LEAST: bool = true;
 
     #[inline(always)]
-    fn codes<A: Arithmetic>(block: &[u8], codes: &mut [i8; MOST]) {
-        nibbles(part::<16>(block, 8), codes, 0);
-        add_fifth(block, 4, codes, 0);
+    fn codes<D: Dots>(dots: D, block: &[u8], _at: usize) -> D::Codes {
+        with_fifth(dots, block, 4, dots.nibbles(part(block, 8)))
     }
 
     #[inline(always)]
-    fn factors<A: Arithmetic>(block: &[u8], scales: &mut [f32; GROUPS], least: &mut [f32; GROUPS]) {
-        (scales[0], least[0]) = (half::<A>(block, 0), -half::<A>(block, 2));
+    fn factors<D: Dots>(
+        dots: D,
+        block: &[u8],
+        scales: &mut [f32; GROUPS],
+        least: &mut [f32; GROUPS],
+    ) {
+        [scales[0], least[0]] = halves(dots, block, 0);
+        least[0] = -least[0];
     }
 }
 
@@ -162,20 +165,23 @@ impl Block for Q8_0 {
     const NUMBERS: usize = 32;
     const BYTES: usize = 34;
     const GROUP: usize = 32;
+    const OFFSET: i32 = WIDE;
 
     #[inline(always)]
-    fn codes<A: Arithmetic>(block: &[u8], codes: &mut [i8; MOST]) {
-        let bytes = part::<32>(block, 2);
-        each(codes, (bytes, bytes), |byte, _| byte);
+    fn codes<D: Dots>(dots: D, block: &[u8], _at: usize) -> D::Codes {
+        // Their sign turned is what is above the least of them.
+        let wide = load(dots, block, 2);
+        dots.turn(wide)
     }
 
     #[inline(always)]
-    fn factors<A: Arithmetic>(
+    fn factors<D: Dots>(
+        dots: D,
         block: &[u8],
         scales: &mut [f32; GROUPS],
         _least: &mut [f32; GROUPS],
     ) {
-        scales[0] = half::<A>(block, 0);
+        scales[0] = half(dots, block, 0);
     }
 }
 
@@ -188,18 +194,22 @@ impl Block for Q2K {
     const LEAST: bool = true;
 
     #[inline(always)]
-    fn codes<A: Arithmetic>(block: &[u8], codes: &mut [i8; MOST]) {
-        for (half, codes) in codes.chunks_exact_mut(128).enumerate() {
-            let bytes = part::<32>(block, 16 + 32 * half);
-            for (place, codes) in codes.chunks_exact_mut(32).enumerate() {
-                each(codes, (bytes, bytes), |byte, _| byte >> (2 * place) & 3);
-            }
-        }
+    fn codes<D: Dots>(dots: D, block: &[u8], at: usize) -> D::Codes {
+        dots.pick(
+            load(dots, block, 16 + 32 * (at / 4)),
+            2 * (at as u32 % 4),
+            3,
+        )
     }
 
     #[inline(always)]
-    fn factors<A: Arithmetic>(block: &[u8], scales: &mut [f32; GROUPS], least: &mut [f32; GROUPS]) {
-        let (scale, step) = (half::<A>(block, 80), half::<A>(block, 82));
+    fn factors<D: Dots>(
+        dots: D,
+        block: &[u8],
+        scales: &mut [f32; GROUPS],
+        least: &mut [f32; GROUPS],
+    ) {
+        let [scale, step] = halves(dots, block, 80);
         let bytes = part::<16>(block, 0);
         for group in 0..16 {
             scales[group] = scale * f32::from(bytes[group] & 15);
@@ -214,28 +224,27 @@ impl Block for Q3K {
     const NUMBERS: usize = 256;
     const BYTES: usize = 110;
     const GROUP: usize = 16;
+    const OFFSET: i32 = 4;
 
     #[inline(always)]
-    fn codes<A: Arithmetic>(block: &[u8], codes: &mut [i8; MOST]) {
-        let third = part::<32>(block, 0);
-        for (half, codes) in codes.chunks_exact_mut(128).enumerate() {
-            let bytes = part::<32>(block, 32 + 32 * half);
-            for (place, codes) in codes.chunks_exact_mut(32).enumerate() {
-                each(codes, (bytes, third), |low, third| {
-                    let third = third >> (4 * half + place) & 1;
-                    (low >> (2 * place) & 3 | third << 2).wrapping_sub(4)
-                });
-            }
-        }
+    fn codes<D: Dots>(dots: D, block: &[u8], at: usize) -> D::Codes {
+        let low = dots.pick(
+            load(dots, block, 32 + 32 * (at / 4)),
+            2 * (at as u32 % 4),
+            3,
+        );
+        let third = dots.pick(load(dots, block, 0), at as u32, 1);
+        dots.join(low, third, 2)
     }
 
     #[inline(always)]
-    fn factors<A: Arithmetic>(
+    fn factors<D: Dots>(
+        dots: D,
         block: &[u8],
         scales: &mut [f32; GROUPS],
         _least: &mut [f32; GROUPS],
     ) {
-        let scale = half::<A>(block, 108);
+        let scale = half(dots, block, 108);
         let bytes = part::<12>(block, 96);
         for (group, scale_of) in scales.iter_mut().enumerate() {
             let low = bytes[group % 8] >> (group / 8 * 4) & 15;
@@ -247,8 +256,8 @@ impl Block for Q3K {
 
 /// The scales and steps of Q4_K and Q5_K, six bits each.
 #[inline(always)]
-fn six_bits<A: Arithmetic>(block: &[u8], scales: &mut [f32; GROUPS], least: &mut [f32; GROUPS]) {
-    let (scale, step) = (half::<A>(block, 0), half::<A>(block, 2));
+fn six_bits<D: Dots>(dots: D, block: &[u8], scales: &mut [f32; GROUPS], least: &mut [f32; GROUPS]) {
+    let [scale, step] = halves(dots, block, 0);
     let bytes = part::<12>(block, 4);
     for i in 0..4 {
         scales[i] = scale * f32::from(bytes[i] & 63);
@@ -267,15 +276,22 @@ impl Block for Q4K {
     const LEAST: bool = true;
 
     #[inline(always)]
-    fn codes<A: Arithmetic>(block: &[u8], codes: &mut [i8; MOST]) {
-        for (set, codes) in codes.chunks_exact_mut(64).enumerate() {
-            nibbles(part::<32>(block, 16 + 32 * set), codes, 0);
-        }
+    fn codes<D: Dots>(dots: D, block: &[u8], at: usize) -> D::Codes {
+        dots.pick(
+            load(dots, block, 16 + 32 * (at / 2)),
+            4 * (at as u32 % 2),
+            15,
+        )
     }
 
     #[inline(always)]
-    fn factors<A: Arithmetic>(block: &[u8], scales: &mut [f32; GROUPS], least: &mut [f32; GROUPS]) {
-        six_bits::<A>(block, scales, least);
+    fn factors<D: Dots>(
+        dots: D,
+        block: &[u8],
+        scales: &mut [f32; GROUPS],
+        least: &mut [f32; GROUPS],
+    ) {
+        six_bits(dots, block, scales, least);
     }
 }
 
@@ -288,21 +304,24 @@ impl Block for Q5K {
     const LEAST: bool = true;
 
     #[inline(always)]
-    fn codes<A: Arithmetic>(block: &[u8], codes: &mut [i8; MOST]) {
-        let fifth = part::<32>(block, 16);
-        for (set, codes) in codes.chunks_exact_mut(64).enumerate() {
-            let bytes = part::<32>(block, 48 + 32 * set);
-            for (place, codes) in codes.chunks_exact_mut(32).enumerate() {
-                each(codes, (bytes, fifth), |low, fifth| {
-                    low >> (4 * place) & 15 | (fifth >> (2 * set + place) & 1) << 4
-                });
-            }
-        }
+    fn codes<D: Dots>(dots: D, block: &[u8], at: usize) -> D::Codes {
+        let low = dots.pick(
+            load(dots, block, 48 + 32 * (at / 2)),
+            4 * (at as u32 % 2),
+            15,
+        );
+        let fifth = dots.pick(load(dots, block, 16), at as u32, 1);
+        dots.join(low, fifth, 4)
     }
 
     #[inline(always)]
-    fn factors<A: Arithmetic>(block: &[u8], scales: &mut [f32; GROUPS], least: &mut [f32; GROUPS]) {
-        six_bits::<A>(block, scales, least);
+    fn factors<D: Dots>(
+        dots: D,
+        block: &[u8],
+        scales: &mut [f32; GROUPS],
+        least: &mut [f32; GROUPS],
+    ) {
+        six_bits(dots, block, scales, least);
     }
 }
 
@@ -312,48 +331,35 @@ impl Block for Q6K {
     const NUMBERS: usize = 256;
     const BYTES: usize = 210;
     const GROUP: usize = 16;
+    const OFFSET: i32 = 32;
 
     #[inline(always)]
-    fn codes<A: Arithmetic>(block: &[u8], codes: &mut [i8; MOST]) {
-        for (half, codes) in codes.chunks_exact_mut(128).enumerate() {
-            let high = part::<32>(block, 128 + 32 * half);
-            for (place, codes) in codes.chunks_exact_mut(32).enumerate() {
-                let low = part::<32>(block, 64 * half + 32 * (place % 2));
-                each(codes, (low, high), |low, high| {
-                    let low = low >> (4 * (place / 2)) & 15;
-                    (low | (high >> (2 * place) & 3) << 4).wrapping_sub(32)
-                });
-            }
-        }
+    fn codes<D: Dots>(dots: D, block: &[u8], at: usize) -> D::Codes {
+        let (half, place) = (at / 4, at % 4);
+        let low = load(dots, block, 64 * half + 32 * (place % 2));
+        let low = dots.pick(low, 4 * (place as u32 / 2), 15);
+        let high = dots.pick(load(dots, block, 128 + 32 * half), 2 * place as u32, 3);
+        dots.join(low, high, 4)
     }
 
     #[inline(always)]
-    fn factors<A: Arithmetic>(
+    fn factors<D: Dots>(
+        dots: D,
         block: &[u8],
         scales: &mut [f32; GROUPS],
         _least: &mut [f32; GROUPS],
     ) {
-        let scale = half::<A>(block, 208);
+        let scale = half(dots, block, 208);
         for (scale_of, byte) in scales.iter_mut().zip(part::<16>(block, 192)) {
             *scale_of = scale * f32::from(*byte as i8);
         }
     }
 }
 
-/// What the codes of IQ4_NL and IQ4_XS stand for.
-const UNEVEN: [i8; 16] = [
-    -127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113,
+/// What the codes of IQ4_NL and IQ4_XS stand for, and `WIDE` more.
+const UNEVEN: [u8; 16] = [
+    1, 24, 45, 63, 79, 93, 106, 118, 129, 141, 153, 166, 181, 197, 217, 241,
 ];
-
-#[inline(always)]
-fn uneven<A: Arithmetic>(bytes: &[u8; 16], codes: &mut [i8]) {
-    nibbles(bytes, codes, 0);
-    let (sixteens, _) = codes.as_chunks_mut::<16>();
-    for codes in sixteens.iter_mut().take(2) {
-        // SAFETY: blocks are taken apart by functions that are compiled for the level.
-        *codes = unsafe { A::look_up(&UNEVEN, codes) };
-    }
-}
 
 pub(super) struct Iq4Nl;
 
@@ -361,19 +367,21 @@ impl Block for Iq4Nl {
     const NUMBERS: usize = 32;
     const BYTES: usize = 18;
     const GROUP: usize = 32;
+    const OFFSET: i32 = WIDE;
 
     #[inline(always)]
-    fn codes<A: Arithmetic>(block: &[u8], codes: &mut [i8; MOST]) {
-        uneven::<A>(part(block, 2), codes);
+    fn codes<D: Dots>(dots: D, block: &[u8], _at: usize) -> D::Codes {
+        dots.look_up(&UNEVEN, dots.nibbles(part(block, 2)))
     }
 
     #[inline(always)]
-    fn factors<A: Arithmetic>(
+    fn factors<D: Dots>(
+        dots: D,
         block: &[u8],
         scales: &mut [f32; GROUPS],
         _least: &mut [f32; GROUPS],
     ) {
-        scales[0] = half::<A>(block, 0);
+        scales[0] = half(dots, block, 0);
     }
 }
 
@@ -383,21 +391,21 @@ impl Block for Iq4Xs {
     const NUMBERS: usize = 256;
     const BYTES: usize = 136;
     const GROUP: usize = 32;
+    const OFFSET: i32 = WIDE;
 
     #[inline(always)]
-    fn codes<A: Arithmetic>(block: &[u8], codes: &mut [i8; MOST]) {
-        for (set, codes) in codes.chunks_exact_mut(32).enumerate() {
-            uneven::<A>(part(block, 8 + 16 * set), codes);
-        }
+    fn codes<D: Dots>(dots: D, block: &[u8], at: usize) -> D::Codes {
+        dots.look_up(&UNEVEN, dots.nibbles(part(block, 8 + 16 * at)))
     }
 
     #[inline(always)]
-    fn factors<A: Arithmetic>(
+    fn factors<D: Dots>(
+        dots: D,
         block: &[u8],
         scales: &mut [f32; GROUPS],
         _least: &mut [f32; GROUPS],
     ) {
-        let scale = half::<A>(block, 0);
+        let scale = half(dots, block, 0);
         let high = u16::from_le_bytes(*part(block, 2));
         let low = u32::from_le_bytes(*part(block, 4));
         for (group, scale_of) in scales[..8].iter_mut().enumerate() {
@@ -407,6 +415,9 @@ impl Block for Iq4Xs {
     }
 }
 
+/// Twice the floats of 4 bits, which are whole, and 12 more.
+const TWICE: [u8; 16] = [12, 13, 14, 15, 16, 18, 20, 24, 12, 11, 10, 9, 8, 6, 4, 0];
+
 /// Floats of 4 bits, whose scale is a power of two.
 pub(super) struct Mxfp4;
 
@@ -414,24 +425,16 @@ impl Block for Mxfp4 {
     const NUMBERS: usize = 32;
     const BYTES: usize = 17;
     const GROUP: usize = 32;
+    const OFFSET: i32 = 12;
 
     #[inline(always)]
-    fn codes<A: Arithmetic>(block: &[u8], codes: &mut [i8; MOST]) {
-        nibbles(part::<16>(block, 1), codes, 0);
-        for code in &mut codes[..32] {
-            // Twice the number, which is whole: 0, 1, 2, 3, 4, 6, 8 or 12.
-            let size = *code & 7;
-            let size = match size {
-                0..4 => size,
-                4..6 => 2 * size - 4,
-                _ => 4 * size - 16,
-            };
-            *code = if *code & 8 == 0 { size } else { -size };
-        }
+    fn codes<D: Dots>(dots: D, block: &[u8], _at: usize) -> D::Codes {
+        dots.look_up(&TWICE, dots.nibbles(part(block, 1)))
     }
 
     #[inline(always)]
-    fn factors<A: Arithmetic>(
+    fn factors<D: Dots>(
+        _dots: D,
         block: &[u8],
         scales: &mut [f32; GROUPS],
         _least: &mut [f32; GROUPS],

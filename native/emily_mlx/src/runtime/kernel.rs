@@ -9,6 +9,7 @@ use crate::runtime::device::Device;
 use crate::runtime::dtype::Dtype;
 use crate::runtime::error::Result;
 use crate::runtime::ffi::mlx;
+use crate::runtime::inspect;
 use crate::runtime::stream::StreamHandle;
 
 /// The level of the processor that kernels are taken for, if any are.
@@ -71,8 +72,15 @@ pub(crate) fn view<'a, 'b>(input: &'a Input<'b>) -> &'a View<'b> {
     }
 }
 
-/// An array for `row` to read: where it is in another order MLX copies it, in memory that is asked for.
+/// So many elements `row` may put into order itself.
+const FEW: usize = 1 << 16;
+
+/// An array for `row` to read: where many elements are in another order MLX copies them, in memory that is asked for.
 pub(crate) fn in_rows(x: &Array, stream: &StreamHandle) -> Result<Array> {
+    let lies_so = || inspect::memory(x).is_some_and(|memory| memory.row_contiguous);
+    if x.size() <= FEW || lies_so() {
+        return Ok(x.clone());
+    }
     mlx!(mlx_contiguous, x.as_ptr(), false, stream.raw())
 }
 
