@@ -20,6 +20,7 @@ pub(crate) mod kernel;
 mod limits;
 pub mod memory;
 pub(crate) mod queue;
+pub(crate) mod replay;
 pub(crate) mod room;
 mod short;
 pub(crate) mod stream;

@@ -4,6 +4,7 @@ mod cached;
 mod chain;
 mod dynamic;
 mod repeat;
+mod replay;
 
 use std::borrow::Cow;
 

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use mlx_rs::Array;
 use smallvec::SmallVec;
 
+use super::replay::{Replayed, Slots};
 use super::{is_true, Run, Slot};
 use crate::ops::apply::Value;
 use crate::program::step::While;
@@ -18,9 +19,20 @@ impl Run<'_> {
         let kinds: Kinds = state.iter().map(Kind::of).collect();
         self.clear(repeat.ended.iter().copied());
         let mut pace = Pace::new();
+        let mut turns = 0;
+        let mut slots = self.records(repeat).then(|| Slots::of(&state));
         loop {
+            if let Some(known) = slots.as_mut().filter(|_| turns >= RECORD_AT) {
+                match self.replay(repeat, &kinds, &mut state, known)? {
+                    Replayed::ToTheEnd => break,
+                    Replayed::OneTurn => continue,
+                    Replayed::Never => slots = None,
+                }
+            }
+            turns += 1;
             let ahead = match self.has_linalg || repeat.calls {
                 true => 1,
+                false if slots.is_some() => 1,
                 false => pace.ahead,
             };
             let begun = Instant::now();
@@ -32,7 +44,7 @@ impl Run<'_> {
                 break;
             }
             if !self.host.is_waiting() {
-                return Err(Error::Argument("nobody waits for the loop".to_owned()));
+                return Err(unwanted());
             }
             pace.learn(begun.elapsed(), &state);
         }
@@ -86,7 +98,7 @@ impl Run<'_> {
         Ok(true)
     }
 
-    fn condition(&mut self, repeat: &While, state: &[Array]) -> Result<Array> {
+    pub(super) fn condition(&mut self, repeat: &While, state: &[Array]) -> Result<Array> {
         let mut results = self.results_on(&repeat.tested, state.to_vec(), &repeat.condition)?;
         match (results.pop(), results.is_empty()) {
             (Some(condition), true) => Ok(condition),
@@ -94,7 +106,7 @@ impl Run<'_> {
         }
     }
 
-    fn next_state(
+    pub(super) fn next_state(
         &mut self,
         repeat: &While,
         kinds: &[Kind],
@@ -115,8 +127,16 @@ impl Run<'_> {
     }
 }
 
+/// The turn of a loop that is recorded on a device that can run it again by itself. Those before have the kernels
+/// compiled, and give the state memory of the loop's own.
+const RECORD_AT: usize = 2;
+
+pub(super) fn unwanted() -> Error {
+    Error::Argument("nobody waits for the loop".to_owned())
+}
+
 /// What an array of a loop's state is, in each iteration.
-struct Kind {
+pub(super) struct Kind {
     dtype: Dtype,
     shape: SmallVec<[i32; 4]>,
 }
