@@ -12,6 +12,7 @@ mod operations;
 mod programs;
 mod resources;
 mod system;
+mod threads;
 
 rustler::init!("Elixir.Emily.Native.Nif", load = load);
 

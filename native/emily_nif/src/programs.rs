@@ -20,6 +20,7 @@ use crate::expression::{Decoded, Decoder, DEEP_STACK};
 use crate::host::Process;
 use crate::names;
 use crate::resources::{array, array_ref, array_refs, items, stream, ArrayRef, ArrayResource};
+use crate::threads;
 
 rustler::atoms! { ok, queued, full, crowded }
 
@@ -281,11 +282,7 @@ fn run_waiting_program<'a>(
         Err(what) => return Ok(what),
     };
     let caller = Caller::new(env, tag);
-    let mut thread = thread::Builder::new().name("emily program".to_owned());
-    if program.deep {
-        thread = thread.stack_size(DEEP_STACK);
-    }
-    let started = thread.spawn(move || {
+    let started = threads::spawn(program.deep, move || {
         let run = || run_waiting(&program, inputs, &stream, &Process::new(&caller, &stream));
         let panicked = |_| Err(Error::Mlx("the program panicked".to_owned()));
         let result = catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(panicked);

@@ -36,11 +36,15 @@ mod own {
     use crate::runtime::error::Result;
     use crate::runtime::ffi::{self, Arrays};
     use crate::runtime::graph::{async_eval, graph};
-    use crate::runtime::inspect::are_all_on;
+    use crate::runtime::inspect::bytes_on;
+    use crate::runtime::memory::figures;
     use crate::runtime::stream::StreamHandle;
 
     /// The version of MLX whose encoder `cpp/replay.cpp` looks into.
     const MLX: &str = "0.32.4";
+
+    /// The part of MLX's memory that a recording may hold: no buffer in it is taken twice.
+    const PART: usize = 4;
 
     extern "C" {
         fn emily_records() -> bool;
@@ -94,13 +98,14 @@ mod own {
     pub(crate) struct Recording(*mut c_void);
 
     impl Recording {
-        /// Schedules arrays and records it; nothing where a part of it is not on the stream alone, which is then scheduled
-        /// too.
+        /// Schedules arrays and records it; nothing where a part of it is not on the stream, or it takes much memory: it is
+        /// scheduled then all the same.
         pub(crate) fn of(arrays: &[Array], stream: &StreamHandle) -> Result<Option<Recording>> {
             let vector = Arrays::new(arrays)?;
             let number = stream.number()?;
             let graph = graph();
-            if !are_all_on(arrays, number) {
+            let most = figures()?.limit / PART;
+            if bytes_on(arrays, number).is_none_or(|bytes| bytes > most) {
                 return async_eval(&vector, &graph).map(|()| None);
             }
             // SAFETY: what is recorded is owned by the value, which lives longer than the recording. The

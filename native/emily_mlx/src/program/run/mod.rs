@@ -5,6 +5,7 @@ mod chain;
 mod dynamic;
 mod repeat;
 mod replay;
+mod state;
 
 use std::borrow::Cow;
 

@@ -3,14 +3,13 @@
 use std::time::{Duration, Instant};
 
 use mlx_rs::Array;
-use smallvec::SmallVec;
 
 use super::replay::{Replayed, Slots};
+use super::state::{unwanted, Kind, Kinds};
 use super::{is_true, Run, Slot};
 use crate::ops::apply::Value;
 use crate::program::step::While;
-use crate::runtime::dtype::Dtype;
-use crate::runtime::error::{refuse, Error, Result};
+use crate::runtime::error::{refuse, Result};
 use crate::runtime::graph::schedule;
 
 impl Run<'_> {
@@ -130,40 +129,6 @@ impl Run<'_> {
 /// The turn of a loop that is recorded on a device that can run it again by itself. Those before have the kernels
 /// compiled, and give the state memory of the loop's own.
 const RECORD_AT: usize = 2;
-
-pub(super) fn unwanted() -> Error {
-    Error::Argument("nobody waits for the loop".to_owned())
-}
-
-/// What an array of a loop's state is, in each iteration.
-pub(super) struct Kind {
-    dtype: Dtype,
-    shape: SmallVec<[i32; 4]>,
-}
-
-type Kinds = SmallVec<[Kind; 4]>;
-
-impl Kind {
-    fn of(array: &Array) -> Self {
-        Kind {
-            dtype: Dtype::of(array),
-            shape: SmallVec::from_slice(array.shape()),
-        }
-    }
-
-    fn check(&self, at: usize, next: &Array) -> Result<()> {
-        if Dtype::of(next) != self.dtype || next.shape() != &self.shape[..] {
-            refuse!(
-                "while: the body gives {} of shape {:?} for the state's array {at}, {} of shape {:?}",
-                Dtype::of(next).name(),
-                next.shape(),
-                self.dtype.name(),
-                self.shape
-            )
-        }
-        Ok(())
-    }
-}
 
 /// How many iterations of a loop are built before their conditions are read.
 struct Pace {

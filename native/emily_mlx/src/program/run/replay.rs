@@ -7,7 +7,7 @@
 
 use mlx_rs::Array;
 
-use super::repeat::{unwanted, Kind};
+use super::state::{unwanted, Kind};
 use super::{is_true, Run};
 use crate::program::step::{Block, Step, While};
 use crate::runtime::contiguous::{contiguous, readable};
