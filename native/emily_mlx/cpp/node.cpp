@@ -1,5 +1,5 @@
-// The nodes that Emily adds to MLX's graph. One is a kernel of Rust's, for a CPU: Rust decides, C++ does what needs MLX's
-// classes.
+// The nodes that Emily adds to MLX's graph. One is a kernel of Rust's, for a CPU: Rust decides, C++ does what needs
+// MLX's classes.
 #include <algorithm>
 #include <memory>
 #include <string>

@@ -75,7 +75,8 @@ const Driver& driver() {
 }
 
 void check(const char* what, int status) {
-  if (status) throw std::runtime_error(std::string("[replay] ") + what + " gave CUDA's error " + std::to_string(status));
+  if (status)
+    throw std::runtime_error(std::string("[replay] ") + what + " gave CUDA's error " + std::to_string(status));
 }
 
 // The beginning of MLX 0.32.4's `cu::CommandEncoder`, which it lets nobody else see.
@@ -196,8 +197,8 @@ extern "C" {
 
 // MLX's encoder commits. `src/runtime/replay.rs` stands in MLX's way to its own.
 void emily_commit(Encoder* encoder) {
-  static const auto own = reinterpret_cast<void (*)(Encoder*)>(
-      dlsym(RTLD_NEXT, "_ZN3mlx4core2cu14CommandEncoder11commit_implEv"));
+  static const auto own =
+      reinterpret_cast<void (*)(Encoder*)>(dlsym(RTLD_NEXT, "_ZN3mlx4core2cu14CommandEncoder11commit_implEv"));
   if (recording) recording->take(*encoder);
   own(encoder);
 }
