@@ -2,6 +2,7 @@
 //! recording, is queued as often as is wanted, with the same buffers. `cpp/replay.cpp` knows CUDA.
 
 /// Where the elements of a scheduled array are on the device. As in `cpp/replay.cpp`.
+#[cfg_attr(not(all(own_kernels, target_os = "linux")), allow(dead_code))]
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Room {
