@@ -1,5 +1,5 @@
-// The one node that Emily adds to MLX's graph: a kernel of Rust's, for a CPU. Rust decides, C++ does what needs MLX's
-// classes.
+// The nodes that Emily adds to MLX's graph. One is a kernel of Rust's, for a CPU: Rust decides, C++ does what needs
+// MLX's classes.
 #include <algorithm>
 #include <memory>
 #include <string>
@@ -79,9 +79,24 @@ class Node final : public mx::UnaryPrimitive, public std::enable_shared_from_thi
   void* kernel_;
 };
 
+// Nothing, to wait for: what MLX computes at the end of what it is scheduled with.
+class Marker final : public mx::UnaryPrimitive {
+ public:
+  explicit Marker(mx::Stream stream) : UnaryPrimitive(stream) {}
+  void eval_cpu(const std::vector<mx::array>&, mx::array& out) override { out.set_data(mx::allocator::malloc(0)); }
+  void eval_gpu(const std::vector<mx::array>&, mx::array& out) override { out.set_data(mx::allocator::malloc(0)); }
+  const char* name() const override { return "Marker"; }
+};
+
 } // namespace
 
 extern "C" {
+
+// An array without elements, which takes the device no work.
+int emily_marker(mx::array** result, const mx::Stream* stream) {
+  return emily::guarded(
+      [&] { *result = new mx::array(mx::Shape{0}, mx::uint8, std::make_shared<Marker>(*stream), {}); });
+}
 
 // How many steps each element takes of what a kernel computes that whoever asks may run; 0 of all else.
 size_t emily_steps(const mx::array* x) {

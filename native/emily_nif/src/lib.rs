@@ -13,6 +13,7 @@ mod programs;
 mod resources;
 mod room;
 mod system;
+mod threads;
 
 rustler::init!("Elixir.Emily.Native.Nif", load = load);
 

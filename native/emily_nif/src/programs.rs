@@ -20,6 +20,7 @@ use crate::host::Process;
 use crate::names;
 use crate::resources::{array, array_ref, array_refs, items, stream, ArrayRef, ArrayResource};
 use crate::room::{crowded, Running};
+use crate::threads;
 
 rustler::atoms! { ok, queued }
 
@@ -227,11 +228,7 @@ fn run_waiting_program<'a>(
         Err(what) => return Ok(what),
     };
     let caller = Caller::new(env, tag);
-    let mut thread = thread::Builder::new().name("emily program".to_owned());
-    if program.deep {
-        thread = thread.stack_size(DEEP_STACK);
-    }
-    let started = thread.spawn(move || {
+    let started = threads::spawn(program.deep, move || {
         let run = || run_waiting(&program, inputs, &stream, &Process::new(&caller, &stream));
         let panicked = |_| Err(Error::Mlx("the program panicked".to_owned()));
         let result = catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(panicked);

@@ -190,3 +190,23 @@ pub fn nodes(array: &Array, without: &CStr) -> Result<Vec<Array>> {
     }
     Ok(found)
 }
+
+/// The bytes of all that arrays need and that is not scheduled yet; none where not all of it is on the stream of a number.
+#[cfg(target_os = "linux")]
+pub(crate) fn bytes_on(arrays: &[Array], stream: i32) -> Option<usize> {
+    let mut seen = HashSet::new();
+    let mut left: Vec<Node> = arrays.iter().map(Node::of).collect();
+    let mut bytes = 0;
+    while let Some(node) = left.pop() {
+        if node.is_scheduled() || !seen.insert(node.id()) {
+            continue;
+        }
+        if node.stream() != Some(stream) {
+            return None;
+        }
+        bytes += node.bytes();
+        left.extend(node.inputs());
+        left.extend(node.siblings());
+    }
+    Some(bytes)
+}

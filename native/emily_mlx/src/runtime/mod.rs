@@ -1,5 +1,5 @@
-//! What operations stand on: devices, streams and their workers, memory, MLX's errors, and the one node
-//! of MLX's graph that calls a kernel.
+//! What operations stand on: devices, streams and their workers, memory, MLX's errors, the node of
+//! MLX's graph that calls a kernel, and what is run again without MLX.
 
 pub(crate) mod allocator;
 pub(crate) mod array;
@@ -20,6 +20,7 @@ pub(crate) mod kernel;
 mod limits;
 pub mod memory;
 pub(crate) mod queue;
+pub(crate) mod replay;
 pub(crate) mod room;
 mod short;
 pub(crate) mod stream;

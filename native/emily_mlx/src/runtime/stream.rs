@@ -106,6 +106,15 @@ impl StreamHandle {
         self.mlx_rs().as_ptr()
     }
 
+    /// MLX's number of the stream.
+    #[cfg(all(own_kernels, target_os = "linux"))]
+    pub(crate) fn number(&self) -> Result<i32> {
+        let mut number = 0;
+        // SAFETY: the handle is live, and the number is written to a place that is.
+        ffi::status(|| unsafe { mlx_sys::mlx_stream_get_index(&mut number, self.raw()) })?;
+        Ok(number)
+    }
+
     pub(crate) fn mlx_rs(&self) -> &Stream {
         adopt_thread();
         self.0.queue.stream()

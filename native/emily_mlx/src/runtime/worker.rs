@@ -2,6 +2,8 @@
 //! build graphs and queue jobs; they never wait for MLX.
 
 use std::collections::VecDeque;
+#[cfg(own_kernels)]
+use std::ffi::{c_int, c_void};
 use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{sync_channel, Receiver, SyncSender, TrySendError};
@@ -202,9 +204,24 @@ fn guarded<T>(job: impl FnOnce() -> Result<T>) -> Result<T> {
     catch_unwind(AssertUnwindSafe(job)).unwrap_or_else(|_| Err(panicked()))
 }
 
+/// An array to wait for. On a GPU it takes no kernel.
+fn marker(queue: &Queue) -> Result<Array> {
+    #[cfg(own_kernels)]
+    if queue.device() == Device::Gpu {
+        extern "C" {
+            fn emily_marker(result: *mut *mut c_void, stream: *const c_void) -> c_int;
+        }
+        // SAFETY: the stream is live, and the array goes to the handle.
+        return ffi::array(|result| unsafe {
+            emily_marker(&mut (*result).ctx, queue.stream().as_ptr().ctx)
+        });
+    }
+    ffi::wrapped(|| with_stream(queue.stream(), || Array::zeros::<u8>(&[])))
+}
+
 /// Starts computing arrays; gives what to [`wait`] for.
 pub(crate) fn schedule_marked(arrays: &[Array], may_fail: bool, queue: &Queue) -> Result<Array> {
-    let marker = ffi::wrapped(|| with_stream(queue.stream(), || Array::zeros::<u8>(&[])))?;
+    let marker = marker(queue)?;
     // First, since MLX ends its evaluation on the stream of the first array.
     let vector = Arrays::new([&marker].into_iter().chain(arrays))?;
     let graph = graph();

@@ -4,6 +4,8 @@ mod cached;
 mod chain;
 mod dynamic;
 mod repeat;
+mod replay;
+mod state;
 
 use std::borrow::Cow;
 

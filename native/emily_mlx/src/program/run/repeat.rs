@@ -3,13 +3,13 @@
 use std::time::{Duration, Instant};
 
 use mlx_rs::Array;
-use smallvec::SmallVec;
 
+use super::replay::{Replayed, Slots};
+use super::state::{unwanted, Kind, Kinds};
 use super::{is_true, Run, Slot};
 use crate::ops::apply::Value;
 use crate::program::step::While;
-use crate::runtime::dtype::Dtype;
-use crate::runtime::error::{refuse, Error, Result};
+use crate::runtime::error::{refuse, Result};
 use crate::runtime::graph::schedule;
 use crate::runtime::stream::Scheduled;
 
@@ -20,9 +20,20 @@ impl Run<'_> {
         self.clear(repeat.ended.iter().copied());
         let mut pace = Pace::new();
         let mut before = None;
+        let mut turns = 0;
+        let mut slots = self.records(repeat).then(|| Slots::of(&state));
         loop {
+            if let Some(known) = slots.as_mut().filter(|_| turns >= RECORD_AT) {
+                match self.replay(repeat, &kinds, &mut state, known)? {
+                    Replayed::ToTheEnd => break,
+                    Replayed::OneTurn => continue,
+                    Replayed::Never => slots = None,
+                }
+            }
+            turns += 1;
             let ahead = match self.has_linalg || repeat.calls {
                 true => 1,
+                false if slots.is_some() => 1,
                 false => pace.ahead,
             };
             let begun = Instant::now();
@@ -36,7 +47,7 @@ impl Run<'_> {
                 Next::Known => {}
             }
             if !self.host.is_waiting() {
-                return Err(Error::Argument("nobody waits for the loop".to_owned()));
+                return Err(unwanted());
             }
         }
         self.registers[repeat.to] = Slot::Value(Value::Many(state));
@@ -117,7 +128,7 @@ impl Run<'_> {
         Ok(Next::Waited)
     }
 
-    fn condition(&mut self, repeat: &While, state: &[Array]) -> Result<Array> {
+    pub(super) fn condition(&mut self, repeat: &While, state: &[Array]) -> Result<Array> {
         let mut results = self.results_on(&repeat.tested, state.to_vec(), &repeat.condition)?;
         match (results.pop(), results.is_empty()) {
             (Some(condition), true) => Ok(condition),
@@ -125,7 +136,7 @@ impl Run<'_> {
         }
     }
 
-    fn next_state(
+    pub(super) fn next_state(
         &mut self,
         repeat: &While,
         kinds: &[Kind],
@@ -153,35 +164,9 @@ enum Next {
     Known,
 }
 
-/// What an array of a loop's state is, in each iteration.
-struct Kind {
-    dtype: Dtype,
-    shape: SmallVec<[i32; 4]>,
-}
-
-type Kinds = SmallVec<[Kind; 4]>;
-
-impl Kind {
-    fn of(array: &Array) -> Self {
-        Kind {
-            dtype: Dtype::of(array),
-            shape: SmallVec::from_slice(array.shape()),
-        }
-    }
-
-    fn check(&self, at: usize, next: &Array) -> Result<()> {
-        if Dtype::of(next) != self.dtype || next.shape() != &self.shape[..] {
-            refuse!(
-                "while: the body gives {} of shape {:?} for the state's array {at}, {} of shape {:?}",
-                Dtype::of(next).name(),
-                next.shape(),
-                self.dtype.name(),
-                self.shape
-            )
-        }
-        Ok(())
-    }
-}
+/// The turn of a loop that is recorded on a device that can run it again by itself. Those before have the kernels
+/// compiled, and give the state memory of the loop's own.
+const RECORD_AT: usize = 2;
 
 fn bytes(state: &[Array]) -> usize {
     state.iter().map(Array::nbytes).sum()
