@@ -12,6 +12,7 @@ mod factors;
 mod few;
 mod formats;
 mod many;
+mod matrix;
 mod minifloat;
 mod rounded;
 mod rows;

@@ -1,35 +1,34 @@
 //! Few rows times the rows of a matrix of blocks, each block where it lies.
 
-use super::blocks::Blocks;
-use super::dots::{for_each_dots, Dots, CODES};
-use super::formats::{Block, GROUPS};
-use super::rounded::Rounded;
+use super::dots::{for_each_dots, Block, Dots, CODES, GROUPS};
+use super::matrix::Blocks;
+use super::rounded::{Rounded, HIGHER};
 
 for_each_dots! {
     /// The products of all rows with some of the matrix's, from one on.
     pub(super) fn part<B: Block; dots>(x: &Rounded, blocks: &Blocks, first: usize, output: &mut [f32]) {
-        for (i, output) in output.chunks_exact_mut(x.rows).enumerate() {
+        let rows = x.rows / 2;
+        for (i, output) in output.chunks_exact_mut(rows).enumerate() {
             let bytes = blocks.row(first + i);
             let mut row = 0;
-            while row + 4 <= x.rows {
-                products::<B, _, 4>(dots, x, row, bytes, &mut output[row..]);
-                row += 4;
-            }
-            // They come in pairs.
-            while row < x.rows {
+            while row + 2 <= rows {
                 products::<B, _, 2>(dots, x, row, bytes, &mut output[row..]);
                 row += 2;
+            }
+            if row < rows {
+                products::<B, _, 1>(dots, x, row, bytes, &mut output[row..]);
             }
         }
     }
 }
 
-/// What of a row is multiplied with one of the matrix's.
+/// What of a row is multiplied with one of the matrix's: its higher integers and its lower ones.
 struct Row<'a> {
-    codes: &'a [[i8; CODES]],
+    codes: [&'a [[i8; CODES]]; 2],
+    /// Of the lower ones.
     scales: &'a [f32],
-    starts: &'a [i32],
-    sums: &'a [f32],
+    starts: [&'a [i32]; 2],
+    sums: [&'a [f32]; 2],
 }
 
 /// The products of so many rows with one of the matrix's.
@@ -43,11 +42,14 @@ fn products<B: Block, D: Dots, const ROWS: usize>(
 ) {
     let (groups, sets) = (CODES / B::GROUP, B::NUMBERS / CODES);
     let count = bytes.len() / B::BYTES * sets;
-    let rows: [Row; ROWS] = std::array::from_fn(|row| Row {
-        codes: &x.row(&x.codes, first + row).as_chunks().0[..count],
-        scales: &x.row(&x.scales, first + row)[..count],
-        starts: &x.row(&x.starts, first + row)[..count * groups],
-        sums: &x.row(&x.sums, first + row)[..count * groups],
+    let rows: [Row; ROWS] = std::array::from_fn(|row| {
+        let pair = [2 * (first + row), 2 * (first + row) + 1];
+        Row {
+            codes: pair.map(|row| &x.row(&x.codes, row).as_chunks().0[..count]),
+            scales: &x.row(&x.scales, pair[1])[..count],
+            starts: pair.map(|row| &x.row(&x.starts, row)[..count * groups]),
+            sums: pair.map(|row| &x.row(&x.sums, row)[..count * groups]),
+        }
     });
     let (mut scales, mut least) = ([0.0; GROUPS], [0.0; GROUPS]);
     let mut totals = [dots.none(); ROWS];
@@ -63,16 +65,22 @@ fn products<B: Block, D: Dots, const ROWS: usize>(
                 let halves = [0, groups - 1];
                 let starts = match (B::OFFSET, groups) {
                     (0, _) => [0; 2],
-                    (_, 1) => [row.starts[here], 0],
-                    _ => halves.map(|half| row.starts[here * groups + half]),
+                    (_, 1) => [start(row, here), 0],
+                    _ => halves.map(|half| start(row, here * groups + half)),
                 };
                 let scales = halves.map(|half| scales[set * groups + half] * shared);
-                *total = dots.add::<B>(*total, codes, &row.codes[here], starts, scales);
+                *total = dots.add::<B>(
+                    *total,
+                    codes,
+                    row.codes.map(|codes| &codes[here]),
+                    starts,
+                    scales,
+                );
                 if B::LEAST {
                     for half in 0..groups {
-                        let (least, sum) =
-                            (least[set * groups + half], row.sums[here * groups + half]);
-                        *shift = dots.mul_add(least, sum, *shift);
+                        let sum = row.sums.map(|sums| sums[here * groups + half]);
+                        let least = least[set * groups + half];
+                        *shift = dots.mul_add(least, sum[0] + sum[1], *shift);
                     }
                 }
             }
@@ -81,4 +89,11 @@ fn products<B: Block, D: Dots, const ROWS: usize>(
     for (output, (total, shift)) in output.iter_mut().zip(totals.into_iter().zip(shifts)) {
         *output = dots.total(total) - shift;
     }
+}
+
+/// What the blocks' offset makes of both integers of a group.
+#[inline(always)]
+fn start(row: &Row, group: usize) -> i32 {
+    let [high, low] = row.starts.map(|starts| starts[group]);
+    high * HIGHER + low
 }

@@ -2,35 +2,8 @@
 //!
 //! Source: <https://github.com/ggml-org/llama.cpp>, ggml/src/ggml-common.h and ggml-quants.c.
 
-use super::dots::{Dots, CODES, WIDE};
+use super::dots::{Block, Dots, CODES, GROUPS, WIDE};
 use super::factors::power_of_two;
-
-/// No block has more groups.
-pub(super) const GROUPS: usize = 16;
-
-/// What the kernels are compiled for: a number is `scale * (code - OFFSET) - least`.
-pub(super) trait Block: 'static {
-    /// How many numbers a block has, and how many bytes.
-    const NUMBERS: usize;
-    const BYTES: usize;
-    /// How many numbers share a scale: 16 or 32.
-    const GROUP: usize;
-    /// Codes have no sign; they reach `WIDE` where this is it.
-    const OFFSET: i32 = 0;
-    /// Whether anything is subtracted.
-    const LEAST: bool = false;
-
-    /// So many codes of a block, of which they are the `at`th.
-    fn codes<D: Dots>(dots: D, block: &[u8], at: usize) -> D::Codes;
-
-    /// The scale of each group, and what is subtracted.
-    fn factors<D: Dots>(
-        dots: D,
-        block: &[u8],
-        scales: &mut [f32; GROUPS],
-        least: &mut [f32; GROUPS],
-    );
-}
 
 #[inline(always)]
 fn part<const N: usize>(block: &[u8], at: usize) -> &[u8; N] {

@@ -1,12 +1,13 @@
 //! Rows rounded to integers of 15 bits, each of which is two of 8 bits.
 
-use super::formats::Block;
+use super::dots::Block;
 use crate::dispatch::{for_each_level, Level};
 
 /// So many numbers share a scale.
 pub(super) const SHARED: usize = 32;
 /// What the higher of two integers counts for.
-const HIGHER: i32 = 128;
+pub(super) const HIGHER: i32 = 1 << HIGHER_BITS;
+pub(super) const HIGHER_BITS: i32 = 7;
 /// The greatest integer: its higher one is 127.
 const GREATEST_CODE: f32 = 16_256.0;
 /// A float whose last digit is one, amid others.

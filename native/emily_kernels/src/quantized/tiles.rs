@@ -1,8 +1,7 @@
 //! Many rows times the rows of a matrix of blocks, some of which stand side by side in a panel, their codes taken out.
 
-use super::blocks::Blocks;
-use super::dots::{for_each_dots, Dots, CODES};
-use super::formats::{Block, GROUPS};
+use super::dots::{for_each_dots, Block, Dots, CODES, GROUPS};
+use super::matrix::Blocks;
 use super::rounded::{Strips, SHARED, STRIP};
 use crate::dispatch::Level;
 use crate::pool::{self, Shared};

@@ -8,12 +8,39 @@ pub(super) use plain::Plain;
 #[cfg(target_arch = "x86_64")]
 pub(super) use x86::{Avx2, Vnni256, Vnni512};
 
-use super::formats::Block;
+use crate::dispatch::{Kind, Level};
 
 /// So many codes are multiplied at a time.
 pub(super) const CODES: usize = 32;
 /// Codes from here on are wide: two of their products do not fit 16 bits.
 pub(super) const WIDE: i32 = 128;
+
+/// No block has more groups.
+pub(super) const GROUPS: usize = 16;
+
+/// What the kernels are compiled for: a number is `scale * (code - OFFSET) - least`.
+pub(super) trait Block: 'static {
+    /// How many numbers a block has, and how many bytes.
+    const NUMBERS: usize;
+    const BYTES: usize;
+    /// How many numbers share a scale: 16 or 32.
+    const GROUP: usize;
+    /// Codes have no sign; they reach `WIDE` where this is it.
+    const OFFSET: i32 = 0;
+    /// Whether anything is subtracted.
+    const LEAST: bool = false;
+
+    /// So many codes of a block, of which they are the `at`th.
+    fn codes<D: Dots>(dots: D, block: &[u8], at: usize) -> D::Codes;
+
+    /// The scale of each group, and what is subtracted.
+    fn factors<D: Dots>(
+        dots: D,
+        block: &[u8],
+        scales: &mut [f32; GROUPS],
+        least: &mut [f32; GROUPS],
+    );
+}
 
 /// The instructions of a level. Who has a value of such a type runs where the processor has them.
 pub(super) trait Dots: Copy + Sync + 'static {
@@ -52,13 +79,13 @@ pub(super) trait Dots: Copy + Sync + 'static {
     fn look_up(self, table: &[u8; 16], codes: Self::Codes) -> Self::Codes;
 
     fn none(self) -> Self::Sums;
-    /// Adds the products of `x` and the codes less the blocks' offset, times a scale for each half. `starts` is what the offset
-    /// makes of each half.
+    /// Adds the products of `x`, its higher integers and its lower ones, and the codes less the blocks' offset, times a scale
+    /// for each half. `starts` is what the offset makes of each half.
     fn add<B: Block>(
         self,
         sums: Self::Sums,
         codes: Self::Codes,
-        x: &[i8; CODES],
+        x: [&[i8; CODES]; 2],
         starts: [i32; 2],
         scales: [f32; 2],
     ) -> Self::Sums;
@@ -80,6 +107,15 @@ pub(super) trait Dots: Copy + Sync + 'static {
     ) -> Self::Floats;
     /// `totals + a * b`.
     fn add_scaled(self, totals: Self::Floats, a: Self::Floats, b: f32) -> Self::Floats;
+}
+
+/// Whether a level multiplies integers of 8 bits, four at a time, faster than it does floats.
+pub(super) fn has_products_of_bytes(level: Level) -> bool {
+    match level.0 {
+        #[cfg(target_arch = "x86_64")]
+        Kind::Avx2 | Kind::AvxVnni | Kind::Avx512Vnni => true,
+        _ => false,
+    }
 }
 
 /// Compiles a function for the instructions of each level, a value of which the body has under the last name.

@@ -2,10 +2,9 @@
 
 use std::marker::PhantomData;
 
-use crate::quantized::formats::Block;
-
-use super::{Dots, CODES};
+use super::{Block, Dots, CODES};
 use crate::math::Arithmetic;
+use crate::quantized::rounded::HIGHER;
 
 /// So many sums are taken side by side.
 const LANES: usize = 8;
@@ -103,7 +102,7 @@ impl<A: Arithmetic + Sync + 'static> Dots for Plain<A> {
         self,
         mut sums: [f32; LANES],
         codes: [u8; CODES],
-        x: &[i8; CODES],
+        x: [&[i8; CODES]; 2],
         starts: [i32; 2],
         scales: [f32; 2],
     ) -> [f32; LANES] {
@@ -115,7 +114,8 @@ impl<A: Arithmetic + Sync + 'static> Dots for Plain<A> {
             for at in 0..CODES / 8 {
                 for (lane, sum) in integers.iter_mut().enumerate() {
                     let at = half * CODES / 2 + at * LANES / 2 + lane;
-                    *sum += i32::from(codes[at]) * i32::from(x[at]);
+                    let [high, low] = x.map(|x| i32::from(x[at]));
+                    *sum += i32::from(codes[at]) * (high * HIGHER + low);
                 }
             }
             for (sum, integer) in sums.iter_mut().zip(integers) {

@@ -2,9 +2,9 @@
 
 use std::arch::x86_64::*;
 
-use crate::quantized::formats::Block;
+use crate::quantized::rounded::HIGHER_BITS;
 
-use super::{Dots, CODES, WIDE};
+use super::{Block, Dots, CODES, WIDE};
 
 /// Products of pairs in 16 bits: without VNNI.
 #[derive(Clone, Copy)]
@@ -162,14 +162,16 @@ macro_rules! codes {
             self,
             sums: __m256,
             codes: __m256i,
-            x: &[i8; CODES],
+            x: [&[i8; CODES]; 2],
             starts: [i32; 2],
             scales: [f32; 2],
         ) -> __m256 {
             // SAFETY: as above.
             unsafe {
-                let x = _mm256_loadu_si256(x.as_ptr().cast());
-                let products = self.products::<B>(codes, x, starts);
+                let [high, low] = x.map(|x| _mm256_loadu_si256(x.as_ptr().cast()));
+                let high = self.products::<B>(codes, high, [0; 2]);
+                let low = self.products::<B>(codes, low, starts);
+                let products = _mm256_add_epi32(_mm256_slli_epi32(high, HIGHER_BITS), low);
                 let scales = match B::GROUP {
                     CODES => _mm256_set1_ps(scales[0]),
                     _ => _mm256_set_m128(_mm_set1_ps(scales[1]), _mm_set1_ps(scales[0])),
