@@ -347,6 +347,7 @@ defmodule Emily.LoRA.Adapters do
   @spec fail!(String.t(), String.t()) :: no_return()
   def fail!(fun, message), do: raise(ArgumentError, "#{fun} #{message}")
 
+  @spec refuse!(String.t(), term()) :: no_return()
   defp refuse!(fun, other) do
     fail!(
       fun,

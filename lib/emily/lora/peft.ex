@@ -141,6 +141,7 @@ defmodule Emily.LoRA.Peft do
   defp name([name | _]), do: name
   defp name(_), do: nil
 
+  @spec no_name!(String.t(), String.t()) :: no_return()
   defp no_name!(fun, layer),
     do: fail!(fun, "has adapters on #{layer}, which has no name of its own in checkpoints")
 

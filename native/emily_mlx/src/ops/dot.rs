@@ -27,12 +27,13 @@ fn product(x: &Array, y: &Array, stream: &StreamHandle) -> Result<Array> {
 }
 
 /// `{:transpose, {:matmul, x, y}, [1, 0]}`, in whose order the product is computed: whatever reads it walks over it in
-/// a row, as weights do from which their gradient is taken.
+/// a row, as weights do from which their gradient is taken. Products of complex numbers are BLAS's, whose last digits
+/// depend on the order.
 pub(crate) fn transposed(args: &Args, stream: &StreamHandle) -> Result<Array> {
     let (x, y, s) = (args.array()?, args.array()?, stream.raw());
     let turned = |x: &Array| mlx!(mlx_transpose_axes, x.as_ptr(), [1, 0].as_ptr(), 2, s);
     match (x.ndim(), y.ndim()) {
-        (2, 2) => product(&turned(y)?, &turned(x)?, stream),
+        (2, 2) if Dtype::of(x) != Dtype::C64 => product(&turned(y)?, &turned(x)?, stream),
         _ => turned(&product(x, y, stream)?),
     }
 }

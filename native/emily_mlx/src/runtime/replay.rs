@@ -127,20 +127,27 @@ mod own {
             unsafe { emily_recording_copy(self.0, to.data, from.data, to.bytes) }
         }
 
-        /// Nothing more is recorded, and what was becomes one launch; then come the copies of the turn that MLX runs.
+        /// Nothing more is recorded, and what was becomes one launch; then come the copies of the turn that MLX runs. Waits
+        /// for them.
         pub(crate) fn finish(&mut self) -> Result<()> {
+            let _graph = graph();
             // SAFETY: the recording is live; a failure becomes an error.
-            ffi::status(|| unsafe { emily_recording_finish(self.0) })
+            ffi::status(|| unsafe { emily_recording_finish(self.0) })?;
+            self.wait()
         }
 
-        /// Queues what was recorded. Its inputs and outputs are where they were.
+        /// Runs what was recorded, and waits for it. Its inputs and outputs are where they were. Nobody schedules work
+        /// meanwhile: MLX (0.32.4) captures some of it on the same stream, which a launch or a wait in between would break,
+        /// and ends the process then.
         pub(crate) fn run(&self) -> Result<()> {
+            let _graph = graph();
             // SAFETY: as above; whatever it reads and writes is held by the recording and by its caller.
-            ffi::status(|| unsafe { emily_recording_run(self.0) })
+            ffi::status(|| unsafe { emily_recording_run(self.0) })?;
+            self.wait()
         }
 
-        /// Waits for what was queued.
-        pub(crate) fn wait(&self) -> Result<()> {
+        /// Waits for what was queued, with the lock of the graph held.
+        fn wait(&self) -> Result<()> {
             // SAFETY: the recording is live.
             ffi::status(|| unsafe { emily_recording_wait(self.0) })
         }
@@ -148,9 +155,9 @@ mod own {
 
     impl Drop for Recording {
         fn drop(&mut self) {
+            let _graph = graph();
             // The device may still be at it.
             let _ = self.wait();
-            let _graph = graph();
             // SAFETY: the recording is owned and dropped once.
             unsafe { emily_recording_drop(self.0) };
         }
@@ -196,10 +203,6 @@ mod none {
         }
 
         pub(crate) fn run(&self) -> Result<()> {
-            match *self {}
-        }
-
-        pub(crate) fn wait(&self) -> Result<()> {
             match *self {}
         }
     }

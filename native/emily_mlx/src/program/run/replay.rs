@@ -81,13 +81,11 @@ impl Run<'_> {
             Linked::WithMoreCopies => return Ok(Replayed::OneTurn),
             _ => return Ok(Replayed::Never),
         }
-        recording.wait()?;
         while is_true(&condition)? {
             if !self.host.is_waiting() {
                 return Err(unwanted());
             }
             recording.run()?;
-            recording.wait()?;
         }
         for (array, own) in state.iter_mut().zip(own) {
             if let Some(own) = own {
