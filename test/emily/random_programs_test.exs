@@ -7,6 +7,8 @@ defmodule Emily.RandomProgramsTest do
 
   # A wrong constant in compiled programs showed in 16 of 6,000.
   @compared 1000
+  # One whose gradient takes a product of complex numbers, of which only the transpose is read.
+  @differed [791_543_536]
   @checked 300
 
   # What Nx refuses while it traces, or has no gradient for.
@@ -32,7 +34,7 @@ defmodule Emily.RandomProgramsTest do
     first = @compared * ExUnit.configuration()[:seed]
     Nx.default_backend(Emily.Backend)
 
-    for seed <- first..(first + @compared - 1) do
+    for seed <- Enum.concat(@differed, first..(first + @compared - 1)) do
       program = RandomPrograms.draw(seed)
       inputs = program.inputs |> on_emily() |> List.to_tuple()
 
