@@ -207,6 +207,7 @@ defmodule Emily.MixProject do
     [
       main: main,
       logo: "assets/logo.svg",
+      assets: %{"assets" => "assets"},
       source_ref: "v#{@version}",
       extras: extras ++ Enum.map(guides, &elem(&1, 1)) ++ Path.wildcard("livebooks/*.livemd"),
       groups_for_extras:

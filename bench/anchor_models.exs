@@ -59,7 +59,7 @@ defmodule Bench.AnchorModels do
         figure(
           "generate",
           "SmolLM2-135M f32 of Bumblebee with FastKernels, #{@generated} tokens behind 32",
-          fn -> generate(SmolLM2.gguf!(), 32, @generated) end,
+          fn -> generate(SmolLM2.gguf!(), 32, @generated, dequantize: true) end,
           {"tokens/s", {:per, @generated}},
           [:xla, :llama],
           0.87,
@@ -229,9 +229,9 @@ defmodule Bench.AnchorModels do
     end)
   end
 
-  defp generate(path, prompt, count) do
+  defp generate(path, prompt, count, options \\ []) do
     {:ok, %{model_info: plain, tokenizer: tokenizer, generation_config: config}} =
-      Emily.GGUF.load_bumblebee(path)
+      Emily.GGUF.load_bumblebee(path, options)
 
     tokenizer = Bumblebee.configure(tokenizer, add_special_tokens: false)
     config = Bumblebee.configure(config, max_new_tokens: count, eos_token_id: nil)

@@ -156,7 +156,11 @@ defmodule Bench.Anchors do
 
     path = Path.join(System.tmp_dir!(), "emily-bench-#{System.pid()}.tsv")
     File.write!(path, Enum.join(rows, "\n"))
-    Peer.run("plot.py", [path, Path.join(__DIR__, "anchors.svg")], ["matplotlib==3.11.2"])
+
+    Peer.run("plot.py", [path, Path.expand("../assets/anchors.svg", __DIR__)], [
+      "matplotlib==3.11.2"
+    ])
+
     File.rm!(path)
   end
 
