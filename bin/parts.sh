@@ -3,22 +3,32 @@
 results=()
 failed=0
 passed=0
+logs=$(mktemp -d)
+trap 'rm -rf "$logs"' EXIT
 
 # part NAME COMMAND...: runs one part and keeps its result for the summary.
 part() {
   local name=$1 start=$SECONDS status
   shift
   printf '\n=== %s\n' "$name"
-  "$@" </dev/null
-  status=$?
+  "$@" </dev/null 2>&1 | tee "$logs/part"
+  status=${PIPESTATUS[0]}
   if [ $status = 0 ]; then
     passed=$((passed + 1))
     results+=("ok      $name ($((SECONDS - start)) s)")
   else
     failed=$((failed + 1))
     results+=("FAILED  $name ($((SECONDS - start)) s)")
+    { printf '\n=== Failed: %s\n' "$name" && failures "$logs/part"; } >>"$logs/failures"
   fi
   return $status
+}
+
+# What a part printed of its failed tests, else its end. ExUnit tells of a failure when it happens, far above the end.
+failures() {
+  local found
+  found=$(grep -E -A 40 '^ +[0-9]+\) (test|property|doctest) |^---- .* stdout ----' "$1" | head -n 200)
+  if [ -n "$found" ]; then printf '%s\n' "$found"; else tail -n 40 "$1"; fi
 }
 
 left_out() {
@@ -26,7 +36,9 @@ left_out() {
   printf '\n=== LEFT OUT: %s\n    %s\n' "$1" "$2"
 }
 
+# Failures stand after the long output and before the results: whoever sees the end alone sees both.
 summary() {
+  [ ! -s "$logs/failures" ] || cat "$logs/failures"
   printf '\n=== Summary of %s (%s s)\n' "${0##*/}" "$SECONDS"
   printf '%s\n' "${results[@]}"
   echo "$passed passed, $failed failed"
