@@ -60,9 +60,8 @@ defmodule Emily.Lower.ConvTest do
   property "groups of the batch" do
     check all(
             x <- tensor({:f, 32}, {4, 3, 5}),
-            k <- tensor({:f, 32}, {6, 3, 2}),
+            k <- tensor({:f, 32}, {8, 3, 2}),
             groups <- StreamData.member_of([2, 4]),
-            rem(6, groups) == 0,
             max_runs: 10
           ) do
       assert_same([x, k], fn [x, k] -> Nx.conv(x, k, batch_group_size: groups) end,
