@@ -49,15 +49,13 @@ Allocator* emily_asking_allocator(Allocator* own) {
   return mx::is_available(mx::Device::gpu) ? own : new AskingAllocator(*own);
 }
 
-// A new array of the type of `like`, whose elements the caller writes to `data`.
-int emily_new_array(mx::array** result, void** data, const mx::array* like, const int* shape, size_t rank) {
+// A new array, whose elements the caller writes to `data`.
+int emily_new_array(
+    mx::array** result, void** data, const int* shape, size_t rank, unsigned type, size_t item, size_t bytes) {
   return emily::guarded([&] {
-    mx::Shape sizes(shape, shape + rank);
-    size_t bytes = like->itemsize();
-    for (auto size : sizes) bytes *= size;
-    auto array = std::make_unique<mx::array>(mx::allocator::malloc(bytes), std::move(sizes), like->dtype());
-    *data = array->data<void>();
-    *result = array.release();
+    mx::Dtype dtype(static_cast<mx::Dtype::Val>(type), item);
+    *result = new mx::array(mx::allocator::malloc(bytes), mx::Shape(shape, shape + rank), dtype);
+    *data = (*result)->data<void>();
   });
 }
 }

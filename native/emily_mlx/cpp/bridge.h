@@ -25,8 +25,8 @@ struct emily_memory {
 
 namespace emily {
 
-// The memory of an array that has some. It is as long as the array is.
-emily_memory memory_of(const mx::array& x);
+// The memory of an array that has some, as this machine or its NVIDIA GPU sees it. It is as long as the array is.
+emily_memory memory_of(const mx::array& x, bool on_device = false);
 
 // Calls `f`; what it throws becomes mlx-c's error and the status of a failure.
 template <class F>

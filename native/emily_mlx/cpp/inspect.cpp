@@ -3,11 +3,13 @@
 #include "mlx/primitives.h"
 #include "mlx/scheduler.h"
 
-emily_memory emily::memory_of(const mx::array& x) {
+emily_memory emily::memory_of(const mx::array& x, bool on_device) {
   auto [contiguous, row_contiguous, col_contiguous] = x.flags();
+  // A buffer of CUDA's begins with the address of its memory there.
+  auto* data = on_device ? *static_cast<char**>(x.buffer().ptr()) + x.offset() : const_cast<char*>(x.data<char>());
   return emily_memory(
-      const_cast<char*>(x.data<char>()), x.shape().data(), x.strides().data(), x.ndim(), x.itemsize(), x.buffer_size(),
-      x.data_size(), x.offset(), contiguous, row_contiguous, col_contiguous, x.is_donatable());
+      data, x.shape().data(), x.strides().data(), x.ndim(), x.itemsize(), x.buffer_size(), x.data_size(), x.offset(),
+      contiguous, row_contiguous, col_contiguous, x.is_donatable());
 }
 
 extern "C" {
@@ -20,9 +22,11 @@ struct emily_node {
   bool scheduled;
 };
 
-bool emily_memory_of(const mx::array* x, emily_memory* memory) {
-  if (!x->data_shared_ptr()) return false;
-  *memory = emily::memory_of(*x);
+using Held = std::vector<std::shared_ptr<mx::array::Data>>;
+
+bool emily_memory_of(const mx::array* x, bool on_device, emily_memory* memory) {
+  if (!x->data_shared_ptr() || (on_device && !x->buffer().ptr())) return false;
+  *memory = emily::memory_of(*x, on_device);
   return true;
 }
 
@@ -47,4 +51,9 @@ size_t emily_queued() { return mx::scheduler::n_active_tasks(); }
 int emily_enqueue(const mx::Stream* stream, void (*f)(void*), void* data) {
   return emily::guarded([=] { mx::scheduler::enqueue(*stream, [f, data] { f(data); }); });
 }
+
+// Another owner of memory.
+Held* emily_hold(const Held* held) { return new Held(*held); }
+
+void emily_drop_held(Held* held) { delete held; }
 }

@@ -33,8 +33,6 @@ class Node final : public mx::UnaryPrimitive, public std::enable_shared_from_thi
  public:
   Node(mx::Stream stream, void* kernel) : UnaryPrimitive(stream), kernel_(kernel) {}
   ~Node() override { emily_kernel_drop(kernel_); }
-  Node(const Node&) = delete;
-  Node& operator=(const Node&) = delete;
 
   void eval_gpu(const std::vector<mx::array>&, mx::array&) override {
     throw std::runtime_error(std::string("[") + name() + "] is a kernel for the CPU.");

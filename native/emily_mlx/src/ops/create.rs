@@ -98,28 +98,32 @@ pub(crate) fn filled(
         fn emily_new_array(
             result: *mut *mut c_void,
             data: *mut *mut c_void,
-            like: *const c_void,
             shape: *const c_int,
             rank: usize,
+            dtype: mlx_sys::mlx_dtype,
+            width: usize,
+            bytes: usize,
         ) -> c_int;
     }
-    let like = scalar(op, Number::Int(0), dtype)?;
+    let bytes = checks::shape(op, shape)? * dtype.size();
     let mut data = std::ptr::null_mut();
     let array = ffi::array(|result| {
-        // SAFETY: the handles and the shape are live, and what MLX refuses comes back as a status.
+        // SAFETY: the shape is live and has so many bytes, and what MLX refuses comes back as a status.
         unsafe {
             emily_new_array(
                 &mut (*result).ctx,
                 &mut data,
-                like.as_ptr().ctx,
                 shape.as_ptr(),
                 shape.len(),
+                dtype.raw(),
+                dtype.size(),
+                bytes,
             )
         }
     })?;
     // SAFETY: the array is new, so that nobody else has its memory, which is as large as its shape and its type
     // say and lives as long as it.
-    let bytes = unsafe { std::slice::from_raw_parts_mut(data.cast(), array.nbytes()) };
+    let bytes = unsafe { std::slice::from_raw_parts_mut(data.cast(), bytes) };
     fill(bytes)?;
     Ok(array)
 }

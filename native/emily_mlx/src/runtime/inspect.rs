@@ -68,17 +68,28 @@ struct RawNode {
 }
 
 extern "C" {
-    fn emily_memory_of(array: *const c_void, memory: *mut Memory) -> bool;
+    fn emily_memory_of(array: *const c_void, on_device: bool, memory: *mut Memory) -> bool;
     fn emily_node_of(array: *const c_void) -> RawNode;
     fn emily_neighbour(array: *const c_void, at: usize) -> *mut c_void;
 }
 
 /// The memory of an array, if it is computed.
 pub fn memory(array: &Array) -> Option<Memory> {
+    memory_on(array, false)
+}
+
+/// The memory of an array that is scheduled on an NVIDIA GPU, with the address that it has there.
+#[cfg(target_os = "linux")]
+pub(crate) fn device_memory(array: &Array) -> Option<Memory> {
+    memory_on(array, true)
+}
+
+fn memory_on(array: &Array, on_device: bool) -> Option<Memory> {
     let mut memory = MaybeUninit::uninit();
     // SAFETY: the array is live, and what it says to be there is written.
     unsafe {
-        emily_memory_of(array.as_ptr().ctx, memory.as_mut_ptr()).then(|| memory.assume_init())
+        let is_there = emily_memory_of(array.as_ptr().ctx, on_device, memory.as_mut_ptr());
+        is_there.then(|| memory.assume_init())
     }
 }
 

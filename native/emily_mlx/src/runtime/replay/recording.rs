@@ -1,0 +1,517 @@
+//! What MLX's encoder hands to the device, kept: copies of its graphs, one after the other in a graph of the recording's,
+//! and every buffer that they use.
+
+use std::cell::Cell;
+use std::ptr::null_mut;
+
+use emily_kernels::dispatch::Level;
+use mlx_rs::Array;
+use once_cell::sync::Lazy;
+
+use super::driver::{
+    copy_all, driver, graph_of_copies, next, wait, Copy, Driver, Graph, Launchable, Pointer,
+};
+use super::encoder::{Encoder, Held, MLX};
+use super::Room;
+use crate::runtime::device::version;
+use crate::runtime::error::{Error, Result};
+use crate::runtime::ffi::Arrays;
+use crate::runtime::graph::{async_eval, graph};
+use crate::runtime::inspect::{bytes_on, device_memory};
+use crate::runtime::memory::figures;
+use crate::runtime::stream::StreamHandle;
+
+/// The part of MLX's memory that a recording may hold: no buffer in it is taken twice.
+const PART: usize = 4;
+
+/// `mlx::core::cu::CommandEncoder::commit_impl()`
+macro_rules! commit {
+    () => {
+        "_ZN3mlx4core2cu14CommandEncoder11commit_implEv"
+    };
+}
+
+thread_local! {
+    /// Whose work the thread records.
+    static RECORDED: Cell<*mut Recording> = const { Cell::new(null_mut()) };
+}
+
+/// MLX's own function of this name.
+static COMMIT: Lazy<unsafe extern "C-unwind" fn(*mut Encoder)> = Lazy::new(|| {
+    let name = const {
+        match std::ffi::CStr::from_bytes_with_nul(concat!(commit!(), "\0").as_bytes()) {
+            Ok(name) => name,
+            Err(_) => panic!("one NUL"),
+        }
+    };
+    let own = next(name).expect("MLX, which calls it, has it");
+    // SAFETY: it is a method without arguments, which gives nothing.
+    unsafe { std::mem::transmute::<Pointer, unsafe extern "C-unwind" fn(*mut Encoder)>(own) }
+});
+
+/// The library that loads MLX comes before MLX where the dynamic linker looks for a function, so that MLX calls this one.
+#[export_name = commit!()]
+extern "C-unwind" fn commit(encoder: *mut Encoder) {
+    let recording = RECORDED.get();
+    // SAFETY: MLX calls it with its encoder, which goes on to MLX's own function; what that throws passes here, where
+    // nothing is to be dropped. The recording is live while it is the thread's, whose `of` waits for this call.
+    unsafe {
+        if !recording.is_null() {
+            (*recording).take(&*encoder);
+        }
+        COMMIT(encoder);
+    }
+}
+
+/// Whether there is a driver for it, the version of MLX is known, and `EMILY_KERNELS` does not say `off`.
+static IS_THERE: Lazy<bool> = Lazy::new(|| {
+    let wanted = matches!(Level::chosen(), Ok(Some(_)));
+    wanted && version().is_ok_and(|version| version == MLX) && driver().is_some()
+});
+
+pub(crate) fn is_there() -> bool {
+    *IS_THERE
+}
+
+/// The room of an array that was scheduled on an NVIDIA GPU.
+pub(crate) fn room(array: &Array) -> Option<Room> {
+    device_memory(array).map(|memory| Room {
+        data: memory.data,
+        buffer: memory.data.wrapping_offset(-(memory.offset as isize)),
+        bytes: array.nbytes(),
+        row_contiguous: memory.row_contiguous,
+    })
+}
+
+/// A recording. It keeps the buffers of what it runs.
+pub(crate) struct Recording {
+    driver: &'static Driver,
+    /// MLX's, which lives as long as the process.
+    stream: Pointer,
+    graph: Option<Graph>,
+    launchable: Option<Launchable>,
+    copies: Vec<Copy>,
+    held: Vec<Held>,
+    failure: Option<Error>,
+}
+
+impl Recording {
+    fn new(driver: &'static Driver) -> Recording {
+        Recording {
+            driver,
+            stream: null_mut(),
+            graph: None,
+            launchable: None,
+            copies: Vec::new(),
+            held: Vec::new(),
+            failure: None,
+        }
+    }
+
+    /// Schedules arrays and records it; nothing where a part of it is not on the stream, or it takes much memory: it is
+    /// scheduled then all the same.
+    pub(crate) fn of(arrays: &[Array], stream: &StreamHandle) -> Result<Option<Recording>> {
+        let vector = Arrays::new(arrays)?;
+        let number = stream.number()?;
+        let graph = graph();
+        let most = figures()?.limit / PART;
+        let fits = bytes_on(arrays, number).is_some_and(|bytes| bytes <= most);
+        let Some(driver) = driver().filter(|_| fits) else {
+            return async_eval(&vector, &graph).map(|()| None);
+        };
+        let mut recording = Recording::new(driver);
+        // The encoder commits on this thread.
+        RECORDED.set(&mut recording);
+        let scheduled = async_eval(&vector, &graph);
+        RECORDED.set(null_mut());
+        scheduled.map(|()| Some(recording))
+    }
+
+    /// Keeps what the encoder is about to hand to the device. MLX goes on whatever happens here.
+    fn take(&mut self, encoder: &Encoder) {
+        if self.failure.is_none() {
+            self.failure = self.keep(encoder).err();
+        }
+    }
+
+    fn keep(&mut self, encoder: &Encoder) -> Result<()> {
+        self.held.push(encoder.hold());
+        if !self.stream.is_null() && self.stream != encoder.stream {
+            return Err(failed("there are two streams"));
+        }
+        self.stream = encoder.stream;
+        if encoder.nodes == 0 {
+            return Ok(());
+        }
+        let (before, behind) = encoder.edges();
+        // SAFETY: the graph and the nodes are the encoder's, which is about to launch it.
+        let piece = unsafe { Graph::copy_of(self.driver, encoder.graph, before, behind) }?;
+        self.append(&piece)
+    }
+
+    fn append(&mut self, piece: &Graph) -> Result<()> {
+        match &mut self.graph {
+            Some(graph) => graph.append(piece),
+            none => none.insert(Graph::new(self.driver)?).append(piece),
+        }
+    }
+
+    /// Has each turn end with a copy of what is in one room to another of its size.
+    pub(crate) fn copy(&mut self, to: &Room, from: &Room) {
+        assert!(to.bytes == from.bytes && to.row_contiguous && from.row_contiguous);
+        let bytes = to.bytes;
+        self.copies.push(Copy {
+            to: to.data,
+            from: from.data,
+            bytes,
+        });
+    }
+
+    /// Nothing more is recorded, and what was becomes one launch; then come the copies of the turn that MLX runs. Waits
+    /// for them.
+    pub(crate) fn finish(&mut self) -> Result<()> {
+        let _graph = graph();
+        if let Some(failure) = self.failure.take() {
+            return Err(failure);
+        }
+        if self.graph.is_none() {
+            return Err(failed("nothing was recorded"));
+        }
+        // SAFETY: of either room of a copy the caller holds the array as long as the recording.
+        unsafe {
+            if !self.copies.is_empty() {
+                let copies = graph_of_copies(self.driver, &self.copies)?;
+                self.append(&copies)?;
+            }
+            self.launchable = self.graph.as_ref().map(Graph::launchable).transpose()?;
+            // What MLX has run so far is the turn without its copies.
+            copy_all(self.driver, &self.copies, self.stream)?;
+        }
+        self.wait()
+    }
+
+    /// Runs what was recorded, and waits for it. Its inputs and outputs are where they were. Nobody schedules work
+    /// meanwhile: MLX (0.32.4) captures some of it on the same stream, which a launch or a wait in between would break,
+    /// and ends the process then.
+    pub(crate) fn run(&self) -> Result<()> {
+        let _graph = graph();
+        let Some(launchable) = &self.launchable else {
+            return Err(failed("it is not finished"));
+        };
+        // SAFETY: whatever it reads and writes is held by the recording and by its caller.
+        unsafe { launchable.launch(self.stream) }?;
+        self.wait()
+    }
+
+    /// Waits for what was queued, with the lock of the graph held.
+    fn wait(&self) -> Result<()> {
+        // SAFETY: the stream is MLX's, or null, which is CUDA's own.
+        unsafe { wait(self.driver, self.stream) }
+    }
+}
+
+impl Drop for Recording {
+    fn drop(&mut self) {
+        let _graph = graph();
+        // The device may still be at it.
+        let _ = self.wait();
+        // Before what they use.
+        self.launchable = None;
+        self.graph = None;
+    }
+}
+
+fn failed(what: &str) -> Error {
+    Error::Mlx(format!("[replay] {what}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+    use std::ffi::{c_int, c_uint, c_ulonglong, c_void};
+
+    use super::super::encoder::tests::encoder;
+    use super::*;
+
+    thread_local! {
+        static SAID: RefCell<Vec<String>> = const { RefCell::new(Vec::new()) };
+        /// What fails from here on.
+        static BROKEN: Cell<&'static str> = const { Cell::new("nothing") };
+    }
+
+    fn pointer(number: usize) -> Pointer {
+        std::ptr::without_provenance_mut(number)
+    }
+
+    fn say(what: String) -> c_int {
+        let broken = what.starts_with(BROKEN.get());
+        SAID.with_borrow_mut(|said| said.push(what));
+        if broken {
+            719
+        } else {
+            0
+        }
+    }
+
+    fn said() -> Vec<String> {
+        SAID.take()
+    }
+
+    /// Makes a number of another.
+    fn make(made: *mut Pointer, number: usize, what: String) -> c_int {
+        // SAFETY: whoever asks gives the place for it.
+        unsafe { *made = pointer(number) };
+        say(format!("{what} makes {number}"))
+    }
+
+    /// Stands for the device: says what it is asked for.
+    static FAKE: Driver = {
+        unsafe extern "C" fn clone_graph(made: *mut Pointer, graph: Pointer) -> c_int {
+            make(made, graph.addr() + 100, format!("clone {}", graph.addr()))
+        }
+        unsafe extern "C" fn node_in_clone(
+            made: *mut Pointer,
+            node: Pointer,
+            graph: Pointer,
+        ) -> c_int {
+            make(
+                made,
+                node.addr() + graph.addr(),
+                format!("node {} in {}", node.addr(), graph.addr()),
+            )
+        }
+        unsafe extern "C" fn add_dependencies(
+            graph: Pointer,
+            before: *const Pointer,
+            behind: *const Pointer,
+            data: *const c_void,
+            count: usize,
+        ) -> c_int {
+            assert!(data.is_null());
+            // SAFETY: both have so many.
+            let numbers = |list| unsafe { std::slice::from_raw_parts(list, count) };
+            let numbers = |list| {
+                numbers(list)
+                    .iter()
+                    .map(|x: &Pointer| x.addr())
+                    .collect::<Vec<_>>()
+            };
+            let (before, behind) = (numbers(before), numbers(behind));
+            say(format!("in {} {behind:?} behind {before:?}", graph.addr()))
+        }
+        unsafe extern "C" fn create_graph(made: *mut Pointer, flags: c_uint) -> c_int {
+            assert_eq!(flags, 0);
+            make(made, 1000, "graph".to_owned())
+        }
+        unsafe extern "C" fn add_child(
+            made: *mut Pointer,
+            graph: Pointer,
+            behind: *const Pointer,
+            count: usize,
+            child: Pointer,
+        ) -> c_int {
+            let behind = match count {
+                0 => 0,
+                // SAFETY: there is one.
+                _ => unsafe { (*behind).addr() },
+            };
+            let what = format!("in {} {} behind {behind}", graph.addr(), child.addr());
+            make(made, child.addr() + 2000, what)
+        }
+        unsafe extern "C" fn instantiate(
+            made: *mut Pointer,
+            graph: Pointer,
+            flags: c_ulonglong,
+        ) -> c_int {
+            assert_eq!(flags, 0);
+            make(
+                made,
+                graph.addr() + 4000,
+                format!("launchable of {}", graph.addr()),
+            )
+        }
+        unsafe extern "C" fn launch(launchable: Pointer, stream: Pointer) -> c_int {
+            say(format!("launch {} on {}", launchable.addr(), stream.addr()))
+        }
+        unsafe extern "C" fn destroy_graph(graph: Pointer) -> c_int {
+            say(format!("destroy {}", graph.addr()))
+        }
+        unsafe extern "C" fn copy(
+            to: Pointer,
+            from: *const c_void,
+            bytes: usize,
+            stream: Pointer,
+        ) -> c_int {
+            say(format!(
+                "copy {bytes} from {} to {} on {}",
+                from.addr(),
+                to.addr(),
+                stream.addr()
+            ))
+        }
+        unsafe extern "C" fn synchronize(stream: Pointer) -> c_int {
+            say(format!("wait for {}", stream.addr()))
+        }
+        unsafe extern "C" fn create_stream(made: *mut Pointer, flags: c_uint) -> c_int {
+            assert_eq!(flags, 1);
+            make(made, 8, "stream".to_owned())
+        }
+        unsafe extern "C" fn begin_capture(stream: Pointer, mode: c_int) -> c_int {
+            assert_eq!(mode, 1);
+            say(format!("capture {}", stream.addr()))
+        }
+        unsafe extern "C" fn end_capture(stream: Pointer, made: *mut Pointer) -> c_int {
+            make(made, 500, format!("capture of {}", stream.addr()))
+        }
+        Driver {
+            clone_graph,
+            node_in_clone,
+            add_dependencies,
+            create_graph,
+            add_child,
+            instantiate,
+            launch,
+            destroy_graph,
+            destroy_launchable: destroy_graph,
+            copy,
+            synchronize,
+            create_stream,
+            destroy_stream: destroy_graph,
+            begin_capture,
+            end_capture,
+        }
+    };
+
+    fn room(at: usize) -> Room {
+        let data = pointer(at).cast();
+        Room {
+            data,
+            buffer: data,
+            bytes: 64,
+            row_contiguous: true,
+        }
+    }
+
+    /// Two commits on stream 7, of graph 1 with an edge and of graph 2.
+    fn recorded() -> Recording {
+        let mut recording = Recording::new(&FAKE);
+        let edges = [[pointer(11), pointer(12)]];
+        let (first, _ends) = encoder(pointer(7), pointer(1), 2, &edges);
+        let (second, _ends) = encoder(pointer(7), pointer(2), 1, &[]);
+        recording.take(&first);
+        recording.take(&second);
+        recording
+    }
+
+    #[test]
+    fn commits_become_one_launch_with_copies_at_its_end() {
+        let mut recording = recorded();
+        recording.copy(&room(20), &room(21));
+        assert_eq!(
+            said(),
+            [
+                "clone 1 makes 101",
+                "node 11 in 101 makes 112",
+                "node 12 in 101 makes 113",
+                "in 101 [113] behind [112]",
+                "graph makes 1000",
+                "in 1000 101 behind 0 makes 2101",
+                "destroy 101",
+                "clone 2 makes 102",
+                "in 1000 102 behind 2101 makes 2102",
+                "destroy 102",
+            ]
+        );
+        recording.finish().expect("it was recorded");
+        assert_eq!(
+            said(),
+            [
+                "stream makes 8",
+                "capture 8",
+                "copy 64 from 21 to 20 on 8",
+                "capture of 8 makes 500",
+                "destroy 8",
+                "in 1000 500 behind 2102 makes 2500",
+                "destroy 500",
+                "launchable of 1000 makes 5000",
+                "copy 64 from 21 to 20 on 7",
+                "wait for 7",
+            ]
+        );
+        recording.run().expect("it is finished");
+        assert_eq!(said(), ["launch 5000 on 7", "wait for 7"]);
+        drop(recording);
+        assert_eq!(said(), ["wait for 7", "destroy 5000", "destroy 1000"]);
+    }
+
+    #[test]
+    fn what_fails_is_told_at_the_end_and_everything_is_destroyed() {
+        let refused = |broken, message: &str| {
+            BROKEN.set(broken);
+            let mut recording = recorded();
+            recording.copy(&room(20), &room(21));
+            let error = recording
+                .finish()
+                .expect_err("the driver refused")
+                .to_string();
+            assert_eq!(error, message);
+            assert!(recording.run().is_err());
+            drop(recording);
+            BROKEN.set("nothing");
+            let said = said();
+            let destroyed = |made: &str| said.contains(&format!("destroy {made}"));
+            for made in said.iter().filter(|what| !what.starts_with(broken)) {
+                match made.rsplit_once(" makes ") {
+                    Some((what, number))
+                        if !what.contains(" behind ") && !what.starts_with("node") =>
+                    {
+                        assert!(destroyed(number), "{broken}: {number} of {said:?}")
+                    }
+                    _ => (),
+                }
+            }
+        };
+        refused("clone 2", "[replay] cuGraphClone gave CUDA's error 719");
+        refused(
+            "node 12",
+            "[replay] cuGraphNodeFindInClone gave CUDA's error 719",
+        );
+        refused(
+            "in 101",
+            "[replay] cuGraphAddDependencies gave CUDA's error 719",
+        );
+        refused("graph", "[replay] cuGraphCreate gave CUDA's error 719");
+        refused(
+            "in 1000 102",
+            "[replay] cuGraphAddChildGraphNode gave CUDA's error 719",
+        );
+        refused(
+            "capture 8",
+            "[replay] cuStreamBeginCapture gave CUDA's error 719",
+        );
+        refused("copy", "[replay] cuMemcpyAsync gave CUDA's error 719");
+        refused(
+            "launchable",
+            "[replay] cuGraphInstantiate gave CUDA's error 719",
+        );
+        refused("wait", "[replay] cuStreamSynchronize gave CUDA's error 719");
+    }
+
+    #[test]
+    fn one_stream_and_something_on_it() {
+        let mut recording = Recording::new(&FAKE);
+        let (nothing, _ends) = encoder(pointer(7), pointer(1), 0, &[]);
+        recording.take(&nothing);
+        let error = recording
+            .finish()
+            .expect_err("nothing is there")
+            .to_string();
+        assert_eq!(error, "[replay] nothing was recorded");
+
+        let mut recording = recorded();
+        let (other, _ends) = encoder(pointer(9), pointer(3), 1, &[]);
+        recording.take(&other);
+        let error = recording.finish().expect_err("another stream").to_string();
+        assert_eq!(error, "[replay] there are two streams");
+    }
+}
