@@ -79,47 +79,48 @@ impl Drop for Held {
     }
 }
 
+/// An encoder that commits a graph of nodes with edges.
 #[cfg(test)]
-pub(super) mod tests {
-    use super::*;
+pub(super) fn encoder(
+    stream: Pointer,
+    graph: Pointer,
+    nodes: usize,
+    edges: &[[Pointer; 2]],
+) -> (Encoder, [Vec<Pointer>; 2]) {
+    let ends = [0, 1].map(|end| edges.iter().map(|edge| edge[end]).collect::<Vec<_>>());
+    let vector = |list: &[Pointer]| {
+        let range = list.as_ptr_range();
+        Vector {
+            first: range.start,
+            end: range.end,
+            room: range.end,
+        }
+    };
+    let none = std::ptr::null();
+    let encoder = Encoder {
+        device: std::ptr::null_mut(),
+        stream,
+        graph,
+        worker: [0; 2],
+        nodes: nodes.try_into().expect("few nodes"),
+        is_concurrent: false,
+        before: vector(&ends[0]),
+        behind: vector(&ends[1]),
+        nodes_key: [0; 4],
+        dependencies_key: [0; 4],
+        concurrent: vector(&[]),
+        temporaries: Vector {
+            first: none,
+            end: none,
+            room: none,
+        },
+    };
+    (encoder, ends)
+}
 
-    /// An encoder that commits a graph of nodes with edges.
-    pub(in super::super) fn encoder(
-        stream: Pointer,
-        graph: Pointer,
-        nodes: usize,
-        edges: &[[Pointer; 2]],
-    ) -> (Encoder, [Vec<Pointer>; 2]) {
-        let ends = [0, 1].map(|end| edges.iter().map(|edge| edge[end]).collect::<Vec<_>>());
-        let vector = |list: &[Pointer]| {
-            let range = list.as_ptr_range();
-            Vector {
-                first: range.start,
-                end: range.end,
-                room: range.end,
-            }
-        };
-        let none = std::ptr::null();
-        let encoder = Encoder {
-            device: std::ptr::null_mut(),
-            stream,
-            graph,
-            worker: [0; 2],
-            nodes: nodes.try_into().expect("few nodes"),
-            is_concurrent: false,
-            before: vector(&ends[0]),
-            behind: vector(&ends[1]),
-            nodes_key: [0; 4],
-            dependencies_key: [0; 4],
-            concurrent: vector(&[]),
-            temporaries: Vector {
-                first: none,
-                end: none,
-                room: none,
-            },
-        };
-        (encoder, ends)
-    }
+#[cfg(test)]
+mod tests {
+    use super::*;
 
     #[test]
     fn the_places_are_those_of_gcc() {

@@ -1,6 +1,10 @@
 //! Steps that are run again on an NVIDIA GPU without MLX: MLX queues one, and what it handed to the device, kept by a
 //! recording, is queued as often as is wanted, with the same buffers.
 
+mod place;
+
+pub(crate) use place::Room;
+
 #[cfg(all(own_kernels, target_os = "linux"))]
 mod driver;
 #[cfg(all(own_kernels, target_os = "linux"))]
@@ -10,28 +14,6 @@ mod recording;
 
 #[cfg(all(own_kernels, target_os = "linux"))]
 pub(crate) use recording::{is_there, room, Recording};
-
-/// Where the elements of a scheduled array are on the device.
-#[cfg_attr(not(all(own_kernels, target_os = "linux")), allow(dead_code))]
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Room {
-    data: *mut u8,
-    /// What tells the memory of two arrays apart.
-    buffer: *mut u8,
-    bytes: usize,
-    row_contiguous: bool,
-}
-
-impl Room {
-    pub(crate) fn shares(&self, other: &Room) -> bool {
-        self.buffer == other.buffer
-    }
-
-    /// Whether elements lie one after the other, so that they can be copied as bytes.
-    pub(crate) fn is_in_a_row(&self) -> bool {
-        self.row_contiguous
-    }
-}
 
 #[cfg(not(all(own_kernels, target_os = "linux")))]
 pub(crate) use none::{is_there, room, Recording};

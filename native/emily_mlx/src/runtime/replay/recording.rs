@@ -12,7 +12,7 @@ use super::driver::{
     copy_all, driver, graph_of_copies, next, wait, Copy, Driver, Graph, Launchable, Pointer,
 };
 use super::encoder::{Encoder, Held, MLX};
-use super::Room;
+use super::place::Room;
 use crate::runtime::device::version;
 use crate::runtime::error::{Error, Result};
 use crate::runtime::ffi::Arrays;
@@ -230,7 +230,7 @@ mod tests {
     use std::cell::RefCell;
     use std::ffi::{c_int, c_uint, c_ulonglong, c_void};
 
-    use super::super::encoder::tests::encoder;
+    use super::super::encoder::encoder;
     use super::*;
 
     thread_local! {
