@@ -92,14 +92,14 @@ impl SharedArray {
         self.evaluated.load(Ordering::Acquire)
     }
 
-    /// Called by the worker's answer once the array is computed.
+    /// Called once the array is computed.
     pub fn set_evaluated(&self) {
         self.depth.store(0, Ordering::Relaxed);
         self.linalg.store(false, Ordering::Relaxed);
         self.evaluated.store(true, Ordering::Release);
     }
 
-    /// Starts computing the results of a graph that has grown long, which nobody needs to wait for.
+    /// Computes the results of a graph that has grown long, or has them computed, which nobody needs to wait for.
     pub fn schedule_long<'a>(results: impl Iterator<Item = &'a SharedArray> + Clone) {
         let Some(deepest) = results.clone().max_by_key(|array| array.depth()) else {
             return;
@@ -107,13 +107,19 @@ impl SharedArray {
         if deepest.depth() < SCHEDULE_AT {
             return;
         }
+        let worker = deepest.stream.worker();
+        let arrays: Vec<Array> = results.clone().map(|array| array.array().clone()).collect();
+        let may_fail = results.clone().any(SharedArray::has_linalg);
+        if !may_fail && worker.compute_here(&arrays) {
+            return results.for_each(SharedArray::set_evaluated);
+        }
         let job = Job::Schedule {
-            arrays: results.clone().map(|array| array.array().clone()).collect(),
+            arrays,
             // What MLX refuses here is not scheduled, and is refused again for whoever reads it.
             done: Box::new(drop),
         };
         // With a full queue the graph grows on until the next operation tries again.
-        if deepest.stream.worker().push(job).is_ok() {
+        if worker.push(job).is_ok() {
             for array in results {
                 array.depth.store(0, Ordering::Relaxed);
             }

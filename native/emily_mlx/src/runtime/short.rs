@@ -51,9 +51,9 @@ mod own {
         fn emily_compute(array: *mut c_void) -> c_int;
     }
 
-    /// The work that takes about as long as to wake a thread, 10 us: steps of a byte each, and what a node takes beside
-    /// them.
-    const MOST_WORK: usize = 8192;
+    /// The work that takes less than to wake a thread and to be woken by it, 20 to 200 us: steps of a byte each, and what a
+    /// node takes beside them. No scheduler of the BEAM is held by it for more than 50 us.
+    const MOST_WORK: usize = 32 << 10;
     const WORK_OF_A_NODE: usize = 256;
 
     /// What MLX computes on the spot: it has its input's memory.
