@@ -75,11 +75,14 @@ extern "C" {
 
 /// The memory of an array, if it is computed.
 pub fn memory(array: &Array) -> Option<Memory> {
+    memory_at(array.as_ptr().ctx)
+}
+
+/// That of an array of MLX's, which is there.
+fn memory_at(array: *const c_void) -> Option<Memory> {
     let mut memory = MaybeUninit::uninit();
     // SAFETY: the array is live, and what it says to be there is written.
-    unsafe {
-        emily_memory_of(array.as_ptr().ctx, memory.as_mut_ptr()).then(|| memory.assume_init())
-    }
+    unsafe { emily_memory_of(array, memory.as_mut_ptr()).then(|| memory.assume_init()) }
 }
 
 /// An array in a graph, as it was when it was looked at.
@@ -129,6 +132,12 @@ impl<'a> Node<'a> {
     #[cfg(own_kernels)]
     pub(crate) fn raw(&self) -> *mut c_void {
         self.array
+    }
+
+    /// Its memory, if it is computed.
+    #[cfg(own_kernels)]
+    pub(crate) fn memory(&self) -> Option<Memory> {
+        memory_at(self.array)
     }
 
     pub(crate) fn id(&self) -> usize {
