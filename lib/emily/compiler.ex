@@ -43,6 +43,9 @@ defmodule Emily.Compiler do
       apart on a GPU
     * `:check_finite` - whether the first operation that gives a NaN or an infinity raises, as `Emily.Finite` describes: the
       function is evaluated operation by operation. Defaults to `config :emily, check_finite: ...`
+    * `:donate` - the positions of arguments, from 0, whose tensors the function takes, as if they were marked by
+      `Nx.donatable/1`, which Nx has from 1.0 on; see below. Positions that a function does not have are left alone, so that
+      the option may be passed on to several. Defaults to `[]`
     * `:garbage_collect` - whether the calling process collects its garbage after each call. Defaults
       to `false`
     * `:debug_options` - `[log: level]` logs each compilation and each hit of the cache at a level of
@@ -50,6 +53,21 @@ defmodule Emily.Compiler do
 
   Options of `Axon.build/2` and `Axon.Loop.run/4`, which Axon forwards to compilers, are left alone; others
   are refused with an `ArgumentError`.
+
+  ## Donation
+
+  The tensors of a donated argument on `Emily.Backend` are the function's from the call on: whoever uses one later gets an
+  `ArgumentError`, also where the call raises. (Those that the function does not use stay as they are.) What was computed from
+  one before, and binaries that were read from it, stay what they were. On a CPU the function then runs in an order
+  that needs little memory: each tensor ends with its last use, and the next that is computed elementwise, or by updating a
+  part, takes its place. So a step of training that is given its state has no second state beside it:
+
+      iex> step = Nx.Defn.jit(&Nx.add/2, compiler: Emily.Compiler, donate: [0])
+      iex> state = Nx.tensor([1.0, 2.0], backend: Emily.Backend)
+      iex> step.(state, 1) |> Nx.to_list()
+      [2.0, 3.0]
+      iex> Nx.to_list(state)
+      ** (ArgumentError) the tensor was donated to a call, which has taken its memory: use what that call has returned
 
   ## Errors
 
@@ -96,6 +114,8 @@ defmodule Emily.Compiler do
     options = Options.validate!(opts)
     stream = Streams.fetch(options.device, options.partition)
 
+    donated = donated(vars, options.donate)
+
     executable =
       Cache.fetch(cache_key(key, vars, options), options, fn ->
         Executable.compile(key, fun.(vars), options)
@@ -104,11 +124,28 @@ defmodule Emily.Compiler do
 
     fn args_list ->
       for args <- args_list do
-        result = Executable.run(executable, args, Emily.Stream.of(stream), options.hooks)
+        result =
+          Executable.run(executable, args, donated, Emily.Stream.of(stream), options.hooks)
+
         if options.garbage_collect, do: :erlang.garbage_collect()
         result
       end
     end
+  end
+
+  # The numbers of the tensors of the arguments at these positions.
+  defp donated(_vars, []), do: []
+
+  defp donated(vars, positions) do
+    {numbers, _count} =
+      vars
+      |> Enum.with_index()
+      |> Enum.flat_map_reduce(0, fn {var, position}, count ->
+        next = count + Composite.count(var)
+        {if(position in positions, do: Enum.to_list(count..(next - 1)//1), else: []), next}
+      end)
+
+    numbers
   end
 
   # What the program depends on.

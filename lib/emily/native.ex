@@ -273,6 +273,19 @@ defmodule Emily.Native do
   def nbytes(array), do: Nif.nbytes(array)
 
   @doc """
+  Has nobody use an array, or a list of them, from here on: whoever does gets an `ArgumentError`. What was built on it, and
+  binaries that were read from it, stay what they are. The memory is free when these are gone.
+
+      iex> [x] = Emily.Native.run([{:full, [2], 1, :f32}])
+      iex> Emily.Native.give_away(x)
+      :ok
+      iex> Emily.Native.nbytes(x)
+      ** (ArgumentError) the tensor was donated to a call, which has taken its memory: use what that call has returned
+  """
+  @spec give_away(array() | [array()]) :: :ok
+  def give_away(arrays), do: arrays |> List.wrap() |> Nif.give_away()
+
+  @doc """
   Computes arrays and waits for them.
 
   Raises `Emily.Error` where MLX fails.

@@ -2,7 +2,7 @@ defmodule Emily.Compiler.Executable do
   @moduledoc false
   # A compiled function: its program, and what its arguments and results are to Nx.
 
-  alias Emily.{Backend, Fallback, Finite, Host, Lower, Profile}
+  alias Emily.{Backend, Fallback, Finite, Host, Lower, Native, Profile}
   alias Emily.Compiler.{Builder, Calls}
   alias Emily.Native.Program
   alias Nx.Defn.{Composite, Evaluator}
@@ -94,32 +94,42 @@ defmodule Emily.Compiler.Executable do
     if operands == [], do: [Nx.to_template(node)], else: operands
   end
 
-  @doc "Runs the function on arguments, which are functions that give tensors."
-  def run(
-        %__MODULE__{program: nil, device: device, expr: expr} = executable,
-        args,
-        _stream,
-        hooks
-      ) do
+  @doc """
+  Runs the function on arguments, which are functions that give tensors. Those of the numbers in `donated`, and those that
+  Nx marks, are given away.
+  """
+  def run(%__MODULE__{program: nil} = executable, args, donated, _stream, hooks) do
+    %{device: device, expr: expr} = executable
     backend = {Backend, device: device}
-    args = for arg <- args, do: fn -> owned(arg.(), backend) end
+    args = for arg <- args, do: owned(arg.(), backend)
+    given = for {arg, at} <- Enum.with_index(args), donated?(arg, at, donated), do: arg
+    args = for arg <- args, do: fn -> arg end
 
     # Operation by operation, each of which Emily.Backend runs in MLX or counts as one that left it.
     watched(executable, fn ->
       Nx.with_default_backend(backend, fn ->
         [result] = Evaluator.__compile__(nil, [], fn [] -> expr end, hooks: hooks).([args])
-        Composite.traverse(result, &(&1 |> owned(backend) |> Backend.settled() |> Calls.kept()))
+
+        result
+        |> Composite.traverse(&(&1 |> owned(backend) |> Backend.settled() |> Calls.kept()))
+        |> without(given)
       end)
     end)
   end
 
-  def run(%__MODULE__{device: device} = executable, args, stream, hooks) do
-    arrays = arrays(executable.inputs, 0, args, device)
+  def run(%__MODULE__{device: device} = executable, args, donated, stream, hooks) do
+    tensors = tensors(executable.inputs, 0, args)
+    arrays = Enum.map(tensors, &array(&1, device))
+
+    given =
+      for {{tensor, input}, at} <- Enum.with_index(Enum.zip(tensors, executable.inputs)),
+          donated?(tensor, input, donated),
+          do: at
 
     call = fn index, arrays -> elem(executable.calls, index).(arrays, device, hooks) end
 
     try do
-      program(executable.program, arrays, stream, call)
+      program(executable.program, arrays, given, stream, call)
     rescue
       error in [Emily.Error, ArgumentError] ->
         reraise Backend.explain(error, arrays), __STACKTRACE__
@@ -128,8 +138,22 @@ defmodule Emily.Compiler.Executable do
     end
   end
 
-  defp program(program, arrays, stream, call) do
-    run = fn -> Program.run(program, arrays, stream, call) end
+  defp donated?(tensor, number, donated),
+    do: Map.get(tensor, :donatable?, false) or number in donated
+
+  # The result, when the arguments that were donated are gone but for what is returned.
+  defp without(result, given) do
+    returned = for %T{data: %Backend{ref: ref}} <- Composite.flatten_list([result]), do: ref
+
+    for %T{data: %Backend{ref: ref, device: device}} <- given,
+        device != :host and ref not in returned,
+        do: Native.give_away(ref)
+
+    result
+  end
+
+  defp program(program, arrays, given, stream, call) do
+    run = fn -> Program.run(program, arrays, stream, call, given) end
     if Profile.on?(), do: Profile.measured("program", arrays, run, & &1), else: run.()
   end
 
@@ -142,11 +166,9 @@ defmodule Emily.Compiler.Executable do
   defp owned(%T{} = tensor, backend), do: Nx.backend_copy(tensor, backend)
 
   # Arguments that the program does not read are not loaded.
-  defp arrays([at | inputs], at, [arg | args], device),
-    do: [array(arg.(), device) | arrays(inputs, at + 1, args, device)]
-
-  defp arrays([_ | _] = inputs, at, [_ | args], device), do: arrays(inputs, at + 1, args, device)
-  defp arrays([], _at, _args, _device), do: []
+  defp tensors([at | inputs], at, [arg | args]), do: [arg.() | tensors(inputs, at + 1, args)]
+  defp tensors([_ | _] = inputs, at, [_ | args]), do: tensors(inputs, at + 1, args)
+  defp tensors([], _at, _args), do: []
 
   defp array(%T{data: %Nx.Defn.Expr{}} = tensor, _device) do
     raise ArgumentError,

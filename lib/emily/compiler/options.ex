@@ -5,10 +5,10 @@ defmodule Emily.Compiler.Options do
   alias Emily.{Finite, Profile}
 
   defstruct [:device, :partition, :hooks, :cache, :native, :fallback, :max_concurrency] ++
-              [:fuse, :check_finite, :garbage_collect, :log]
+              [:fuse, :check_finite, :donate, :garbage_collect, :log]
 
   @own [:device, :partition, :hooks, :cache, :native, :native_fallback, :max_concurrency] ++
-         [:fuse, :check_finite, :garbage_collect, :debug_options]
+         [:fuse, :check_finite, :donate, :garbage_collect, :debug_options]
 
   # `:evaluate` is the former name of `:eval`.
   @fallbacks [nil, :raise, :warn, :eval, :evaluate]
@@ -42,6 +42,7 @@ defmodule Emily.Compiler.Options do
       fallback: fallback(check(opts, :native_fallback, nil, &(&1 in @fallbacks))),
       max_concurrency: check(opts, :max_concurrency, 1, &(is_integer(&1) and &1 > 0)),
       fuse: check(opts, :fuse, nil, &(is_boolean(&1) or is_nil(&1))),
+      donate: check(opts, :donate, [], &positions?/1),
       garbage_collect: check(opts, :garbage_collect, false, &is_boolean/1),
       log: check(opts, :debug_options, [], &debug?/1)[:log]
     })
@@ -85,6 +86,9 @@ defmodule Emily.Compiler.Options do
     do: Enum.all?(hooks, fn {_name, hook} -> is_nil(hook) or is_function(hook, 1) end)
 
   defp hooks?(hooks), do: Keyword.keyword?(hooks) and hooks?(Map.new(hooks))
+
+  defp positions?(positions),
+    do: is_list(positions) and Enum.all?(positions, &(is_integer(&1) and &1 >= 0))
 
   defp debug?([]), do: true
   defp debug?(log: level), do: level in @levels

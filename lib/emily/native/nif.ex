@@ -26,7 +26,8 @@ defmodule Emily.Native.Nif do
   def compile(_function, _fuse, _results), do: stub()
   def run_program(_program, _arrays, _device), do: stub()
   def run_long_program(_program, _arrays, _device), do: stub()
-  def run_waiting_program(_program, _arrays, _device, _tag, _nested), do: stub()
+  def run_waiting_program(_program, _arrays, _device, _tag, _given_and_nested), do: stub()
+  def give_away(_arrays), do: stub()
   def answer_call(_run, _arrays), do: stub()
   def abort_run(_run), do: stub()
 

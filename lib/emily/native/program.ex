@@ -111,7 +111,8 @@ defmodule Emily.Native.Program do
   end
 
   @doc """
-  Runs a program on arrays, one for each parameter, with a function for its calls.
+  Runs a program on arrays, one for each parameter, with a function for its calls, and the positions of the arrays
+  that are donated.
 
   Without conditions and loops the results are uncomputed, as those of `Emily.Native.run/2`; a long
   graph is on its way to being computed.
@@ -119,21 +120,44 @@ defmodule Emily.Native.Program do
   Of programs that wait, up to 512 run at once, of which 256 compute; the next begin when others have ended, or raise
   an `Emily.Error` where there is no room within a minute. What the function for calls runs in its own process begins at
   once, up to 1024.
-  """
-  @spec run(t, [Native.array()], Native.device(), call) :: [Native.array()]
-  def run(program, arrays, device \\ Native.default_device(), call \\ &no_call/2)
 
-  def run(%__MODULE__{waits: true, ref: ref}, arrays, device, call) do
+  ## Donation
+
+  A donated array is the program's from the moment the run begins, however it ends: whoever uses it later gets an
+  `ArgumentError`. What was built on it before, and a binary that was read from it, keep what it was.
+
+  On a CPU such a program runs on a thread of its own, which computes its results, in an order that needs little memory:
+  each array ends with its last use, and an elementwise operation writes over an operand that ends, a donated
+  one too, unless somebody else holds it. So does what updates a part of an array.
+
+      iex> add = Emily.Native.Program.compile({[0, 1], [], [{:add, {:var, 0}, {:var, 1}}]})
+      iex> [x, y] = Emily.Native.run([{:full, [2], 3, :s32}, {:full, [2], 1, :s32}])
+      iex> [sum] = Emily.Native.Program.run(add, [x, y], :cpu, fn _, _ -> [] end, [0])
+      iex> Emily.Native.to_binary(sum)
+      <<4::32-native, 4::32-native>>
+      iex> Emily.Native.shape(x)
+      ** (ArgumentError) the tensor was donated to a call, which has taken its memory: use what that call has returned
+  """
+  @spec run(t, [Native.array()], Native.device(), call, [non_neg_integer]) :: [Native.array()]
+  def run(program, arrays, device \\ Native.default_device(), call \\ &no_call/2, donated \\ [])
+
+  def run(%__MODULE__{waits: waits, ref: ref}, arrays, device, call, donated)
+      when waits or donated != [] do
     tag = make_ref()
-    start(fn nested -> Nif.run_waiting_program(ref, arrays, device, tag, nested) end, @patience)
+
+    begin = fn nested ->
+      Nif.run_waiting_program(ref, arrays, device, tag, {donated, nested})
+    end
+
+    start(begin, @patience)
     await(tag, call)
   end
 
-  def run(%__MODULE__{operations: operations, ref: ref}, arrays, device, _call)
+  def run(%__MODULE__{operations: operations, ref: ref}, arrays, device, _call, _donated)
       when operations > @long,
       do: ref |> Nif.run_long_program(arrays, device) |> Native.built()
 
-  def run(%__MODULE__{ref: ref}, arrays, device, _call),
+  def run(%__MODULE__{ref: ref}, arrays, device, _call, _donated),
     do: ref |> Nif.run_program(arrays, device) |> Native.built()
 
   defp start(begin, patience) do

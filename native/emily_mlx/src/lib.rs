@@ -16,7 +16,7 @@ pub use ops::create::{from_bytes, from_file};
 pub use ops::op::Op;
 pub use ops::pointer::from_address;
 pub use program::fusion;
-pub use runtime::array::SharedArray;
+pub use runtime::array::{Held, SharedArray};
 #[cfg(target_os = "linux")]
 pub use runtime::blas;
 pub use runtime::device::{devices, version, Device, Info};

@@ -83,15 +83,15 @@ fn from_address<'a>(
 
 #[rustler::nif]
 fn shape(term: Term) -> NifResult<Vec<i32>> {
-    Ok(array(term)?.array().shape().to_vec())
+    Ok(array(term)?.array().map_err(raise)?.shape().to_vec())
 }
 
 #[rustler::nif]
 fn dtype<'a>(term: Term<'a>) -> NifResult<Atom> {
-    Atom::from_str(term.get_env(), array(term)?.dtype().name())
+    Atom::from_str(term.get_env(), array(term)?.dtype().map_err(raise)?.name())
 }
 
 #[rustler::nif]
 fn nbytes(term: Term) -> NifResult<usize> {
-    Ok(array(term)?.array().nbytes())
+    Ok(array(term)?.array().map_err(raise)?.nbytes())
 }

@@ -79,8 +79,9 @@ fn push(array: &SharedArray, job: Job) -> rustler::Atom {
     }
 }
 
-fn graphs(refs: &[ArrayRef]) -> Vec<Array> {
-    refs.iter().map(|array| array.0.array().clone()).collect()
+pub fn graphs(refs: &[ArrayRef]) -> emily_mlx::Result<Vec<Array>> {
+    let graph = |array: &ArrayRef| Ok(array.0.array()?.clone());
+    refs.iter().map(graph).collect()
 }
 
 fn mark_evaluated(refs: &[ArrayRef]) {
@@ -103,24 +104,28 @@ fn compute_here(refs: &[ArrayRef]) -> bool {
     else {
         return false;
     };
-    let computed = first.0.stream().worker().compute_here(&graphs(refs));
+    let Ok(graphs) = graphs(refs) else {
+        return false;
+    };
+    let computed = first.0.stream().worker().compute_here(&graphs);
     if computed {
         mark_evaluated(refs);
     }
     computed
 }
 
-fn queue_evaluation(env: Env, refs: Vec<ArrayRef>, tag: Reference) -> rustler::Atom {
+fn queue_evaluation(env: Env, refs: Vec<ArrayRef>, tag: Reference) -> NifResult<rustler::Atom> {
     let Some(first) = refs.first().cloned() else {
-        return ready();
+        return Ok(ready());
     };
     if compute_here(&refs) {
-        return ready();
+        return Ok(ready());
     }
+    let arrays = graphs(&refs).map_err(raise)?;
     let caller = Caller::new(env, tag);
     let pid = caller.pid;
     let job = Job::Evaluate {
-        arrays: graphs(&refs),
+        arrays,
         may_fail: refs.iter().any(|array| array.0.has_linalg()),
         wanted: Box::new(move || is_alive(pid)),
         done: Box::new(move |result| {
@@ -130,13 +135,13 @@ fn queue_evaluation(env: Env, refs: Vec<ArrayRef>, tag: Reference) -> rustler::A
             caller.answer(|env| ok_or_error(env, result))
         }),
     };
-    push(&first.0, job)
+    Ok(push(&first.0, job))
 }
 
 /// Computes arrays: `:ready` where they are, else `:queued`, and the message `{tag, :ok}` follows.
 #[rustler::nif]
 fn evaluate<'a>(env: Env<'a>, arrays: Term<'a>, tag: Reference<'a>) -> NifResult<rustler::Atom> {
-    Ok(queue_evaluation(env, uncomputed(arrays)?, tag))
+    queue_evaluation(env, uncomputed(arrays)?, tag)
 }
 
 /// Starts computing arrays; the message `{tag, :ok}` says that they are scheduled, or computed where
@@ -148,11 +153,11 @@ fn schedule<'a>(env: Env<'a>, arrays: Term<'a>, tag: Reference<'a>) -> NifResult
         return Ok(ready());
     };
     if refs.iter().any(|array| array.0.has_linalg()) {
-        return Ok(queue_evaluation(env, refs, tag));
+        return queue_evaluation(env, refs, tag);
     }
     let caller = Caller::new(env, tag);
     let job = Job::Schedule {
-        arrays: graphs(&refs),
+        arrays: graphs(&refs).map_err(raise)?,
         done: Box::new(move |result| caller.answer(|env| ok_or_error(env, result))),
     };
     Ok(push(&first.0, job))
@@ -168,7 +173,8 @@ fn to_binary<'a>(
     tag: Reference<'a>,
 ) -> NifResult<Term<'a>> {
     let array = array_ref(array)?;
-    if names::dtype(dtype).is_some_and(|dtype| dtype != array.0.dtype()) {
+    let own = array.0.dtype().map_err(raise)?;
+    if names::dtype(dtype).is_some_and(|dtype| dtype != own) {
         return Ok(other().to_term(env));
     }
     let was_evaluated = array.0.is_evaluated();
@@ -227,7 +233,7 @@ fn queue_readable<'a>(
     let source = array.clone();
     let job = Job::Evaluate {
         // Both are computed: the array itself, so that the next reading finds it, and its copy.
-        arrays: vec![array.0.array().clone(), readable],
+        arrays: vec![array.0.array().map_err(raise)?.clone(), readable],
         may_fail: array.0.has_linalg(),
         wanted: Box::new(move || is_alive(pid)),
         done: Box::new(move |result| {
@@ -256,7 +262,7 @@ fn binary<'a>(env: Env<'a>, array: &ArrayRef) -> emily_mlx::Result<Option<Binary
         copy.as_mut_slice().copy_from_slice(bytes);
         return Ok(Some(copy.into()));
     }
-    // The array was read above; once computed it stays so, and its bytes where they are.
-    let bytes = |array: &'a ArrayResource| array.0.bytes().ok().flatten().unwrap_or_default();
+    // They stay where they are, though the array may be given away.
+    let bytes = |array: &'a ArrayResource| array.0.pinned_bytes().unwrap_or_default();
     Ok(Some(array.make_binary(env, bytes)))
 }

@@ -9,7 +9,8 @@ use mlx_rs::Array;
 use parking_lot::{Condvar, Mutex};
 use rustler::{Atom, Encoder, NifResult, Resource, ResourceArc, Term};
 
-use crate::evaluation::{is_alive, Caller};
+use crate::error::raise;
+use crate::evaluation::{graphs, is_alive, Caller};
 use crate::resources::{array_refs, ArrayRef, ArrayResource};
 use crate::room::Idle;
 
@@ -117,7 +118,7 @@ impl Host for Process<'_> {
 #[rustler::nif]
 fn answer_call(run: RunRef, arrays: Term) -> NifResult<Atom> {
     let arrays = array_refs(arrays)?;
-    let arrays = arrays.iter().map(|array| array.0.array().clone()).collect();
+    let arrays = graphs(&arrays).map_err(raise)?;
     run.answers.lock().given.push_back(arrays);
     run.changed.notify_one();
     Ok(ok())

@@ -7,14 +7,14 @@ use std::sync::Arc;
 use std::thread;
 
 use emily_mlx::fusion::Fusion;
-use emily_mlx::program::{Host, Program};
-use emily_mlx::{Device, Dtype, Error, Result, SharedArray, StreamHandle};
+use emily_mlx::program::{Host, Input, Program};
+use emily_mlx::{Device, Dtype, Error, Held, Result, SharedArray, StreamHandle};
 use mlx_rs::Array;
 use rustler::{Encoder, Env, NifResult, NifTaggedEnum, Reference, Resource, ResourceArc, Term};
 use smallvec::SmallVec;
 
 use crate::error::{raise, refuse, shown};
-use crate::evaluation::{error_term, Caller};
+use crate::evaluation::{error_term, graphs, Caller};
 use crate::expression::{Decoded, Decoder, DEEP_STACK};
 use crate::host::Process;
 use crate::names;
@@ -66,7 +66,10 @@ pub enum Built {
 
 /// Builds the graph of a program without conditions and loops.
 pub fn build(program: &Program, inputs: &[&SharedArray], stream: &StreamHandle) -> Result<Built> {
-    let arrays: SmallVec<[&Array; 16]> = inputs.iter().map(|input| input.array()).collect();
+    // Nobody gives them away before the graph is built.
+    let held = inputs.iter().map(|input| input.array());
+    let held: SmallVec<[Held; 16]> = held.collect::<Result<_>>()?;
+    let arrays: SmallVec<[&Array; 16]> = held.iter().map(|array| &**array).collect();
     let results = program.run(&arrays, stream)?;
     let depth = inputs.iter().map(|input| input.depth()).max().unwrap_or(0);
     let depth = depth.saturating_add(program.operations());
@@ -204,7 +207,7 @@ fn run_long_program<'a>(program: ProgramRef, inputs: Term<'a>, on: Term<'a>) -> 
 
 /// Runs a program with conditions, loops or calls. The message `{tag, {:ok, arrays}}` follows, and before
 /// it one `{tag, {:call, run, index, arrays}}` for each call, which wants `answer_call`. `nested` is what the
-/// answer to a call runs.
+/// answer to a call runs. The inputs of the numbers in `given` are the program's from here on.
 #[rustler::nif]
 fn run_waiting_program<'a>(
     env: Env<'a>,
@@ -212,14 +215,21 @@ fn run_waiting_program<'a>(
     inputs: Term<'a>,
     on: Term<'a>,
     tag: Reference<'a>,
-    nested: bool,
+    (given, nested): (Vec<usize>, bool),
 ) -> NifResult<rustler::Atom> {
     let mut inputs = array_refs(inputs)?;
     check_count(&program, inputs.len())?;
+    if given.iter().any(|at| *at >= inputs.len()) {
+        return Err(refuse(format!(
+            "run_program: of {} arrays, {given:?} cannot be donated",
+            inputs.len()
+        )));
+    }
     let stream = stream(on)?.clone();
     if let (Some(fusion), Device::Gpu) = (&program.fusion, stream.device()) {
         let caller = Caller::new(env, tag);
         run_fused(&program, fusion, &inputs, &stream, caller).map_err(raise)?;
+        given.iter().for_each(|at| inputs[*at].0.give_away());
         return Ok(queued());
     }
     inputs.extend(program.captured.iter().cloned());
@@ -227,6 +237,7 @@ fn run_waiting_program<'a>(
         Ok(running) => running,
         Err(what) => return Ok(what),
     };
+    let inputs = taken(inputs, &given).map_err(raise)?;
     let caller = Caller::new(env, tag);
     let started = threads::spawn(program.deep, move || {
         let run = || run_waiting(&program, inputs, &stream, &Process::new(&caller, &stream));
@@ -242,6 +253,14 @@ fn run_waiting_program<'a>(
     Ok(if started.is_ok() { queued() } else { crowded() })
 }
 
+/// Has nobody use these arrays any more but what was built on them.
+#[rustler::nif]
+fn give_away(arrays: Term) -> NifResult<rustler::Atom> {
+    let arrays = array_refs(arrays)?;
+    arrays.iter().for_each(|array| array.0.give_away());
+    Ok(ok())
+}
+
 fn run_fused(
     program: &ProgramRef,
     fusion: &Fusion,
@@ -249,8 +268,7 @@ fn run_fused(
     stream: &StreamHandle,
     caller: Caller,
 ) -> Result<()> {
-    let arrays = |refs: &[ArrayRef]| refs.iter().map(|array| array.0.array().clone()).collect();
-    let (inputs, captured) = (arrays(inputs), arrays(&program.captured));
+    let (inputs, captured) = (graphs(inputs)?, graphs(&program.captured)?);
     let (on, kept) = (stream.clone(), program.clone());
     let done = move |result: Result<Vec<Array>>| {
         let shared = |array| SharedArray::lazy(array, &on, 0, false);
@@ -263,14 +281,26 @@ fn run_fused(
     fusion.run(&program.program, inputs, captured, stream, done)
 }
 
+/// Takes the arrays of these numbers away from whoever has them; one that is passed twice is given twice.
+fn taken(inputs: Vec<ArrayRef>, given: &[usize]) -> Result<Vec<Input>> {
+    let arrays = graphs(&inputs)?;
+    for at in given {
+        inputs[*at].0.give_away();
+    }
+    let taken = |(at, array)| match given.contains(&at) {
+        true => Input::Given(array),
+        false => Input::Lent(array),
+    };
+    Ok(arrays.into_iter().enumerate().map(taken).collect())
+}
+
 fn run_waiting(
     program: &ProgramResource,
-    inputs: Vec<ArrayRef>,
+    inputs: Vec<Input>,
     stream: &StreamHandle,
     host: &dyn Host,
 ) -> Result<Vec<ArrayRef>> {
-    let arrays: Vec<&Array> = inputs.iter().map(|input| input.0.array()).collect();
-    let results = program.program.run_waiting(&arrays, stream, host)?;
+    let results = program.program.run_waiting(inputs, stream, host)?;
     let shared = |array| SharedArray::lazy(array, stream, 0, false);
     Ok(wrap(results.into_iter().map(shared)))
 }

@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::collections::HashMap;
 
+use parking_lot::Mutex;
 use smallvec::SmallVec;
 
 use super::group;
@@ -169,6 +170,7 @@ impl Builder {
                 steps,
                 results,
                 own: around.first..self.readable.len(),
+                plans: Mutex::default(),
             },
             calls: self.calls > around.calls,
         })
@@ -262,9 +264,10 @@ impl Builder {
             steps: self.steps,
             results,
             own: 0..program.registers,
+            plans: Mutex::default(),
         };
         if program.waits {
-            liveness::mark(&mut program.body, &[]);
+            liveness::mark(&mut program.body, &program.inputs);
         }
         Ok(program)
     }

@@ -131,8 +131,10 @@ impl Fused {
     /// `captured` are the program's last inputs.
     fn new(program: Arc<Program>, captured: Vec<Array>, stream: &StreamHandle) -> Result<Fused> {
         // MLX changes what it traced where that is not computed yet.
-        let constants = program.constants.iter().map(|(_, array)| array.array());
-        let leaves: Vec<Array> = captured.iter().chain(constants).cloned().collect();
+        let mut leaves = captured.clone();
+        for (_, constant) in &program.constants {
+            leaves.push(constant.array()?.clone());
+        }
         stream.compute(&leaves, false)?;
         let traced = Box::new(Traced {
             program,

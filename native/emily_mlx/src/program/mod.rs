@@ -4,9 +4,10 @@ mod builder;
 pub mod fusion;
 mod group;
 mod liveness;
+mod order;
 mod run;
 mod step;
 
 pub use builder::{Builder, Function};
-pub use run::{Host, NoHost, Results};
+pub use run::{Host, Input, NoHost, Results};
 pub use step::{Operand, Place, Places, Program};

@@ -1,7 +1,12 @@
 //! What programs are made of: steps over registers.
 
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
 use smallvec::SmallVec;
 
+use super::run::Plan;
 use crate::ops::args::Literal;
 use crate::ops::op::Op;
 use crate::runtime::array::SharedArray;
@@ -176,6 +181,8 @@ pub(super) struct Block {
     pub results: Places,
     /// The registers that the block's own steps write.
     pub own: std::ops::Range<Register>,
+    /// How runs that were given arrays run the steps from a number on.
+    pub plans: Mutex<HashMap<usize, Arc<Plan>>>,
 }
 
 impl Block {

@@ -1,14 +1,16 @@
 //! An array that many threads hold.
 
+use std::panic::RefUnwindSafe;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use mlx_rs::Array;
 use once_cell::sync::OnceCell;
+use parking_lot::{MappedRwLockReadGuard, RwLock, RwLockReadGuard};
 
 use crate::runtime::contiguous;
 use crate::runtime::device::Device;
 use crate::runtime::dtype::Dtype;
-use crate::runtime::error::{refuse, Result};
+use crate::runtime::error::{refuse, Error, Result};
 use crate::runtime::ffi;
 use crate::runtime::job::{Job, QueueFull};
 use crate::runtime::stream::StreamHandle;
@@ -19,7 +21,8 @@ const SCHEDULE_AT: u32 = 64;
 
 /// An array with what is known of its graph.
 pub struct SharedArray {
-    array: Option<Array>,
+    /// None once it was given away.
+    array: RwLock<Option<Array>>,
     stream: StreamHandle,
     /// Operations since the last that was scheduled, along the longest path.
     depth: AtomicU32,
@@ -29,7 +32,8 @@ pub struct SharedArray {
     evaluated: AtomicBool,
     /// Whether the processor can read the data where they are. What a GPU computed lies in its own memory.
     on_host: bool,
-    /// A copy in row-major order whose address was given out.
+    /// What is read at an address that was given out, the array or a copy in row-major order. It stays as long as
+    /// this, so that MLX never writes there, though the array is given away.
     pinned: OnceCell<Array>,
 }
 
@@ -38,11 +42,14 @@ pub struct SharedArray {
 // at a time; the data is read only after `evaluated` was set by the worker that computed it.
 unsafe impl Sync for SharedArray {}
 
+/// An array is there or not, whoever panics.
+impl RefUnwindSafe for SharedArray {}
+
 impl SharedArray {
     /// An array that is already computed, in memory that the processor can read, or of `readable`.
     pub fn computed(array: Array, stream: &StreamHandle) -> Self {
         SharedArray {
-            array: Some(array),
+            array: RwLock::new(Some(array)),
             stream: stream.clone(),
             depth: AtomicU32::new(0),
             linalg: AtomicBool::new(false),
@@ -55,7 +62,7 @@ impl SharedArray {
     /// The arrays that a graph gave, `depth` operations deep.
     pub fn lazy(array: Array, stream: &StreamHandle, depth: u32, linalg: bool) -> Self {
         SharedArray {
-            array: Some(array),
+            array: RwLock::new(Some(array)),
             stream: stream.clone(),
             depth: AtomicU32::new(depth),
             linalg: AtomicBool::new(linalg),
@@ -65,10 +72,31 @@ impl SharedArray {
         }
     }
 
-    pub fn array(&self) -> &Array {
-        match &self.array {
-            Some(array) => array,
-            None => unreachable!("only a drop takes the array"),
+    /// The array, which nobody gives away meanwhile; an error where somebody has. To be held no longer than it takes
+    /// to build on it: who gives it away waits.
+    pub fn array(&self) -> Result<Held<'_>> {
+        // One thread may hold it twice, between which another may begin to wait.
+        RwLockReadGuard::try_map(self.array.read_recursive(), Option::as_ref).map_err(|_| {
+            Error::Argument(
+                "the tensor was donated to a call, which has taken its memory: use what that call has returned".to_owned(),
+            )
+        })
+    }
+
+    /// Has nobody use the array from here on but those who hold it.
+    pub fn give_away(&self) {
+        let array = self.array.write().take();
+        self.free(array, self.has_linalg());
+    }
+
+    fn free(&self, array: Option<Array>, linalg: bool) {
+        let Some(array) = array.filter(|_| linalg) else {
+            return;
+        };
+        // The BEAM's schedulers run this and must not wait for the lock. With a full queue the
+        // array is leaked: safer than two threads in MLX's unlocked counts.
+        if let Err(QueueFull(job)) = self.stream.worker().push(Job::Free(array)) {
+            std::mem::forget(job);
         }
     }
 
@@ -76,8 +104,8 @@ impl SharedArray {
         &self.stream
     }
 
-    pub fn dtype(&self) -> Dtype {
-        Dtype::of(self.array())
+    pub fn dtype(&self) -> Result<Dtype> {
+        Ok(Dtype::of(&*self.array()?))
     }
 
     pub fn depth(&self) -> u32 {
@@ -108,7 +136,7 @@ impl SharedArray {
             return;
         }
         let worker = deepest.stream.worker();
-        let arrays: Vec<Array> = results.clone().map(|array| array.array().clone()).collect();
+        let arrays = arrays(results.clone());
         let may_fail = results.clone().any(SharedArray::has_linalg);
         if !may_fail && worker.compute_here(&arrays) {
             return results.for_each(SharedArray::set_evaluated);
@@ -128,58 +156,69 @@ impl SharedArray {
 
     /// The same elements in row-major order, for the processor to read once they are computed.
     pub fn readable(&self) -> Result<Array> {
-        contiguous::readable(self.array(), &self.stream)
+        contiguous::readable(&*self.array()?, &self.stream)
     }
 
-    /// Keeps the computed `readable` of this array as long as the array, for its bytes' address to
+    /// Keeps the computed `readable` of this array as long as this, for its bytes' address to
     /// stay; the first that is given stays.
     pub fn pin(&self, readable: Array) {
         self.pinned.get_or_init(|| readable);
     }
 
-    /// The bytes of a computed array; `None` where they are not in row-major order, or where the processor
-    /// cannot read them.
+    /// The bytes of a computed array, which are pinned from then on; `None` where they are not in row-major order, or
+    /// where the processor cannot read them.
     pub fn bytes(&self) -> Result<Option<&[u8]>> {
+        let array = self.array()?;
         if !self.is_evaluated() {
             refuse!("the array is not computed yet")
         }
-        let array = match self.pinned.get() {
-            Some(pinned) => pinned,
-            None if self.on_host => self.array(),
-            None => return Ok(None),
-        };
-        let bytes = array.nbytes();
-        let mut row_major = false;
-        // SAFETY: the handle is live, and no worker changes a computed array.
-        ffi::status(|| unsafe {
-            mlx_sys::_mlx_array_is_row_contiguous(&mut row_major, array.as_ptr())
-        })?;
-        if !row_major {
-            return Ok(None);
+        if self.pinned.get().is_none() {
+            if !self.on_host || !is_in_rows(&array)? {
+                return Ok(None);
+            }
+            self.pin(array.clone());
         }
-        // SAFETY: the array is computed and its elements lie in a row, so that `nbytes` of them can
-        // be read from its data; the data lives as long as the array, which lives as long as self,
-        // and MLX does not write to the data of an array that somebody holds.
-        let data = unsafe { mlx_sys::mlx_array_data_uint8(array.as_ptr()) };
-        if data.is_null() {
-            refuse!("the array of shape {:?} has no data", array.shape())
+        match self.pinned_bytes() {
+            Some(bytes) => Ok(Some(bytes)),
+            None => refuse!("the array of shape {:?} has no data", array.shape()),
         }
-        // SAFETY: as above.
-        Ok(Some(unsafe { std::slice::from_raw_parts(data, bytes) }))
     }
+
+    /// What `bytes` has answered, though the array was given away since.
+    pub fn pinned_bytes(&self) -> Option<&[u8]> {
+        let array = self.pinned.get()?;
+        // SAFETY: what is pinned is computed, and its elements lie in a row, so that `nbytes` of them can be read from
+        // its data; the data lives as long as the array, which lives as long as self, and MLX does not write to the
+        // data of an array that somebody holds.
+        let data = unsafe { mlx_sys::mlx_array_data_uint8(array.as_ptr()) };
+        // SAFETY: as above.
+        (!data.is_null()).then(|| unsafe { std::slice::from_raw_parts(data, array.nbytes()) })
+    }
+}
+
+/// An array of a `SharedArray`, which stays there meanwhile.
+pub type Held<'a> = MappedRwLockReadGuard<'a, Array>;
+
+/// Those that were not given away.
+fn arrays<'a>(shared: impl Iterator<Item = &'a SharedArray>) -> Vec<Array> {
+    let array = |shared: &SharedArray| shared.array().ok().map(|array| array.clone());
+    shared.filter_map(array).collect()
+}
+
+/// Whether the elements of a computed array lie in row-major order.
+fn is_in_rows(array: &Array) -> Result<bool> {
+    let mut row_major = false;
+    // SAFETY: the handle is live, and no worker changes a computed array.
+    ffi::status(|| unsafe {
+        mlx_sys::_mlx_array_is_row_contiguous(&mut row_major, array.as_ptr())
+    })?;
+    Ok(row_major)
 }
 
 impl Drop for SharedArray {
     fn drop(&mut self) {
-        let Some(array) = self.array.take() else {
-            return;
-        };
-        if *self.linalg.get_mut() {
-            // The BEAM's schedulers run this and must not wait for the lock. With a full queue the
-            // array is leaked: safer than two threads in MLX's unlocked counts.
-            if let Err(QueueFull(job)) = self.stream.worker().push(Job::Free(array)) {
-                std::mem::forget(job);
-            }
-        }
+        let array = self.array.get_mut().take();
+        let linalg = *self.linalg.get_mut();
+        self.free(array, linalg);
     }
 }

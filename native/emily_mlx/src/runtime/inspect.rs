@@ -75,20 +75,21 @@ extern "C" {
 
 /// The memory of an array, if it is computed.
 pub fn memory(array: &Array) -> Option<Memory> {
-    memory_on(array, false)
+    memory_at(array.as_ptr().ctx, false)
 }
 
 /// The memory of an array that is scheduled on an NVIDIA GPU, with the address that it has there.
 #[cfg(target_os = "linux")]
 pub(crate) fn device_memory(array: &Array) -> Option<Memory> {
-    memory_on(array, true)
+    memory_at(array.as_ptr().ctx, true)
 }
 
-fn memory_on(array: &Array, on_device: bool) -> Option<Memory> {
+/// That of an array of MLX's, which is there.
+fn memory_at(array: *const c_void, on_device: bool) -> Option<Memory> {
     let mut memory = MaybeUninit::uninit();
     // SAFETY: the array is live, and what it says to be there is written.
     unsafe {
-        let is_there = emily_memory_of(array.as_ptr().ctx, on_device, memory.as_mut_ptr());
+        let is_there = emily_memory_of(array, on_device, memory.as_mut_ptr());
         is_there.then(|| memory.assume_init())
     }
 }
@@ -140,6 +141,12 @@ impl<'a> Node<'a> {
     #[cfg(own_kernels)]
     pub(crate) fn raw(&self) -> *mut c_void {
         self.array
+    }
+
+    /// Its memory, if it is computed.
+    #[cfg(own_kernels)]
+    pub(crate) fn memory(&self) -> Option<Memory> {
+        memory_at(self.array, false)
     }
 
     pub(crate) fn id(&self) -> usize {

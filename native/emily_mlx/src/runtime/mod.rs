@@ -2,6 +2,7 @@
 //! MLX's graph that calls a kernel, and what is run again without MLX.
 
 pub(crate) mod allocator;
+pub(crate) mod alone;
 pub(crate) mod array;
 #[cfg(target_os = "linux")]
 pub mod blas;

@@ -8,6 +8,7 @@ use mlx_rs::{with_stream, Array, Stream};
 use once_cell::sync::OnceCell;
 use parking_lot::Mutex;
 
+use crate::runtime::alone;
 use crate::runtime::device::Device;
 use crate::runtime::error::{refuse, Result};
 use crate::runtime::ffi;
@@ -126,6 +127,24 @@ impl StreamHandle {
     pub(crate) fn compute(&self, arrays: &[Array], may_fail: bool) -> Result<()> {
         adopt_thread();
         compute(arrays, may_fail, &self.0.queue)
+    }
+
+    /// Computes arrays, unless they are.
+    pub(crate) fn compute_unless(&self, arrays: Vec<Array>, may_fail: bool) -> Result<()> {
+        match alone::are_computed(&arrays) {
+            true => Ok(()),
+            false => self.compute(&arrays, may_fail),
+        }
+    }
+
+    /// Computes arrays on the calling thread, whose own all is that is not computed of their graph: here, where that
+    /// can be, or as `compute` does.
+    pub(crate) fn compute_own(&self, arrays: &[Array], may_fail: bool) -> Result<()> {
+        adopt_thread();
+        match !may_fail && alone::compute(arrays, &self.0.queue)? {
+            true => Ok(()),
+            false => self.compute(arrays, may_fail),
+        }
     }
 
     /// Starts computing arrays; gives what to wait for, since to wait for an array changes it.

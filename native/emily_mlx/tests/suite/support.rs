@@ -164,7 +164,9 @@ fn each<const N: usize>(bytes: &[u8], number: impl Fn([u8; N]) -> f64) -> Vec<f6
 
 /// The elements of an array of real numbers.
 pub fn numbers_on(stream: &StreamHandle, array: Array) -> Vec<f64> {
-    let dtype = SharedArray::lazy(array.clone(), stream, 1, false).dtype();
+    let dtype = SharedArray::lazy(array.clone(), stream, 1, false)
+        .dtype()
+        .unwrap();
     let bytes = bytes_on(stream, array).expect("the array can be computed");
     match dtype {
         Dtype::Bool | Dtype::U8 => each::<1>(&bytes, |b| u8::from_ne_bytes(b).into()),

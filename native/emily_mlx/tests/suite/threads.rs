@@ -39,7 +39,14 @@ fn a_stream_a_thread_over_one_uncomputed_array() {
         let stream = StreamHandle::new(Device::Cpu).expect("the CPU takes any number of streams");
         for _ in 0..20 {
             let more = own(vector(&[i as f32]));
-            let sum = build_on(&stream, "add", vec![own(shared.array().clone()), more]);
+            let sum = build_on(
+                &stream,
+                "add",
+                vec![
+                    own(shared.array().expect("nobody gives it away").clone()),
+                    more,
+                ],
+            );
             let sum = sum.unwrap().remove(0);
             assert_eq!(numbers_on(&stream, sum), [1.0 + i as f64; 64]);
         }

@@ -3,6 +3,7 @@
 mod cached;
 mod chain;
 mod dynamic;
+mod lean;
 mod repeat;
 mod replay;
 mod state;
@@ -17,13 +18,24 @@ use crate::ops::apply::{apply, Value};
 use crate::ops::args::{Arg, Args};
 use crate::ops::attention::cached::Seen;
 use crate::ops::op::Op;
+use crate::runtime::array::{Held, SharedArray};
+use crate::runtime::device::Device;
 use crate::runtime::dtype::Dtype;
 use crate::runtime::error::{refuse, Result};
 use crate::runtime::graph::schedule;
 use crate::runtime::stream::StreamHandle;
 
+pub(super) use lean::Plan;
+
 /// The arrays that a run gives; mostly one.
 pub type Results = SmallVec<[Array; 2]>;
+
+/// An array for a run.
+pub enum Input {
+    Lent(Array),
+    /// What the run may write over, where nobody else holds it.
+    Given(Array),
+}
 
 /// Who runs a program that waits.
 pub trait Host {
@@ -51,32 +63,49 @@ impl Program {
     /// The results on `inputs`, uncomputed, without a look at any array. For programs without conditions
     /// and loops.
     pub fn run(&self, inputs: &[&Array], stream: &StreamHandle) -> Result<Results> {
-        self.run_on(inputs, stream, false, &NoHost)
+        let inputs = inputs.iter().map(|input| Slot::Input(input));
+        self.run_on(inputs, stream, (false, false), &NoHost)
     }
 
     /// The results on `inputs`, on their way to being computed. The calling thread waits for what
     /// conditions, loops and calls depend on.
     pub fn run_waiting(
         &self,
-        inputs: &[&Array],
+        inputs: Vec<Input>,
         stream: &StreamHandle,
         host: &dyn Host,
     ) -> Result<Results> {
-        let results = self.run_on(inputs, stream, true, host)?;
-        if self.has_linalg {
-            stream.compute(&results, true)?;
+        let is_lean = is_lean(&inputs, stream);
+        if is_lean {
+            // Others may have what they are made of.
+            stream.compute_unless(arrays(&inputs), self.has_linalg)?;
+        }
+        let apart = inputs.into_iter().map(|input| match input {
+            Input::Lent(array) => (Some(array), None),
+            Input::Given(array) => (None, Some(array)),
+        });
+        let (lent, given): (Vec<_>, Vec<_>) = apart.unzip();
+        let slot = |(lent, given)| match (lent, given) {
+            (Some(array), _) => Slot::Input(array),
+            (None, Some(array)) => Slot::Value(Value::One(array)),
+            (None, None) => Slot::Empty,
+        };
+        let slots = lent.iter().map(Option::as_ref).zip(given).map(slot);
+        let results = self.run_on(slots, stream, (true, is_lean), host)?;
+        if self.has_linalg || is_lean {
+            stream.compute(&results, self.has_linalg)?;
         } else {
             schedule(&results)?;
         }
         Ok(results)
     }
 
-    fn run_on(
-        &self,
-        inputs: &[&Array],
-        stream: &StreamHandle,
-        may_wait: bool,
-        host: &dyn Host,
+    fn run_on<'a>(
+        &'a self,
+        inputs: impl ExactSizeIterator<Item = Slot<'a>>,
+        stream: &'a StreamHandle,
+        (may_wait, lean): (bool, bool),
+        host: &'a dyn Host,
     ) -> Result<Results> {
         if inputs.len() != self.inputs.len() {
             refuse!(
@@ -85,24 +114,29 @@ impl Program {
                 inputs.len()
             )
         }
+        let constant =
+            |(register, array): &'a (Register, SharedArray)| Ok((*register, array.array()?));
+        let constants = self.constants.iter().map(constant);
+        let constants: SmallVec<[(Register, Held); 8]> = constants.collect::<Result<_>>()?;
         let mut registers = SmallVec::new();
         registers.resize_with(self.registers, || Slot::Empty);
-        for (register, array) in self.inputs.iter().zip(inputs) {
-            registers[*register] = Slot::Input(array);
+        for (register, input) in self.inputs.iter().zip(inputs) {
+            registers[*register] = input;
         }
-        for (register, constant) in &self.constants {
-            registers[*register] = Slot::Input(constant.array());
+        for (register, constant) in &constants {
+            registers[*register] = Slot::Input(constant);
         }
         let mut run = Run {
             registers,
             stream,
             has_linalg: self.has_linalg,
             may_wait,
+            lean,
             seen: None,
             within: SmallVec::new(),
             host,
         };
-        run.block(&self.body)?;
+        run.block(&self.body, &self.inputs)?;
         let results = run.results(&self.body)?;
         self.check(&results)?;
         Ok(results)
@@ -133,6 +167,20 @@ impl Program {
     }
 }
 
+fn arrays(inputs: &[Input]) -> Vec<Array> {
+    let array = |input: &Input| match input {
+        Input::Lent(array) | Input::Given(array) => array.clone(),
+    };
+    inputs.iter().map(array).collect()
+}
+
+/// Whether each step of a run is computed before the next, so that it may write over what was given. A GPU's queue keeps
+/// what its kernels read.
+fn is_lean(inputs: &[Input], stream: &StreamHandle) -> bool {
+    let is_given = |input: &Input| matches!(input, Input::Given(_));
+    stream.device() == Device::Cpu && inputs.iter().any(is_given)
+}
+
 pub(super) enum Slot<'a> {
     Empty,
     Input(&'a Array),
@@ -144,6 +192,8 @@ pub(super) struct Run<'a> {
     stream: &'a StreamHandle,
     has_linalg: bool,
     may_wait: bool,
+    /// Whether each step is computed before the next.
+    lean: bool,
     seen: Option<(CacheKey, Seen)>,
     within: SmallVec<[Within; 0]>,
     host: &'a dyn Host,
@@ -156,17 +206,21 @@ type CacheKey = ([Option<Place>; 2], (i32, Dtype));
 type Within = (Place, SmallVec<[i64; 4]>, Array);
 
 impl Run<'_> {
-    fn block(&mut self, block: &Block) -> Result<()> {
-        for step in &block.steps {
-            match step {
-                Step::Operation(operation) => self.operation(operation)?,
-                Step::Chain(operations) => self.chain(operations)?,
-                Step::Cond(cond) => self.cond(cond)?,
-                Step::While(repeat) => self.repeat(repeat)?,
-                Step::Call(call) => self.call(call)?,
-            }
+    fn block(&mut self, block: &Block, parameters: &[Register]) -> Result<()> {
+        if self.lean {
+            return self.lean_block(block, parameters);
         }
-        Ok(())
+        block.steps.iter().try_for_each(|step| self.step(step))
+    }
+
+    fn step(&mut self, step: &Step) -> Result<()> {
+        match step {
+            Step::Operation(operation) => self.operation(operation),
+            Step::Chain(operations) => self.chain(operations),
+            Step::Cond(cond) => self.cond(cond),
+            Step::While(repeat) => self.repeat(repeat),
+            Step::Call(call) => self.call(call),
+        }
     }
 
     fn operation(&mut self, operation: &Operation) -> Result<()> {
@@ -225,7 +279,7 @@ impl Run<'_> {
         Ok(results)
     }
 
-    /// Inputs are not the run's own, and stay.
+    /// What was lent is not the run's own, and stays.
     fn clear(&mut self, registers: impl IntoIterator<Item = Register>) {
         for register in registers {
             if let Slot::Value(_) = self.registers[register] {
@@ -280,7 +334,7 @@ impl Run<'_> {
         block: &Block,
     ) -> Result<Results> {
         self.set(parameters, arrays);
-        self.block(block)?;
+        self.block(block, parameters)?;
         let results = self.results(block)?;
         self.clear(block.own.clone());
         self.clear(parameters.iter().copied());

@@ -18,6 +18,9 @@ impl Run<'_> {
         let mut state = self.arrays(&repeat.initial)?;
         let kinds: Kinds = state.iter().map(Kind::of).collect();
         self.clear(repeat.ended.iter().copied());
+        // What is small is computed several turns at a time.
+        let lean = self.lean;
+        self.lean &= bytes(&state) >= SMALL;
         let mut pace = Pace::new();
         let mut before = None;
         let mut turns = 0;
@@ -38,7 +41,7 @@ impl Run<'_> {
             };
             let begun = Instant::now();
             let next = match ahead {
-                1 => self.step(repeat, &kinds, &mut state, &mut before)?,
+                1 => self.turn_of(repeat, &kinds, &mut state, &mut before)?,
                 _ => self.steps(repeat, &kinds, &mut state, ahead)?,
             };
             match next {
@@ -50,12 +53,13 @@ impl Run<'_> {
                 return Err(unwanted());
             }
         }
+        self.lean = lean;
         self.registers[repeat.to] = Slot::Value(Value::Many(state));
         Ok(())
     }
 
     /// One iteration: the body is built once the condition is known.
-    fn step(
+    fn turn_of(
         &mut self,
         repeat: &While,
         kinds: &[Kind],

@@ -1,0 +1,233 @@
+//! An order of steps in which little memory is needed at once: what the program gives, and what can be written over
+//! something that has ended, comes as soon as its operands are there.
+
+use smallvec::SmallVec;
+
+/// A step that is no condition, loop or call.
+#[derive(Debug, Default)]
+pub(super) struct Task {
+    /// Earlier tasks whose results it reads.
+    pub needs: SmallVec<[usize; 3]>,
+    /// The memories that it reads, each once.
+    pub reads: SmallVec<[usize; 3]>,
+    /// The memory of its result; none of a view's.
+    pub gives: Option<usize>,
+    /// Whether its result may lie in the memory of what it reads.
+    pub in_place: bool,
+    /// Whether its result is read by more than tasks.
+    pub wanted: bool,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Memory {
+    pub bytes: u64,
+    /// Whether it outlives the tasks.
+    pub stays: bool,
+}
+
+/// The numbers of the tasks in the order to run them in.
+///
+/// One result after the other: next is the one after which least memory is taken, with all that it needs and is not
+/// there, and of these the one that takes least on the way.
+pub(super) fn order(tasks: &[Task], memories: &[Memory]) -> Vec<usize> {
+    let mut state = State::new(tasks, memories);
+    let mut order = Vec::with_capacity(tasks.len());
+    let mut goals: Vec<usize> = (0..tasks.len()).filter(|at| state.is_goal(*at)).collect();
+    while !goals.is_empty() {
+        let mut best: Option<(Cost, usize, Vec<usize>)> = None;
+        let mut fewest = usize::MAX;
+        for (at, goal) in goals.iter().enumerate() {
+            let most = fewest.saturating_mul(FAR).saturating_add(NEAR);
+            let Some(needed) = state.needed(*goal, most) else {
+                continue;
+            };
+            fewest = fewest.min(needed.len());
+            let cost = state.cost(&needed);
+            if best.as_ref().is_none_or(|(least, ..)| cost < *least) {
+                best = Some((cost, at, needed));
+            }
+        }
+        let Some((_, at, needed)) = best else {
+            break;
+        };
+        for task in &needed {
+            state.run(*task);
+        }
+        order.extend(needed);
+        goals.remove(at);
+    }
+    order
+}
+
+/// Goals that need many times as many tasks as others are not looked at, unless they are few.
+const FAR: usize = 4;
+const NEAR: usize = 64;
+
+/// What is taken for long, and what for a while.
+type Cost = (i64, i64);
+
+struct State<'a> {
+    tasks: &'a [Task],
+    memories: &'a [Memory],
+    done: Vec<bool>,
+    /// How many tasks that have not run read each memory.
+    readers: Vec<u32>,
+    /// The round in which each task was met.
+    met: Vec<usize>,
+    round: usize,
+}
+
+impl<'a> State<'a> {
+    fn new(tasks: &'a [Task], memories: &'a [Memory]) -> Self {
+        let mut readers = vec![0; memories.len()];
+        for memory in tasks.iter().flat_map(|task| &task.reads) {
+            readers[*memory] += 1;
+        }
+        State {
+            tasks,
+            memories,
+            done: vec![false; tasks.len()],
+            readers,
+            met: vec![0; tasks.len()],
+            round: 0,
+        }
+    }
+
+    /// Whether a task is wanted for itself: each task is needed by one that is.
+    fn is_goal(&self, at: usize) -> bool {
+        let is_needed = || self.tasks.iter().any(|task| task.needs.contains(&at));
+        self.tasks[at].wanted || !is_needed()
+    }
+
+    /// What has to run for a task, itself included, in order; none where that is more than `most`.
+    fn needed(&mut self, goal: usize, most: usize) -> Option<Vec<usize>> {
+        self.round += 1;
+        let mut found = Vec::new();
+        let mut left = vec![goal];
+        while let Some(task) = left.pop() {
+            if self.done[task] || self.met[task] == self.round {
+                continue;
+            }
+            self.met[task] = self.round;
+            found.push(task);
+            if found.len() > most {
+                return None;
+            }
+            left.extend(&self.tasks[task].needs);
+        }
+        found.sort_unstable();
+        Some(found)
+    }
+
+    fn cost(&mut self, tasks: &[usize]) -> Cost {
+        let (mut taken, mut most) = (0, 0);
+        for task in tasks {
+            let (before, after) = self.takes(*task);
+            most = most.max(taken + before);
+            taken += after;
+            self.read(*task, |readers| *readers -= 1);
+        }
+        for task in tasks {
+            self.read(*task, |readers| *readers += 1);
+        }
+        (taken, most)
+    }
+
+    /// What a task takes while it runs, and what then.
+    fn takes(&self, task: usize) -> (i64, i64) {
+        let task = &self.tasks[task];
+        let bytes = |memory: usize| self.memories[memory].bytes;
+        let given = task.gives.map_or(0, bytes);
+        let ends = |memory: &&usize| self.readers[**memory] == 1 && !self.memories[**memory].stays;
+        let ended = || task.reads.iter().filter(ends).map(|memory| bytes(*memory));
+        let over = task.in_place && ended().any(|bytes| bytes == given);
+        let before = if over { 0 } else { given };
+        (before as i64, given as i64 - ended().sum::<u64>() as i64)
+    }
+
+    fn read(&mut self, task: usize, change: impl Fn(&mut u32)) {
+        for memory in &self.tasks[task].reads {
+            change(&mut self.readers[*memory]);
+        }
+    }
+
+    fn run(&mut self, task: usize) {
+        self.done[task] = true;
+        self.read(task, |readers| *readers -= 1);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn memory(bytes: u64, stays: bool) -> Memory {
+        Memory { bytes, stays }
+    }
+
+    fn task(needs: &[usize], reads: &[usize], gives: usize) -> Task {
+        Task {
+            needs: needs.into(),
+            reads: reads.into(),
+            gives: Some(gives),
+            ..Task::default()
+        }
+    }
+
+    /// Two layers of weights 0 and 1: the gradients 4 and 5 of both are not there at once.
+    #[test]
+    fn updates_come_when_their_gradient_is_there() {
+        let memories = [
+            memory(10, false),
+            memory(10, false),
+            memory(1, false),
+            memory(1, false),
+            memory(10, false),
+            memory(10, false),
+            memory(10, true),
+            memory(10, true),
+        ];
+        let update = |needs: &[usize], reads: &[usize], gives| Task {
+            in_place: true,
+            wanted: true,
+            ..task(needs, reads, gives)
+        };
+        let tasks = [
+            task(&[], &[1], 2),
+            task(&[0], &[2, 0], 3),
+            task(&[0], &[2], 4),
+            task(&[1], &[3], 5),
+            update(&[2], &[4, 1], 6),
+            update(&[3], &[5, 0], 7),
+        ];
+        assert_eq!(order(&tasks, &memories), [0, 2, 4, 1, 3, 5]);
+    }
+
+    #[test]
+    fn an_operand_is_written_over_when_it_was_read_for_the_last_time() {
+        // What is read by a product, and updated.
+        let memories = [memory(10, false), memory(1, true), memory(10, true)];
+        let mut product = task(&[], &[0], 1);
+        product.wanted = true;
+        let mut update = task(&[], &[0], 2);
+        (update.in_place, update.wanted) = (true, true);
+        assert_eq!(order(&[update, product], &memories), [1, 0]);
+    }
+
+    #[test]
+    fn every_task_runs_once_and_after_what_it_needs() {
+        let memories: Vec<Memory> = (0..40).map(|at| memory(at * 7 % 11, at % 5 == 0)).collect();
+        let tasks: Vec<Task> = (0..40)
+            .map(|at| match at {
+                0 | 1 => task(&[], &[], at),
+                _ => task(&[at / 2, at - 2], &[at / 2, at - 2], at),
+            })
+            .collect();
+        let order = order(&tasks, &memories);
+        let place = |task: usize| order.iter().position(|other| *other == task).expect("runs");
+        assert_eq!(order.len(), tasks.len());
+        for (at, task) in tasks.iter().enumerate() {
+            assert!(task.needs.iter().all(|need| place(*need) < place(at)));
+        }
+    }
+}
