@@ -107,60 +107,84 @@ impl Product<'_> {
             columns,
             ..
         } = *self.work;
-        for column in (0..columns).step_by(COLUMNS) {
-            let columns = COLUMNS.min(columns - column);
-            for term in (0..inner).step_by(DEPTH) {
-                let terms = DEPTH.min(inner - term);
-                let panel = panel(terms);
-                let mut right = [Magnitudes::NONE; COLUMNS / SIDE];
-                for done in (0..columns).step_by(GROUP) {
-                    let to = self.right.wrapping_add(done / SIDE * panel);
-                    let count = GROUP.min(columns - done);
-                    // SAFETY: the columns and terms are the right side's, and there is room for their panels.
+        for term in (0..inner).step_by(DEPTH) {
+            let terms = DEPTH.min(inner - term);
+            let mut left = [Magnitudes::NONE; GROUP / SIDE];
+            for column in (0..columns).step_by(COLUMNS) {
+                let columns = COLUMNS.min(columns - column);
+                // SAFETY: the columns and terms are the right side's.
+                let right = unsafe { self.pack_right([term, column], [terms, columns]) };
+                for row in (0..rows).step_by(GROUP) {
+                    // SAFETY: the rows, columns and terms are the product's.
                     unsafe {
-                        let from = self.work.b.from(term, column + done).transposed();
-                        pack(
-                            to,
-                            from,
-                            count,
-                            terms,
-                            Rows::Pairs,
-                            &mut right[done / SIDE..],
-                        );
+                        let work = Work {
+                            rows: GROUP.min(rows - row),
+                            inner: terms,
+                            columns,
+                            a: self.work.a.from(row, term),
+                            b: self.work.b.from(term, column),
+                            beta: if term == 0 { 0.0 } else { 1.0 },
+                            c: self.work.c.from(row, column),
+                            ..*self.work
+                        };
+                        // A single group of rows stays.
+                        if column == 0 || rows > GROUP {
+                            let (to, from) = (self.left, work.a);
+                            pack(to, from, work.rows, terms, Rows::Lines, &mut left);
+                        }
+                        self.blocks(&work, &left, &right);
                     }
                 }
-                for row in (0..rows).step_by(GROUP) {
-                    let rows = GROUP.min(rows - row);
-                    let mut left = [Magnitudes::NONE; GROUP / SIDE];
-                    // SAFETY: as above, of the left side.
-                    unsafe {
-                        let from = self.work.a.from(row, term);
-                        pack(self.left, from, rows, terms, Rows::Lines, &mut left);
-                    }
-                    for (i, left) in left[..rows.div_ceil(SIDE)].iter().enumerate() {
-                        for (j, right) in right[..columns.div_ceil(SIDE)].iter().enumerate() {
-                            // SAFETY: the block is the product's.
-                            let block = unsafe {
-                                let (row, column) = (row + i * SIDE, column + j * SIDE);
-                                Work {
-                                    rows: rows.saturating_sub(i * SIDE).min(SIDE),
-                                    inner: terms,
-                                    columns: columns.saturating_sub(j * SIDE).min(SIDE),
-                                    a: self.work.a.from(row, term),
-                                    b: self.work.b.from(term, column),
-                                    beta: if term == 0 { 0.0 } else { 1.0 },
-                                    c: self.work.c.from(row, column),
-                                    ..*self.work
-                                }
-                            };
-                            let panels = (
-                                self.left.wrapping_add(i * panel),
-                                self.right.wrapping_add(j * panel),
-                            );
-                            // SAFETY: the panels are those of the block's rows and columns.
-                            unsafe { self.block(&block, panels, Way::of(*left, *right)) };
-                        }
-                    }
+            }
+        }
+    }
+
+    /// Makes panels of columns of the right side.
+    ///
+    /// # Safety
+    /// It must have the terms and the columns, at most `DEPTH` and `COLUMNS`.
+    unsafe fn pack_right(
+        &self,
+        [term, column]: [usize; 2],
+        [terms, columns]: [usize; 2],
+    ) -> [Magnitudes; COLUMNS / SIDE] {
+        let mut magnitudes = [Magnitudes::NONE; COLUMNS / SIDE];
+        for done in (0..columns).step_by(GROUP) {
+            let to = self.right.wrapping_add(done / SIDE * panel(terms));
+            let count = GROUP.min(columns - done);
+            let magnitudes = &mut magnitudes[done / SIDE..];
+            // SAFETY: the caller's promise, and there is room for as many panels.
+            unsafe {
+                let from = self.work.b.from(term, column + done).transposed();
+                pack(to, from, count, terms, Rows::Pairs, magnitudes);
+            }
+        }
+        magnitudes
+    }
+
+    /// Computes a group of rows and columns, whose panels are there.
+    ///
+    /// # Safety
+    /// As for [`multiply`].
+    unsafe fn blocks(&self, work: &Work<f32>, left: &[Magnitudes], right: &[Magnitudes]) {
+        let panel = panel(work.inner);
+        for (i, row) in (0..work.rows).step_by(SIDE).enumerate() {
+            for (j, column) in (0..work.columns).step_by(SIDE).enumerate() {
+                let panels = (
+                    self.left.wrapping_add(i * panel),
+                    self.right.wrapping_add(j * panel),
+                );
+                // SAFETY: the block is the group's, and the panels are those of its rows and columns.
+                unsafe {
+                    let block = Work {
+                        rows: SIDE.min(work.rows - row),
+                        columns: SIDE.min(work.columns - column),
+                        a: work.a.from(row, 0),
+                        b: work.b.from(0, column),
+                        c: work.c.from(row, column),
+                        ..*work
+                    };
+                    self.block(&block, panels, Way::of(left[i], right[j]));
                 }
             }
         }

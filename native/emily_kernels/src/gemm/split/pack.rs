@@ -14,6 +14,8 @@ const LINES: usize = 16;
 const PARTS: usize = 3;
 /// So many terms are asked for ahead.
 const AHEAD: usize = 4;
+/// So many lines are.
+const NEXT: isize = 2;
 const SIGN: i32 = i32::MIN;
 
 /// What a tile's rows are.
@@ -115,7 +117,8 @@ unsafe fn pack_terms(
     for line in 0..lines.next_multiple_of(SIDE) {
         let (number, place) = (line / SIDE, line % SIDE);
         let place = place / LINES * TILE + place % LINES * ROW;
-        let seen = &mut seen[number];
+        // A copy, which what is written cannot change.
+        let mut of_line = seen[number];
         for step in 0..terms.div_ceil(SIDE) {
             let term = step * SIDE;
             let left = if line < lines { terms - term } else { 0 };
@@ -124,13 +127,18 @@ unsafe fn pack_terms(
                 .wrapping_offset(line as isize * from.row + term as isize);
             // SAFETY: the caller's promises; what is masked is not read.
             unsafe {
+                for half in [0, LINES] {
+                    let next = row.wrapping_offset(NEXT * from.row);
+                    _mm_prefetch::<_MM_HINT_T0>(next.wrapping_add(half).cast());
+                }
                 let low = _mm512_maskz_loadu_ps(first(left), row);
                 let high =
                     _mm512_maskz_loadu_ps(first(left.saturating_sub(16)), row.wrapping_add(16));
                 let to = to.add(number * panel + step * STEP + place);
-                take_apart::<false>(low, high, to, seen);
+                take_apart::<false>(low, high, to, &mut of_line);
             }
         }
+        seen[number] = of_line;
     }
 }
 
@@ -167,7 +175,9 @@ unsafe fn pack_pairs(
                 let even = _mm512_maskz_loadu_ps(mask(even), at(even));
                 let odd = _mm512_maskz_loadu_ps(mask(odd), at(odd));
                 let to = to.add(line / SIDE * panel + place + line % SIDE / LINES * TILE);
-                take_apart::<true>(even, odd, to, &mut seen[line / SIDE]);
+                let mut of_lines = seen[line / SIDE];
+                take_apart::<true>(even, odd, to, &mut of_lines);
+                seen[line / SIDE] = of_lines;
             }
         }
     }
