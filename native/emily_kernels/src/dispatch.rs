@@ -19,17 +19,21 @@ pub(crate) enum Kind {
     /// And its VNNI.
     #[cfg(target_arch = "x86_64")]
     Avx512Vnni,
+    /// And AMX, which large products of `f32` are computed with.
+    #[cfg(target_arch = "x86_64")]
+    Avx512Amx,
     #[cfg(target_arch = "aarch64")]
     Neon,
 }
 
 /// The levels by their names, from the plainest on.
-const NAMES: [&str; 6] = [
+const NAMES: [&str; 7] = [
     "portable",
     "avx2",
     "avx_vnni",
     "avx512",
     "avx512_vnni",
+    "avx512_amx",
     "neon",
 ];
 
@@ -61,6 +65,9 @@ impl Level {
             "avx512_vnni" => (has_avx2() && has_avx512() && is_x86_feature_detected!("avx512vnni"))
                 .then_some(Level(Kind::Avx512Vnni)),
             #[cfg(target_arch = "x86_64")]
+            "avx512_amx" => (Level::named("avx512_vnni").is_some() && *HAS_AMX)
+                .then_some(Level(Kind::Avx512Amx)),
+            #[cfg(target_arch = "x86_64")]
             "avx512" => (has_avx2() && has_avx512()).then_some(Level(Kind::Avx512)),
             #[cfg(target_arch = "aarch64")]
             "neon" => std::arch::is_aarch64_feature_detected!("neon").then_some(Level(Kind::Neon)),
@@ -79,6 +86,8 @@ impl Level {
             Kind::Avx512 => "avx512",
             #[cfg(target_arch = "x86_64")]
             Kind::Avx512Vnni => "avx512_vnni",
+            #[cfg(target_arch = "x86_64")]
+            Kind::Avx512Amx => "avx512_amx",
             #[cfg(target_arch = "aarch64")]
             Kind::Neon => "neon",
         }
@@ -129,6 +138,33 @@ fn has_avx512() -> bool {
         && is_x86_feature_detected!("avx512cd")
         && is_x86_feature_detected!("avx512dq")
         && is_x86_feature_detected!("avx512vl")
+        && is_x86_feature_detected!("popcnt")
+}
+
+/// Whether the processor multiplies tiles of floats of 16 bits, and the system lets this process.
+#[cfg(target_arch = "x86_64")]
+static HAS_AMX: Lazy<bool> = Lazy::new(|| {
+    const LEAF: u32 = 7;
+    const BF16: u32 = 1 << 22;
+    const TILES: u32 = 1 << 24;
+    let found = std::arch::x86_64::__cpuid_count(LEAF, 0).edx;
+    found & (BF16 | TILES) == BF16 | TILES
+        && is_x86_feature_detected!("avx512bf16")
+        && may_use_tiles()
+});
+
+/// Asks the system for the tiles, which it saves for processes that asked alone.
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+fn may_use_tiles() -> bool {
+    const REQUEST: libc::c_long = 0x1023;
+    const TILE_DATA: libc::c_long = 18;
+    // SAFETY: takes two numbers, and gives the process room for the tiles or an error.
+    unsafe { libc::syscall(libc::SYS_arch_prctl, REQUEST, TILE_DATA) == 0 }
+}
+
+#[cfg(all(target_arch = "x86_64", not(target_os = "linux")))]
+fn may_use_tiles() -> bool {
+    false
 }
 
 /// Compiles a function once for each level, and gives it the level as its first argument. What it calls takes part
@@ -181,7 +217,9 @@ macro_rules! for_each_level {
                 },
                 // SAFETY: as above.
                 #[cfg(target_arch = "x86_64")]
-                $crate::dispatch::Kind::Avx512 | $crate::dispatch::Kind::Avx512Vnni => unsafe {
+                $crate::dispatch::Kind::Avx512
+                | $crate::dispatch::Kind::Avx512Vnni
+                | $crate::dispatch::Kind::Avx512Amx => unsafe {
                     avx512 $(::<$($generic),*>)? ($($argument),*)
                 },
                 // SAFETY: as above.

@@ -1,6 +1,11 @@
 //! Numbers in order along an axis, their places in that order, and the places of the greatest. Equals keep their
 //! order, whichever way it goes. NaN is greater than all others, and minus zero equals zero.
 
+#[cfg(target_arch = "x86_64")]
+mod quick;
+
+#[cfg(target_arch = "x86_64")]
+use crate::dispatch::Kind;
 use crate::dispatch::{for_each_level, Level};
 use crate::pool::{self, Shared};
 use crate::view::{typed, typed_mut, zeros, Element, View};
@@ -23,6 +28,11 @@ pub trait Rank: Ord + Element {
     fn digit(self, at: u32) -> usize;
     /// In the opposite order.
     fn reversed(self) -> Self;
+    /// Puts numbers in order, vectors at a time, where the level has a way, and says whether it did. What is to spare is
+    /// made as large as the numbers.
+    fn by_vectors(_level: Level, _items: &mut [Self], _spare: &mut Vec<Self>) -> bool {
+        false
+    }
 }
 
 const DIGIT: u32 = 8;
@@ -30,18 +40,35 @@ const DIGIT: u32 = 8;
 const VALUES: usize = 1 << DIGIT;
 
 macro_rules! ranks {
-    ($($type:ident)*) => {
+    ($($type:ident $({ $($by_vectors:tt)* })?)*) => {
         $(impl Rank for $type {
             const DIGITS: u32 = $type::BITS / DIGIT;
             #[inline(always)]
             fn digit(self, at: u32) -> usize { (self >> (at * DIGIT)) as usize % VALUES }
             #[inline(always)]
             fn reversed(self) -> Self { !self }
+            $($($by_vectors)*)?
         })*
     };
 }
 
-ranks!(u8 u16 u32 u64);
+ranks! {
+    u8
+    u16
+    u32 {
+        #[cfg(target_arch = "x86_64")]
+        fn by_vectors(level: Level, items: &mut [u32], spare: &mut Vec<u32>) -> bool {
+            let has = matches!(level.0, Kind::Avx512 | Kind::Avx512Vnni | Kind::Avx512Amx);
+            if has {
+                resize(spare, items.len());
+                // SAFETY: there is a level only where the processor has its instructions.
+                unsafe { quick::sort(items, spare) };
+            }
+            has
+        }
+    }
+    u64
+}
 
 macro_rules! integers {
     ($($type:ident => $rank:ident)*) => {
@@ -122,7 +149,9 @@ pub fn sort<K: Ordered>(level: Level, x: &View, axis: usize, descending: bool, o
         pool::each_part(codes, size, |part, codes| {
             encode::<K>(level, &row[part * size..], descending, codes);
         });
-        order(codes, spare, |code| code);
+        if !K::Rank::by_vectors(level, codes, spare) {
+            order(codes, spare, |code| code);
+        }
         pool::each_part(codes, size, |_, codes| {
             decode::<K>(level, descending, codes)
         });

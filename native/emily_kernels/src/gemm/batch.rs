@@ -2,10 +2,12 @@
 
 use super::levels::round;
 use super::matrix::{Matrix, Output};
-use super::parts::{wanted, Parts};
+use super::parts::{wanted, Parts, FUSED};
 use super::product::multiply;
 use super::scratch::{with_scratch, Scratch};
 use super::simd::Element;
+#[cfg(target_arch = "x86_64")]
+use super::split;
 use super::stored::Stored;
 use super::work::Work;
 use crate::dispatch::Level;
@@ -63,7 +65,14 @@ pub fn products<T: Stored>(level: Level, a: &View, b: &View, output: &mut [T]) {
         Some(_) => usize::MAX,
         None => SUMS,
     };
-    let parts = Parts::of(&first, tasks.div_ceil(count), most);
+    #[cfg(target_arch = "x86_64")]
+    let (in_parts, grain) = match split::fits(&first, level) {
+        true => (true, split::GRAIN),
+        false => (false, FUSED),
+    };
+    #[cfg(not(target_arch = "x86_64"))]
+    let grain = FUSED;
+    let parts = Parts::of(&first, tasks.div_ceil(count), most, grain);
     let units = count * parts.count();
     let tasks = tasks.min(units);
     pool::each(tasks, |task| {
@@ -71,9 +80,43 @@ pub fn products<T: Stored>(level: Level, a: &View, b: &View, output: &mut [T]) {
             let work = work(unit / parts.count()).along_vectors();
             // SAFETY: `View` has made sure that the elements lie in its memory, and the parts of the output, which
             // is borrowed for us alone, are apart.
-            unsafe { multiply_and_round(&parts.get(&work, unit % parts.count()), level) };
+            unsafe {
+                let part = parts.get(&work, unit % parts.count());
+                #[cfg(target_arch = "x86_64")]
+                if let (true, Some(part)) = (in_parts, floats(&part)) {
+                    split::multiply(&part, level);
+                    continue;
+                }
+                multiply_and_round(&part, level);
+            }
         }
     });
+}
+
+/// The same product, where its numbers are `f32`.
+#[cfg(target_arch = "x86_64")]
+fn floats<T: Stored>(work: &Work<T, T>) -> Option<Work<f32>> {
+    let matrix = |from: Matrix<T>| {
+        Some(Matrix {
+            data: T::as_floats(from.data)?,
+            row: from.row,
+            column: from.column,
+        })
+    };
+    Some(Work {
+        rows: work.rows,
+        inner: work.inner,
+        columns: work.columns,
+        alpha: 1.0,
+        a: matrix(work.a)?,
+        b: matrix(work.b)?,
+        beta: 0.0,
+        c: Output {
+            data: T::as_floats(work.c.data)?.cast_mut(),
+            row: work.c.row,
+            column: work.c.column,
+        },
+    })
 }
 
 /// The axes before the last two, and these.

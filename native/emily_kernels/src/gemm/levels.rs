@@ -21,7 +21,7 @@ for_each_level! {
 }
 
 macro_rules! stored {
-    ($type:ty, $number:ty, $widen:path, $round:path, $as_numbers:expr) => {
+    ($type:ty, $number:ty, $widen:path, $round:path, $as_numbers:expr, $as_floats:expr) => {
         impl Stored for $type {
             type Number = $number;
 
@@ -38,6 +38,11 @@ macro_rules! stored {
             #[inline(always)]
             fn as_numbers(from: *const Self) -> Option<*const $number> {
                 $as_numbers(from)
+            }
+
+            #[inline(always)]
+            fn as_floats(from: *const Self) -> Option<*const f32> {
+                $as_floats(from)
             }
 
             unsafe fn on<W: Vectors<Self>>(level: Level, work: W) {
@@ -59,7 +64,7 @@ macro_rules! stored {
                 unsafe {
                     match level.0 {
                         #[cfg(target_arch = "x86_64")]
-                        Kind::Avx512 | Kind::Avx512Vnni => avx512(work),
+                        Kind::Avx512 | Kind::Avx512Vnni | Kind::Avx512Amx => avx512(work),
                         #[cfg(target_arch = "x86_64")]
                         Kind::Avx2 | Kind::AvxVnni => avx2(work),
                         #[cfg(target_arch = "aarch64")]
@@ -72,10 +77,10 @@ macro_rules! stored {
     };
 }
 
-stored!(f32, f32, f32::wide, f32::narrow, Some);
-stored!(f64, f64, f64::from, f64::from, Some);
-stored!(f16, f32, f16::wide, f16::narrow, no_numbers);
-stored!(bf16, f32, bf16::wide, bf16::narrow, no_numbers);
+stored!(f32, f32, f32::wide, f32::narrow, Some, Some);
+stored!(f64, f64, f64::from, f64::from, Some, no_numbers);
+stored!(f16, f32, f16::wide, f16::narrow, no_numbers, no_numbers);
+stored!(bf16, f32, bf16::wide, bf16::narrow, no_numbers, no_numbers);
 
 fn no_numbers<T>(_from: *const T) -> Option<*const f32> {
     None

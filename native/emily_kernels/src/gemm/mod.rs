@@ -16,6 +16,8 @@ mod portable;
 mod product;
 mod scratch;
 mod simd;
+#[cfg(target_arch = "x86_64")]
+mod split;
 mod stored;
 mod strip;
 mod work;
@@ -24,7 +26,7 @@ mod x86;
 
 use crate::dispatch::Level;
 use crate::pool;
-use parts::{wanted, Parts};
+use parts::{wanted, Parts, FUSED};
 
 pub use batch::products;
 pub use matrix::{Matrix, Output};
@@ -64,7 +66,7 @@ pub unsafe fn multiply_at<T: Stored>(work: Work<T>, level: Level) {
         return unsafe { work.scale() };
     }
     let work = work.along_vectors();
-    let parts = Parts::of(&work, wanted(work.cost()), usize::MAX);
+    let parts = Parts::of(&work, wanted(work.cost()), usize::MAX, FUSED);
     pool::each(parts.count(), |i| {
         // SAFETY: the caller's promises; the parts of `c` are apart.
         unsafe { product::multiply(&parts.get(&work, i), level) }

@@ -13,9 +13,23 @@ const SHARED_AWAKE: usize = 1 << 21;
 const PARTS_EACH: usize = 8;
 /// More parts than threads may take so much longer, this part of the time, since less waits for a thread that is late.
 const LONGER: usize = 64;
-/// Parts are multiples of the panels' heights and widths of all processors.
-const ROWS: usize = 12;
+/// Parts are multiples of the panels' widths of all processors.
 const COLUMNS: usize = 32;
+
+/// What parts are cut by.
+#[derive(Clone, Copy)]
+pub(super) struct Grain {
+    /// Parts' heights are multiples of so many rows.
+    pub rows: usize,
+    /// A number that is read takes as long as so many products.
+    pub read: usize,
+}
+
+/// The grain of fused additions: a multiple of the panels' heights of all processors.
+pub(super) const FUSED: Grain = Grain {
+    rows: 12,
+    read: READ,
+};
 
 /// How many parts what takes so long is cut into.
 pub(super) fn wanted(cost: usize) -> usize {
@@ -32,18 +46,24 @@ pub(super) struct Parts {
     columns: usize,
     height: usize,
     width: usize,
+    read: usize,
 }
 
 impl Parts {
     /// At most so many parts as are wanted, none with more elements than `most`: as many as take little longer than one for
     /// each thread, cut where least is read twice.
-    pub(super) fn of<T: Stored, C>(work: &Work<T, C>, wanted: usize, most: usize) -> Self {
+    pub(super) fn of<T: Stored, C>(
+        work: &Work<T, C>,
+        wanted: usize,
+        most: usize,
+        grain: Grain,
+    ) -> Self {
         let threads = pool::threads().min(wanted).max(1);
-        let mut parts = Parts::grid(work, threads, threads);
+        let mut parts = Parts::grid(work, threads, threads, grain);
         let cost = parts.cost(threads);
         let mut count = 2 * threads;
         while count <= wanted || parts.height * parts.width > most {
-            let more = Parts::grid(work, count, threads);
+            let more = Parts::grid(work, count, threads, grain);
             if more.cost(threads) <= cost + cost / LONGER || parts.height * parts.width > most {
                 parts = more;
             }
@@ -53,15 +73,16 @@ impl Parts {
     }
 
     /// The quickest of all grids of so many parts.
-    fn grid<T: Stored, C>(work: &Work<T, C>, count: usize, threads: usize) -> Self {
+    fn grid<T: Stored, C>(work: &Work<T, C>, count: usize, threads: usize, grain: Grain) -> Self {
         let of = |rows: usize| {
-            let height = work.rows.div_ceil(rows).next_multiple_of(ROWS);
+            let height = work.rows.div_ceil(rows).next_multiple_of(grain.rows);
             let width = (work.columns.div_ceil(count / rows)).next_multiple_of(COLUMNS);
             Parts {
                 rows: work.rows.div_ceil(height),
                 columns: work.columns.div_ceil(width),
                 height: height.min(work.rows),
                 width: width.min(work.columns),
+                read: grain.read,
             }
         };
         let divisors = (2..=count).filter(|rows| count.is_multiple_of(*rows));
@@ -74,7 +95,7 @@ impl Parts {
 
     /// What it takes for each term.
     fn cost(&self, threads: usize) -> usize {
-        let reads = READ.saturating_mul(self.height + self.width);
+        let reads = self.read.saturating_mul(self.height + self.width);
         let part = self.height.saturating_mul(self.width).saturating_add(reads);
         self.count().div_ceil(threads).saturating_mul(part)
     }

@@ -17,6 +17,9 @@ pub trait Stored: view::Element {
     /// The address of numbers as they are computed with, where they are stored so.
     fn as_numbers(from: *const Self) -> Option<*const Self::Number>;
 
+    /// The address of numbers that are `f32`.
+    fn as_floats(from: *const Self) -> Option<*const f32>;
+
     /// Runs work with the vectors of the level.
     ///
     /// # Safety

@@ -263,6 +263,38 @@ fn long_rows() {
     check::<f32>(&Stored::new(&mut random, &[70_000, 3]), 0, false);
 }
 
+/// Rising, falling, of few values, and with the greatest number that there is among them.
+#[test]
+fn every_count_and_many_shapes() {
+    let counts = (1..300).chain([1000, 40_000, 70_000]);
+    for count in counts {
+        let mut random = Random::new(count as u64);
+        let rows: [Vec<u32>; 5] = [
+            (0..count).collect(),
+            (0..count).map(|i| count - i).collect(),
+            (0..count).map(|_| random.below(3) as u32).collect(),
+            (0..count)
+                .map(|_| u32::MAX - random.below(2) as u32)
+                .collect(),
+            (0..count).map(|_| random.below(1 << 32) as u32).collect(),
+        ];
+        for row in rows {
+            let mut wanted = row.clone();
+            wanted.sort_unstable();
+            let mut sorted = vec![0; row.len()];
+            for level in Level::available() {
+                for threads in [1, 3] {
+                    pool::set_threads(threads);
+                    let view = View::row(bytes(&row), 4);
+                    sort::<u32>(level, &view, 0, false, bytes_mut(&mut sorted));
+                    assert!(sorted == wanted, "{level:?} {row:?}");
+                }
+            }
+        }
+    }
+    pool::set_threads(0);
+}
+
 #[test]
 fn the_greatest_of_what_grows_and_of_equals() {
     let rising: Vec<f32> = (0..100_000).map(|i| i as f32).collect();

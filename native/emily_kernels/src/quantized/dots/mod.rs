@@ -113,7 +113,7 @@ pub(super) trait Dots: Copy + Sync + 'static {
 pub(super) fn has_products_of_bytes(level: Level) -> bool {
     match level.0 {
         #[cfg(target_arch = "x86_64")]
-        Kind::Avx2 | Kind::AvxVnni | Kind::Avx512Vnni => true,
+        Kind::Avx2 | Kind::AvxVnni | Kind::Avx512Vnni | Kind::Avx512Amx => true,
         _ => false,
     }
 }
@@ -172,7 +172,7 @@ macro_rules! for_each_dots {
                 Kind::AvxVnni => unsafe { vnni256::<B>(Vnni256::new(), $($argument),*) },
                 // SAFETY: as above.
                 #[cfg(target_arch = "x86_64")]
-                Kind::Avx512Vnni => unsafe { vnni512::<B>(Vnni512::new(), $($argument),*) },
+                Kind::Avx512Vnni | Kind::Avx512Amx => unsafe { vnni512::<B>(Vnni512::new(), $($argument),*) },
                 // SAFETY: as above.
                 #[cfg(target_arch = "aarch64")]
                 Kind::Neon => unsafe { neon::<B>($($argument),*) },
