@@ -3,6 +3,11 @@
 #include "mlx/primitives.h"
 #include "mlx/scheduler.h"
 
+#if defined(_GLIBCXX_RELEASE) && _GLIBCXX_RELEASE >= 13
+// The libstdc++ of GCC 12, on which MLX runs, lacks this one of all the functions that what is compiled calls.
+template void std::string::_M_replace_cold(char*, size_type, const char*, const size_type, const size_type);
+#endif
+
 emily_memory emily::memory_of(const mx::array& x) {
   auto [contiguous, row_contiguous, col_contiguous] = x.flags();
   return emily_memory(
