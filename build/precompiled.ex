@@ -8,8 +8,13 @@ defmodule Emily.Build.Precompiled do
   @checksums "checksum-Elixir.Emily.Native.Nif.exs"
   # The oldest that the library runs on, and so do all that follow.
   @nif "2.15"
-  # The oldest system that MLX runs on, and what its libstdc++ has: GCC 12's.
-  @newest %{"GLIBC" => Mlx.glibc(), "GLIBCXX" => "3.4.30"}
+  # The oldest system that MLX runs on, with the libraries of GCC 12.
+  @newest %{
+    "GLIBC" => Mlx.glibc(),
+    "GLIBCXX" => "3.4.30",
+    "CXXABI" => "1.3.13",
+    "GCC" => "12.0.0"
+  }
 
   @doc "The file of a package that names its release's archives."
   def checksums, do: @checksums
@@ -94,7 +99,8 @@ defmodule Emily.Build.Precompiled do
         Failure.stop(text, Failure.install("binutils"))
 
       {text, _status} ->
-        for [name, library, version] <- Regex.scan(~r/\b(GLIBC|GLIBCXX)_([\d.]+)/, text),
+        for [name, library, version] <-
+              Regex.scan(~r/\b(GLIBC|GLIBCXX|CXXABI|GCC)_([\d.]+)/, text),
             numbers(version) > numbers(@newest[library]),
             do: name
     end
