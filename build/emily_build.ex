@@ -3,7 +3,7 @@ defmodule Emily.Build do
   # Builds the native part of Emily and fills the application's priv/. Loaded by mix.exs, since it has to
   # run before the project is compiled; never part of the application.
 
-  alias Emily.Build.{Cache, Command, Failure, Mlx, Nif, Openblas, Precompiled, Record}
+  alias Emily.Build.{Cache, Command, Failure, Mlx, Nif, Precompiled, Record}
 
   @root Path.dirname(__DIR__)
   @native Path.join(@root, "native")
@@ -36,15 +36,7 @@ defmodule Emily.Build do
   defp built(variant) do
     # What the library is compiled for tells it from others, as its sources do.
     sources = [{"triple", Mlx.triple()} | Nif.sources(@native)]
-    # macOS has a BLAS of its own.
-    openblas = if not Mlx.macos?(), do: Openblas.find()
-
-    folders = fn ->
-      if openblas == nil and not Mlx.macos?(), do: Openblas.warn_missing()
-      Cache.lock("build", fn -> build(sources, variant, openblas) end)
-    end
-
-    {{fingerprint(sources), Openblas.key(openblas)}, folders}
+    {fingerprint(sources), fn -> Cache.lock("build", fn -> build(sources, variant) end) end}
   end
 
   # The manifest has what priv/ was built of, and what is in it.
@@ -69,14 +61,14 @@ defmodule Emily.Build do
     hash({sources, own})
   end
 
-  defp build(sources, variant, openblas) do
+  defp build(sources, variant) do
     System.find_executable("cargo") ||
       Failure.stop("cargo (Rust) is not there.", Failure.install("rust"))
 
     linker = [triple: Mlx.triple(), linker: Mlx.compiler()]
-    libraries = Path.join(Mlx.libraries(Mlx.common(), openblas), "mlx/lib")
+    libraries = Path.join(Mlx.libraries(Mlx.common()), "mlx/lib")
     write_config(linker ++ [prepared: prepared(linker), libraries: libraries] ++ kernels())
-    [Mlx.libraries(variant, openblas), Nif.built(sources, products(), &cargo/2)]
+    [Mlx.libraries(variant), Nif.built(sources, products(), &cargo/2)]
   end
 
   # Emily's own kernels take the place of MLX's on Linux alone.

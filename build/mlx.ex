@@ -149,11 +149,12 @@ defmodule Emily.Build.Mlx do
   defp platform, do: if(macos?(), do: "macosx_14_0_arm64", else: "manylinux_2_35_#{arch()}")
 
   @doc """
-  The folder to copy into `priv/`: `mlx/lib` with MLX, and the libraries it finds by its own relative RPATH. On Linux BLAS
-  and LAPACK are among these, taken from OpenBLAS where there is one; on macOS `mlx.metallib` is beside MLX.
+  The folder to copy into `priv/`: `mlx/lib` with MLX, the libraries it finds by its own relative RPATH, and licences. On Linux BLAS
+  and LAPACK are among these, OpenBLAS's; on macOS `mlx.metallib` is beside MLX.
   """
-  def libraries(variant, openblas) do
-    key = [variant, @version, arch(), Openblas.key(openblas)] |> Enum.join("-")
+  def libraries(variant) do
+    blas = if macos?(), do: [], else: [Openblas.key()]
+    key = Enum.join([variant, @version, arch() | blas], "-")
 
     Cache.entry(["libraries", key], fn temporary ->
       wheel = wheel(variant)
@@ -168,13 +169,15 @@ defmodule Emily.Build.Mlx do
         Cache.link(source, Path.join([temporary, "mlx/include", folder]))
       end
 
-      for bundled <- Path.wildcard(Path.join(wheel, "*.libs")) do
-        target = Path.join(temporary, Path.basename(bundled))
+      for folder <- [wheel | if(macos?(), do: [], else: [Openblas.wheel()])],
+          licenses <- Path.wildcard(Path.join(folder, "*.dist-info/licenses")),
+          [name, _] =
+            licenses |> Path.dirname() |> Path.basename() |> String.split("-", parts: 2),
+          do: Cache.link(licenses, Path.join([temporary, "licenses", name]))
 
-        if openblas,
-          do: Openblas.bundle(openblas, bundled, target),
-          else: Cache.link(bundled, target)
-      end
+      # macOS's wheel bundles none: the system has a BLAS.
+      for bundled <- Path.wildcard(Path.join(wheel, "*.libs")),
+          do: Openblas.bundle(bundled, Path.join(temporary, Path.basename(bundled)))
     end)
   end
 

@@ -1,124 +1,74 @@
 defmodule Emily.Build.Openblas do
   @moduledoc false
-  # OpenBLAS in the place of the reference BLAS and LAPACK that MLX's Linux wheels bundle.
+  # OpenBLAS in the place of the reference BLAS and LAPACK that MLX's Linux wheels bundle: the library that NumPy and SciPy
+  # carry. It needs nothing but a C library that is older than MLX's own, so what is made with it runs wherever MLX does.
 
-  alias Emily.Build.{Cache, Command, Failure, Mlx}
+  alias Emily.Build.{Command, Failure, Mlx, Wheel}
 
-  # What libmlx.so takes from BLAS and LAPACK.
+  @version "0.3.34.481.3"
+  @wheels %{
+    "x86_64" => "0595f94cd58c1f8a0d90c975621f4587337a003916b1979e834ebdf2cb5d9504",
+    "aarch64" => "e085dddbc5b9aa130f83def515d31c440e69f387a90c7e63b154a5575b4466bc"
+  }
+  @library "libscipy_openblas.so"
+
+  # What libmlx.so takes from BLAS and LAPACK, and Emily from OpenBLAS.
   @symbols ~w(cblas_sgemm cblas_dgemm cblas_cgemm) ++
              ~w(sgesdd_ dgesdd_ cgesdd_ ssyevd_ dsyevd_ cheevd_ sgeev_ dgeev_ cgeev_) ++
              ~w(sgeqrf_ dgeqrf_ sorgqr_ dorgqr_ sgetrf_ dgetrf_ sgetri_ dgetri_) ++
-             ~w(spotrf_ dpotrf_ strtri_ dtrtri_)
+             ~w(spotrf_ dpotrf_ strtri_ dtrtri_ openblas_set_num_threads)
 
-  # The threaded builds first.
-  @places ["/usr/lib/*/openblas-pthread/libopenblas.so.0", "/usr/lib64/libopenblasp.so.0"] ++
-            [
-              "/usr/lib/*/libopenblas.so.0",
-              "/usr/lib64/libopenblas.so.0",
-              "/usr/lib/libopenblas.so.0"
-            ] ++
-            ["/usr/lib/libopenblas.so"]
+  @doc "A short name that changes when what `bundle/2` makes does."
+  def key, do: "openblas#{@version}-#{:erlang.phash2(source())}"
 
-  @doc "The OpenBLAS library: `EMILY_OPENBLAS`, or the first one found; `nil` without one."
-  def find do
-    case System.get_env("EMILY_OPENBLAS") do
-      empty when empty in [nil, ""] ->
-        Enum.find_value(@places, &(&1 |> Path.wildcard() |> List.first()))
-
-      "none" ->
-        nil
-
-      file ->
-        if File.regular?(file), do: file
-    end
-  end
-
-  @doc "A short name for the library that changes when the library does."
-  def key(nil), do: "reference"
-
-  def key(file) do
-    %{size: size, mtime: mtime} = File.stat!(file, time: :posix)
-    "openblas#{:erlang.phash2({file, size, mtime})}"
-  end
-
-  @doc "Tells what is slow without OpenBLAS."
-  def warn_missing do
-    Mix.shell().error("""
-    emily: OpenBLAS is not there: linear algebra and complex products on the CPU will be slow.
-           #{Failure.install("openblas")}
-           Then run `mix compile` again.\
-    """)
+  @doc "The folder of the wheel."
+  def wheel do
+    Wheel.fetch("openblas", %{
+      name: "scipy-openblas32",
+      version: @version,
+      sha256: Map.fetch!(@wheels, Mlx.arch()),
+      platform: "manylinux_2_27_#{Mlx.arch()}.manylinux_2_28_#{Mlx.arch()}"
+    })
   end
 
   @doc """
-  Fills `target` with OpenBLAS and what it needs, under the names that the files in `bundled` have.
+  Fills `target` with OpenBLAS, under the names that the files in `bundled` have.
 
   Each of those becomes a library of a few kilobytes that only refers to OpenBLAS, so OpenBLAS is there once,
   and is found beside them wherever the folder is copied.
   """
-  def bundle(openblas, bundled, target) do
+  def bundle(bundled, target) do
     File.mkdir_p!(target)
-    name = soname(openblas)
-    library = Path.join(target, name)
-    File.cp!(openblas, library)
+    library = Path.join(target, @library)
+    File.cp!(Path.join([wheel(), "scipy_openblas32/lib", @library]), library)
+    source = Path.join(target, "refer.s")
+    File.write!(source, source())
 
-    for {dependency, path} <- runtime_libraries(openblas),
-        do: File.cp!(path, Path.join(target, dependency))
-
-    source = Path.join(target, "refer.c")
-    File.write!(source, reference_source())
-
-    linked? =
-      bundled
-      |> File.ls!()
-      |> Enum.filter(&(&1 =~ ~r/^lib(blas|lapack)-/))
-      |> Enum.all?(&refer(source, library, Path.join(target, &1)))
+    for name <- File.ls!(bundled),
+        name =~ ~r/^lib(blas|lapack)-/,
+        do: refer(source, library, Path.join(target, name))
 
     File.rm!(source)
-
-    if not linked? do
-      Mix.shell().error("emily: #{openblas} lacks a part of BLAS or LAPACK, so it is not used.")
-      warn_missing()
-      File.rm_rf!(target)
-      Cache.link(bundled, target)
-    end
   end
 
-  defp reference_source do
-    declarations = Enum.map(@symbols, &"extern void #{&1}(void);\n")
+  # OpenBLAS's names here have a prefix: each plain name is a jump to the other.
+  defp source do
+    jump = if Mlx.arch() == "x86_64", do: &"jmp scipy_#{&1}@PLT", else: &"b scipy_#{&1}"
 
-    [
-      declarations,
-      "static void (*const used[])(void) __attribute__((used)) = {",
-      Enum.join(@symbols, ", "),
-      "};\n"
-    ]
+    functions =
+      for name <- @symbols,
+          do: "\t.globl #{name}\n\t.type #{name}, %function\n#{name}:\n\t#{jump.(name)}\n"
+
+    ["\t.text\n", functions, "\t.section .note.GNU-stack,\"\",%progbits\n"]
   end
 
-  # The old kind of RPATH: it also serves the libraries that OpenBLAS itself needs.
   defp refer(source, library, output) do
     arguments =
-      ["-x", "c", "-shared", "-fPIC", "-o", output, source, "-x", "none", library] ++
-        [
-          "-Wl,-soname,#{Path.basename(output)}",
-          "-Wl,-z,defs",
-          "-Wl,--disable-new-dtags,-rpath,$ORIGIN"
-        ]
+      ["-shared", "-nostdlib", "-o", output, source, library] ++
+        ["-Wl,-soname,#{Path.basename(output)}", "-Wl,-z,defs", "-Wl,-rpath,$ORIGIN"]
 
-    match?({_, 0}, Command.run(Mlx.compiler(), arguments))
-  end
-
-  defp soname(file) do
-    case Command.output("readelf", ["-d", file]) do
-      nil -> Path.basename(file)
-      text -> List.last(Regex.run(~r/SONAME.*\[(.*)\]/, text) || [Path.basename(file)])
-    end
-  end
-
-  # The compiler's runtime libraries, which not every machine has.
-  defp runtime_libraries(file) do
-    for line <- String.split(Command.output("ldd", [file]) || "", "\n"),
-        [_, name, path] <- [Regex.run(~r/^\s*(lib(?:gfortran|quadmath|gomp)\S*) => (\S+)/, line)],
-        do: {name, path}
+    {said, status} = Command.run(Mlx.compiler(), arguments)
+    status == 0 || Failure.program("linking OpenBLAS", "the C++ compiler", said, status)
+    :ok
   end
 end

@@ -3,11 +3,18 @@ defmodule Emily.Build.Precompiled do
   # What a release has built already: for each system and variant an archive of all that priv/ is to hold. A package has
   # a file with the hashes of its release's archives, and a checkout has none, as with rustler_precompiled.
 
-  alias Emily.Build.{Cache, Download, Failure, Mlx, Record}
+  alias Emily.Build.{Cache, Command, Download, Failure, Mlx, Record}
 
   @checksums "checksum-Elixir.Emily.Native.Nif.exs"
   # The oldest that the library runs on, and so do all that follow.
   @nif "2.15"
+  # The oldest system that MLX runs on, with the libraries of GCC 12.
+  @newest %{
+    "GLIBC" => Mlx.glibc(),
+    "GLIBCXX" => "3.4.30",
+    "CXXABI" => "1.3.13",
+    "GCC" => "12.0.0"
+  }
 
   @doc "The file of a package that names its release's archives."
   def checksums, do: @checksums
@@ -63,17 +70,43 @@ defmodule Emily.Build.Precompiled do
   defp unpack_error(file, reason),
     do: Failure.stop("could not unpack #{Path.basename(file)}: #{inspect(reason)}.", remedy())
 
-  @doc "Packs what is in `priv` into an archive in `folder`, and returns its file."
+  @doc """
+  Packs what is in `priv` into an archive in `folder`, and returns its file. On Linux it ends where a library in it asks the
+  system for what the oldest one lacks.
+  """
   def pack(priv, version, variant, folder) do
+    files = Record.files(priv)
+
+    for file <- if(Mlx.macos?(), do: [], else: files), newer <- newer(Path.join(priv, file)) do
+      Failure.stop(
+        "#{file} asks for #{newer}, and a release is for systems with #{inspect(@newest)}.",
+        "See which function asks for it, by `objdump -T`."
+      )
+    end
+
     File.mkdir_p!(folder)
     file = Path.join(folder, name(version, variant))
 
-    files =
-      for name <- Record.files(priv), do: {to_charlist(name), to_charlist(Path.join(priv, name))}
-
-    :ok = :erl_tar.create(to_charlist(file), files, [:compressed])
+    members = for name <- files, do: {to_charlist(name), to_charlist(Path.join(priv, name))}
+    :ok = :erl_tar.create(to_charlist(file), members, [:compressed])
     file
   end
+
+  # What is newer than the oldest system has it. Of what is no library of Linux's, readelf tells nothing.
+  defp newer(file) do
+    case Command.run("readelf", ["--version-info", file]) do
+      {text, :missing} ->
+        Failure.stop(text, Failure.install("binutils"))
+
+      {text, _status} ->
+        for [name, library, version] <-
+              Regex.scan(~r/\b(GLIBC|GLIBCXX|CXXABI|GCC)_([\d.]+)/, text),
+            numbers(version) > numbers(@newest[library]),
+            do: name
+    end
+  end
+
+  defp numbers(version), do: version |> String.split(".") |> Enum.map(&String.to_integer/1)
 
   @doc "Writes the file that names the archives in `folder`, which are to be had under `url`."
   def write_checksums(root, url, folder) do

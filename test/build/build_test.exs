@@ -6,7 +6,7 @@ defmodule Emily.BuildTest do
 
   import ExUnit.CaptureIO
 
-  alias Emily.Build.{Cache, Command, Failure, Lock, Mlx, Nif, Openblas}
+  alias Emily.Build.{Cache, Command, Failure, Lock, Mlx, Nif}
 
   describe "the cache" do
     test "two builds make one entry at once" do
@@ -369,21 +369,5 @@ defmodule Emily.BuildTest do
     for file <- copies, do: File.write!(file, "cut")
     built = Nif.built([{"a.rs", ""}], target, cargo)
     assert File.read!(Path.join(built, "libemily_nif.so")) == "whole"
-  end
-
-  test "OpenBLAS can be named and left out", %{tmp_dir: folder} do
-    put_env("EMILY_OPENBLAS", "none")
-    assert Openblas.find() == nil
-    put_env("EMILY_OPENBLAS", Path.join(folder, "absent"))
-    assert Openblas.find() == nil
-    put_env("EMILY_OPENBLAS", __ENV__.file)
-    assert Openblas.find() == __ENV__.file
-  end
-
-  test "without OpenBLAS the build says how slow it will be" do
-    Mix.shell(Mix.Shell.IO)
-    message = capture_io(:stderr, fn -> Openblas.warn_missing() end)
-    assert message =~ "linear algebra and complex products on the CPU will be slow"
-    assert message =~ "apt install libopenblas0-pthread"
   end
 end

@@ -2,12 +2,11 @@ defmodule Emily.Doctor.Checks do
   @moduledoc false
   # What the findings mean: one check for each, `ok`, `warning` or `failed`, and the remedy.
 
-  alias Emily.Build.{Failure, Mlx}
+  alias Emily.Build.Mlx
   alias Emily.Doctor.Libraries
 
   # The build is not there when a release runs.
   @glibc Mlx.glibc()
-  @install_openblas Failure.install("openblas")
 
   # Of MLX's documentation: the oldest driver for each CUDA, and the oldest GPU.
   @drivers %{"cuda12" => "550.54.14", "cuda13" => "580.0.0"}
@@ -168,16 +167,10 @@ defmodule Emily.Doctor.Checks do
   defp check(:mlx, %{built: built, version: version}, _), do: ok("#{version}, #{built}")
 
   # Products of matrices of f32 and f64 are Emily's own.
-  @reference "the reference one: linear algebra on the CPU is slow"
+  defp check(:blas, [version], _), do: ok("OpenBLAS #{version}, for linear algebra")
 
-  defp check(:blas, %{used: :openblas, version: version}, _),
-    do: ok("OpenBLAS #{version}, for linear algebra")
-
-  defp check(:blas, %{used: :reference, installed: nil}, findings),
-    do: warning(@reference, install_openblas(findings))
-
-  defp check(:blas, %{used: :reference, installed: installed}, findings),
-    do: warning("#{@reference}; #{installed} is not used", "Build again: #{rebuild(findings)}.")
+  defp check(:blas, [], findings),
+    do: failed("priv/ has no OpenBLAS", "Build it: #{rebuild(findings)}.")
 
   defp check(:libraries, :no_nif, findings),
     do: failed("priv/ has no libemily_nif.so", "Build it: #{rebuild(findings)}.")
@@ -336,11 +329,10 @@ defmodule Emily.Doctor.Checks do
         Libraries.remedy(reason, variant(findings), rebuild(findings))
       )
 
-  defp check(:kernels, {:error, {:signal, 4}}, findings) do
+  defp check(:kernels, {:error, {:signal, 4}}, _) do
     failed(
       "MLX ended its VM: an instruction that this processor lacks (SIGILL)",
-      "In a virtual machine, give it the host's processor (QEMU: -cpu host). If OpenBLAS was built for another " <>
-        "processor, set EMILY_OPENBLAS to a general one and build again: #{rebuild(findings)}."
+      "In a virtual machine, give it the host's processor (QEMU: -cpu host)."
     )
   end
 
@@ -414,9 +406,6 @@ defmodule Emily.Doctor.Checks do
 
   defp rebuild(_findings, environment),
     do: "`mix deps.clean emily --build && #{environment}mix deps.compile emily`"
-
-  defp install_openblas(findings),
-    do: "#{@install_openblas}. Then build again: #{rebuild(findings)}."
 
   defp new_glibc,
     do: "Use Debian 12, Ubuntu 22.04, Fedora 36 or newer, or a container of one of them."

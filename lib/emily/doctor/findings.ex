@@ -4,7 +4,7 @@ defmodule Emily.Doctor.Findings do
   # stands alone: one that cannot be made becomes `{:error, message}`. What only a build needs is `:elsewhere` where
   # there is none, in a release.
 
-  alias Emily.Build.{Download, Index, Mlx, Openblas}
+  alias Emily.Build.{Download, Index, Mlx}
   alias Emily.Doctor.Kernels
   alias Emily.Native.Threads
 
@@ -143,16 +143,10 @@ defmodule Emily.Doctor.Findings do
 
   defp priv, do: to_string(:code.lib_dir(:emily)) |> Path.join("priv")
 
-  defp blas do
-    case Path.wildcard(Path.join(priv(), "mlx_*.libs/libopenblas*")) do
-      [file | _] -> openblas(file)
-      [] -> %{used: :reference, installed: if(build?(), do: Openblas.find())}
-    end
-  end
-
   # The library says of itself what it is: its name and version.
-  defp openblas(file) do
-    %{used: :openblas, version: field(File.read!(file), ~r/OpenBLAS (\d+\.\d+\.\d+)/)}
+  defp blas do
+    for file <- Path.wildcard(Path.join(priv(), "mlx_*.libs/libscipy_openblas.so")),
+        do: field(File.read!(file), ~r/OpenBLAS (\d+\.\d+\.\d+)/)
   end
 
   # What the loader says of the NIF, of MLX and of all they need: the lines that tell of something missing.

@@ -37,7 +37,7 @@ defmodule Emily.Doctor.Libraries do
         "This glibc is too old: use Debian 12, Ubuntu 22.04, Fedora 36 or newer."
 
       message =~ ~r/GLIBCXX_\d|CXXABI_\d|libstdc\+\+/ ->
-        "libstdc++ is missing or too old: install that of g++ 13 or newer (`apt install libstdc++6`), and take older ones out of LD_LIBRARY_PATH."
+        "libstdc++ is missing or too old: install that of g++ 12 or newer (`apt install libstdc++6`), and take older ones out of LD_LIBRARY_PATH."
 
       message =~ "CUDA headers" ->
         headers(variant)

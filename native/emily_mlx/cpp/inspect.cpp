@@ -3,6 +3,18 @@
 #include "mlx/primitives.h"
 #include "mlx/scheduler.h"
 
+#if defined(_GLIBCXX_RELEASE) && _GLIBCXX_RELEASE >= 13
+// The libstdc++ of GCC 12, on which MLX runs, lacks these two of the functions that what is compiled calls.
+template void std::string::_M_replace_cold(char*, size_type, const char*, const size_type, const size_type);
+
+// Where an exception leaves what is `noexcept`, and nothing stands between it and the end.
+extern "C" void* __cxa_begin_catch(void*) noexcept;
+extern "C" [[noreturn]] void __cxa_call_terminate(void* exception) noexcept {
+  __cxa_begin_catch(exception);
+  std::terminate();
+}
+#endif
+
 emily_memory emily::memory_of(const mx::array& x, bool on_device) {
   auto [contiguous, row_contiguous, col_contiguous] = x.flags();
   // A buffer of CUDA's begins with the address of its memory there.
