@@ -4,7 +4,7 @@
 use std::env;
 
 /// What knows MLX.
-const FILES: [&str; 4] = ["allocator", "inspect", "node", "replay"];
+const FILES: [&str; 5] = ["allocator", "inspect", "node", "replay", "tasks"];
 
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");

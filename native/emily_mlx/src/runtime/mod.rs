@@ -24,5 +24,6 @@ pub(crate) mod replay;
 pub(crate) mod room;
 mod short;
 pub(crate) mod stream;
+pub(crate) mod tasks;
 pub(crate) mod truth;
 pub(crate) mod worker;

@@ -1,16 +1,16 @@
 //! Steps that are run again on an NVIDIA GPU without MLX: MLX queues one, and what it handed to the device, kept by a
 //! recording, is queued as often as is wanted, with the same buffers. `cpp/replay.cpp` knows CUDA.
 
-/// Where the elements of a scheduled array are on the device. As in `cpp/replay.cpp`.
+/// Where the elements of a scheduled array are. As in `cpp/replay.cpp`.
 #[cfg_attr(not(all(own_kernels, target_os = "linux")), allow(dead_code))]
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Room {
-    data: *mut u8,
+    pub(super) data: *mut u8,
     /// What tells the memory of two arrays apart.
-    buffer: *const u8,
-    bytes: usize,
-    row_contiguous: bool,
+    pub(super) buffer: *const u8,
+    pub(super) bytes: usize,
+    pub(super) row_contiguous: bool,
 }
 
 impl Room {
