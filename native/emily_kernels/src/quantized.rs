@@ -33,6 +33,9 @@ pub use minifloat::{float_codes, float_scales, Of};
 const LANES: usize = 16;
 /// How many numbers are worth a part of their own, about ten microseconds' work.
 const PART: usize = 1 << 18;
+/// How many are worth giving to another thread, and how many parts each takes at most.
+const FEW: usize = 1 << 15;
+const PARTS_EACH: usize = 4;
 /// From so many rows on, numbers are unpacked once for all of them.
 const MANY: usize = 16;
 /// Beyond it, or without an end, a number times a code is not the number times what the code stands for.
@@ -180,7 +183,7 @@ fn by_rows(
     output: &mut [f32],
     part: impl Fn(usize, &mut [f32]) + Sync,
 ) {
-    let rows_a_part = (PART / columns).max(1);
+    let rows_a_part = rows_a_part(height, columns);
     if rows == 1 {
         return pool::each_part(output, rows_a_part, |i, output| {
             part(i * rows_a_part, output)
@@ -196,6 +199,12 @@ fn by_rows(
             output[row * height + column] = *x;
         }
     }
+}
+
+/// How many rows each thread takes at a time: all parts are alike, so that none waits for another's last.
+fn rows_a_part(height: usize, columns: usize) -> usize {
+    let parts = (height * columns / FEW).clamp(1, PARTS_EACH * pool::threads());
+    height.div_ceil(parts).max(1)
 }
 
 /// The numbers of a packed matrix, each rounded as the product and the sum are.

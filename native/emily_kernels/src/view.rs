@@ -1,6 +1,7 @@
 //! Arrays as they lie in memory.
 
 use std::borrow::Cow;
+use std::ops::Range;
 
 use half::{bf16, f16};
 use smallvec::SmallVec;
@@ -139,6 +140,16 @@ impl<'a> View<'a> {
     /// What lies in the same memory by other axes, from the same first element on.
     pub fn with_axes(&self, axes: Axes) -> View<'a> {
         View::new(self.memory, self.first, self.width, axes)
+    }
+
+    /// A part of an axis.
+    pub fn narrow(&self, axis: usize, part: Range<usize>) -> View<'a> {
+        let mut axes = self.axes.clone();
+        assert!(part.start <= part.end && part.end <= axes[axis].size);
+        axes[axis].size = part.len();
+        let step = part.start as isize * axes[axis].stride * self.width as isize;
+        let first = self.first.wrapping_add_signed(step);
+        View::new(self.memory, first, self.width, axes)
     }
 
     /// How many elements there are.

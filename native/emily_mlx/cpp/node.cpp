@@ -26,9 +26,9 @@ void emily_kernel_drop(void* kernel);
 void emily_kernel_drop_task(void* task);
 }
 
-namespace {
+namespace emily {
 
-// Owns its kernel.
+// Owns its kernel. `tasks.cpp` knows what it queues by its name.
 class Node final : public mx::UnaryPrimitive, public std::enable_shared_from_this<Node> {
  public:
   Node(mx::Stream stream, void* kernel) : UnaryPrimitive(stream), kernel_(kernel) {}
@@ -59,7 +59,7 @@ class Node final : public mx::UnaryPrimitive, public std::enable_shared_from_thi
   std::shared_ptr<void> prepare(const std::vector<mx::array>& inputs, mx::array& out) const {
     std::vector<emily_memory> memory;
     memory.reserve(inputs.size() + 1);
-    for (const auto& input : inputs) memory.push_back(emily::memory_of(input));
+    for (const auto& input : inputs) memory.push_back(memory_of(input));
     auto place = emily_kernel_place(kernel_, memory.data(), inputs.size(), out.itemsize(), out.nbytes());
     if (place.taken >= 0) {
       out.copy_shared_buffer(inputs[place.taken]);
@@ -70,12 +70,16 @@ class Node final : public mx::UnaryPrimitive, public std::enable_shared_from_thi
     } else {
       out.set_data(mx::allocator::malloc(out.nbytes()));
     }
-    memory.push_back(emily::memory_of(out));
+    memory.push_back(memory_of(out));
     return {emily_kernel_task(memory.data(), inputs.size(), &memory.back(), place), emily_kernel_drop_task};
   }
 
   void* kernel_;
 };
+
+} // namespace emily
+
+namespace {
 
 // Nothing, to wait for: what MLX computes at the end of what it is scheduled with.
 class Marker final : public mx::UnaryPrimitive {
@@ -87,6 +91,8 @@ class Marker final : public mx::UnaryPrimitive {
 };
 
 } // namespace
+
+using emily::Node;
 
 extern "C" {
 

@@ -4,7 +4,7 @@
 //! integers of 8 bits each, so that a group's sums are ones of integers, without rounding. One of 8 bits, as GGML has it, would
 //! cost a language model digits: SmolLM2-135M's logits are off by up to 0.8 then.
 
-use super::dots::{for_each_dots, has_products_of_bytes, Block, CODES, GROUPS};
+use super::dots::{for_each_dots, has_products_of_bytes, Block, CODES, FACTORS};
 use super::matrix::by_type;
 pub use super::matrix::{Blocks, Type};
 use super::rounded::{Rounded, Strips};
@@ -36,8 +36,9 @@ fn multiply_as<B: Block>(
     }
     let rounded = Rounded::of::<B>(level, x, blocks.columns);
     if !is_tiled {
-        return by_rows(rounded.rows / 2, size, output, |first, output| {
-            few::part::<B>(level, &rounded, blocks, first, output)
+        let rows = few::Row::all::<B>(&rounded);
+        return by_rows(rows.len(), size, output, |first, output| {
+            few::part::<B>(level, &rows, blocks, first, output)
         });
     }
     let mut halves = vec![0.0; 2 * output.len()];
@@ -68,7 +69,7 @@ fn dequantize_as<B: Block>(level: Level, blocks: &Blocks, first: usize, output: 
 for_each_dots! {
     /// The numbers of blocks.
     fn unpack<B: Block; dots>(bytes: &[u8], output: &mut [f32]) {
-        let (mut scales, mut least) = ([0.0; GROUPS], [0.0; GROUPS]);
+        let (mut scales, mut least) = ([0.0; FACTORS], [0.0; FACTORS]);
         let blocks = bytes.chunks_exact(B::BYTES).zip(output.chunks_exact_mut(B::NUMBERS));
         for (block, output) in blocks {
             B::factors(dots, block, &mut scales, &mut least);

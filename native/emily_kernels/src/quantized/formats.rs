@@ -2,7 +2,7 @@
 //!
 //! Source: <https://github.com/ggml-org/llama.cpp>, ggml/src/ggml-common.h and ggml-quants.c.
 
-use super::dots::{Block, Dots, CODES, GROUPS, WIDE};
+use super::dots::{Block, Dots, CODES, FACTORS, WIDE};
 use super::factors::power_of_two;
 
 #[inline(always)]
@@ -20,6 +20,47 @@ fn half<D: Dots>(dots: D, block: &[u8], at: usize) -> f32 {
 #[inline(always)]
 fn halves<D: Dots>(dots: D, block: &[u8], at: usize) -> [f32; 2] {
     dots.halves(u32::from_le_bytes(*part(block, at)))
+}
+
+/// Two at the beginning of each block of a type.
+#[inline(always)]
+fn at_beginnings<B: Block, D: Dots>(dots: D, blocks: &[u8]) -> [[f32; 8]; 2] {
+    let mut bits = [0; 8];
+    if blocks.len() == B::BYTES {
+        let [first, second] = halves(dots, blocks, 0);
+        return [first, second].map(|half| [half, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0]);
+    }
+    if blocks.len() == 8 * B::BYTES {
+        for (at, bits) in bits.iter_mut().enumerate() {
+            *bits = u32::from_le_bytes(*part(blocks, at * B::BYTES));
+        }
+    } else {
+        for (block, bits) in blocks.chunks_exact(B::BYTES).zip(&mut bits) {
+            *bits = u32::from_le_bytes(*part(block, 0));
+        }
+    }
+    dots.many_halves(bits)
+}
+
+/// One scale at the beginning of each block.
+#[inline(always)]
+fn scales_of<B: Block, D: Dots>(dots: D, blocks: &[u8], scales: &mut [f32; FACTORS]) {
+    let [first, _] = at_beginnings::<B, D>(dots, blocks);
+    scales[..8].copy_from_slice(&first);
+}
+
+/// A scale at the beginning of each block, and what is added behind it.
+#[inline(always)]
+fn pairs_of<B: Block, D: Dots>(
+    dots: D,
+    blocks: &[u8],
+    scales: &mut [f32; FACTORS],
+    least: &mut [f32; FACTORS],
+) {
+    let [first, second] = at_beginnings::<B, D>(dots, blocks);
+    for at in 0..8 {
+        (scales[at], least[at]) = (first[at], -second[at]);
+    }
 }
 
 #[inline(always)]
@@ -51,10 +92,10 @@ impl Block for Q4_0 {
     fn factors<D: Dots>(
         dots: D,
         block: &[u8],
-        scales: &mut [f32; GROUPS],
-        _least: &mut [f32; GROUPS],
+        scales: &mut [f32; FACTORS],
+        _least: &mut [f32; FACTORS],
     ) {
-        scales[0] = half(dots, block, 0);
+        scales_of::<Self, D>(dots, block, scales);
     }
 }
 
@@ -75,11 +116,10 @@ impl Block for Q4_1 {
     fn factors<D: Dots>(
         dots: D,
         block: &[u8],
-        scales: &mut [f32; GROUPS],
-        least: &mut [f32; GROUPS],
+        scales: &mut [f32; FACTORS],
+        least: &mut [f32; FACTORS],
     ) {
-        [scales[0], least[0]] = halves(dots, block, 0);
-        least[0] = -least[0];
+        pairs_of::<Self, D>(dots, block, scales, least);
     }
 }
 
@@ -100,10 +140,10 @@ impl Block for Q5_0 {
     fn factors<D: Dots>(
         dots: D,
         block: &[u8],
-        scales: &mut [f32; GROUPS],
-        _least: &mut [f32; GROUPS],
+        scales: &mut [f32; FACTORS],
+        _least: &mut [f32; FACTORS],
     ) {
-        scales[0] = half(dots, block, 0);
+        scales_of::<Self, D>(dots, block, scales);
     }
 }
 
@@ -124,11 +164,10 @@ impl Block for Q5_1 {
     fn factors<D: Dots>(
         dots: D,
         block: &[u8],
-        scales: &mut [f32; GROUPS],
-        least: &mut [f32; GROUPS],
+        scales: &mut [f32; FACTORS],
+        least: &mut [f32; FACTORS],
     ) {
-        [scales[0], least[0]] = halves(dots, block, 0);
-        least[0] = -least[0];
+        pairs_of::<Self, D>(dots, block, scales, least);
     }
 }
 
@@ -151,10 +190,10 @@ impl Block for Q8_0 {
     fn factors<D: Dots>(
         dots: D,
         block: &[u8],
-        scales: &mut [f32; GROUPS],
-        _least: &mut [f32; GROUPS],
+        scales: &mut [f32; FACTORS],
+        _least: &mut [f32; FACTORS],
     ) {
-        scales[0] = half(dots, block, 0);
+        scales_of::<Self, D>(dots, block, scales);
     }
 }
 
@@ -179,8 +218,8 @@ impl Block for Q2K {
     fn factors<D: Dots>(
         dots: D,
         block: &[u8],
-        scales: &mut [f32; GROUPS],
-        least: &mut [f32; GROUPS],
+        scales: &mut [f32; FACTORS],
+        least: &mut [f32; FACTORS],
     ) {
         let [scale, step] = halves(dots, block, 80);
         let bytes = part::<16>(block, 0);
@@ -214,8 +253,8 @@ impl Block for Q3K {
     fn factors<D: Dots>(
         dots: D,
         block: &[u8],
-        scales: &mut [f32; GROUPS],
-        _least: &mut [f32; GROUPS],
+        scales: &mut [f32; FACTORS],
+        _least: &mut [f32; FACTORS],
     ) {
         let scale = half(dots, block, 108);
         let bytes = part::<12>(block, 96);
@@ -229,7 +268,12 @@ impl Block for Q3K {
 
 /// The scales and steps of Q4_K and Q5_K, six bits each.
 #[inline(always)]
-fn six_bits<D: Dots>(dots: D, block: &[u8], scales: &mut [f32; GROUPS], least: &mut [f32; GROUPS]) {
+fn six_bits<D: Dots>(
+    dots: D,
+    block: &[u8],
+    scales: &mut [f32; FACTORS],
+    least: &mut [f32; FACTORS],
+) {
     let [scale, step] = halves(dots, block, 0);
     let bytes = part::<12>(block, 4);
     for i in 0..4 {
@@ -261,8 +305,8 @@ impl Block for Q4K {
     fn factors<D: Dots>(
         dots: D,
         block: &[u8],
-        scales: &mut [f32; GROUPS],
-        least: &mut [f32; GROUPS],
+        scales: &mut [f32; FACTORS],
+        least: &mut [f32; FACTORS],
     ) {
         six_bits(dots, block, scales, least);
     }
@@ -291,8 +335,8 @@ impl Block for Q5K {
     fn factors<D: Dots>(
         dots: D,
         block: &[u8],
-        scales: &mut [f32; GROUPS],
-        least: &mut [f32; GROUPS],
+        scales: &mut [f32; FACTORS],
+        least: &mut [f32; FACTORS],
     ) {
         six_bits(dots, block, scales, least);
     }
@@ -319,8 +363,8 @@ impl Block for Q6K {
     fn factors<D: Dots>(
         dots: D,
         block: &[u8],
-        scales: &mut [f32; GROUPS],
-        _least: &mut [f32; GROUPS],
+        scales: &mut [f32; FACTORS],
+        _least: &mut [f32; FACTORS],
     ) {
         let scale = half(dots, block, 208);
         for (scale_of, byte) in scales.iter_mut().zip(part::<16>(block, 192)) {
@@ -351,10 +395,10 @@ impl Block for Iq4Nl {
     fn factors<D: Dots>(
         dots: D,
         block: &[u8],
-        scales: &mut [f32; GROUPS],
-        _least: &mut [f32; GROUPS],
+        scales: &mut [f32; FACTORS],
+        _least: &mut [f32; FACTORS],
     ) {
-        scales[0] = half(dots, block, 0);
+        scales_of::<Self, D>(dots, block, scales);
     }
 }
 
@@ -375,8 +419,8 @@ impl Block for Iq4Xs {
     fn factors<D: Dots>(
         dots: D,
         block: &[u8],
-        scales: &mut [f32; GROUPS],
-        _least: &mut [f32; GROUPS],
+        scales: &mut [f32; FACTORS],
+        _least: &mut [f32; FACTORS],
     ) {
         let scale = half(dots, block, 0);
         let high = u16::from_le_bytes(*part(block, 2));
@@ -409,13 +453,15 @@ impl Block for Mxfp4 {
     fn factors<D: Dots>(
         _dots: D,
         block: &[u8],
-        scales: &mut [f32; GROUPS],
-        _least: &mut [f32; GROUPS],
+        scales: &mut [f32; FACTORS],
+        _least: &mut [f32; FACTORS],
     ) {
-        // Half of the power, which has no infinity.
-        scales[0] = match block[0] {
-            0 => f32::from_bits(1 << 21),
-            exponent => power_of_two(exponent - 1),
-        };
+        for (scale, block) in scales.iter_mut().zip(block.chunks_exact(Self::BYTES)) {
+            // Half of the power, which has no infinity.
+            *scale = match block[0] {
+                0 => f32::from_bits(1 << 21),
+                exponent => power_of_two(exponent - 1),
+            };
+        }
     }
 }

@@ -1,6 +1,6 @@
 //! Many rows times the rows of a matrix of blocks, some of which stand side by side in a panel, their codes taken out.
 
-use super::dots::{for_each_dots, Block, Dots, CODES, GROUPS};
+use super::dots::{for_each_dots, Block, Dots, CODES, FACTORS};
 use super::matrix::Blocks;
 use super::rounded::{Strips, SHARED, STRIP};
 use crate::dispatch::Level;
@@ -94,7 +94,7 @@ impl Panel {
     /// Puts a row of the matrix into a lane.
     #[inline(always)]
     fn fill<B: Block, D: Dots>(&mut self, dots: D, lane: usize, row: &[u8]) {
-        let (mut scales, mut least) = ([0.0; GROUPS], [0.0; GROUPS]);
+        let (mut scales, mut least) = ([0.0; FACTORS], [0.0; FACTORS]);
         let groups = B::NUMBERS / B::GROUP;
         let (fours, _) = self.codes.as_chunks_mut::<4>();
         let blocks = row.chunks_exact(B::BYTES);

@@ -228,3 +228,23 @@ pub(crate) fn bytes_on(arrays: &[Array], stream: i32) -> Option<usize> {
     }
     Some(bytes)
 }
+
+/// What all that arrays need and that is not scheduled yet reads, and is there already, but for arrays of these numbers.
+#[cfg(target_os = "linux")]
+pub(crate) fn read_by(arrays: &[Array], without: &[usize]) -> Result<Vec<Array>> {
+    let mut seen: HashSet<usize> = without.iter().copied().collect();
+    let mut left: Vec<Node> = arrays.iter().map(Node::of).collect();
+    let mut read = Vec::new();
+    while let Some(node) = left.pop() {
+        if !seen.insert(node.id()) {
+            continue;
+        }
+        if node.is_scheduled() {
+            read.push(node.to_array()?);
+            continue;
+        }
+        left.extend(node.inputs());
+        left.extend(node.siblings());
+    }
+    Ok(read)
+}

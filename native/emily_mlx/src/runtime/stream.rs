@@ -116,6 +116,12 @@ impl StreamHandle {
         Ok(number)
     }
 
+    /// Waits for what the stream computes; an error where something of it has failed.
+    #[cfg(all(own_kernels, target_os = "linux"))]
+    pub(crate) fn synchronize(&self) -> Result<()> {
+        self.0.queue.synchronize()
+    }
+
     pub(crate) fn mlx_rs(&self) -> &Stream {
         adopt_thread();
         self.0.queue.stream()

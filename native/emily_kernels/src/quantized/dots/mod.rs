@@ -15,8 +15,11 @@ pub(super) const CODES: usize = 32;
 /// Codes from here on are wide: two of their products do not fit 16 bits.
 pub(super) const WIDE: i32 = 128;
 
-/// No block has more groups.
-pub(super) const GROUPS: usize = 16;
+/// Blocks are met so many numbers at a time: one that is large, or several small ones.
+pub(super) const NUMBERS: usize = 256;
+/// The sets of codes of so many numbers, and the most scales that they have.
+pub(super) const SETS: usize = NUMBERS / CODES;
+pub(super) const FACTORS: usize = 16;
 
 /// What the kernels are compiled for: a number is `scale * (code - OFFSET) - least`.
 pub(super) trait Block: 'static {
@@ -25,6 +28,8 @@ pub(super) trait Block: 'static {
     const BYTES: usize;
     /// How many numbers share a scale: 16 or 32.
     const GROUP: usize;
+    /// How many sets of codes a block has.
+    const SETS: usize = Self::NUMBERS / CODES;
     /// Codes have no sign; they reach `WIDE` where this is it.
     const OFFSET: i32 = 0;
     /// Whether anything is subtracted.
@@ -33,12 +38,12 @@ pub(super) trait Block: 'static {
     /// So many codes of a block, of which they are the `at`th.
     fn codes<D: Dots>(dots: D, block: &[u8], at: usize) -> D::Codes;
 
-    /// The scale of each group, and what is subtracted.
+    /// The scale of each group of blocks that have at most `NUMBERS` numbers, and what is subtracted.
     fn factors<D: Dots>(
         dots: D,
-        block: &[u8],
-        scales: &mut [f32; GROUPS],
-        least: &mut [f32; GROUPS],
+        blocks: &[u8],
+        scales: &mut [f32; FACTORS],
+        least: &mut [f32; FACTORS],
     );
 }
 
@@ -60,6 +65,10 @@ pub(super) trait Dots: Copy + Sync + 'static {
 
     /// The numbers that the bits of two f16 stand for, the first in the lower ones.
     fn halves(self, bits: u32) -> [f32; 2];
+    /// Those of eight times two, the first ones and the second ones.
+    fn many_halves(self, bits: [u32; 8]) -> [[f32; 8]; 2];
+    /// Has the processor bring what lies at an address, which nobody reads here.
+    fn ask_for(self, _address: *const u8) {}
     /// `a * b + c`.
     fn mul_add(self, a: f32, b: f32, c: f32) -> f32;
 
@@ -80,15 +89,16 @@ pub(super) trait Dots: Copy + Sync + 'static {
 
     fn none(self) -> Self::Sums;
     /// Adds the products of `x`, its higher integers and its lower ones, and the codes less the blocks' offset, times a scale
-    /// for each half. `starts` is what the offset makes of each half.
+    /// for each group. `starts` is what the offset makes of each, in its first lane.
     fn add<B: Block>(
         self,
         sums: Self::Sums,
         codes: Self::Codes,
         x: [&[i8; CODES]; 2],
-        starts: [i32; 2],
-        scales: [f32; 2],
+        starts: &[i32; 8],
+        scales: &[f32],
     ) -> Self::Sums;
+    fn join_sums(self, a: Self::Sums, b: Self::Sums) -> Self::Sums;
     fn total(self, sums: Self::Sums) -> f32;
 
     fn zeros(self) -> (Self::Floats, Self::Integers);

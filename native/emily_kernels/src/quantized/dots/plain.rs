@@ -40,6 +40,15 @@ impl<A: Arithmetic + Sync + 'static> Dots for Plain<A> {
     }
 
     #[inline(always)]
+    fn many_halves(self, bits: [u32; 8]) -> [[f32; 8]; 2] {
+        let mut halves = [[0.0; 8]; 2];
+        for (at, bits) in bits.into_iter().enumerate() {
+            [halves[0][at], halves[1][at]] = self.halves(bits);
+        }
+        halves
+    }
+
+    #[inline(always)]
     fn mul_add(self, a: f32, b: f32, c: f32) -> f32 {
         A::mul_add_single(a, b, c)
     }
@@ -103,14 +112,14 @@ impl<A: Arithmetic + Sync + 'static> Dots for Plain<A> {
         mut sums: [f32; LANES],
         codes: [u8; CODES],
         x: [&[i8; CODES]; 2],
-        starts: [i32; 2],
-        scales: [f32; 2],
+        starts: &[i32; 8],
+        scales: &[f32],
     ) -> [f32; LANES] {
         // The first lanes have the first half.
         let (halves, _) = sums.as_chunks_mut::<{ LANES / 2 }>();
         for (half, sums) in halves.iter_mut().enumerate() {
             let mut integers = [0; LANES / 2];
-            integers[0] = starts[half];
+            integers[0] = starts[half * LANES / 2];
             for at in 0..CODES / 8 {
                 for (lane, sum) in integers.iter_mut().enumerate() {
                     let at = half * CODES / 2 + at * LANES / 2 + lane;
@@ -119,10 +128,18 @@ impl<A: Arithmetic + Sync + 'static> Dots for Plain<A> {
                 }
             }
             for (sum, integer) in sums.iter_mut().zip(integers) {
-                *sum = A::mul_add_single(integer as f32, scales[half], *sum);
+                *sum = A::mul_add_single(integer as f32, scales[half * scales.len() / 2], *sum);
             }
         }
         sums
+    }
+
+    #[inline(always)]
+    fn join_sums(self, mut a: [f32; LANES], b: [f32; LANES]) -> [f32; LANES] {
+        for (a, b) in a.iter_mut().zip(b) {
+            *a += b;
+        }
+        a
     }
 
     #[inline(always)]

@@ -72,6 +72,32 @@ macro_rules! codes {
         }
 
         #[inline(always)]
+        fn many_halves(self, bits: [u32; 8]) -> [[f32; 8]; 2] {
+            let [a, b, c, d, e, f, g, h] = bits.map(|bits| bits as i32);
+            let mut halves = [[0.0; 8]; 2];
+            // SAFETY: as above, and AVX2.
+            unsafe {
+                let bits = _mm256_setr_epi32(a, b, c, d, e, f, g, h);
+                let first = _mm256_and_si256(bits, _mm256_set1_epi32(0xFFFF));
+                let second = _mm256_srli_epi32(bits, 16);
+                // Four of each, and four of each again.
+                let both = _mm256_packus_epi32(first, second);
+                let both = _mm256_permute4x64_epi64(both, 0b11_01_10_00);
+                let first = _mm256_cvtph_ps(_mm256_castsi256_si128(both));
+                let second = _mm256_cvtph_ps(_mm256_extracti128_si256(both, 1));
+                _mm256_storeu_ps(halves[0].as_mut_ptr(), first);
+                _mm256_storeu_ps(halves[1].as_mut_ptr(), second);
+            }
+            halves
+        }
+
+        #[inline(always)]
+        fn ask_for(self, address: *const u8) {
+            // SAFETY: as above; an address is only asked for.
+            unsafe { _mm_prefetch::<_MM_HINT_T0>(address.cast()) }
+        }
+
+        #[inline(always)]
         fn mul_add(self, a: f32, b: f32, c: f32) -> f32 {
             a.mul_add(b, c)
         }
@@ -163,21 +189,32 @@ macro_rules! codes {
             sums: __m256,
             codes: __m256i,
             x: [&[i8; CODES]; 2],
-            starts: [i32; 2],
-            scales: [f32; 2],
+            starts: &[i32; 8],
+            scales: &[f32],
         ) -> __m256 {
-            // SAFETY: as above.
+            // SAFETY: as above; eight integers are a vector.
             unsafe {
-                let [high, low] = x.map(|x| _mm256_loadu_si256(x.as_ptr().cast()));
-                let high = self.products::<B>(codes, high, [0; 2]);
-                let low = self.products::<B>(codes, low, starts);
-                let products = _mm256_add_epi32(_mm256_slli_epi32(high, HIGHER_BITS), low);
+                let high = _mm256_loadu_si256(x[0].as_ptr().cast());
+                let low = _mm256_loadu_si256(x[1].as_ptr().cast());
+                let high = self.products::<B>(_mm256_setzero_si256(), codes, high);
+                let mut starts_at = _mm256_slli_epi32(high, HIGHER_BITS);
+                if self.starts::<B>() {
+                    let starts = _mm256_loadu_si256(starts.as_ptr().cast());
+                    starts_at = _mm256_add_epi32(starts_at, starts);
+                }
+                let products = self.products::<B>(starts_at, codes, low);
                 let scales = match B::GROUP {
                     CODES => _mm256_set1_ps(scales[0]),
                     _ => _mm256_set_m128(_mm_set1_ps(scales[1]), _mm_set1_ps(scales[0])),
                 };
                 _mm256_fmadd_ps(_mm256_cvtepi32_ps(products), scales, sums)
             }
+        }
+
+        #[inline(always)]
+        fn join_sums(self, a: __m256, b: __m256) -> __m256 {
+            // SAFETY: as above.
+            unsafe { _mm256_add_ps(a, b) }
         }
 
         #[inline(always)]
@@ -248,20 +285,6 @@ macro_rules! lanes {
     };
 }
 
-/// What an offset makes of each half, in the half's first lane.
-macro_rules! starts {
-    ($block:ty, $starts:expr) => {
-        match (<$block>::OFFSET, <$block>::GROUP) {
-            (0, _) => _mm256_setzero_si256(),
-            (_, CODES) => _mm256_zextsi128_si256(_mm_cvtsi32_si128($starts[0])),
-            _ => {
-                let [first, second] = $starts.map(|start| _mm_cvtsi32_si128(start));
-                _mm256_set_m128i(second, first)
-            }
-        }
-    };
-}
-
 impl Avx2 {
     /// Codes that are wide have signs.
     #[inline(always)]
@@ -278,15 +301,21 @@ impl Avx2 {
     }
 
     #[inline(always)]
-    unsafe fn products<B: Block>(self, codes: __m256i, x: __m256i, starts: [i32; 2]) -> __m256i {
+    unsafe fn products<B: Block>(self, sums: __m256i, codes: __m256i, x: __m256i) -> __m256i {
         // SAFETY: the caller's promise.
         unsafe {
             if B::OFFSET == WIDE {
                 let codes = _mm256_xor_si256(codes, _mm256_set1_epi8(i8::MIN));
-                return self.dots::<B>(_mm256_setzero_si256(), codes, x);
+                return self.dots::<B>(sums, codes, x);
             }
-            self.dots::<B>(starts!(B, starts), codes, x)
+            self.dots::<B>(sums, codes, x)
         }
+    }
+
+    /// Whether the offset is in what is added up.
+    #[inline(always)]
+    fn starts<B: Block>(self) -> bool {
+        B::OFFSET != 0 && B::OFFSET != WIDE
     }
 }
 
@@ -304,9 +333,14 @@ impl Vnni256 {
     }
 
     #[inline(always)]
-    unsafe fn products<B: Block>(self, codes: __m256i, x: __m256i, starts: [i32; 2]) -> __m256i {
-        // SAFETY: as above.
-        unsafe { _mm256_dpbusd_avx_epi32(starts!(B, starts), codes, x) }
+    unsafe fn products<B: Block>(self, sums: __m256i, codes: __m256i, x: __m256i) -> __m256i {
+        // SAFETY: the caller's promise.
+        unsafe { self.dots::<B>(sums, codes, x) }
+    }
+
+    #[inline(always)]
+    fn starts<B: Block>(self) -> bool {
+        B::OFFSET != 0
     }
 }
 
@@ -318,9 +352,14 @@ impl Dots for Vnni256 {
 
 impl Vnni512 {
     #[inline(always)]
-    unsafe fn products<B: Block>(self, codes: __m256i, x: __m256i, starts: [i32; 2]) -> __m256i {
+    unsafe fn products<B: Block>(self, sums: __m256i, codes: __m256i, x: __m256i) -> __m256i {
         // SAFETY: who has such a value has AVX-512 VNNI.
-        unsafe { _mm256_dpbusd_epi32(starts!(B, starts), codes, x) }
+        unsafe { _mm256_dpbusd_epi32(sums, codes, x) }
+    }
+
+    #[inline(always)]
+    fn starts<B: Block>(self) -> bool {
+        B::OFFSET != 0
     }
 }
 

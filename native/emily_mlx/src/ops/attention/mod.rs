@@ -2,6 +2,7 @@
 //! all scores, so it goes in pieces where these would take much memory.
 
 pub(crate) mod cached;
+pub(crate) mod seen;
 mod streaming;
 
 use std::ops::Range;
@@ -36,21 +37,7 @@ pub(crate) fn attend(
     sinks: Option<&Array>,
     stream: &StreamHandle,
 ) -> Result<Array> {
-    let shapes = || format!("{:?}, {:?} and {:?}", q.shape(), k.shape(), v.shape());
-    for (name, array) in [("q", q), ("k", k), ("v", v)] {
-        real_float("attention", name, array)?;
-        if array.ndim() != 4 {
-            refuse!(
-                "attention: {name} must have shape [batch, heads, seq, head_dim], got {}",
-                shapes()
-            )
-        }
-    }
-    let batches = q.dim(0) == k.dim(0) && q.dim(0) == v.dim(0);
-    let heads = k.dim(1) == v.dim(1) && q.dim(1) % k.dim(1) == 0;
-    if !batches || !heads || q.dim(3) != k.dim(3) || k.dim(2) != v.dim(2) {
-        refuse!("attention: shapes {} do not fit together", shapes())
-    }
+    fits(q, k, v)?;
     if let Mask::Array(mask) = &mask {
         let wanted = [q.dim(0), q.dim(1), q.dim(2), k.dim(2)];
         let given = mask.shape();
@@ -80,6 +67,26 @@ pub(crate) fn attend(
     in_pieces(q, k, mask, stream, |q, mask| {
         whole_attention(q, k, v, scale, mask, sinks, stream)
     })
+}
+
+/// Refuses queries, keys and values that do not fit together.
+fn fits(q: &Array, k: &Array, v: &Array) -> Result<()> {
+    let shapes = || format!("{:?}, {:?} and {:?}", q.shape(), k.shape(), v.shape());
+    for (name, array) in [("q", q), ("k", k), ("v", v)] {
+        real_float("attention", name, array)?;
+        if array.ndim() != 4 {
+            refuse!(
+                "attention: {name} must have shape [batch, heads, seq, head_dim], got {}",
+                shapes()
+            )
+        }
+    }
+    let batches = q.dim(0) == k.dim(0) && q.dim(0) == v.dim(0);
+    let heads = k.dim(1) == v.dim(1) && q.dim(1) % k.dim(1) == 0;
+    if !batches || !heads || q.dim(3) != k.dim(3) || k.dim(2) != v.dim(2) {
+        refuse!("attention: shapes {} do not fit together", shapes())
+    }
+    Ok(())
 }
 
 /// MLX's attention on arrays that fit together, whose scores fit memory.

@@ -4,13 +4,12 @@
 //! the arrays looks at them, and leaves out the keys that nobody sees. What is left needs a mask only where
 //! it has gaps.
 
-use std::ops::Range;
-
 use mlx_rs::Array;
 
 use super::Run;
 use crate::ops::apply::{checked, Value};
 use crate::ops::attention::cached::{CachedAttention, Seen};
+use crate::ops::attention::seen::{integer, range, rows};
 use crate::ops::op::Op;
 use crate::program::step::Operand;
 use crate::runtime::contiguous;
@@ -55,16 +54,9 @@ fn look(attention: &CachedAttention, may_fail: bool, stream: &StreamHandle) -> R
     let arrays = [key_mask?, offset?];
     stream.compute(&arrays, may_fail)?;
     let [key_mask, offset] = &arrays;
-    let (first, size) = (integer(offset)?, Dtype::of(key_mask).size());
+    let first = integer(bytes(offset)?, Dtype::of(offset).is_signed());
     let keys = attention.key_mask.dim(1) as usize;
-    let rows: Vec<Vec<bool>> = bytes(key_mask)?
-        .chunks_exact(keys * size)
-        .map(|row| {
-            row.chunks_exact(size)
-                .map(|key| key.iter().any(|byte| *byte != 0))
-                .collect()
-        })
-        .collect();
+    let rows = rows(bytes(key_mask)?, keys, Dtype::of(key_mask).size());
     let Some((keys, gaps)) = range(&rows, first, attention.queries().0 as usize) else {
         return attention.unseen(stream);
     };
@@ -73,23 +65,6 @@ fn look(attention: &CachedAttention, may_fail: bool, stream: &StreamHandle) -> R
         true => attention.masked(keys, stream),
         false => Ok(Seen { keys, mask: None }),
     }
-}
-
-/// From the first key that is seen to that of the last query, and whether some between are hidden. None
-/// where the keys of the queries are not there, or a query sees no key: all of them are its mean then.
-fn range(rows: &[Vec<bool>], offset: i64, queries: usize) -> Option<(Range<usize>, bool)> {
-    let offset = usize::try_from(offset).ok()?;
-    let end = offset.checked_add(queries)?;
-    let mut start = end;
-    for row in rows {
-        let first = row.get(..end)?.iter().position(|seen| *seen)?;
-        if first > offset {
-            return None;
-        }
-        start = start.min(first);
-    }
-    let gaps = rows.iter().any(|row| row[start..end].contains(&false));
-    Some((start..end, gaps))
 }
 
 /// The bytes of a computed array whose elements lie in a row.
@@ -104,15 +79,6 @@ fn bytes(array: &Array) -> Result<&[u8]> {
     Ok(unsafe { std::slice::from_raw_parts(data, array.nbytes()) })
 }
 
-/// The number in a computed array of one integer; one of u64 that is too large is negative.
-fn integer(array: &Array) -> Result<i64> {
-    let bytes = bytes(array)?;
-    let negative = Dtype::of(array).is_signed() && bytes.last().is_some_and(|last| *last > 127);
-    let mut wide = if negative { [255; 8] } else { [0; 8] };
-    wide[..bytes.len()].copy_from_slice(bytes);
-    Ok(i64::from_le_bytes(wide))
-}
-
 #[cfg(test)]
 mod tests {
     use smallvec::smallvec;
@@ -123,31 +89,6 @@ mod tests {
     use crate::ops::shape::cut;
     use crate::runtime::device::Device;
     use crate::runtime::ffi;
-
-    fn rows<const N: usize>(masks: [&str; N]) -> Vec<Vec<bool>> {
-        let row = |mask: &str| mask.chars().map(|key| key == '1').collect();
-        masks.into_iter().map(row).collect()
-    }
-
-    #[test]
-    fn keys_that_nobody_sees_are_left_out() {
-        // Behind the query, and what stands there does not matter.
-        assert_eq!(range(&rows(["11110000"]), 3, 1), Some((0..4, false)));
-        assert_eq!(range(&rows(["11111011"]), 3, 1), Some((0..4, false)));
-        assert_eq!(range(&rows(["11110000"]), 0, 4), Some((0..4, false)));
-        assert_eq!(range(&rows(["11111111"]), 7, 1), Some((0..8, false)));
-        // Before the first.
-        assert_eq!(range(&rows(["00110000"]), 3, 1), Some((2..4, false)));
-        assert_eq!(range(&rows(["0110", "0110"]), 1, 2), Some((1..3, false)));
-    }
-
-    #[test]
-    fn gaps_need_a_mask() {
-        assert_eq!(range(&rows(["1010"]), 2, 1), Some((0..3, true)));
-        assert_eq!(range(&rows(["1100"]), 2, 1), Some((0..3, true)));
-        assert_eq!(range(&rows(["0011", "0111"]), 3, 1), Some((1..4, true)));
-        assert_eq!(range(&rows(["1110"]), 1, 3), Some((0..4, true)));
-    }
 
     #[test]
     fn the_mask_is_for_gaps_alone() {
@@ -183,15 +124,5 @@ mod tests {
         assert_eq!(looked_at(&[0, 1, 1, 0, 0, 0], 1), (1..3, false));
         assert_eq!(looked_at(&[1, 0, 1, 0, 0, 0], 1), (0..3, true));
         assert_eq!(looked_at(&[0, 0, 0, 1, 1, 0], 3), (0..6, true));
-    }
-
-    #[test]
-    fn all_keys_stay_where_a_query_sees_none_or_has_none() {
-        assert_eq!(range(&rows(["0011"]), 0, 4), None);
-        assert_eq!(range(&rows(["0011"]), 1, 1), None);
-        assert_eq!(range(&rows(["1111", "0000"]), 3, 1), None);
-        assert_eq!(range(&rows(["1111"]), 4, 1), None);
-        assert_eq!(range(&rows(["1111"]), -1, 1), None);
-        assert_eq!(range(&rows(["1111"]), i64::MAX, 1), None);
     }
 }

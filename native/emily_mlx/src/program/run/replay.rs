@@ -1,4 +1,5 @@
-//! Loops on an NVIDIA GPU: one turn is recorded as MLX queues it, and run again without MLX.
+//! Loops on an NVIDIA GPU, and on a CPU with Emily's kernels: one turn is recorded as MLX queues it, and run again without
+//! MLX.
 //!
 //! A turn has the next state and whether to go on from it. MLX writes over some arrays of the state in their place, as
 //! over caches. Of the others the loop has copies of its own, which a turn reads, and which the new ones are copied to at
@@ -11,9 +12,10 @@ use super::state::{unwanted, Kind};
 use super::{is_true, Run};
 use crate::program::step::{Block, Step, While};
 use crate::runtime::contiguous::{contiguous, readable};
-use crate::runtime::cuda::is_cuda;
+use crate::runtime::device::Device;
 use crate::runtime::error::Result;
-use crate::runtime::replay::{is_there, room, Recording, Room};
+use crate::runtime::replay::{recording, tasks, Room};
+use crate::runtime::stream::StreamHandle;
 
 /// Up to so many bytes an array of the state is copied without a look, and up to so many it is copied at all.
 const SMALL: usize = 4 << 10;
@@ -41,7 +43,11 @@ impl Run<'_> {
     /// Whether turns of a loop can be recorded: nothing in them waits for the host.
     pub(super) fn records(&self, repeat: &While) -> bool {
         let plain = [&repeat.condition, &repeat.body].into_iter().all(is_plain);
-        plain && !self.has_linalg && is_cuda(self.stream) && is_there()
+        let is_there = match self.stream.device() {
+            Device::Cpu => tasks::is_there(),
+            Device::Gpu => recording::is_there(),
+        };
+        plain && !self.has_linalg && is_there
     }
 
     /// Runs a loop from a state on.
@@ -58,8 +64,11 @@ impl Run<'_> {
             return Ok(Replayed::ToTheEnd);
         }
         let own = self.own(state, slots)?;
+        let stream = self.stream;
+        let room = |array: &Array| room(array, stream);
         let before: Vec<Option<Room>> = state.iter().map(room).collect();
         // What MLX may write over is held by the graph alone.
+        let consumed: Vec<usize> = state.iter().map(tasks::id).collect();
         let given = own.iter().zip(std::mem::take(state));
         let given = given
             .map(|(own, array)| own.clone().unwrap_or(array))
@@ -70,13 +79,13 @@ impl Run<'_> {
         let (next, condition) = turn?;
 
         let results: Vec<Array> = next.iter().chain([&condition]).cloned().collect();
-        let recording = Recording::of(&results, self.stream)?;
+        let recording = Recording::of(&results, &consumed, self.stream)?;
         drop(results);
         *state = next;
         let Some(mut recording) = recording else {
             return Ok(Replayed::Never);
         };
-        match links(&mut recording, &own, &before, state, slots) {
+        match links(&mut recording, &room, &own, &before, state, slots) {
             Linked::Wholly if recording.finish().is_ok() => (),
             Linked::WithMoreCopies => return Ok(Replayed::OneTurn),
             _ => return Ok(Replayed::Never),
@@ -132,9 +141,58 @@ enum Linked {
     Not,
 }
 
+fn room(array: &Array, stream: &StreamHandle) -> Option<Room> {
+    match stream.device() {
+        Device::Cpu => tasks::room(array),
+        Device::Gpu => recording::room(array),
+    }
+}
+
+/// A recorded turn, on either device.
+enum Recording {
+    OnCpu(tasks::Recording),
+    OnGpu(recording::Recording),
+}
+
+impl Recording {
+    /// Schedules arrays and records it, where that can be. Of what they read MLX may write over arrays of these numbers.
+    fn of(
+        arrays: &[Array],
+        consumed: &[usize],
+        stream: &StreamHandle,
+    ) -> Result<Option<Recording>> {
+        Ok(match stream.device() {
+            Device::Cpu => tasks::Recording::of(arrays, consumed, stream)?.map(Recording::OnCpu),
+            Device::Gpu => recording::Recording::of(arrays, consumed, stream)?.map(Recording::OnGpu),
+        })
+    }
+
+    fn copy(&mut self, to: &Room, from: &Room) {
+        match self {
+            Recording::OnCpu(tasks) => tasks.copy(to, from),
+            Recording::OnGpu(recording) => recording.copy(to, from),
+        }
+    }
+
+    fn finish(&mut self) -> Result<()> {
+        match self {
+            Recording::OnCpu(tasks) => tasks.finish(),
+            Recording::OnGpu(recording) => recording.finish(),
+        }
+    }
+
+    fn run(&self) -> Result<()> {
+        match self {
+            Recording::OnCpu(tasks) => tasks.run(),
+            Recording::OnGpu(recording) => recording.run(),
+        }
+    }
+}
+
 /// Has the turns of a recording follow on one another.
 fn links(
     recording: &mut Recording,
+    room: &dyn Fn(&Array) -> Option<Room>,
     own: &[Option<Array>],
     before: &[Option<Room>],
     next: &[Array],

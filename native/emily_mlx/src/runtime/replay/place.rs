@@ -1,6 +1,8 @@
 //! Places on a device.
 
-/// Where the elements of a scheduled array are on the device.
+use crate::runtime::inspect::Memory;
+
+/// Where the elements of a scheduled array are.
 #[cfg_attr(not(all(own_kernels, target_os = "linux")), allow(dead_code))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Room {
@@ -12,6 +14,16 @@ pub(crate) struct Room {
 }
 
 impl Room {
+    #[cfg_attr(not(all(own_kernels, target_os = "linux")), allow(dead_code))]
+    pub(super) fn of(memory: &Memory, bytes: usize) -> Room {
+        Room {
+            data: memory.data,
+            buffer: memory.data.wrapping_offset(-(memory.offset as isize)),
+            bytes,
+            row_contiguous: memory.row_contiguous,
+        }
+    }
+
     pub(crate) fn shares(&self, other: &Room) -> bool {
         self.buffer == other.buffer
     }

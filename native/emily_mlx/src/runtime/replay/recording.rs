@@ -75,12 +75,7 @@ pub(crate) fn is_there() -> bool {
 
 /// The room of an array that was scheduled on an NVIDIA GPU.
 pub(crate) fn room(array: &Array) -> Option<Room> {
-    device_memory(array).map(|memory| Room {
-        data: memory.data,
-        buffer: memory.data.wrapping_offset(-(memory.offset as isize)),
-        bytes: array.nbytes(),
-        row_contiguous: memory.row_contiguous,
-    })
+    device_memory(array).map(|memory| Room::of(&memory, array.nbytes()))
 }
 
 /// A recording. It keeps the buffers of what it runs.
@@ -110,7 +105,7 @@ impl Recording {
 
     /// Schedules arrays and records it; nothing where a part of it is not on the stream, or it takes much memory: it is
     /// scheduled then all the same.
-    pub(crate) fn of(arrays: &[Array], stream: &StreamHandle) -> Result<Option<Recording>> {
+    pub(crate) fn of(arrays: &[Array], _own: &[usize], stream: &StreamHandle) -> Result<Option<Recording>> {
         let vector = Arrays::new(arrays)?;
         let number = stream.number()?;
         let graph = graph();

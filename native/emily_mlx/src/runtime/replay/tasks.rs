@@ -1,0 +1,270 @@
+//! Steps that are run again on a CPU without MLX: MLX queues one, and the functions that it handed to the stream's thread,
+//! kept by a recording, are called by whoever wants them again, with the same buffers.
+
+use std::cell::Cell;
+use std::ffi::{c_char, c_int, c_void, CStr};
+use std::ptr::null_mut;
+
+use emily_kernels::dispatch::Level;
+use mlx_rs::Array;
+use once_cell::sync::Lazy;
+
+use super::driver::{next, Pointer};
+use super::encoder::MLX;
+use super::place::Room;
+use crate::runtime::device::version;
+use crate::runtime::error::{Error, Result};
+use crate::runtime::ffi::{self, Arrays};
+use crate::runtime::graph::{async_eval, graph};
+use crate::runtime::inspect::{bytes_on, memory, read_by, Node};
+use crate::runtime::stream::StreamHandle;
+
+/// What a recording may hold, in which no buffer is taken twice: where a turn takes more, MLX's part of its time is
+/// small.
+const MOST: usize = 64 << 20;
+
+/// `mlx::core::Stream`
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct Stream {
+    index: c_int,
+    device: [c_int; 2],
+}
+
+/// `mlx::core::scheduler::Scheduler::enqueue(Stream, std::function<void()>)`. It takes the function by its address, as what
+/// is copied by code of its own is passed, and the caller ends it.
+macro_rules! enqueue {
+    () => {
+        "_ZN3mlx4core9scheduler9Scheduler7enqueueENS0_6StreamESt8functionIFvvEE"
+    };
+}
+
+type Enqueue = unsafe extern "C-unwind" fn(*mut c_void, Stream, *mut c_void);
+
+extern "C" {
+    fn emily_task_name(task: *const c_void) -> *const c_char;
+    fn emily_copy_task(copy: *mut Pointer, task: *const c_void) -> c_int;
+    fn emily_run_task(task: *const c_void, stays: bool) -> c_int;
+    fn emily_drop_task(task: Pointer);
+}
+
+thread_local! {
+    /// Whose work the thread records.
+    static RECORDED: Cell<*mut Recording> = const { Cell::new(null_mut()) };
+}
+
+/// MLX's own function of this name.
+static ENQUEUE: Lazy<Enqueue> = Lazy::new(|| {
+    let name = CStr::from_bytes_with_nul(concat!(enqueue!(), "\0").as_bytes());
+    let own = name.ok().and_then(next).expect("MLX, which calls it, has it");
+    // SAFETY: it is a method of these arguments, which gives nothing.
+    unsafe { std::mem::transmute::<Pointer, Enqueue>(own) }
+});
+
+/// The library that loads MLX comes before MLX where the dynamic linker looks for a function, so that MLX calls this one.
+#[export_name = enqueue!()]
+extern "C-unwind" fn enqueue(scheduler: *mut c_void, stream: Stream, task: *mut c_void) {
+    let recording = RECORDED.get();
+    // SAFETY: MLX's arguments go on to MLX's own function; what that throws passes here, where nothing is to be dropped.
+    // The recording is live while it is the thread's, whose `of` waits for this call.
+    unsafe {
+        if !recording.is_null() {
+            (*recording).take(task);
+        }
+        ENQUEUE(scheduler, stream, task);
+    }
+}
+
+/// What MLX 0.32.4 hands over, by the type of what is called, as GCC writes it.
+#[derive(Debug, PartialEq)]
+enum Kind {
+    /// A kernel of Emily's, which is the same after it was run, or an operation of MLX's, which need not be.
+    Operation { stays: bool },
+    /// Nothing to run: it keeps the buffers of an operation until that has run.
+    Buffers,
+    /// It counts what is queued.
+    Count,
+    Unknown,
+}
+
+fn kind(name: &str) -> Kind {
+    // What an encoder makes of an operation is bound.
+    match name.strip_prefix("St5_Bind") {
+        Some(bound) if bound.contains("cpu4evalERNS") => Kind::Buffers,
+        Some(bound) => Kind::Operation {
+            stays: bound.contains("5emily4Node"),
+        },
+        None if name.contains("14CommandEncoder8dispatch") => Kind::Count,
+        None => Kind::Unknown,
+    }
+}
+
+/// A copy of what MLX has handed over.
+struct Task {
+    task: Pointer,
+    stays: bool,
+}
+
+impl Task {
+    /// # Safety
+    /// The task is one of MLX's, and live.
+    unsafe fn copy_of(task: *const c_void, stays: bool) -> Result<Task> {
+        let mut copy = null_mut();
+        // SAFETY: so says the caller; the copy goes to a live place.
+        ffi::status(|| unsafe { emily_copy_task(&mut copy, task) })?;
+        Ok(Task { task: copy, stays })
+    }
+}
+
+impl Drop for Task {
+    fn drop(&mut self) {
+        // SAFETY: the task is owned and dropped once.
+        unsafe { emily_drop_task(self.task) };
+    }
+}
+
+/// Bytes that are copied.
+struct Copy {
+    to: *mut u8,
+    from: *const u8,
+    bytes: usize,
+}
+
+/// The room of an array that was scheduled on a CPU.
+pub(crate) fn room(array: &Array) -> Option<Room> {
+    memory(array).map(|memory| Room::of(&memory, array.nbytes()))
+}
+
+/// The number that MLX knows an array by.
+pub(crate) fn id(array: &Array) -> usize {
+    Node::of(array).id()
+}
+
+/// Whether the version of MLX is known, and `EMILY_KERNELS` does not say `off`.
+static IS_THERE: Lazy<bool> = Lazy::new(|| {
+    let wanted = matches!(Level::chosen(), Ok(Some(_)));
+    wanted && version().is_ok_and(|version| version == MLX)
+});
+
+pub(crate) fn is_there() -> bool {
+    *IS_THERE
+}
+
+/// A recording. It keeps the buffers of what it runs.
+pub(crate) struct Recording {
+    operations: Vec<Task>,
+    buffers: Vec<Task>,
+    copies: Vec<Copy>,
+    failure: Option<Error>,
+    stream: StreamHandle,
+    /// What it reads in each turn, which MLX must not write over.
+    _read: Vec<Array>,
+}
+
+impl Recording {
+    /// Schedules arrays and records it; nothing where a part of it is not on the stream, or it takes much memory: it is
+    /// scheduled then all the same. MLX may write over arrays of the numbers `own`, and over no others that are there.
+    pub(crate) fn of(
+        arrays: &[Array],
+        own: &[usize],
+        stream: &StreamHandle,
+    ) -> Result<Option<Recording>> {
+        let vector = Arrays::new(arrays)?;
+        let number = stream.number()?;
+        let graph = graph();
+        if bytes_on(arrays, number).is_none_or(|bytes| bytes > MOST) {
+            return async_eval(&vector, &graph).map(|()| None);
+        }
+        let mut recording = Recording {
+            operations: Vec::new(),
+            buffers: Vec::new(),
+            copies: Vec::new(),
+            failure: None,
+            stream: stream.clone(),
+            _read: read_by(arrays, own)?,
+        };
+        // MLX queues on this thread.
+        RECORDED.set(&mut recording);
+        let scheduled = async_eval(&vector, &graph);
+        RECORDED.set(null_mut());
+        scheduled.map(|()| Some(recording))
+    }
+
+    /// Keeps what MLX is about to queue, which goes on whatever happens here.
+    ///
+    /// # Safety
+    /// The task is one of MLX's, and live.
+    unsafe fn take(&mut self, task: *const c_void) {
+        if self.failure.is_none() {
+            // SAFETY: so says the caller.
+            self.failure = unsafe { self.keep(task) }.err();
+        }
+    }
+
+    /// # Safety
+    /// As of `take`.
+    unsafe fn keep(&mut self, task: *const c_void) -> Result<()> {
+        // SAFETY: so says the caller; names are texts of the program's.
+        let name = unsafe { CStr::from_ptr(emily_task_name(task)) }.to_string_lossy();
+        let (list, stays) = match kind(&name) {
+            Kind::Operation { stays } => (&mut self.operations, stays),
+            Kind::Buffers => (&mut self.buffers, true),
+            Kind::Count => return Ok(()),
+            Kind::Unknown => return Err(Error::Mlx(format!("[replay] MLX has queued {name}"))),
+        };
+        // SAFETY: so says the caller.
+        list.push(unsafe { Task::copy_of(task, stays) }?);
+        Ok(())
+    }
+
+    /// Has each turn end with a copy of what is in one room to another of its size.
+    pub(crate) fn copy(&mut self, to: &Room, from: &Room) {
+        assert!(to.bytes == from.bytes && to.is_in_a_row() && from.is_in_a_row());
+        let (to, from, bytes) = (to.data, from.data.cast_const(), to.bytes);
+        self.copies.push(Copy { to, from, bytes });
+    }
+
+    /// Nothing more is recorded; waits for the turn that MLX runs, and makes the copies behind it.
+    pub(crate) fn finish(&mut self) -> Result<()> {
+        self.stream.synchronize()?;
+        if let Some(failure) = self.failure.take() {
+            return Err(failure);
+        }
+        self.copy_all();
+        Ok(())
+    }
+
+    /// Runs what was recorded, on this thread. Its inputs and outputs are where they were.
+    pub(crate) fn run(&self) -> Result<()> {
+        for Task { task, stays } in &self.operations {
+            // SAFETY: the task is live; whatever it reads and writes is held by the recording and by its caller, and nobody
+            // else writes there. A failure becomes an error.
+            ffi::status(|| unsafe { emily_run_task(*task, *stays) })?;
+        }
+        self.copy_all();
+        Ok(())
+    }
+
+    fn copy_all(&self) {
+        for &Copy { to, from, bytes } in &self.copies {
+            // SAFETY: of either room the caller holds the array as long as the recording, and they are no part of each
+            // other: `links` in `program/run/replay.rs` takes no others.
+            unsafe { std::ptr::copy_nonoverlapping(from, to, bytes) }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_known_is_not_left_out() {
+        let stays = |stays| Kind::Operation { stays };
+        assert_eq!(kind("St5_BindIFZN5emily4Node8eval_cpuERKE"), stays(true));
+        assert_eq!(kind("St5_BindIFZN3mlx4core3fftERKE"), stays(false));
+        assert_eq!(kind("St5_BindIFZN3mlx4core3cpu4evalERNS1_5arrayE"), Kind::Buffers);
+        assert_eq!(kind("ZN3mlx4core3cpu14CommandEncoder8dispatchIRKE"), Kind::Count);
+        assert_eq!(kind("ZN3mlx4core3newERKSt6vectorEUlvE_"), Kind::Unknown);
+    }
+}
