@@ -25,7 +25,8 @@ defmodule Emily.Compiler.DonationTest do
     x
   end
 
-  defp plain(x), do: Nx.backend_copy(x, Nx.BinaryBackend)
+  # Of a copy, since a binary that is read of a tensor keeps its memory.
+  defp plain(x), do: x |> Nx.multiply(1) |> Nx.backend_copy(Nx.BinaryBackend)
 
   # What `fun` gives, and the most units of memory that there were at once, beyond those before.
   defp peak(fun) do
@@ -73,7 +74,7 @@ defmodule Emily.Compiler.DonationTest do
     test "may be of another backend, whose tensor stays" do
       x = Nx.tensor([1.0, 2.0], backend: Nx.BinaryBackend)
       assert_equal(donated(&twice/2, [x, 1]), Nx.tensor([3.0, 5.0]))
-      assert_equal(x, Nx.tensor([1.0, 2.0]))
+      assert Nx.to_flat_list(x) == [1.0, 2.0]
     end
 
     test "may not be computed yet" do
