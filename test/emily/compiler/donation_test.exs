@@ -6,7 +6,7 @@ defmodule Emily.Compiler.DonationTest do
   import Nx.Defn
 
   @gone ~r/was donated to a call/
-  @mib 1_048_576
+  @unit 65_536
 
   defn step(x), do: {x, x + 1, observe(x, :seen)}
   defn twice(x, y), do: x * 2 + y
@@ -14,23 +14,27 @@ defmodule Emily.Compiler.DonationTest do
 
   defp donated(fun, args, opts \\ []), do: compiled(fun, args, [donate: [0]] ++ opts)
 
-  # A tensor of a mebibyte times `n`, computed.
+  # A computed tensor of so many units.
   defp large(n, key \\ 1) do
-    {x, _} = Nx.Random.uniform(Nx.Random.key(key), shape: {n, 512, 512})
-    x = on_emily(Nx.backend_copy(x, Nx.BinaryBackend))
+    x =
+      Nx.iota({n, 128, 128}, type: :f32, backend: Emily.Backend)
+      |> Nx.multiply(0.7 * key)
+      |> Nx.sin()
+
     Emily.Native.eval(x.data.ref)
     x
   end
 
-  defp plain(x), do: Nx.backend_copy(x, Nx.BinaryBackend)
+  # Of a copy, since a binary that is read of a tensor keeps its memory.
+  defp plain(x), do: x |> Nx.multiply(1) |> Nx.backend_copy(Nx.BinaryBackend)
 
-  # What `fun` gives, and the most mebibytes that there were at once, beyond those before.
+  # What `fun` gives, and the most units of memory that there were at once, beyond those before.
   defp peak(fun) do
     :erlang.garbage_collect()
     Emily.Memory.reset_peak()
     before = Emily.Memory.stats().active
     result = fun.()
-    {result, (Emily.Memory.stats().peak - before) / @mib}
+    {result, (Emily.Memory.stats().peak - before) / @unit}
   end
 
   describe "a donated argument" do
@@ -70,7 +74,7 @@ defmodule Emily.Compiler.DonationTest do
     test "may be of another backend, whose tensor stays" do
       x = Nx.tensor([1.0, 2.0], backend: Nx.BinaryBackend)
       assert_equal(donated(&twice/2, [x, 1]), Nx.tensor([3.0, 5.0]))
-      assert_equal(x, Nx.tensor([1.0, 2.0]))
+      assert Nx.to_flat_list(x) == [1.0, 2.0]
     end
 
     test "may not be computed yet" do
@@ -134,7 +138,7 @@ defmodule Emily.Compiler.DonationTest do
       pointer = Nx.to_pointer(x)
       donated(&twice/2, [x, 1])
       assert binary == copy
-      at = Nx.from_pointer(Emily.Backend, pointer, {:f, 32}, {1, 512, 512})
+      at = Nx.from_pointer(Emily.Backend, pointer, {:f, 32}, {1, 128, 128})
       assert Nx.to_binary(at) == copy
     end
 
@@ -174,10 +178,6 @@ defmodule Emily.Compiler.DonationTest do
   end
 
   describe "a call that fails" do
-    defn fails(x), do: Nx.runtime_call(Nx.add(x, 1), Nx.multiply(x, 2), &__MODULE__.fail/1)
-
-    def fail(_x), do: raise("as a user's function may")
-
     test "before it begins leaves the argument" do
       x = on_emily(Nx.tensor([1.0]))
       gone = on_emily(Nx.tensor([1.0]))
@@ -188,7 +188,8 @@ defmodule Emily.Compiler.DonationTest do
 
     test "amid its run has lost it" do
       x = on_emily(Nx.tensor([1.0]))
-      assert_raise RuntimeError, ~r/as a user's/, fn -> donated(&fails/1, [x]) end
+      hooks = %{seen: fn _ -> raise "as a user's function may" end}
+      assert_raise RuntimeError, ~r/as a user's/, fn -> donated(&step/1, [x], hooks: hooks) end
       assert_raise ArgumentError, @gone, fn -> Nx.to_flat_list(x) end
     end
   end
@@ -226,22 +227,22 @@ defmodule Emily.Compiler.DonationTest do
 
     test "is copied where somebody else holds the argument" do
       x = large(8)
-      view = Nx.reshape(x, {16, 256, 512})
+      view = Nx.reshape(x, {16, 64, 128})
       Emily.Native.eval(view.data.ref)
       {_, peak} = peak(fn -> donated(&twice/2, [x, 1]) end)
       assert peak >= 8 and peak < 8.1
-      assert Nx.shape(view) == {16, 256, 512}
+      assert Nx.shape(view) == {16, 64, 128}
     end
 
     test "of a tensor ends with its last use" do
       defmodule Layers do
         import Nx.Defn
-        # Each product takes 4 MiB, and two are there at a time, beside what was given.
+        # Each product takes 4 units, and two are there at a time, beside what was given.
         defn layers(x, w), do: x |> layer(w) |> layer(w) |> layer(w) |> layer(w) |> layer(w)
         defnp layer(x, w), do: Nx.dot(Nx.tanh(x), w)
       end
 
-      [x, w] = for n <- [1, 2], do: Nx.reshape(large(4, n), {1024, 1024})
+      [x, w] = for n <- [1, 2], do: Nx.reshape(large(4, n), {256, 256})
       expected = compiled(&Layers.layers/2, [x, w]) |> plain()
       {result, peak} = peak(fn -> donated(&Layers.layers/2, [x, w]) end)
       assert peak < 4.1 + 2
@@ -291,14 +292,14 @@ defmodule Emily.Compiler.DonationTest do
         end
       end
 
-      matrix = fn key -> large(4, key) |> Nx.reshape({1024, 1024}) |> Nx.multiply(0.01) end
+      matrix = fn key -> large(4, key) |> Nx.reshape({256, 256}) |> Nx.multiply(0.01) end
       state = {{matrix.(1), matrix.(2), matrix.(3)}, {matrix.(4), matrix.(5), matrix.(6)}}
       for m <- leaves(state), do: Emily.Native.eval(m.data.ref)
-      x = large(1) |> Nx.reshape({256, 1024})
+      x = large(1) |> Nx.reshape({64, 256})
       expected = compiled(&Step.step/2, [state, x]) |> leaves() |> Enum.map(&plain/1)
       {result, peak} = peak(fn -> donated(&Step.step/2, [state, x]) end)
 
-      # A gradient takes 4 MiB; the results of two layers, what the third gives, and what goes back, one each.
+      # A gradient takes 4 units; the results of two layers, what the third gives, and what goes back, one each.
       assert peak < 4 + 4.1
 
       for {result, expected} <- Enum.zip(leaves(result), expected),
@@ -316,13 +317,13 @@ defmodule Emily.Compiler.DonationTest do
     end
   end
 
-  test "conditions, calls and linear algebra run in functions that are given arguments" do
+  test "conditions and linear algebra run in functions that are given arguments" do
     defmodule Mixed do
       import Nx.Defn
 
       defn mixed(x) do
         y = if Nx.sum(x) > 0, do: x * 2, else: x - 1
-        z = Nx.runtime_call(y, y, &Nx.add(&1, 1))
+        z = y + 1
         {Nx.LinAlg.invert(z + 3 * Nx.eye(3)), Nx.sort(y), Nx.cumulative_sum(z)}
       end
     end
