@@ -215,13 +215,13 @@ macro_rules! for_each_level {
                 $crate::dispatch::Kind::Avx2 | $crate::dispatch::Kind::AvxVnni => unsafe {
                     avx2 $(::<$($generic),*>)? ($($argument),*)
                 },
-                // SAFETY: as above.
                 #[cfg(target_arch = "x86_64")]
                 $crate::dispatch::Kind::Avx512
                 | $crate::dispatch::Kind::Avx512Vnni
-                | $crate::dispatch::Kind::Avx512Amx => unsafe {
-                    avx512 $(::<$($generic),*>)? ($($argument),*)
-                },
+                | $crate::dispatch::Kind::Avx512Amx => {
+                    // SAFETY: as above.
+                    unsafe { avx512 $(::<$($generic),*>)? ($($argument),*) }
+                }
                 // SAFETY: as above.
                 #[cfg(target_arch = "aarch64")]
                 $crate::dispatch::Kind::Neon => unsafe {

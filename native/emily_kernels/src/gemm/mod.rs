@@ -2,6 +2,7 @@
 //!
 //! Every element is added up in the same order whatever its place, the sizes, the layouts and the number of threads:
 //! its terms follow each other in chains of fused additions of [`work::DEPTH`], and the chains' sums are added.
+//! Large [`products`] of `f32` have another order on processors with AMX (`split`), which the sizes of the whole choose.
 
 mod batch;
 mod few;

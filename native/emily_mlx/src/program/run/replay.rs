@@ -163,7 +163,9 @@ impl Recording {
     ) -> Result<Option<Recording>> {
         Ok(match stream.device() {
             Device::Cpu => tasks::Recording::of(arrays, consumed, stream)?.map(Recording::OnCpu),
-            Device::Gpu => recording::Recording::of(arrays, consumed, stream)?.map(Recording::OnGpu),
+            Device::Gpu => {
+                recording::Recording::of(arrays, consumed, stream)?.map(Recording::OnGpu)
+            }
         })
     }
 

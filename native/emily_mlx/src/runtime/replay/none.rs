@@ -22,7 +22,11 @@ pub(crate) fn id(_array: &Array) -> usize {
 pub(crate) enum Recording {}
 
 impl Recording {
-    pub(crate) fn of(_arrays: &[Array], _own: &[usize], _stream: &StreamHandle) -> Result<Option<Recording>> {
+    pub(crate) fn of(
+        _arrays: &[Array],
+        _own: &[usize],
+        _stream: &StreamHandle,
+    ) -> Result<Option<Recording>> {
         Ok(None)
     }
 

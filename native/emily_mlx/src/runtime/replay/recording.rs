@@ -105,7 +105,11 @@ impl Recording {
 
     /// Schedules arrays and records it; nothing where a part of it is not on the stream, or it takes much memory: it is
     /// scheduled then all the same.
-    pub(crate) fn of(arrays: &[Array], _own: &[usize], stream: &StreamHandle) -> Result<Option<Recording>> {
+    pub(crate) fn of(
+        arrays: &[Array],
+        _own: &[usize],
+        stream: &StreamHandle,
+    ) -> Result<Option<Recording>> {
         let vector = Arrays::new(arrays)?;
         let number = stream.number()?;
         let graph = graph();

@@ -56,7 +56,10 @@ thread_local! {
 /// MLX's own function of this name.
 static ENQUEUE: Lazy<Enqueue> = Lazy::new(|| {
     let name = CStr::from_bytes_with_nul(concat!(enqueue!(), "\0").as_bytes());
-    let own = name.ok().and_then(next).expect("MLX, which calls it, has it");
+    let own = name
+        .ok()
+        .and_then(next)
+        .expect("MLX, which calls it, has it");
     // SAFETY: it is a method of these arguments, which gives nothing.
     unsafe { std::mem::transmute::<Pointer, Enqueue>(own) }
 });
@@ -79,7 +82,9 @@ extern "C-unwind" fn enqueue(scheduler: *mut c_void, stream: Stream, task: *mut 
 #[derive(Debug, PartialEq)]
 enum Kind {
     /// A kernel of Emily's, which is the same after it was run, or an operation of MLX's, which need not be.
-    Operation { stays: bool },
+    Operation {
+        stays: bool,
+    },
     /// Nothing to run: it keeps the buffers of an operation until that has run.
     Buffers,
     /// It counts what is queued.
@@ -263,8 +268,14 @@ mod tests {
         let stays = |stays| Kind::Operation { stays };
         assert_eq!(kind("St5_BindIFZN5emily4Node8eval_cpuERKE"), stays(true));
         assert_eq!(kind("St5_BindIFZN3mlx4core3fftERKE"), stays(false));
-        assert_eq!(kind("St5_BindIFZN3mlx4core3cpu4evalERNS1_5arrayE"), Kind::Buffers);
-        assert_eq!(kind("ZN3mlx4core3cpu14CommandEncoder8dispatchIRKE"), Kind::Count);
+        assert_eq!(
+            kind("St5_BindIFZN3mlx4core3cpu4evalERNS1_5arrayE"),
+            Kind::Buffers
+        );
+        assert_eq!(
+            kind("ZN3mlx4core3cpu14CommandEncoder8dispatchIRKE"),
+            Kind::Count
+        );
         assert_eq!(kind("ZN3mlx4core3newERKSt6vectorEUlvE_"), Kind::Unknown);
     }
 }
