@@ -605,6 +605,16 @@ defmodule Emily.Native do
   def kernels, do: Nif.kernels()
 
   @doc """
+  How many turns of loops this VM has run from recordings, without MLX (see `ARCHITECTURE.md`). It stays at 0 where
+  `EMILY_KERNELS` is `off`, and where nobody has looked at the version of MLX.
+
+      iex> Emily.Native.replayed_turns() >= 0
+      true
+  """
+  @spec replayed_turns() :: non_neg_integer()
+  def replayed_turns, do: Nif.replayed_turns()
+
+  @doc """
   Sets how many threads compute a product together: `:all`, or a number from 1 to 1024. Returns the number before.
 
       iex> before = Emily.Native.set_threads(1)

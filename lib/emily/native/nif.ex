@@ -65,6 +65,7 @@ defmodule Emily.Native.Nif do
   def settle(_after), do: stub()
 
   def kernels, do: stub()
+  def replayed_turns, do: stub()
   def threads, do: stub()
   def set_threads(_count), do: stub()
 

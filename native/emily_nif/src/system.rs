@@ -117,6 +117,11 @@ fn kernels() -> Option<&'static str> {
 }
 
 #[rustler::nif]
+fn replayed_turns() -> u64 {
+    emily_mlx::program::replayed_turns()
+}
+
+#[rustler::nif]
 fn threads() -> usize {
     emily_mlx::threads()
 }

@@ -98,6 +98,22 @@ defmodule Emily.Compiler.ReplayTest do
     end
   end
 
+  # MLX's own operations and Emily's: what MLX queues has names, by which it is told what is to be run again.
+  defn mixed(x, n) do
+    while {x, i = 0, n}, i < n do
+      {Nx.sort(Nx.cos(x) - i * 0.1) |> Nx.cumulative_sum() |> Nx.divide(100) |> Nx.reverse(), i + 1, n}
+    end
+  end
+
+  # Linux alone has what MLX calls taken its way through Emily.
+  if :os.type() == {:unix, :linux} and System.get_env("EMILY_KERNELS") != "off" do
+    test "turns are recorded from the third on" do
+      before = Emily.Native.replayed_turns()
+      assert_compiled(&mixed/2, [row(), turns(20)], tolerance: 1.0e-3)
+      assert Emily.Native.replayed_turns() - before >= 17
+    end
+  end
+
   test "a loop that ends by what it computes" do
     assert_compiled(&shrunk/1, [row()], tolerance: 1.0e-4)
   end

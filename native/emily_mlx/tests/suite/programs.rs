@@ -2,7 +2,7 @@
 
 use std::sync::Mutex;
 
-use emily_mlx::program::{Builder, Function, Host, NoHost, Operand, Place, Places, Program};
+use emily_mlx::program::{Builder, Function, Host, Input, NoHost, Operand, Place, Places, Program};
 use emily_mlx::{Dtype, Error, Literal, Number, Op, Result};
 use mlx_rs::Array;
 

@@ -8,6 +8,8 @@ mod repeat;
 mod replay;
 mod state;
 
+pub use replay::replayed_turns;
+
 use std::borrow::Cow;
 
 use mlx_rs::Array;

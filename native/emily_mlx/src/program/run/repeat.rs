@@ -24,7 +24,9 @@ impl Run<'_> {
         let mut pace = Pace::new();
         let mut before = None;
         let mut turns = 0;
-        let mut slots = self.records(repeat).then(|| Slots::of(&state));
+        // A lean run computes a turn while it builds it.
+        let records = !self.lean && self.records(repeat);
+        let mut slots = records.then(|| Slots::of(&state));
         loop {
             if let Some(known) = slots.as_mut().filter(|_| turns >= RECORD_AT) {
                 match self.replay(repeat, &kinds, &mut state, known)? {
