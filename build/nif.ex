@@ -68,7 +68,11 @@ defmodule Emily.Build.Nif do
   """
   def cargo_config(options) do
     options = Map.new(options)
-    Enum.join([common_config(options), linker_config(options), mlx_config(options)], "\n")
+
+    Enum.join(
+      [common_config(options), linker_config(options), mlx_config(options), env(options)],
+      "\n"
+    )
   end
 
   # The C++ compiler knows where its own library is; `cc` may be of another version.
@@ -76,15 +80,10 @@ defmodule Emily.Build.Nif do
     """
     [target.#{triple}]
     linker = #{inspect(linker)}
-    """ <> assembler_config(linker, triple)
+    """
   end
 
   defp linker_config(_), do: ""
-
-  # A crate has assembly, for which it would look for another machine's `gcc` without a version.
-  defp assembler_config(compiler, triple) do
-    if Mlx.cross?(), do: "\n[env]\nCC_#{triple} = #{inspect(compiler)}\n", else: ""
-  end
 
   # The last one, and what `kernels_config/1` adds, are what emily_mlx's build script needs.
   defp mlx_config(%{prepared: prepared, libraries: libraries, triple: triple} = options) do
@@ -122,11 +121,21 @@ defmodule Emily.Build.Nif do
     [build]
     target-dir = #{inspect(target)}
     rustflags = #{inspect(remapped)}
-    """ <> macos_config()
+    """
   end
 
-  # What is compiled runs where MLX does.
-  defp macos_config do
-    if Mlx.macos?(), do: "[env]\nMACOSX_DEPLOYMENT_TARGET = #{inspect(Mlx.macos())}\n", else: ""
+  # What is compiled for macOS runs where MLX does. A crate has assembly, for which it would look for another machine's
+  # `gcc` without a version.
+  defp env(options) do
+    macos =
+      if Mlx.macos?(), do: ["MACOSX_DEPLOYMENT_TARGET = #{inspect(Mlx.macos())}\n"], else: []
+
+    assembler =
+      with %{linker: linker, triple: triple} <- options,
+           true <- Mlx.cross?(),
+           do: ["CC_#{triple} = #{inspect(linker)}\n"],
+           else: (_ -> [])
+
+    if macos ++ assembler == [], do: "", else: "[env]\n#{macos}#{assembler}"
   end
 end

@@ -3,12 +3,15 @@ defmodule Emily.Build.Openblas do
   # OpenBLAS in the place of the reference BLAS and LAPACK that MLX's Linux wheels bundle: the library that NumPy and SciPy
   # carry. It needs nothing but a C library that is older than MLX's own, so what is made with it runs wherever MLX does.
 
-  alias Emily.Build.{Command, Failure, Mlx, Wheel}
+  alias Emily.Build.{Cache, Command, Failure, Mlx, Wheel}
 
-  @version "0.3.34.481.3"
+  # The version and the hash of each. For aarch64 it is an older one: from 0.3.34.237 on, products of complex numbers are wrong
+  # on processors with SME, as QEMU 10 has it.
   @wheels %{
-    "x86_64" => "0595f94cd58c1f8a0d90c975621f4587337a003916b1979e834ebdf2cb5d9504",
-    "aarch64" => "e085dddbc5b9aa130f83def515d31c440e69f387a90c7e63b154a5575b4466bc"
+    "x86_64" =>
+      {"0.3.34.481.3", "0595f94cd58c1f8a0d90c975621f4587337a003916b1979e834ebdf2cb5d9504"},
+    "aarch64" =>
+      {"0.3.34.0.0", "b534496a7c5fd69abf7938cbcc3f4fbb8108d9ed99ac9f93db229abd99281b06"}
   }
   @library "libscipy_openblas.so"
 
@@ -19,14 +22,18 @@ defmodule Emily.Build.Openblas do
              ~w(spotrf_ dpotrf_ strtri_ dtrtri_ openblas_set_num_threads)
 
   @doc "A short name that changes when what `bundle/2` makes does."
-  def key, do: "openblas#{@version}-#{:erlang.phash2(source())}"
+  def key, do: "openblas#{version()}-#{:erlang.phash2(source())}"
+
+  defp version, do: @wheels |> Map.fetch!(Mlx.arch()) |> elem(0)
 
   @doc "The folder of the wheel."
   def wheel do
+    {version, sha256} = Map.fetch!(@wheels, Mlx.arch())
+
     Wheel.fetch("openblas", %{
       name: "scipy-openblas32",
-      version: @version,
-      sha256: Map.fetch!(@wheels, Mlx.arch()),
+      version: version,
+      sha256: sha256,
       platform: "manylinux_2_27_#{Mlx.arch()}.manylinux_2_28_#{Mlx.arch()}"
     })
   end
@@ -39,8 +46,14 @@ defmodule Emily.Build.Openblas do
   """
   def bundle(bundled, target) do
     File.mkdir_p!(target)
+    libraries = Path.join(wheel(), "scipy_openblas32/lib")
+
+    # With it what it brings, which it finds beside itself.
+    for name <- File.ls!(libraries),
+        name =~ ".so",
+        do: Cache.link(Path.join(libraries, name), Path.join(target, name))
+
     library = Path.join(target, @library)
-    File.cp!(Path.join([wheel(), "scipy_openblas32/lib", @library]), library)
     source = Path.join(target, "refer.s")
     File.write!(source, source())
 

@@ -4,8 +4,6 @@ defmodule Emily.BuildTest do
   # PATH and the environment belong to the whole VM.
   use Emily.BuildCase, async: false
 
-  import ExUnit.CaptureIO
-
   alias Emily.Build.{Cache, Command, Failure, Lock, Mlx, Nif}
 
   describe "the cache" do

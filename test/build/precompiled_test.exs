@@ -71,6 +71,25 @@ defmodule Emily.Build.PrecompiledTest do
     assert found(root) == nil
   end
 
+  test "nothing is packed that the oldest system lacks", %{root: root, programs: programs} do
+    pack = fn -> Precompiled.pack(Path.join(root, "priv"), "1.2.4", "cpu", root) end
+    says = fn text -> only_programs(programs, %{"readelf" => "echo '#{text}'"}) end
+
+    says.(
+      "Name: GLIBC_2.35  Flags: none  Name: GLIBCXX_3.4.30 Name: CXXABI_1.3.13 Name: GCC_12.0.0"
+    )
+
+    assert File.regular?(pack.())
+
+    for newer <- ~w(GLIBC_2.36 GLIBC_3.0 GLIBCXX_3.4.31 CXXABI_1.3.15 GCC_13.0.0) do
+      says.("Name: GLIBC_2.34  Flags: none  Name: #{newer}")
+      assert failure(pack) =~ "libemily_nif.so asks for #{newer}"
+    end
+
+    only_programs(Path.join(programs, "none"), %{})
+    assert failure(pack) =~ "Install binutils"
+  end
+
   describe "ends with one message:" do
     defp message(root) do
       message = failure(fn -> root |> found() |> Precompiled.fetch() end)
