@@ -68,7 +68,7 @@ defmodule Emily.MixProject do
         )
 
       env == :test ->
-        ["lib", "test/support"]
+        ["lib", "test/support", "attack"]
 
       true ->
         ["lib"]
