@@ -3,7 +3,7 @@ defmodule Emily.Build do
   # Builds the native part of Emily and fills the application's priv/. Loaded by mix.exs, since it has to
   # run before the project is compiled; never part of the application.
 
-  alias Emily.Build.{Cache, Command, Failure, Mlx, Nif, Openblas, Precompiled, Record}
+  alias Emily.Build.{Cache, Command, Failure, Mlx, Nif, Notices, Openblas, Precompiled, Record}
 
   @root Path.dirname(__DIR__)
   @native Path.join(@root, "native")
@@ -76,7 +76,8 @@ defmodule Emily.Build do
     linker = [triple: Mlx.triple(), linker: Mlx.compiler()]
     libraries = Path.join(Mlx.libraries(Mlx.common(), openblas), "mlx/lib")
     write_config(linker ++ [prepared: prepared(linker), libraries: libraries] ++ kernels())
-    [Mlx.libraries(variant, openblas), Nif.built(sources, products(), &cargo/2)]
+    notices = Notices.folder(variant, openblas)
+    [Mlx.libraries(variant, openblas), notices, Nif.built(sources, products(), &cargo/2)]
   end
 
   # Emily's own kernels take the place of MLX's on Linux alone.

@@ -115,8 +115,8 @@ defmodule Emily.Build.Openblas do
     end
   end
 
-  # The compiler's runtime libraries, which not every machine has.
-  defp runtime_libraries(file) do
+  @doc "The compiler's runtime libraries that a library takes, which not every machine has, as pairs of name and path."
+  def runtime_libraries(file) do
     for line <- String.split(Command.output("ldd", [file]) || "", "\n"),
         [_, name, path] <- [Regex.run(~r/^\s*(lib(?:gfortran|quadmath|gomp)\S*) => (\S+)/, line)],
         do: {name, path}
