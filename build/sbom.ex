@@ -4,6 +4,12 @@ defmodule Emily.Build.Sbom do
 
   alias Emily.Build.{Command, Failure, Mlx}
 
+  # What Emily is built for.
+  @targets Enum.flat_map(
+             ~w(x86_64-unknown-linux-gnu aarch64-unknown-linux-gnu aarch64-apple-darwin),
+             &["--target", &1]
+           )
+
   @doc "The bill of materials, as a term that is JSON's."
   def bill(root, version, packages) do
     %{
@@ -25,7 +31,8 @@ defmodule Emily.Build.Sbom do
   # The lock file has the crates of tests, of other systems and of tools too; cargo knows those of the library.
   defp crates(native) do
     arguments =
-      ~w(tree --locked --package emily_nif --edges normal,build --target all) ++
+      ~w(tree --locked --package emily_nif --edges normal,build) ++
+        @targets ++
         [
           "--manifest-path",
           Path.join(native, "Cargo.toml"),
