@@ -31,11 +31,16 @@ impl Place {
     }
 }
 
-/// Runs a model with `helpers` threads that help until the last of `jobs` jobs was given.
-fn model(helpers: usize, jobs: usize, callers: impl Fn(&'static Pool) + Send + Sync + 'static) {
+/// Runs a model with `helpers` threads that help until the last of `jobs` jobs was given, in all orders with at most
+/// `switches` between threads that could go on.
+fn model(
+    switches: usize,
+    helpers: usize,
+    jobs: usize,
+    callers: impl Fn(&'static Pool) + Send + Sync + 'static,
+) {
     let mut builder = Builder::new();
-    // Orders with more switches than that between threads that could go on are not tried.
-    builder.preemption_bound = Some(3);
+    builder.preemption_bound = Some(switches);
     builder.check(move || {
         let pool: &'static Pool = Box::leak(Box::new(Pool::new()));
         pool.wanted.store(helpers + 1, Ordering::Relaxed);
@@ -75,17 +80,17 @@ fn job(pool: &'static Pool, count: usize) {
 
 #[test]
 fn a_helper_has_left_before_the_caller_goes_on() {
-    model(1, 1, |pool| job(pool, 2));
+    model(3, 1, 1, |pool| job(pool, 2));
 }
 
 #[test]
 fn two_helpers_leave_one_job() {
-    model(2, 1, |pool| job(pool, 3));
+    model(2, 2, 1, |pool| job(pool, 3));
 }
 
 #[test]
 fn a_sleeping_helper_is_woken_for_the_next_job() {
-    model(1, 2, |pool| {
+    model(3, 1, 2, |pool| {
         job(pool, 2);
         job(pool, 2);
     });
@@ -93,7 +98,7 @@ fn a_sleeping_helper_is_woken_for_the_next_job() {
 
 #[test]
 fn two_callers_share_a_helper() {
-    model(1, 2, |pool| {
+    model(2, 1, 2, |pool| {
         let other = thread::spawn(move || job(pool, 2));
         job(pool, 2);
         other.join().unwrap();
@@ -102,7 +107,7 @@ fn two_callers_share_a_helper() {
 
 #[test]
 fn a_panic_waits_for_the_helper() {
-    model(1, 1, |pool| {
+    model(3, 1, 1, |pool| {
         let place = Place::new();
         let work = || {
             pool.each(2, &|i| {
