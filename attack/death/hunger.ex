@@ -107,10 +107,9 @@ defmodule Attack.Death.Hunger do
     same(Nx.reduce_min(jitted.(Nx.broadcast(3, {rows, rows}))), 127)
   end
 
+  # The zeros of both signs are the same.
   defp same(tensor, expected) do
-    case Nx.to_number(tensor) do
-      ^expected -> :ok
-      found -> {:found, found, :expected, expected}
-    end
+    found = Nx.to_number(tensor)
+    if found == expected, do: :ok, else: {:found, found, :expected, expected}
   end
 end
