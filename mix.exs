@@ -188,7 +188,7 @@ defmodule Emily.MixProject do
   @pages [
     "Getting to know it": ~w(getting-started devices cheatsheet),
     "Models and servings": ~w(text-generation quantisation serving training performance),
-    "What to expect": ~w(migration differences conformance accuracy troubleshooting)
+    "What to expect": ~w(migration differences conformance accuracy attack troubleshooting)
   ]
 
   defp docs do

@@ -23,7 +23,7 @@ defmodule Attack.Load do
     :rand.seed(:exsss, seed)
     Work.start()
     for kind <- Work.kinds(), do: Work.check!(kind, 7)
-    idle = late(2000)
+    idle = late(500)
     deadline = now() + 1000 * seconds
     me = self()
 
@@ -77,7 +77,7 @@ defmodule Attack.Load do
   # How late ticks are, and what waits.
   defp watch(deadline, late, seen) do
     if now() < deadline do
-      ticks = late(200)
+      ticks = late(50)
       watch(deadline, ticks ++ late, [waiting() | seen])
     else
       {late, Enum.reverse(seen)}

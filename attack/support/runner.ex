@@ -5,7 +5,7 @@ defmodule Attack.Runner do
   alias Attack.{Child, Part}
 
   # How much longer than its share a part may take to start, to stop and to tell.
-  @grace 120
+  @grace 600
 
   @doc "Runs what the arguments of `bin/attack` ask for, and halts."
   def main(arguments) do

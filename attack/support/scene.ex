@@ -11,7 +11,13 @@ defmodule Attack.Scene do
   def play(module, name, argument, seconds, environment \\ []) do
     child = open(module, name, argument, environment)
     {:ok, heard} = Agent.start_link(fn -> [] end)
-    ending = Child.follow(child, seconds, fn line -> Agent.update(heard, &[line | &1]) end)
+
+    hear = fn line ->
+      if not String.starts_with?(line, "@"), do: IO.puts(line)
+      Agent.update(heard, &[line | &1])
+    end
+
+    ending = Child.follow(child, seconds, hear)
     lines = Agent.get(heard, & &1)
     Agent.stop(heard)
     told = for "@" <> line <- lines, do: line |> Base.decode64!() |> :erlang.binary_to_term()
