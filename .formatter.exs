@@ -1,7 +1,7 @@
 [
   inputs: [
     "{mix,.formatter}.exs",
-    "{build,config,lib,test,bench,examples,livebooks,conformance}/**/*.{ex,exs}"
+    "{build,config,lib,test,attack,bench,examples,livebooks,conformance}/**/*.{ex,exs}"
   ],
   # Those of Nx and StreamData, repeated here so that formatting needs no dependency.
   locals_without_parens: [

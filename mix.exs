@@ -3,7 +3,7 @@ defmodule Emily.MixProject do
 
   # The compiler of the native part. It is no part of the application, so it stands outside of lib/.
   for file <-
-        ~w(failure command lock record cache download index wheel openblas mlx nif precompiled emily_build tasks) do
+        ~w(failure command lock record cache download index wheel openblas mlx notices sbom nif precompiled emily_build tasks) do
     Code.require_file("build/#{file}.ex", __DIR__)
   end
 
@@ -68,7 +68,7 @@ defmodule Emily.MixProject do
         )
 
       env == :test ->
-        ["lib", "test/support"]
+        ["lib", "test/support", "attack"]
 
       true ->
         ["lib"]
@@ -174,7 +174,7 @@ defmodule Emily.MixProject do
       # The last are of a release, whose workflow makes them.
       files:
         ~w(lib build native/Cargo.toml native/Cargo.lock native/*/Cargo.toml native/*/build.rs native/*/src native/*/cpp) ++
-          ~w(native/*/benches guides assets livebooks/*.livemd mix.exs .formatter.exs README.md ARCHITECTURE.md CHANGELOG.md CONTRIBUTING.md LICENSE) ++
+          ~w(native/*/benches guides assets livebooks/*.livemd mix.exs .formatter.exs README.md ARCHITECTURE.md CHANGELOG.md CONTRIBUTING.md SECURITY.md LICENSE) ++
           Path.wildcard("checksum-*.exs")
     ]
   end
@@ -188,7 +188,7 @@ defmodule Emily.MixProject do
   @pages [
     "Getting to know it": ~w(getting-started devices cheatsheet),
     "Models and servings": ~w(text-generation quantisation serving training performance),
-    "What to expect": ~w(migration differences conformance accuracy troubleshooting)
+    "What to expect": ~w(migration differences conformance accuracy attack troubleshooting)
   ]
 
   defp docs do

@@ -141,12 +141,19 @@ defmodule Emily.Build.Mlx do
       name: Map.fetch!(@packages, variant),
       version: @version,
       sha256: Map.fetch!(@wheels, {variant, arch()}),
-      platform: platform()
+      platform: platform(variant, arch())
     })
   end
 
+  @doc "The wheels of all systems, each with its hash."
+  def wheels do
+    for {{variant, arch}, sha256} <- @wheels,
+        do: %{name: @packages[variant], sha256: sha256, platform: platform(variant, arch)}
+  end
+
   # Rust's aarch64 is arm64 to Apple.
-  defp platform, do: if(macos?(), do: "macosx_14_0_arm64", else: "manylinux_2_35_#{arch()}")
+  defp platform("metal", _arch), do: "macosx_14_0_arm64"
+  defp platform(_variant, arch), do: "manylinux_2_35_#{arch}"
 
   @doc """
   The folder to copy into `priv/`: `mlx/lib` with MLX, the libraries it finds by its own relative RPATH, and licences. On Linux BLAS

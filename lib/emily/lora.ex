@@ -29,6 +29,7 @@ defmodule Emily.LoRA do
   import Kernel, except: [apply: 2]
 
   alias Emily.LoRA.{Adapters, Peft}
+  alias Emily.Native.Options
   alias Emily.Package
 
   @typedoc "What `Bumblebee.load_model/2` gives; without `:spec` it can be adapted, but not saved."
@@ -119,7 +120,8 @@ defmodule Emily.LoRA do
   def save(model_info, folder, opts \\ []) do
     fun = "Emily.LoRA.save/3"
     Package.require!(fun, [:axon, :bumblebee, :jason, :safetensors])
-    Peft.write(fun, model_info, folder, Keyword.validate!(opts, [:base])[:base])
+    base = Options.validate!(opts, [:base], fun)[:base]
+    Peft.write(fun, model_info, Options.path!(folder, fun), base)
   end
 
   @doc """
@@ -138,6 +140,7 @@ defmodule Emily.LoRA do
   def load(model_info, folder, opts \\ []) do
     fun = "Emily.LoRA.load/3"
     Package.require!(fun, [:axon, :bumblebee, :jason, :safetensors])
-    Peft.read(fun, model_info, folder, Keyword.validate!(opts, [:key]))
+    opts = Options.validate!(opts, [:key], fun)
+    Peft.read(fun, model_info, Options.path!(folder, fun), opts)
   end
 end

@@ -35,7 +35,7 @@ defmodule Emily.Native do
   `Emily.Error`, and none ends the VM.
   """
 
-  alias Emily.Native.{Answer, Garbage, Nif, Number, Threads}
+  alias Emily.Native.{Answer, Garbage, Nif, Number, Options, Threads}
 
   @typedoc "A reference to an MLX array."
   @type array :: reference()
@@ -131,7 +131,8 @@ defmodule Emily.Native do
   def from_file(path, offset, shape, dtype, device)
       when offset in 0..0x7FFFFFFFFFFFFFFF and is_list(shape) do
     Garbage.collect()
-    Nif.from_file(Path.expand(path), offset, sizes("from_file", shape), dtype, device)
+    path = Options.path!(path, "from_file")
+    Nif.from_file(path, offset, sizes("from_file", shape), dtype, device)
   end
 
   def from_file(_path, offset, shape, _dtype, _device) do
@@ -406,7 +407,11 @@ defmodule Emily.Native do
   @spec rope(array(), array(), keyword()) :: array()
   def rope(x, offset, opts) do
     opts =
-      Keyword.validate!(opts, [:dims, :device, traditional: false, base: 10_000.0, scale: 1.0])
+      Options.validate!(
+        opts,
+        [:dims, :device, traditional: false, base: 10_000.0, scale: 1.0],
+        "Emily.Native.rope/3"
+      )
 
     device = opts[:device] || default_device()
     Nif.rope(x, opts[:dims], opts[:traditional], opts[:base], opts[:scale], offset, device)
@@ -429,7 +434,13 @@ defmodule Emily.Native do
   """
   @spec rope_with_freqs(array(), array(), array(), keyword()) :: array()
   def rope_with_freqs(x, offset, freqs, opts) do
-    opts = Keyword.validate!(opts, [:dims, :device, traditional: false, scale: 1.0])
+    opts =
+      Options.validate!(
+        opts,
+        [:dims, :device, traditional: false, scale: 1.0],
+        "Emily.Native.rope_with_freqs/4"
+      )
+
     device = opts[:device] || default_device()
     Nif.rope_with_freqs(x, opts[:dims], opts[:traditional], opts[:scale], offset, freqs, device)
   end
@@ -455,7 +466,13 @@ defmodule Emily.Native do
   """
   @spec attention(array(), array(), array(), keyword()) :: array()
   def attention(q, k, v, opts) do
-    opts = Keyword.validate!(opts, [:scale, :device, mask: nil, sinks: nil])
+    opts =
+      Options.validate!(
+        opts,
+        [:scale, :device, mask: nil, sinks: nil],
+        "Emily.Native.attention/4"
+      )
+
     device = opts[:device] || default_device()
     Nif.attention(q, k, v, opts[:scale], opts[:mask], opts[:sinks], device)
   end

@@ -35,16 +35,16 @@ defmodule Emily.Safetensors do
   """
 
   alias Emily.{Lower, Package}
+  alias Emily.Native.Options
   alias Emily.Quantization.Model
-  alias Emily.Safetensors.{Header, Packed, Tensor, Writer}
+  alias Emily.Safetensors.{Header, JSON, Packed, Tensor, Writer}
 
   @compile {:no_warn_undefined,
             [
               Axon,
               Bumblebee,
               Bumblebee.Conversion.PyTorchParams,
-              Bumblebee.HuggingFace.Transformers.Model,
-              Jason
+              Bumblebee.HuggingFace.Transformers.Model
             ]}
 
   @doc """
@@ -70,9 +70,10 @@ defmodule Emily.Safetensors do
   """
   @spec read!(Path.t(), keyword()) :: %{String.t() => Tensor.t()}
   def read!(path, opts \\ []) do
-    Package.require!("Emily.Safetensors.read!/2", [:jason])
-    opts = Keyword.validate!(opts, [:device])
-    path = path |> IO.chardata_to_string() |> Path.expand()
+    fun = "Emily.Safetensors.read!/2"
+    Package.require!(fun, [:jason])
+    opts = Options.validate!(opts, [:device], fun)
+    path = Options.path!(path, fun)
     Header.read!(path, Emily.Backend.init(opts)[:device])
   end
 
@@ -108,10 +109,11 @@ defmodule Emily.Safetensors do
   @spec load_model(Path.t(), keyword()) ::
           {:ok, Bumblebee.model_info()} | {:error, String.t()}
   def load_model(folder, opts \\ []) do
-    Package.require!("Emily.Safetensors.load_model/2", [:bumblebee, :axon, :jason])
+    fun = "Emily.Safetensors.load_model/2"
+    Package.require!(fun, [:bumblebee, :axon, :jason])
     names = [:device, :spec, :module, :architecture, :type, :log_params_diff]
-    opts = Keyword.validate!(opts, names)
-    folder = revision(folder)
+    opts = Options.validate!(opts, names, fun)
+    folder = folder |> Options.path!(fun) |> revision()
 
     with {:ok, spec} <- spec(folder, opts) do
       model = Bumblebee.build_model(spec, Keyword.take(opts, [:type]))
@@ -162,12 +164,13 @@ defmodule Emily.Safetensors do
   def save_model(model_info, folder, opts) do
     fun = "Emily.Safetensors.save_model/3"
     Package.require!(fun, [:bumblebee, :axon, :jason, :safetensors])
-    opts = Keyword.validate!(opts, [:from])
+    opts = Options.validate!(opts, [:from], fun)
 
     unless opts[:from],
       do: raise(ArgumentError, "#{fun} needs from:, the folder that the model is from")
 
-    Writer.write(model_info, folder, revision(opts[:from]))
+    from = opts[:from] |> Options.path!(fun) |> revision()
+    Writer.write(model_info, Options.path!(folder, fun), from)
   end
 
   # In a cache of Hugging Face's, the folder of what main stands for.
@@ -204,7 +207,7 @@ defmodule Emily.Safetensors do
     index = Path.join(folder, "model.safetensors.index.json")
 
     with true <- File.regular?(index),
-         %{"weight_map" => %{} = map} <- index |> File.read!() |> Jason.decode!() do
+         {:ok, %{"weight_map" => %{} = map}} <- JSON.read!(index) do
       for {_name, file} <- map, uniq: true, do: inside!(folder, file, index)
     else
       false -> [Path.join(folder, "model.safetensors")]

@@ -9,8 +9,12 @@ defmodule Emily.Tree do
   def map_reduce(%T{} = tensor, acc, fun), do: fun.(tensor, acc)
   def map_reduce(%Complex{} = number, acc, _fun), do: {number, acc}
 
-  def map_reduce(list, acc, fun) when is_list(list),
-    do: Enum.map_reduce(list, acc, &map_reduce(&1, &2, fun))
+  # An improper list holds nothing.
+  def map_reduce(list, acc, fun) when is_list(list) do
+    if List.improper?(list),
+      do: {list, acc},
+      else: Enum.map_reduce(list, acc, &map_reduce(&1, &2, fun))
+  end
 
   def map_reduce(tree, acc, fun) when is_tuple(tree) or is_map(tree) do
     if Nx.Container.impl_for(tree),

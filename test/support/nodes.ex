@@ -15,7 +15,19 @@ defmodule Emily.Nodes do
   Returns what `call/4` takes, and the node's name.
   """
   def start_supervised!(name) do
-    options = %{
+    child = %{id: name, start: {:peer, :start_link, [options(name)]}}
+    {:ok, peer, node} = ExUnit.Callbacks.start_supervised(child)
+    prepare(peer, node)
+  end
+
+  @doc "The same where there is no test, of a node that ends with its caller."
+  def start!(name) do
+    {:ok, peer, node} = :peer.start(options(name))
+    prepare(peer, node)
+  end
+
+  defp options(name) do
+    %{
       name: ~c"emily_#{name}_#{System.pid()}_#{System.unique_integer([:positive])}",
       host: ~c"127.0.0.1",
       longnames: true,
@@ -26,9 +38,9 @@ defmodule Emily.Nodes do
       wait_boot: 60_000,
       shutdown: :close
     }
+  end
 
-    child = %{id: name, start: {:peer, :start_link, [options]}}
-    {:ok, peer, node} = ExUnit.Callbacks.start_supervised(child)
+  defp prepare(peer, node) do
     # As a folder of code the working folder would be the application of its name.
     :ok = call(peer, :code, :add_pathsz, [:code.get_path() -- [~c"."]])
     {:ok, _} = call(peer, :application, :ensure_all_started, [:emily])

@@ -7,6 +7,7 @@ defmodule Emily.RandomPrograms do
   # is no step.
 
   alias Emily.Lower
+  alias Emily.RandomPrograms.Blocks
   alias Nx.Tensor, as: T
 
   @enforce_keys [:seed, :inputs, :steps]
@@ -36,9 +37,28 @@ defmodule Emily.RandomPrograms do
     inputs = for _ <- 1..integer(1, 3), do: input()
 
     {steps, _} =
-      Enum.flat_map_reduce(1..integer(2, 6), inputs, fn _, values -> step(values, 8) end)
+      Enum.flat_map_reduce(1..integer(2, 6), inputs, fn _, values ->
+        step(values, 8, &operation/1)
+      end)
 
     %__MODULE__{seed: seed, inputs: inputs, steps: steps}
+  end
+
+  @doc """
+  The program of these numbers: one for its inputs, and one for each step, of which one in twelve is a condition or a
+  loop. Without one of the numbers it has the other steps still, so that a program can be made smaller.
+  """
+  def of(seed, numbers) do
+    :rand.seed(:exsss, {seed, 11, 2})
+    inputs = for _ <- 1..integer(1, 3), do: input()
+
+    {steps, _} =
+      Enum.flat_map_reduce(numbers, inputs, fn number, values ->
+        :rand.seed(:exsss, {number, 11, 3})
+        step(values, 8, if(integer(1, 12) == 1, do: &block/1, else: &operation/1))
+      end)
+
+    %__MODULE__{seed: {seed, numbers}, inputs: inputs, steps: steps}
   end
 
   @doc "The registers after the last step, as a tuple, for inputs on any backend or of a `defn`."
@@ -72,13 +92,37 @@ defmodule Emily.RandomPrograms do
   @doc "Whether the program has a gradient: a float among its inputs."
   def gradient?(%{inputs: inputs}), do: Enum.any?(inputs, &Nx.Type.float?(&1.type))
 
+  # Functions that the guide of differences names, by the kind of number that differs.
+  @explained %{
+    zero:
+      [
+        :cbrt,
+        :log1p,
+        :erf,
+        :sign,
+        :round,
+        :indexed_add,
+        :divide,
+        :remainder,
+        :window_max,
+        :window_min
+      ] ++
+        [:max, :min, :reduce_max, :reduce_min, :cumulative_max, :cumulative_min],
+    nan: [:clip, :sign, :pow, :tanh, :window_product],
+    complex: [:all, :any, :select, :sign, :pow, :log1p, :atan],
+    number: []
+  }
+
+  @doc "Whether the guide of differences has such a difference of `Emily.CheckedBackend`."
+  def explained?(name, kind), do: name in @explained[kind]
+
   @doc "What a failure shows of a program."
   def describe(%{seed: seed, inputs: inputs, steps: steps}) do
     names =
       for {name, registers, _fun} <- steps, do: "  #{inspect(name)} of #{inspect(registers)}\n"
 
     shown = Enum.map(inputs, &"  #{inspect(&1, limit: :infinity)}\n")
-    "program #{seed}, inputs\n#{shown}steps\n#{names}"
+    "program #{inspect(seed, limit: :infinity)}, inputs\n#{shown}steps\n#{names}"
   end
 
   ## Inputs
@@ -125,17 +169,17 @@ defmodule Emily.RandomPrograms do
 
   ## Steps
 
-  defp step(values, 0), do: {[], values}
+  defp step(values, 0, _operation), do: {[], values}
 
-  defp step(values, tries) do
-    {name, registers, fun} = operation(values)
+  defp step(values, tries, operation) do
+    {name, registers, fun} = operation.(values)
     result = fun.(Enum.map(registers, &Enum.at(values, &1)))
 
     if Lower.type?(result.type) and Nx.size(result) <= 256,
       do: {[{name, registers, fun}], values ++ [result]},
-      else: step(values, tries - 1)
+      else: step(values, tries - 1, operation)
   rescue
-    _refused -> step(values, tries - 1)
+    _refused -> step(values, tries - 1, operation)
   end
 
   # Later registers more often than earlier ones.
@@ -290,6 +334,24 @@ defmodule Emily.RandomPrograms do
 
     fun = fn [x] -> x |> Nx.reshape({1, 2, 2, :auto}) |> Nx.conv(kernel, opts) end
     {{:conv, kernel.type, opts}, [at], fun}
+  end
+
+  # Branches and bodies keep the type and the shape. A branch reads a register from around it, too.
+  defp block(values) do
+    at = register(values)
+    [yes, no] = for _ <- 1..2, do: one_of(@unary -- [:transpose, :squeeze])
+    kept = fn x, name -> apply(Nx, name, [x]) |> Nx.as_type(x.type) end
+
+    if integer(1, 2) == 1 do
+      fun = fn [x, y, z] ->
+        Blocks.choice(y, x, &kept.(&1, yes), &Nx.select(Nx.any(z), kept.(&1, no), &1))
+      end
+
+      {{:cond, yes, no}, [at, register(values), register(values)], fun}
+    else
+      times = integer(1, 4)
+      {{:while, yes, times}, [at], fn [x] -> Blocks.loop(x, &kept.(&1, yes), times) end}
+    end
   end
 
   defp axes(%T{} = x) do

@@ -12,7 +12,7 @@ defmodule Emily.Backend.Pointer do
   end
 
   def address(tensor, opts) do
-    opts = Keyword.validate!(opts, mode: :local)
+    opts = Native.Options.validate!(opts, [mode: :local], "Nx.to_pointer/2")
     check_kind(:to_pointer, opts[:mode])
     %T{data: %Backend{ref: ref}} = Backend.settled(tensor)
     %Nx.Pointer{kind: :local, address: Native.address(ref), data_size: Native.nbytes(ref)}
@@ -20,7 +20,7 @@ defmodule Emily.Backend.Pointer do
 
   @doc "A tensor of the bytes at an address, which are copied."
   def tensor(%Nx.Pointer{} = pointer, type, shape, device, opts) do
-    opts = Keyword.validate!(opts, [:names])
+    opts = Native.Options.validate!(opts, [:names], "Nx.from_pointer/5")
     Backend.refuse_f64(type, device)
     check_kind(:from_pointer, pointer.kind)
     dtype = Lower.dtype(type)

@@ -126,7 +126,9 @@ defmodule Emily.Bumblebee.FastKernels do
   @spec apply(model) :: model
   @spec apply(model, keyword) :: model | {model, report}
   def apply(model, opts \\ []) do
-    opts = Keyword.validate!(opts, report: false)
+    opts =
+      Emily.Native.Options.validate!(opts, [report: false], "Emily.Bumblebee.FastKernels.apply/2")
+
     model = rewrite(model)
     if opts[:report], do: {model, report(model)}, else: model
   end

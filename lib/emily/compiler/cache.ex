@@ -156,7 +156,10 @@ defmodule Emily.Compiler.Cache do
   defp usage, do: :ets.select(__MODULE__, [{{:_, :_, :"$1", :"$2"}, [], [{{:"$1", :"$2"}}]}])
 
   defp bounds do
-    bounds = Keyword.validate!(Application.get_env(:emily, :compiler_cache, []), @bounds)
+    bounds =
+      :emily
+      |> Application.get_env(:compiler_cache, [])
+      |> Emily.Native.Options.validate!(@bounds, "config :emily, :compiler_cache")
 
     for {name, bound} <- bounds, bound != :infinity, not (is_integer(bound) and bound > 0) do
       raise ArgumentError,

@@ -5,6 +5,7 @@ defmodule Emily.GGUF.Bumblebee do
   import Emily.GGUF.Metadata
 
   alias Emily.{GGUF, Package}
+  alias Emily.Native.Options
   alias Emily.GGUF.{Architectures, Parameters, Spec, Tokenizer}
   alias Emily.Quantization.Model
 
@@ -17,9 +18,10 @@ defmodule Emily.GGUF.Bumblebee do
   @poolings %{0 => nil, 1 => :mean_pooling, 2 => :cls_token_pooling, 3 => :last_token_pooling}
 
   def load(path, opts) do
-    Package.require!("Emily.GGUF.load_bumblebee/2", [:bumblebee, :axon, :jason])
+    fun = "Emily.GGUF.load_bumblebee/2"
+    Package.require!(fun, [:bumblebee, :axon, :jason])
     progress = fn _done, _total -> :ok end
-    opts = Keyword.validate!(opts, [:type, :device, dequantize: false, progress: progress])
+    opts = Options.validate!(opts, [:type, :device, dequantize: false, progress: progress], fun)
 
     unless is_boolean(opts[:dequantize]) do
       raise ArgumentError,

@@ -16,12 +16,10 @@ defmodule Emily.LoRA.Adapters do
   @doc "The options of `Emily.LoRA.apply/2`, checked."
   def options!(fun, opts) do
     opts =
-      Keyword.validate!(opts,
-        rank: 8,
-        alpha: 16,
-        dropout: 0.0,
-        layers: [~r/(query|value)$/],
-        key: nil
+      Emily.Native.Options.validate!(
+        opts,
+        [rank: 8, alpha: 16, dropout: 0.0, layers: [~r/(query|value)$/], key: nil],
+        fun
       )
 
     checks = [

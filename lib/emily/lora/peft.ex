@@ -3,7 +3,7 @@ defmodule Emily.LoRA.Peft do
   # Folders of adapters as PEFT writes them. There A is `{rank, in}` and B `{out, rank}`.
 
   alias Emily.LoRA.Adapters
-  alias Emily.Safetensors.Names
+  alias Emily.Safetensors.{JSON, Names}
 
   @compile {:no_warn_undefined,
             [Axon, Bumblebee.HuggingFace.Transformers.Model, Jason, Safetensors]}
@@ -95,9 +95,9 @@ defmodule Emily.LoRA.Peft do
 
   defp config!(fun, path) do
     config =
-      case path |> File.read!() |> Jason.decode() do
-        {:ok, %{} = config} -> config
-        _ -> fail!(fun, "expects #{path} to be a JSON object")
+      case JSON.read!(path) do
+        {:ok, config} -> config
+        :error -> fail!(fun, "expects #{path} to be a JSON object")
       end
 
     for {name, taken} <- @settings, config[name] not in taken do

@@ -50,7 +50,9 @@ defmodule Emily.MixedPrecision.LossScaler do
   """
   @spec new(keyword) :: t
   def new(opts \\ []) do
-    opts = Keyword.validate!(opts, @defaults)
+    opts =
+      Emily.Native.Options.validate!(opts, @defaults, "Emily.MixedPrecision.LossScaler.new/1")
+
     positive? = &(is_number(&1) and &1 > 0)
 
     check(opts, :scale, "a number greater than 0", positive?)

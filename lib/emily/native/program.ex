@@ -57,7 +57,7 @@ defmodule Emily.Native.Program do
   """
 
   alias Emily.Native
-  alias Emily.Native.{Answer, Nif, Scoped}
+  alias Emily.Native.{Answer, Nif, Options, Scoped}
 
   @enforce_keys [:ref, :operations, :waits]
   defstruct [:ref, :operations, :waits]
@@ -105,7 +105,7 @@ defmodule Emily.Native.Program do
   """
   @spec compile(fun_term, keyword) :: t
   def compile(function, opts \\ []) do
-    opts = Keyword.validate!(opts, fuse: nil, results: nil)
+    opts = Options.validate!(opts, [fuse: nil, results: nil], "Emily.Native.Program.compile/2")
     {ref, operations, waits} = Nif.compile(function, opts[:fuse], opts[:results])
     %__MODULE__{ref: ref, operations: operations, waits: waits}
   end
@@ -159,6 +159,11 @@ defmodule Emily.Native.Program do
 
   def run(%__MODULE__{ref: ref}, arrays, device, _call, _donated),
     do: ref |> Nif.run_program(arrays, device) |> Native.built()
+
+  def run(other, _arrays, _device, _call) do
+    raise ArgumentError,
+          "Emily.Native.Program.run/4 expects a program of compile/2, got: #{inspect(other, limit: 10)}"
+  end
 
   defp start(begin, patience) do
     nested = Process.get(@answering, false)

@@ -3,9 +3,7 @@ defmodule Emily.Safetensors.Header do
   # The JSON at the front of a safetensors file: each tensor's type, shape and place.
   # Format: https://github.com/huggingface/safetensors#format
 
-  alias Emily.Safetensors.Tensor
-
-  @compile {:no_warn_undefined, Jason}
+  alias Emily.Safetensors.{JSON, Tensor}
 
   # The format's own limit.
   @most 100_000_000
@@ -71,9 +69,8 @@ defmodule Emily.Safetensors.Header do
       if 8 + length > size, do: fail(path, 0, "the file ends within its header")
 
       with {:ok, json} when byte_size(json) == length <- :file.pread(file, 8, length),
-           :ok <- plain(json, 0),
            {:ok, %{__struct__: Jason.OrderedObject, values: entries}} <-
-             Jason.decode(json, objects: :ordered_objects) do
+             JSON.decode(json, @depth, @digits, objects: :ordered_objects) do
         names = Enum.map(entries, &elem(&1, 0))
 
         if names != Enum.uniq(names),
@@ -91,33 +88,6 @@ defmodule Emily.Safetensors.Header do
       _ -> fail(path, 0, "the file ends within the length of its header")
     end
   end
-
-  # What is nested deeper or longer than a header is, is not given to the JSON parser: it could
-  # take a multiple of the file in memory, or minutes for one number.
-  defp plain(<<char, rest::binary>>, depth) when char in ~c"{[" do
-    if depth == @depth, do: :deep, else: plain(rest, depth + 1)
-  end
-
-  defp plain(<<char, rest::binary>>, depth) when char in ~c"}]", do: plain(rest, depth - 1)
-  defp plain(<<?", rest::binary>>, depth), do: rest |> behind_string() |> plain(depth)
-
-  defp plain(<<char, _::binary>> = bytes, depth) when char in ?0..?9,
-    do: digits(bytes, depth, 0)
-
-  defp plain(<<_, rest::binary>>, depth), do: plain(rest, depth)
-  defp plain(<<>>, _depth), do: :ok
-
-  defp digits(_bytes, _depth, count) when count > @digits, do: :long
-
-  defp digits(<<char, rest::binary>>, depth, count) when char in ?0..?9,
-    do: digits(rest, depth, count + 1)
-
-  defp digits(bytes, depth, _count), do: plain(bytes, depth)
-
-  defp behind_string(<<?\\, _, rest::binary>>), do: behind_string(rest)
-  defp behind_string(<<?", rest::binary>>), do: rest
-  defp behind_string(<<_, rest::binary>>), do: behind_string(rest)
-  defp behind_string(<<>>), do: <<>>
 
   defp tensor(
          {name, %{__struct__: Jason.OrderedObject, values: values}},

@@ -5,9 +5,9 @@ defmodule Emily.Safetensors.Packed do
 
   alias Emily.Quantization.Packing
   alias Emily.QuantizedWeight
-  alias Emily.Safetensors.Names
+  alias Emily.Safetensors.{JSON, Names}
 
-  @compile {:no_warn_undefined, [Axon, Jason]}
+  @compile {:no_warn_undefined, Axon}
 
   @fun "Emily.Safetensors.load_model/2"
 
@@ -152,7 +152,7 @@ defmodule Emily.Safetensors.Packed do
     path = Path.join(folder, "config.json")
 
     with true <- File.regular?(path),
-         {:ok, %{"quantization" => quantization}} <- path |> File.read!() |> Jason.decode() do
+         {:ok, %{"quantization" => quantization}} <- JSON.read!(path) do
       if is_map(quantization),
         do: quantization,
         else: fail(path, "quantization is #{inspect(quantization, limit: 5)}, no object")

@@ -5,7 +5,7 @@ defmodule Emily.Safetensors.Writer do
   alias Emily.LoRA.Adapters
   alias Emily.Quantization.Packing
   alias Emily.QuantizedWeight
-  alias Emily.Safetensors.Names
+  alias Emily.Safetensors.{JSON, Names}
 
   @compile {:no_warn_undefined,
             [Axon, Bumblebee.HuggingFace.Transformers.Model, Jason, Safetensors]}
@@ -57,6 +57,8 @@ defmodule Emily.Safetensors.Writer do
         name not in @not_along,
         target = Path.join(folder, name),
         Path.expand(target) != Path.expand(path),
+        # Opening a pipe would wait for its other end.
+        File.regular?(path),
         do: File.cp!(path, target)
 
     :ok
@@ -125,7 +127,10 @@ defmodule Emily.Safetensors.Writer do
     path = Path.join(from, "config.json")
 
     config =
-      path |> File.read!() |> Jason.decode!() |> Map.drop(["quantization", "quantization_config"])
+      case JSON.read!(path) do
+        {:ok, config} -> Map.drop(config, ["quantization", "quantization_config"])
+        :error -> raise ArgumentError, "#{@fun} expects #{path} to be a JSON object"
+      end
 
     packings =
       for {name, {%QuantizedWeight{} = weight, _}} <- layers do

@@ -23,6 +23,7 @@ use std::ops::Range;
 use crate::dispatch::{for_each_level, Level};
 use crate::math::Arithmetic;
 use crate::pool;
+use crate::view::zeros;
 use codes::{Decode, E2m1, E4m3, Unsigned};
 
 pub use factors::Factor;
@@ -190,7 +191,7 @@ fn by_rows(
         });
     }
     // With a row for each of the matrix's, in which parts are apart.
-    let mut turned = vec![0.0; output.len()];
+    let mut turned = zeros(output.len());
     pool::each_part(&mut turned, rows_a_part * rows, |i, turned| {
         part(i * rows_a_part, turned)
     });

@@ -22,6 +22,7 @@ size_t emily_kernel_steps(const void* kernel);
 emily_place emily_kernel_place(const void* kernel, const emily_memory* inputs, size_t count, size_t item, size_t bytes);
 void* emily_kernel_task(const emily_memory* inputs, size_t count, const emily_memory* output, emily_place place);
 bool emily_kernel_run(const void* kernel, const void* task);
+const char* emily_kernel_failure();
 void emily_kernel_drop(void* kernel);
 void emily_kernel_drop_task(void* task);
 }
@@ -52,7 +53,8 @@ class Node final : public mx::UnaryPrimitive, public std::enable_shared_from_thi
 
  private:
   void run(const void* task) const {
-    if (!emily_kernel_run(kernel_, task)) throw std::runtime_error(std::string("[") + name() + "] The kernel failed.");
+    if (!emily_kernel_run(kernel_, task))
+      throw std::runtime_error(std::string("[") + name() + "] " + emily_kernel_failure() + ".");
   }
 
   // Finds memory for the output; gives what is left to do.

@@ -11,6 +11,7 @@ use super::rounded::{Rounded, Strips};
 use super::{by_rows, few, is_plain, many, tiles, PART};
 use crate::dispatch::Level;
 use crate::pool;
+use crate::view::zeros;
 
 /// From so many rows on, codes are taken out once for all of them.
 const TILED: usize = 8;
@@ -41,7 +42,7 @@ fn multiply_as<B: Block>(
             few::part::<B>(level, &rows, blocks, first, output)
         });
     }
-    let mut halves = vec![0.0; 2 * output.len()];
+    let mut halves = zeros(2 * output.len());
     tiles::multiply::<B>(level, &Strips::of(&rounded), blocks, &mut halves);
     let rows = output.chunks_exact_mut(size.0);
     for (output, halves) in rows.zip(halves.chunks_exact(2 * size.0)) {

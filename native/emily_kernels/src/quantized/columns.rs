@@ -5,6 +5,7 @@ use super::factors::spread;
 use super::{add, Packed, LANES, PART};
 use crate::dispatch::{for_each_level, Level};
 use crate::pool;
+use crate::view::zeros;
 
 /// The columns of a part are at least so many: their totals stay in the nearest cache, and a row's scales are read once
 /// for all.
@@ -22,7 +23,7 @@ pub(super) fn multiply<D: Decode>(level: Level, x: &[f32], packed: &Packed, outp
         });
     }
     // Parts that are apart, each with its columns of all rows.
-    let mut parts = vec![0.0; output.len()];
+    let mut parts = zeros(output.len());
     pool::each_part(&mut parts, width * rows, |i, parts| {
         let length = parts.len() / rows;
         for (x, part_of) in x.chunks_exact(inner).zip(parts.chunks_exact_mut(length)) {
@@ -43,11 +44,11 @@ for_each_level! {
         let group = packed.packing.group;
         let groups = first / group..(first + output.len()) / group;
         let blocks = output.len().div_ceil(LANES * D::NUMBERS);
-        let mut factors = vec![0.0; groups.len()];
+        let mut factors = zeros(groups.len());
         // What the biases of each group add.
-        let mut shifts = vec![0.0; groups.len()];
-        let mut scales = vec![[0.0; LANES]; blocks];
-        let mut totals = vec![[0.0; LANES]; blocks * D::NUMBERS];
+        let mut shifts = zeros(groups.len());
+        let mut scales = zeros(blocks);
+        let mut totals = zeros(blocks * D::NUMBERS);
         for (row, x) in x.iter().enumerate() {
             if packed.biases(row, groups.clone(), &mut factors) {
                 for (shift, bias) in shifts.iter_mut().zip(&factors) {

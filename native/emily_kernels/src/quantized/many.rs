@@ -2,6 +2,7 @@
 
 use crate::dispatch::Level;
 use crate::gemm::{multiply_at, Matrix, Output, Work};
+use crate::view::zeros;
 
 /// So many numbers are unpacked at a time.
 const UNPACKED: usize = 1 << 21;
@@ -16,7 +17,7 @@ pub(super) fn multiply(
     output: &mut [f32],
 ) {
     let most = (UNPACKED / width).max(1);
-    let mut unpacked = vec![0.0; most.min(height) * width];
+    let mut unpacked = zeros(most.min(height) * width);
     let inner = if transpose { width } else { height };
     let rows = x.len() / inner;
     let columns = output.len() / rows;

@@ -2,6 +2,7 @@
 
 use super::dots::Block;
 use crate::dispatch::{for_each_level, Level};
+use crate::view::zeros;
 
 /// So many numbers share a scale.
 pub(super) const SHARED: usize = 32;
@@ -29,10 +30,10 @@ pub(super) struct Rounded {
 
 impl Rounded {
     pub(super) fn of<B: Block>(level: Level, x: &[f32], columns: usize) -> Self {
-        let mut codes = vec![0; 2 * x.len()];
-        let mut scales = vec![0.0; codes.len() / SHARED];
-        let mut starts = vec![0; codes.len() / B::GROUP];
-        let mut sums = vec![0.0; codes.len() / B::GROUP];
+        let mut codes = zeros(2 * x.len());
+        let mut scales = zeros(codes.len() / SHARED);
+        let mut starts = zeros(codes.len() / B::GROUP);
+        let mut sums = zeros(codes.len() / B::GROUP);
         let rows = codes.chunks_exact_mut(2 * columns);
         let rows = rows.zip(scales.chunks_exact_mut(2 * columns / SHARED));
         for (x, (codes, scales)) in x.chunks_exact(columns).zip(rows) {
@@ -126,9 +127,9 @@ pub(super) struct Strips {
 impl Strips {
     pub(super) fn of(x: &Rounded) -> Self {
         let strips = x.rows.div_ceil(STRIP);
-        let mut codes = vec![[[0; 4]; STRIP]; strips * x.columns / 4];
-        let mut scales = vec![[0.0; STRIP]; strips * x.columns / SHARED];
-        let mut sums = vec![[0.0; STRIP]; strips * x.columns / x.group];
+        let mut codes = zeros(strips * x.columns / 4);
+        let mut scales = zeros(strips * x.columns / SHARED);
+        let mut sums = zeros(strips * x.columns / x.group);
         for row in 0..x.rows {
             let (strip, at) = (row / STRIP, row % STRIP);
             let (fours, _) = x.row(&x.codes, row).as_chunks::<4>();

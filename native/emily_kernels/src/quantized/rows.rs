@@ -7,6 +7,7 @@ use super::factors::{spread as spread_scales, Factors};
 use super::{add, by_rows, Packed, LANES};
 use crate::dispatch::{for_each_level, Level};
 use crate::math::Arithmetic;
+use crate::view::zeros;
 
 /// Rows in the order in which the lanes take their numbers, and the sums of their groups.
 struct Spread {
@@ -21,7 +22,7 @@ impl Spread {
     fn of<D: Decode>(x: &[f32], packed: &Packed) -> Self {
         let blocks = (packed.columns / D::NUMBERS).div_ceil(LANES);
         let rows = x.len() / packed.columns;
-        let mut numbers = vec![[0.0; LANES]; rows * blocks * D::NUMBERS];
+        let mut numbers: Vec<[f32; LANES]> = zeros(rows * blocks * D::NUMBERS);
         let x = x.chunks_exact(packed.columns);
         let spread = numbers.chunks_exact_mut(blocks * D::NUMBERS);
         for (x, spread) in x.clone().zip(spread) {

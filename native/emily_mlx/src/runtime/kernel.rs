@@ -98,7 +98,9 @@ pub(crate) fn copy_into(input: &Input, output: &mut [u8]) {
 
 #[cfg(own_kernels)]
 mod own {
-    use std::ffi::{c_char, c_int, c_void};
+    use std::any::Any;
+    use std::cell::RefCell;
+    use std::ffi::{c_char, c_int, c_void, CString};
     use std::panic::{catch_unwind, AssertUnwindSafe};
     use std::slice;
 
@@ -322,6 +324,28 @@ mod own {
         drop(unsafe { Box::from_raw(task) });
     }
 
+    thread_local! {
+        /// Why the last kernel failed that did on this thread.
+        static FAILURE: RefCell<CString> = RefCell::default();
+    }
+
+    /// Why the kernel failed whose run has just failed on this thread; there until the next does.
+    #[no_mangle]
+    extern "C" fn emily_kernel_failure() -> *const c_char {
+        FAILURE.with_borrow(|failure| failure.as_ptr())
+    }
+
+    /// Keeps what a panic says, which is text unless somebody made it otherwise.
+    fn keep_failure(panic: Box<dyn Any + Send>) {
+        let text = match (panic.downcast_ref::<String>(), panic.downcast_ref::<&str>()) {
+            (Some(text), _) => text.as_str(),
+            (None, Some(text)) => text,
+            (None, None) => "the kernel failed",
+        };
+        let text = CString::new(text.replace('\0', " "));
+        FAILURE.set(text.unwrap_or_default());
+    }
+
     /// Whether the kernel succeeded; a panic is its failure, of which MLX tells the caller.
     #[no_mangle]
     extern "C" fn emily_kernel_run(owned: &Owned, task: &Task) -> bool {
@@ -343,7 +367,9 @@ mod own {
             let memory = unsafe { slice::from_raw_parts_mut(output.data, elements * output.width) };
             owned.kernel.run(&inputs, memory);
         };
-        catch_unwind(AssertUnwindSafe(run)).is_ok()
+        catch_unwind(AssertUnwindSafe(run))
+            .map_err(keep_failure)
+            .is_ok()
     }
 
     /// # Safety

@@ -2,25 +2,22 @@
 //! that is late: parts are taken one by one, by whoever is free.
 
 use std::any::Any;
-use std::hint::spin_loop;
 use std::marker::PhantomData;
 use std::panic::{catch_unwind, resume_unwind, AssertUnwindSafe};
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::Arc;
 use std::thread;
-use std::time::{Duration, Instant};
 
 use once_cell::sync::Lazy;
-use parking_lot::{Condvar, Mutex};
 
-/// How long a thread looks for more before it sleeps. To be woken takes 5 to 100 us, the longer on a virtual machine, and
-/// the large operations of a program follow each other sooner. It does not yield: beside other programs it would lose its
-/// turn, which takes longer.
-const PATIENCE: Duration = Duration::from_micros(100);
-/// How many looks it takes between looks at the clock.
-const LOOKS: usize = 32;
+use looking::{core, patiently, NO_CORE};
+use sync::{AtomicUsize, Condvar, Mutex, Ordering};
 
-static POOL: Pool = Pool::new();
+mod looking;
+#[cfg(all(test, loom))]
+mod models;
+mod sync;
+
+static POOL: Lazy<Pool> = Lazy::new(Pool::new);
 
 /// How many threads compute at once for one caller, itself among them: what was set, or as many as this process may
 /// use by its affinity and its container's quota.
@@ -159,7 +156,7 @@ impl Job {
 }
 
 impl Pool {
-    const fn new() -> Self {
+    fn new() -> Self {
         Pool {
             wanted: AtomicUsize::new(0),
             given: AtomicUsize::new(0),
@@ -225,8 +222,11 @@ impl Pool {
         }
     }
 
-    /// A system that gives no thread leaves the caller alone with its work.
+    /// A system that gives no thread leaves the caller alone with its work. So does a model, which has helpers of its own.
     fn start(&'static self) -> bool {
+        if cfg!(loom) {
+            return false;
+        }
         let helper = thread::Builder::new().name("emily-pool".to_owned());
         helper.spawn(|| self.help()).is_ok()
     }
@@ -248,31 +248,42 @@ impl Pool {
 
     fn help(&self) {
         loop {
-            let given = self.given.load(Ordering::Acquire);
-            while let Some(job) = self.join() {
-                job.work();
-                let _state = self.state.lock();
-                if job.helpers.fetch_sub(1, Ordering::Release) == 1 {
-                    job.left.notify_one();
-                }
+            let given = self.serve();
+            self.rest(given);
+        }
+    }
+
+    /// Helps until there is nothing to help with; gives how many jobs had been given before it looked the last time.
+    fn serve(&self) -> usize {
+        let given = self.given.load(Ordering::Acquire);
+        while let Some(job) = self.join() {
+            job.work();
+            let _state = self.state.lock();
+            if job.helpers.fetch_sub(1, Ordering::Release) == 1 {
+                job.left.notify_one();
             }
-            let more = || self.given.load(Ordering::Acquire) != given;
-            // Who looks for work on its giver's core keeps that from being done; who is woken gets a free one.
-            let in_the_way = || {
-                let core = core();
-                core != NO_CORE && core == self.giver.load(Ordering::Relaxed)
-            };
-            self.looking.fetch_add(1, Ordering::Relaxed);
-            let found = patiently(more, in_the_way);
-            self.looking.fetch_sub(1, Ordering::Relaxed);
-            if !found {
-                let mut state = self.state.lock();
-                state.asleep += 1;
-                while !more() {
-                    self.given_one.wait(&mut state);
-                }
-                state.asleep -= 1;
+        }
+        given
+    }
+
+    /// Waits until more jobs than `given` have been given.
+    fn rest(&self, given: usize) {
+        let more = || self.given.load(Ordering::Acquire) != given;
+        // Who looks for work on its giver's core keeps that from being done; who is woken gets a free one.
+        let in_the_way = || {
+            let core = core();
+            core != NO_CORE && core == self.giver.load(Ordering::Relaxed)
+        };
+        self.looking.fetch_add(1, Ordering::Relaxed);
+        let found = patiently(more, in_the_way);
+        self.looking.fetch_sub(1, Ordering::Relaxed);
+        if !found {
+            let mut state = self.state.lock();
+            state.asleep += 1;
+            while !more() {
+                self.given_one.wait(&mut state);
             }
+            state.asleep -= 1;
         }
     }
 
@@ -288,30 +299,3 @@ impl Pool {
 
 static ALL: Lazy<usize> =
     Lazy::new(|| thread::available_parallelism().map_or(1, |count| count.get()));
-
-const NO_CORE: usize = usize::MAX;
-
-/// The number of the core that the caller runs on, where the system tells.
-fn core() -> usize {
-    #[cfg(target_os = "linux")]
-    // SAFETY: takes nothing and gives a number.
-    return usize::try_from(unsafe { libc::sched_getcpu() }).unwrap_or(NO_CORE);
-    #[cfg(not(target_os = "linux"))]
-    NO_CORE
-}
-
-/// Whether something becomes true while we look for a moment, unless we had better not.
-fn patiently(is_true: impl Fn() -> bool, in_the_way: impl Fn() -> bool) -> bool {
-    let start = Instant::now();
-    loop {
-        for _ in 0..LOOKS {
-            if is_true() {
-                return true;
-            }
-            spin_loop();
-        }
-        if start.elapsed() > PATIENCE || in_the_way() {
-            return false;
-        }
-    }
-}

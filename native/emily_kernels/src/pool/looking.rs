@@ -1,0 +1,42 @@
+//! How a thread looks for what is about to come before it sleeps.
+
+use std::hint::spin_loop;
+use std::time::{Duration, Instant};
+
+/// How long a thread looks for more before it sleeps. To be woken takes 5 to 100 us, the longer on a virtual machine, and
+/// the large operations of a program follow each other sooner. It does not yield: beside other programs it would lose its
+/// turn, which takes longer.
+const PATIENCE: Duration = Duration::from_micros(100);
+/// How many looks it takes between looks at the clock.
+const LOOKS: usize = 32;
+
+pub(super) const NO_CORE: usize = usize::MAX;
+
+/// The number of the core that the caller runs on, where the system tells.
+pub(super) fn core() -> usize {
+    #[cfg(target_os = "linux")]
+    // SAFETY: takes nothing and gives a number.
+    return usize::try_from(unsafe { libc::sched_getcpu() }).unwrap_or(NO_CORE);
+    #[cfg(not(target_os = "linux"))]
+    NO_CORE
+}
+
+/// Whether something becomes true while we look for a moment, unless we had better not.
+pub(super) fn patiently(is_true: impl Fn() -> bool, in_the_way: impl Fn() -> bool) -> bool {
+    // A model has no clock: there it looks once.
+    if cfg!(loom) {
+        return is_true();
+    }
+    let start = Instant::now();
+    loop {
+        for _ in 0..LOOKS {
+            if is_true() {
+                return true;
+            }
+            spin_loop();
+        }
+        if start.elapsed() > PATIENCE || in_the_way() {
+            return false;
+        }
+    }
+}
