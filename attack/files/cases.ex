@@ -15,7 +15,6 @@ defmodule Attack.Files do
 
   @impl true
   def prepare(seed, folder) do
-    Nx.global_default_backend(Emily.Backend)
     Attack.Cases.seed(seed, 0)
     load_code()
 
