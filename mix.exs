@@ -3,7 +3,7 @@ defmodule Emily.MixProject do
 
   # The compiler of the native part. It is no part of the application, so it stands outside of lib/.
   for file <-
-        ~w(failure command lock record cache download index wheel openblas mlx notices sbom nif precompiled emily_build tasks) do
+        ~w(failure command lock record cache download index wheel openblas mlx sbom nif precompiled emily_build tasks) do
     Code.require_file("build/#{file}.ex", __DIR__)
   end
 

@@ -16,7 +16,6 @@ defmodule Attack.Calls do
 
   @impl true
   def prepare(seed, _folder) do
-    Nx.global_default_backend(Emily.Backend)
     Nx.default_backend(Emily.Backend)
     Attack.Cases.seed(seed, 0)
     Terms.prepare()

@@ -15,7 +15,6 @@ defmodule Attack.Files do
 
   @impl true
   def prepare(seed, folder) do
-    Nx.global_default_backend(Emily.Backend)
     Attack.Cases.seed(seed, 0)
     load_code()
 
@@ -164,13 +163,6 @@ defmodule Attack.Files do
     Enum.find(results, :ok, &(&1 != :ok))
   end
 
-  # What is compared with; of a file that is changed or too large meanwhile there is none.
-  defp bytes(path) do
-    with %{size: size} when size < 1_000_000 <- File.stat!(path),
-         do: File.read!(path),
-         else: (_ -> raise File.Error, reason: :efbig, action: "read", path: path)
-  end
-
   defp read(:json, path) do
     with {:ok, object} <- Safetensors.JSON.read!(path) do
       # Another parser than the one in question is not at hand: whole is what comes out the same again.
@@ -185,6 +177,13 @@ defmodule Attack.Files do
     for kind <- [:gguf, :safetensors, :json], do: quietly(fn -> read(kind, path) end)
     quietly(fn -> Native.from_file(path, 0, {64}, :u8) |> Native.to_binary() end)
     :ok
+  end
+
+  # What is compared with; of a file that is changed or too large meanwhile there is none.
+  defp bytes(path) do
+    with %{size: size} when size < 1_000_000 <- File.stat!(path),
+         do: File.read!(path),
+         else: (_ -> raise File.Error, reason: :efbig, action: "read", path: path)
   end
 
   # The parser's own reading of where a tensor is: the last entry of a name counts, as it does for Emily's only entry.

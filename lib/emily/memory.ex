@@ -65,6 +65,6 @@ defmodule Emily.Memory do
 
   defp check(other, function) do
     raise ArgumentError,
-          "Emily.Memory.#{function} expects bytes, an integer from 0 to 2^63-1, got: #{inspect(other)}"
+          "Emily.Memory.#{function} expects bytes, an integer from 0 to 2^63-1, got: #{inspect(other, limit: 10)}"
   end
 end

@@ -41,7 +41,8 @@ defmodule Emily.Stream do
     do: %__MODULE__{ref: Native.stream_new(device), device: device}
 
   def new(other) do
-    raise ArgumentError, "Emily.Stream.new/1 expects :cpu or :gpu, got: #{inspect(other)}"
+    raise ArgumentError,
+          "Emily.Stream.new/1 expects :cpu or :gpu, got: #{inspect(other, limit: 10)}"
   end
 
   @doc """
@@ -68,7 +69,7 @@ defmodule Emily.Stream do
   def with_stream(stream, fun) do
     raise ArgumentError,
           "Emily.Stream.with_stream/2 expects a stream and a function without arguments, got: " <>
-            "#{inspect(stream)} and #{inspect(fun)}"
+            "#{inspect(stream, limit: 10)} and #{inspect(fun, limit: 10)}"
   end
 
   @doc """
@@ -86,7 +87,8 @@ defmodule Emily.Stream do
   def close(%__MODULE__{ref: ref}), do: Native.stream_close(ref)
 
   def close(other) do
-    raise ArgumentError, "Emily.Stream.close/1 expects a stream, got: #{inspect(other)}"
+    raise ArgumentError,
+          "Emily.Stream.close/1 expects a stream, got: #{inspect(other, limit: 10)}"
   end
 
   @doc false

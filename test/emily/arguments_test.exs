@@ -8,7 +8,7 @@ defmodule Emily.ArgumentsTest do
 
   @moduletag :tmp_dir
 
-  @no_options [1, :dims, %{}, [1], [{:a, 1} | :b], make_ref()]
+  @no_options [1, :dims, %{}, [1], [{:a, 1} | :b], "a"]
 
   test "what are no options is refused by the function's name" do
     [x] = Native.run([{:full, [1, 1, 1, 2], 1, :f32}])
