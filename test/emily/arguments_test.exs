@@ -28,7 +28,7 @@ defmodule Emily.ArgumentsTest do
   end
 
   test "what is no program, no path and no list is refused" do
-    assert_raise ArgumentError, ~r"Program.run/4 expects a program", fn ->
+    assert_raise ArgumentError, ~r"Program.run/5 expects a program", fn ->
       Program.run([5], 0.5)
     end
 

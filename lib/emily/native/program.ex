@@ -160,9 +160,9 @@ defmodule Emily.Native.Program do
   def run(%__MODULE__{ref: ref}, arrays, device, _call, _donated),
     do: ref |> Nif.run_program(arrays, device) |> Native.built()
 
-  def run(other, _arrays, _device, _call) do
+  def run(other, _arrays, _device, _call, _donated) do
     raise ArgumentError,
-          "Emily.Native.Program.run/4 expects a program of compile/2, got: #{inspect(other, limit: 10)}"
+          "Emily.Native.Program.run/5 expects a program of compile/2, got: #{inspect(other, limit: 10)}"
   end
 
   defp start(begin, patience) do

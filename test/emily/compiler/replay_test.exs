@@ -101,7 +101,8 @@ defmodule Emily.Compiler.ReplayTest do
   # MLX's own operations and Emily's: what MLX queues has names, by which it is told what is to be run again.
   defn mixed(x, n) do
     while {x, i = 0, n}, i < n do
-      {Nx.sort(Nx.cos(x) - i * 0.1) |> Nx.cumulative_sum() |> Nx.divide(100) |> Nx.reverse(), i + 1, n}
+      {Nx.sort(Nx.cos(x) - i * 0.1) |> Nx.cumulative_sum() |> Nx.divide(100) |> Nx.reverse(),
+       i + 1, n}
     end
   end
 

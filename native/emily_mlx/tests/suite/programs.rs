@@ -51,8 +51,8 @@ fn run(program: &Program, inputs: &[&[f32]]) -> Result<Vec<Vec<f64>>> {
 }
 
 fn run_with(program: &Program, inputs: &[&[f32]], host: &dyn Host) -> Result<Vec<Vec<f64>>> {
-    let arrays: Vec<Array> = inputs.iter().map(|values| vector(values)).collect();
-    let arrays = arrays.iter().map(Input::Lent).collect();
+    let arrays = inputs.iter().map(|values| Input::Lent(vector(values)));
+    let arrays = arrays.collect();
     let results = program.run_waiting(arrays, cpu(), host)?;
     Ok(results.into_iter().map(numbers).collect())
 }
@@ -130,7 +130,7 @@ fn a_product_is_transposed() {
             Array::from_slice(&values, shape)
         };
         let (x, y) = (array(left, 1), array(right, 7));
-        let results = program.run_waiting(vec![Input::Lent(&x), Input::Lent(&y)], cpu(), &NoHost);
+        let results = program.run_waiting(vec![Input::Lent(x), Input::Lent(y)], cpu(), &NoHost);
         let got = numbers(results.expect("they fit").remove(0));
         let wanted: Vec<f64> = wanted.iter().map(|x| 2.0 * x).collect();
         assert_eq!(got, wanted[..got.len()], "{left:?} by {right:?}");
