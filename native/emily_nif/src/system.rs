@@ -118,7 +118,7 @@ fn kernels() -> Option<&'static str> {
 
 #[rustler::nif]
 fn replayed_turns() -> u64 {
-    emily_mlx::program::replayed_turns()
+    emily_mlx::replayed_turns()
 }
 
 #[rustler::nif]

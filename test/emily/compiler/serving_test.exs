@@ -100,7 +100,7 @@ defmodule Emily.Compiler.ServingTest do
 
     # A pattern finds nothing in a module that is not loaded yet.
     Code.ensure_loaded!(Emily.Native.Program)
-    :erlang.trace_pattern({Emily.Native.Program, :run, 4}, true, [])
+    :erlang.trace_pattern({Emily.Native.Program, :run, 5}, true, [])
 
     for partition <- [0, 1, nil] do
       task =
@@ -114,10 +114,10 @@ defmodule Emily.Compiler.ServingTest do
       send(task.pid, :run)
       assert_equal(Task.await(task, :infinity), Nx.tensor([8, 16]))
       stream = Streams.fetch(Emily.Native.default_device(), partition)
-      assert_receive {:trace, _, :call, {Emily.Native.Program, :run, [_, _, ^stream, _]}}
+      assert_receive {:trace, _, :call, {Emily.Native.Program, :run, [_, _, ^stream, _, _]}}
     end
   after
-    :erlang.trace_pattern({Emily.Native.Program, :run, 4}, false, [])
+    :erlang.trace_pattern({Emily.Native.Program, :run, 5}, false, [])
   end
 
   test "a hook of the serving streams" do

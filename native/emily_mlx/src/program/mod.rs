@@ -9,5 +9,5 @@ mod run;
 mod step;
 
 pub use builder::{Builder, Function};
-pub use run::{replayed_turns, Host, Input, NoHost, Results};
+pub use run::{Host, Input, NoHost, Results};
 pub use step::{Operand, Place, Places, Program};

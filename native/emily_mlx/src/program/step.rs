@@ -6,7 +6,6 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use smallvec::SmallVec;
 
-use super::run::Plan;
 use crate::ops::args::Literal;
 use crate::ops::op::Op;
 use crate::runtime::array::SharedArray;
@@ -173,6 +172,15 @@ pub(super) struct Call {
     pub to: Register,
     /// Registers that nothing reads from here on, but for the operands.
     pub ended: Vec<Register>,
+}
+
+/// How steps between conditions, loops and calls run, as it was found when they ran first.
+#[derive(Debug)]
+pub(super) struct Plan {
+    /// The number of each step in its block, and the registers that nothing reads any more once it is built.
+    pub steps: Vec<(usize, Vec<Register>)>,
+    /// Registers that the steps do not read, nor anybody else.
+    pub unread: Vec<Register>,
 }
 
 #[derive(Debug, Default)]

@@ -10,18 +10,9 @@ use super::{Run, Slot};
 use crate::ops::apply::Value;
 use crate::ops::chain::may_take_part;
 use crate::program::order::{order, Memory, Task};
-use crate::program::step::{Block, Place, Register, Step};
+use crate::program::step::{Block, Place, Plan, Register, Step};
 use crate::runtime::alone;
 use crate::runtime::error::Result;
-
-/// How steps between conditions, loops and calls run, as it was found when they ran first.
-#[derive(Debug)]
-pub(in crate::program) struct Plan {
-    /// The number of each step in its block, and the registers that nothing reads any more once it is built.
-    steps: Vec<(usize, Vec<Register>)>,
-    /// Registers that the steps do not read, nor anybody else.
-    unread: Vec<Register>,
-}
 
 fn is_plain(step: &Step) -> bool {
     matches!(step, Step::Operation(_) | Step::Chain(_))

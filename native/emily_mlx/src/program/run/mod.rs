@@ -8,8 +8,6 @@ mod repeat;
 mod replay;
 mod state;
 
-pub use replay::replayed_turns;
-
 use std::borrow::Cow;
 
 use mlx_rs::Array;
@@ -26,8 +24,6 @@ use crate::runtime::dtype::Dtype;
 use crate::runtime::error::{refuse, Result};
 use crate::runtime::graph::schedule;
 use crate::runtime::stream::StreamHandle;
-
-pub(super) use lean::Plan;
 
 /// The arrays that a run gives; mostly one.
 pub type Results = SmallVec<[Array; 2]>;

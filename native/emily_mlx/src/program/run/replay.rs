@@ -6,8 +6,6 @@
 //! its end. Which these are, the first recorded turn tells; those that are small are copied at once. Where something
 //! else is seen, MLX goes on turn by turn.
 
-use std::sync::atomic::{AtomicU64, Ordering};
-
 use mlx_rs::Array;
 
 use super::state::{unwanted, Kind};
@@ -16,20 +14,12 @@ use crate::program::step::{Block, Step, While};
 use crate::runtime::contiguous::{contiguous, readable};
 use crate::runtime::device::Device;
 use crate::runtime::error::Result;
-use crate::runtime::replay::{recording, tasks, Room};
+use crate::runtime::replay::{recording, tasks, turns, Room};
 use crate::runtime::stream::StreamHandle;
 
 /// Up to so many bytes an array of the state is copied without a look, and up to so many it is copied at all.
 const SMALL: usize = 4 << 10;
 const LARGE: usize = 64 << 20;
-
-/// How many turns were run from recordings.
-static TURNS: AtomicU64 = AtomicU64::new(0);
-
-/// How many turns of loops this process has run from recordings, without MLX.
-pub fn replayed_turns() -> u64 {
-    TURNS.load(Ordering::Relaxed)
-}
 
 /// Which arrays of a state the loop has copies of.
 pub(super) struct Slots(Vec<bool>);
@@ -105,7 +95,7 @@ impl Run<'_> {
                 return Err(unwanted());
             }
             recording.run()?;
-            TURNS.fetch_add(1, Ordering::Relaxed);
+            turns::count();
         }
         for (array, own) in state.iter_mut().zip(own) {
             if let Some(own) = own {

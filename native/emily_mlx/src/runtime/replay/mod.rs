@@ -2,6 +2,7 @@
 //! often as is wanted, with the same buffers.
 
 mod place;
+pub(crate) mod turns;
 
 pub(crate) use place::Room;
 
