@@ -110,9 +110,7 @@ size_t emily_steps(const mx::array* x) {
   return node ? node->steps() : 0;
 }
 
-bool emily_is_kernel(const mx::array* x) {
-  return x->has_primitive() && dynamic_cast<const Node*>(&x->primitive());
-}
+bool emily_is_kernel(const mx::array* x) { return x->has_primitive() && dynamic_cast<const Node*>(&x->primitive()); }
 
 // Computes an array, whose inputs are computed, on this thread: by a kernel, or as a view of an input.
 int emily_compute(mx::array* x) {

@@ -1,4 +1,4 @@
-// The functions that MLX hands to the thread of a CPU's stream, for `src/runtime/replay/tasks.rs`, which stands in their way.
+// The functions that MLX hands to the thread of a stream of a CPU; `src/runtime/replay/tasks.rs` stands in their way.
 #include <functional>
 
 #include "bridge.h"
@@ -16,7 +16,7 @@ int emily_copy_task(Task** copy, const Task* task) {
 
 // Calls a task, or a copy of one that a call changes.
 int emily_run_task(const Task* task, bool stays) {
-  return emily::guarded([=] { stays ? (*task)() : Task(*task)(); });
+  return emily::guarded([=] { stays ? (*task)() : Task (*task)(); });
 }
 
 void emily_drop_task(Task* task) { delete task; }
