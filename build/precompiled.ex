@@ -77,9 +77,14 @@ defmodule Emily.Build.Precompiled do
   def pack(priv, version, variant, folder) do
     files = Record.files(priv)
 
-    for file <- if(Mlx.macos?(), do: [], else: files), newer <- newer(Path.join(priv, file)) do
+    asked =
+      for file <- if(Mlx.macos?(), do: [], else: files),
+          newer <- newer(Path.join(priv, file)),
+          do: "#{file} asks for #{newer}"
+
+    if asked != [] do
       Failure.stop(
-        "#{file} asks for #{newer}, and a release is for systems with #{inspect(@newest)}.",
+        "#{Enum.join(asked, ", ")}, and a release is for systems with #{inspect(@newest)}.",
         "See which function asks for it, by `objdump -T`."
       )
     end

@@ -44,7 +44,7 @@ defmodule Emily.Compiler do
     * `:check_finite` - whether the first operation that gives a NaN or an infinity raises, as `Emily.Finite` describes: the
       function is evaluated operation by operation. Defaults to `config :emily, check_finite: ...`
     * `:donate` - the positions of arguments, from 0, whose tensors the function takes, as if they were marked by
-      `Nx.donatable/1`, which Nx has from 1.0 on; see below. Positions that a function does not have are left alone, so that
+      `Nx.donatable`, which Nx has from 1.0 on; see below. Positions that a function does not have are left alone, so that
       the option may be passed on to several. Defaults to `[]`
     * `:garbage_collect` - whether the calling process collects its garbage after each call. Defaults
       to `false`
