@@ -31,8 +31,11 @@ defmodule Emily.AttackTest do
     assert names -- Map.keys(Attack.Calls.Operations.signatures()) == []
   end
 
-  test "hostile files", %{tmp_dir: folder} do
-    assert Campaign.here(Attack.Files, 18, folder, 1..300) == []
+  # Jason, which comes with Bumblebee, writes some of them.
+  if Code.ensure_loaded?(Jason) do
+    test "hostile files", %{tmp_dir: folder} do
+      assert Campaign.here(Attack.Files, 18, folder, 1..300) == []
+    end
   end
 
   test "wrong numbers", %{tmp_dir: folder} do

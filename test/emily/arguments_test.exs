@@ -2,9 +2,8 @@ defmodule Emily.ArgumentsTest do
   # What bin/attack found: terms that came out as another error than ArgumentError, and files that nobody answers for.
   use ExUnit.Case, async: true
 
-  alias Emily.{GGUF, LoRA, Native, Safetensors}
+  alias Emily.{GGUF, Native}
   alias Emily.Native.Program
-  alias Emily.Safetensors.JSON
 
   @moduletag :tmp_dir
 
@@ -38,7 +37,12 @@ defmodule Emily.ArgumentsTest do
       end
 
       assert_raise ArgumentError, ~r"read!/1 expects a path", fn -> GGUF.read!(path) end
-      assert_raise ArgumentError, ~r"read!/2 expects a path", fn -> Safetensors.read!(path) end
+
+      if Code.ensure_loaded?(Jason) do
+        assert_raise ArgumentError, ~r"read!/2 expects a path", fn ->
+          Emily.Safetensors.read!(path)
+        end
+      end
     end
 
     for list <- [[1 | 2], %{a: [1 | make_ref()]}, {[1 | 2]}] do
@@ -50,27 +54,35 @@ defmodule Emily.ArgumentsTest do
     end
   end
 
-  describe "JSON in files" do
-    test "is an object, or refused", %{tmp_dir: folder} do
-      path = Path.join(folder, "a.json")
+  # It comes with Bumblebee.
+  if Code.ensure_loaded?(Jason) do
+    describe "JSON in files" do
+      test "is an object, or refused", %{tmp_dir: folder} do
+        path = Path.join(folder, "a.json")
 
-      for text <-
-            ["", "[]", "1", "{", ~s({"a":\xFF}), String.duplicate("[", 1_000_000)] ++
-              [~s({"a":#{String.duplicate("9", 1000)}}), ~s({"a":#{String.duplicate("{", 99)}})] do
-        File.write!(path, text)
-        assert JSON.read!(path) == :error
+        for text <-
+              ["", "[]", "1", "{", ~s({"a":\xFF}), String.duplicate("[", 1_000_000)] ++
+                [~s({"a":#{String.duplicate("9", 1000)}}), ~s({"a":#{String.duplicate("{", 99)}})] do
+          File.write!(path, text)
+          assert Emily.Safetensors.JSON.read!(path) == :error
+        end
+
+        File.write!(path, ~s({"a":[1,{"b":0.5}],"[[":"{\\"{"}))
+
+        assert Emily.Safetensors.JSON.read!(path) ==
+                 {:ok, %{"a" => [1, %{"b" => 0.5}], "[[" => "{\"{"}}
+
+        assert_raise File.Error, fn ->
+          Emily.Safetensors.JSON.read!(Path.join(folder, "nothing"))
+        end
       end
 
-      File.write!(path, ~s({"a":[1,{"b":0.5}],"[[":"{\\"{"}))
-      assert JSON.read!(path) == {:ok, %{"a" => [1, %{"b" => 0.5}], "[[" => "{\"{"}}
-      assert_raise File.Error, fn -> JSON.read!(Path.join(folder, "nothing")) end
-    end
-
-    test "is not waited for where a pipe has its name", %{tmp_dir: folder} do
-      path = Path.join(folder, "adapter_config.json")
-      {_, 0} = System.cmd("mkfifo", [path])
-      assert JSON.read!(path) == :error
-      assert JSON.read!(folder) == :error
+      test "is not waited for where a pipe has its name", %{tmp_dir: folder} do
+        path = Path.join(folder, "adapter_config.json")
+        {_, 0} = System.cmd("mkfifo", [path])
+        assert Emily.Safetensors.JSON.read!(path) == :error
+        assert Emily.Safetensors.JSON.read!(folder) == :error
+      end
     end
   end
 
@@ -80,14 +92,16 @@ defmodule Emily.ArgumentsTest do
       spec = Bumblebee.configure(Bumblebee.Text.Bert)
 
       assert_raise ArgumentError, ~r"index.json: there is no weight_map", fn ->
-        Safetensors.load_model(folder, spec: spec)
+        Emily.Safetensors.load_model(folder, spec: spec)
       end
 
       assert_raise ArgumentError, ~r"load_model/2 expects a path", fn ->
-        Safetensors.load_model(1)
+        Emily.Safetensors.load_model(1)
       end
 
-      assert_raise ArgumentError, ~r"LoRA.load/3 expects a path", fn -> LoRA.load(%{}, 1) end
+      assert_raise ArgumentError, ~r"Emily.LoRA.load/3 expects a path", fn ->
+        Emily.LoRA.load(%{}, 1)
+      end
     end
   end
 end
