@@ -349,8 +349,9 @@ defmodule Emily.Compiler.DonationTest do
       defn held(x), do: {x, Nx.as_type(x, :f8)}
 
       test "donates, and no result has it" do
-        for x <- [Nx.tensor([1, 2, 3]), on_emily(Nx.tensor([1, 2, 3]))],
-            fun <- [&step/1, &held/1] do
+        for bring <- [& &1, &on_emily/1], fun <- [&step/1, &held/1] do
+          x = bring.(Nx.tensor([1, 2, 3]))
+
           Emily.Fallback.with_mode(:silent, fn ->
             expected = evaluated(fun, [plain(x)])
             results = compiled(fun, [Nx.donatable(x)]) |> Tuple.to_list()
