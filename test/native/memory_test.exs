@@ -1,4 +1,5 @@
 Code.require_file("support/native_case.exs", __DIR__)
+Code.require_file("support/settled_memory.exs", __DIR__)
 
 defmodule Emily.Native.MemoryTest do
   # The allocator's figures are one for the whole system, so nothing runs beside these tests.
@@ -6,19 +7,10 @@ defmodule Emily.Native.MemoryTest do
 
   @megabyte 1_048_576
 
-  # Bytes in arrays once all that is garbage is gone: destructors may run on the worker of a stream.
-  defp settled do
-    for pid <- Process.list(), do: :erlang.garbage_collect(pid)
-    Native.item(run({:exp, scalar(0.0)}))
-    :erlang.garbage_collect()
-    Native.clear_cache()
-    Native.memory().active
-  end
-
   # The heap of a process that has ended is freed a little after its answer came.
   defp assert_back_at(before, tries \\ 6000) do
-    unless abs(settled() - before) < 65_536 do
-      if tries == 0, do: flunk("#{settled() - before} bytes more than before")
+    unless abs(SettledMemory.active() - before) < 65_536 do
+      if tries == 0, do: flunk("#{SettledMemory.active() - before} bytes more than before")
       Process.sleep(10)
       assert_back_at(before, tries - 1)
     end
@@ -49,7 +41,7 @@ defmodule Emily.Native.MemoryTest do
           Native.to_binary(run({:add, x, {:full, [], 1, :u8}}))
         end)
 
-      settled()
+      SettledMemory.active()
       # What is freed would be used again by these.
       others = for i <- 1..20, do: run({:full, [@megabyte], i, :u8})
       Native.eval(others)
@@ -57,7 +49,7 @@ defmodule Emily.Native.MemoryTest do
     end
 
     test "keep the memory as long as they or parts of them live" do
-      before = settled()
+      before = SettledMemory.active()
 
       part =
         in_process(fn ->
@@ -72,7 +64,7 @@ defmodule Emily.Native.MemoryTest do
     end
 
     test "of a view are freed with it" do
-      before = settled()
+      before = SettledMemory.active()
 
       in_process(fn ->
         x = run({:full, [1024, 1024], 3, :u8})
@@ -84,7 +76,7 @@ defmodule Emily.Native.MemoryTest do
 
     test "are copied once when they come in" do
       bytes = :binary.copy(<<5>>, 16 * @megabyte)
-      before = settled()
+      before = SettledMemory.active()
       array = Native.from_binary(bytes, [16 * @megabyte], :u8)
       assert_in_delta Native.memory().active - before, 16 * @megabyte, 65_536
       assert Native.to_binary(array) == bytes
@@ -94,7 +86,7 @@ defmodule Emily.Native.MemoryTest do
   describe "memory is back where it began" do
     test "after 10,000 arrays made and dropped" do
       in_process(fn -> churn(100) end)
-      before = settled()
+      before = SettledMemory.active()
       in_process(fn -> churn(10_000) end)
       assert_back_at(before)
     end
@@ -106,7 +98,7 @@ defmodule Emily.Native.MemoryTest do
       end
 
       in_process(fn -> Enum.each(1..100, round) end)
-      before = settled()
+      before = SettledMemory.active()
       in_process(fn -> Enum.each(1..10_000, round) end)
       assert_back_at(before)
     end
@@ -118,21 +110,21 @@ defmodule Emily.Native.MemoryTest do
       end
 
       in_process(fn -> Enum.each(1..20, round) end)
-      before = settled()
+      before = SettledMemory.active()
       in_process(fn -> Enum.each(1..1_000, round) end)
       assert_back_at(before)
     end
 
     test "after decompositions that nobody reads" do
       round = fn _ -> Native.run([{:qr, {:full, [64, 64], 1.0, :f32}}]) end
-      before = settled()
+      before = SettledMemory.active()
       in_process(fn -> Enum.each(1..1_000, round) end)
       assert_back_at(before)
     end
 
     test "after 100 streams" do
       use_one = fn _ -> Native.item(run({:exp, scalar(0.0)}, Native.stream_new(:cpu))) end
-      before = settled()
+      before = SettledMemory.active()
       in_process(fn -> Enum.each(1..100, use_one) end)
       assert_back_at(before)
     end
@@ -152,7 +144,7 @@ defmodule Emily.Native.MemoryTest do
     # The most that is held on the way, beyond what was held before.
     {active, beam} =
       in_process(fn ->
-        {active, beam} = {settled(), :erlang.memory(:total)}
+        {active, beam} = {SettledMemory.active(), :erlang.memory(:total)}
         Native.reset_peak_memory()
 
         {x, beams} =
@@ -172,7 +164,7 @@ defmodule Emily.Native.MemoryTest do
 
   describe "the figures" do
     test "follow what is allocated and freed" do
-      before = settled()
+      before = SettledMemory.active()
       Native.reset_peak_memory()
       array = run({:full, [4 * @megabyte], 1, :u8})
       assert Native.memory().active - before < @megabyte
@@ -193,7 +185,7 @@ defmodule Emily.Native.MemoryTest do
 
     test "of the peak are set back" do
       in_process(fn -> Native.eval(run({:full, [8 * @megabyte], 1, :u8})) end)
-      settled()
+      SettledMemory.active()
       assert Native.memory().peak >= 8 * @megabyte
       assert Native.reset_peak_memory() == :ok
       assert Native.memory().peak < 8 * @megabyte + Native.memory().active
@@ -214,7 +206,7 @@ defmodule Emily.Native.MemoryTest do
       on_exit(fn -> Native.set_cache_limit(before) end)
       Native.clear_cache()
       in_process(fn -> Native.eval(run({:full, [2 * @megabyte], 1, :u8})) end)
-      settled()
+      SettledMemory.active()
       assert Native.memory().cache < @megabyte
       assert Native.set_cache_limit(before) == 0
     end

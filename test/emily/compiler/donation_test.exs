@@ -1,3 +1,5 @@
+Code.require_file("../../native/support/settled_memory.exs", __DIR__)
+
 defmodule Emily.Compiler.DonationTest do
   # Arguments that the caller gives away: by the compiler's option, and by Nx's mark, since its versions after 0.13. Alone,
   # since it counts memory.
@@ -30,11 +32,8 @@ defmodule Emily.Compiler.DonationTest do
 
   # What `fun` gives, and the most units of memory that there were at once, beyond those before.
   defp peak(fun) do
-    :erlang.garbage_collect()
-    Emily.Memory.reset_peak()
-    before = Emily.Memory.stats().active
-    result = fun.()
-    {result, (Emily.Memory.stats().peak - before) / @unit}
+    {result, bytes} = SettledMemory.peak(fun)
+    {result, bytes / @unit}
   end
 
   describe "a donated argument" do

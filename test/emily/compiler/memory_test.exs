@@ -1,3 +1,5 @@
+Code.require_file("../../native/support/settled_memory.exs", __DIR__)
+
 defmodule Emily.Compiler.MemoryTest do
   # What compiled functions take beyond their arguments. MLX's figures are the whole VM's, so nothing else
   # may run meanwhile.
@@ -26,9 +28,7 @@ defmodule Emily.Compiler.MemoryTest do
 
   # How far MLX's memory rises above what there is before, and what stays.
   defp rise(fun) do
-    :erlang.garbage_collect()
-    Native.clear_cache()
-    before = Native.memory().active
+    before = SettledMemory.active()
     Native.reset_peak_memory()
     result = fun.()
     for t <- Nx.Defn.Composite.flatten_list([result]), do: computed(t)
