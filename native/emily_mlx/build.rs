@@ -4,7 +4,7 @@
 use std::env;
 
 /// What knows MLX.
-const FILES: [&str; 4] = ["allocator", "inspect", "node", "tasks"];
+const FILES: [&str; 3] = ["allocator", "inspect", "node"];
 
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");

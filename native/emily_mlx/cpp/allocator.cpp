@@ -1,7 +1,6 @@
-// MLX's allocator behind one that asks Rust whether there is memory, and raises where there is none: MLX's own gives
-// null then, which nobody looks at.
+// MLX's allocator behind one that asks Rust whether there is memory, and raises what Rust says: MLX's own gives null
+// where there is none, which nobody looks at.
 #include <stdexcept>
-#include <string>
 
 #include "bridge.h"
 
@@ -11,8 +10,8 @@ using mx::allocator::Buffer;
 extern "C" {
 
 // `src/runtime/allocator.rs`
-bool emily_admit(size_t bytes, char* refusal, size_t capacity);
-void emily_admitted(size_t bytes, const void* memory);
+const char* emily_admit(size_t bytes);
+const char* emily_admitted(size_t bytes, const void* memory);
 }
 
 namespace {
@@ -22,11 +21,9 @@ class AskingAllocator final : public Allocator {
   explicit AskingAllocator(Allocator& own) : own_(own) {}
 
   Buffer malloc(size_t size) override {
-    char refusal[256];
-    if (!emily_admit(size, refusal, sizeof(refusal))) throw std::runtime_error(refusal);
+    if (auto* refusal = emily_admit(size)) throw std::runtime_error(refusal);
     auto buffer = own_.malloc(size);
-    emily_admitted(size, buffer.ptr());
-    if (!buffer.ptr()) throw std::runtime_error("[malloc] the system has no " + std::to_string(size) + " bytes");
+    if (auto* refusal = emily_admitted(size, buffer.ptr())) throw std::runtime_error(refusal);
     return buffer;
   }
 

@@ -21,12 +21,12 @@ struct emily_memory {
   int64_t offset;
   bool contiguous, row_contiguous, col_contiguous, donatable;
 };
+
+// The memory of an array that has some, as this machine or its NVIDIA GPU sees it. It is as long as the array is.
+bool emily_memory_of(const mx::array* x, bool on_device, emily_memory* memory);
 }
 
 namespace emily {
-
-// The memory of an array that has some, as this machine or its NVIDIA GPU sees it. It is as long as the array is.
-emily_memory memory_of(const mx::array& x, bool on_device = false);
 
 // Calls `f`; what it throws becomes mlx-c's error and the status of a failure.
 template <class F>

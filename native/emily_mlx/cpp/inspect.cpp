@@ -1,28 +1,15 @@
 // MLX's arrays, its graph and its queue, as Rust looks at them.
+#include <functional>
+
 #include "bridge.h"
 #include "mlx/primitives.h"
 #include "mlx/scheduler.h"
 
 #if defined(_GLIBCXX_RELEASE) && _GLIBCXX_RELEASE >= 13
-// The libstdc++ of GCC 12, on which MLX runs, lacks these two of the functions that what is compiled calls.
+// What is compiled calls this, and the libstdc++ of GCC 12, on which MLX runs, lacks it; `src/runtime/cxx.rs` has
+// another.
 template void std::string::_M_replace_cold(char*, size_type, const char*, const size_type, const size_type);
-
-// Where an exception leaves what is `noexcept`, and nothing stands between it and the end.
-extern "C" void* __cxa_begin_catch(void*) noexcept;
-extern "C" [[noreturn]] void __cxa_call_terminate(void* exception) noexcept {
-  __cxa_begin_catch(exception);
-  std::terminate();
-}
 #endif
-
-emily_memory emily::memory_of(const mx::array& x, bool on_device) {
-  auto [contiguous, row_contiguous, col_contiguous] = x.flags();
-  // A buffer of CUDA's begins with the address of its memory there.
-  auto* data = on_device ? *static_cast<char**>(x.buffer().ptr()) + x.offset() : const_cast<char*>(x.data<char>());
-  return emily_memory(
-      data, x.shape().data(), x.strides().data(), x.ndim(), x.itemsize(), x.buffer_size(), x.data_size(), x.offset(),
-      contiguous, row_contiguous, col_contiguous, x.is_donatable());
-}
 
 extern "C" {
 
@@ -36,9 +23,17 @@ struct emily_node {
 
 using Held = std::vector<std::shared_ptr<mx::array::Data>>;
 
+// What MLX hands to the thread of a CPU's stream; `src/runtime/replay/tasks.rs` stands in its way.
+using Task = std::function<void()>;
+
 bool emily_memory_of(const mx::array* x, bool on_device, emily_memory* memory) {
   if (!x->data_shared_ptr() || (on_device && !x->buffer().ptr())) return false;
-  *memory = emily::memory_of(*x, on_device);
+  auto [contiguous, row_contiguous, col_contiguous] = x->flags();
+  // A buffer of CUDA's begins with the address of its memory there.
+  auto* data = on_device ? *static_cast<char**>(x->buffer().ptr()) + x->offset() : const_cast<char*>(x->data<char>());
+  *memory = emily_memory(
+      data, x->shape().data(), x->strides().data(), x->ndim(), x->itemsize(), x->buffer_size(), x->data_size(),
+      x->offset(), contiguous, row_contiguous, col_contiguous, x->is_donatable());
   return true;
 }
 
@@ -68,4 +63,18 @@ int emily_enqueue(const mx::Stream* stream, void (*f)(void*), void* data) {
 Held* emily_hold(const Held* held) { return new Held(*held); }
 
 void emily_drop_held(Held* held) { delete held; }
+
+// The name of what is called, as the compiler writes types.
+const char* emily_task_name(const Task* task) { return task->target_type().name(); }
+
+int emily_copy_task(Task** copy, const Task* task) {
+  return emily::guarded([=] { *copy = new Task(*task); });
+}
+
+// Calls a task, or a copy of one that a call changes.
+int emily_run_task(const Task* task, bool stays) {
+  return emily::guarded([=] { stays ? (*task)() : Task (*task)(); });
+}
+
+void emily_drop_task(Task* task) { delete task; }
 }

@@ -1,6 +1,5 @@
 // The nodes that Emily adds to MLX's graph. One is a kernel of Rust's, for a CPU: Rust decides, C++ does what needs
 // MLX's classes.
-#include <algorithm>
 #include <memory>
 #include <string>
 #include <vector>
@@ -18,18 +17,17 @@ struct emily_place {
 };
 
 const char* emily_kernel_name(const void* kernel);
-size_t emily_kernel_steps(const void* kernel);
+int emily_kernel_steps(const void* kernel);
 emily_place emily_kernel_place(const void* kernel, const emily_memory* inputs, size_t count, size_t item, size_t bytes);
 void* emily_kernel_task(const emily_memory* inputs, size_t count, const emily_memory* output, emily_place place);
-bool emily_kernel_run(const void* kernel, const void* task);
-const char* emily_kernel_failure();
+const char* emily_kernel_run(const void* kernel, const void* task);
 void emily_kernel_drop(void* kernel);
 void emily_kernel_drop_task(void* task);
 }
 
-namespace emily {
+namespace {
 
-// Owns its kernel. `tasks.cpp` knows what it queues by its name.
+// Owns its kernel. `src/runtime/replay/tasks.rs` knows what it queues by its name.
 class Node final : public mx::UnaryPrimitive, public std::enable_shared_from_this<Node> {
  public:
   Node(mx::Stream stream, void* kernel) : UnaryPrimitive(stream), kernel_(kernel) {}
@@ -49,20 +47,19 @@ class Node final : public mx::UnaryPrimitive, public std::enable_shared_from_thi
   // On this thread.
   void eval_here(const std::vector<mx::array>& inputs, mx::array& out) const { run(prepare(inputs, out).get()); }
 
-  size_t steps() const { return emily_kernel_steps(kernel_); }
+  int steps() const { return emily_kernel_steps(kernel_); }
 
  private:
   void run(const void* task) const {
-    if (!emily_kernel_run(kernel_, task))
-      throw std::runtime_error(std::string("[") + name() + "] " + emily_kernel_failure() + ".");
+    if (auto* failure = emily_kernel_run(kernel_, task)) throw std::runtime_error(failure);
   }
 
   // Finds memory for the output; gives what is left to do.
   std::shared_ptr<void> prepare(const std::vector<mx::array>& inputs, mx::array& out) const {
-    std::vector<emily_memory> memory;
-    memory.reserve(inputs.size() + 1);
-    for (const auto& input : inputs) memory.push_back(memory_of(input));
-    auto place = emily_kernel_place(kernel_, memory.data(), inputs.size(), out.itemsize(), out.nbytes());
+    auto count = inputs.size();
+    std::vector<emily_memory> memory(count + 1);
+    for (size_t i = 0; i < count; i++) emily_memory_of(&inputs[i], false, &memory[i]);
+    auto place = emily_kernel_place(kernel_, memory.data(), count, out.itemsize(), out.nbytes());
     if (place.taken >= 0) {
       out.copy_shared_buffer(inputs[place.taken]);
     } else if (place.like >= 0) {
@@ -72,45 +69,23 @@ class Node final : public mx::UnaryPrimitive, public std::enable_shared_from_thi
     } else {
       out.set_data(mx::allocator::malloc(out.nbytes()));
     }
-    memory.push_back(memory_of(out));
-    return {emily_kernel_task(memory.data(), inputs.size(), &memory.back(), place), emily_kernel_drop_task};
+    emily_memory_of(&out, false, &memory[count]);
+    return {emily_kernel_task(memory.data(), count, &memory[count], place), emily_kernel_drop_task};
   }
 
   void* kernel_;
 };
 
-} // namespace emily
-
-namespace {
-
-// Nothing, to wait for: what MLX computes at the end of what it is scheduled with.
-class Marker final : public mx::UnaryPrimitive {
- public:
-  explicit Marker(mx::Stream stream) : UnaryPrimitive(stream) {}
-  void eval_cpu(const std::vector<mx::array>&, mx::array& out) override { out.set_data(mx::allocator::malloc(0)); }
-  void eval_gpu(const std::vector<mx::array>&, mx::array& out) override { out.set_data(mx::allocator::malloc(0)); }
-  const char* name() const override { return "Marker"; }
-};
-
 } // namespace
-
-using emily::Node;
 
 extern "C" {
 
-// An array without elements, which takes the device no work.
-int emily_marker(mx::array** result, const mx::Stream* stream) {
-  return emily::guarded(
-      [&] { *result = new mx::array(mx::Shape{0}, mx::uint8, std::make_shared<Marker>(*stream), {}); });
-}
-
-// How many steps each element takes of what a kernel computes that whoever asks may run; 0 of all else.
-size_t emily_steps(const mx::array* x) {
+// How many steps each element takes of what a kernel computes, 0 where that is for no caller's thread; less of all
+// else.
+int emily_steps(const mx::array* x) {
   auto* node = x->has_primitive() ? dynamic_cast<const Node*>(&x->primitive()) : nullptr;
-  return node ? node->steps() : 0;
+  return node ? node->steps() : -1;
 }
-
-bool emily_is_kernel(const mx::array* x) { return x->has_primitive() && dynamic_cast<const Node*>(&x->primitive()); }
 
 // Computes an array, whose inputs are computed, on this thread: by a kernel, or as a view of an input.
 int emily_compute(mx::array* x) {
@@ -126,22 +101,18 @@ int emily_compute(mx::array* x) {
   });
 }
 
-// Adds a kernel to the graph, which is dropped with it. With `elementwise` the inputs are broadcast to one shape, which
-// is the output's too.
+// Adds a kernel to the graph, which is dropped with it.
 int emily_add_kernel(
-    mx::array** result, void* kernel, mx::array* const* inputs, size_t count, bool elementwise, const int* shape,
-    size_t rank, unsigned type, size_t item, const mx::Stream* stream) {
+    mx::array** result, void* kernel, mx::array* const* inputs, size_t count, const int* shape, size_t rank,
+    unsigned type, size_t item, const mx::Stream* stream) {
   return emily::guarded([&] {
     auto node = std::make_shared<Node>(*stream, kernel);
     std::vector<mx::array> arrays;
     arrays.reserve(count);
     for (size_t i = 0; i < count; i++) arrays.push_back(*inputs[i]);
-    auto same = [&](const mx::array& x) { return x.shape() == arrays[0].shape(); };
-    if (elementwise && !std::all_of(arrays.begin(), arrays.end(), same)) arrays = mx::broadcast_arrays(arrays, *stream);
-    mx::Shape to = elementwise ? arrays[0].shape() : mx::Shape(shape, shape + rank);
     // MLX numbers its types as mlx-c does.
     mx::Dtype dtype(static_cast<mx::Dtype::Val>(type), item);
-    *result = new mx::array(std::move(to), dtype, std::move(node), std::move(arrays));
+    *result = new mx::array(mx::Shape(shape, shape + rank), dtype, std::move(node), std::move(arrays));
   });
 }
 }

@@ -103,6 +103,7 @@ mod hook {
     use once_cell::sync::Lazy;
 
     use super::{admit, ask_for_large_pages, can_be_had, LARGE, PENDING};
+    use crate::runtime::cxx;
 
     extern "C" {
         fn emily_asking_allocator(own: *mut c_void) -> *mut c_void;
@@ -129,35 +130,33 @@ mod hook {
         *ALLOCATOR as *mut c_void
     }
 
-    /// Whether `bytes` may be taken; else the reason is written to `refusal`, which ends with a zero.
+    /// Nothing where `bytes` may be taken, else why not.
     #[no_mangle]
-    extern "C" fn emily_admit(bytes: usize, refusal: *mut c_char, capacity: usize) -> bool {
+    extern "C" fn emily_admit(bytes: usize) -> *const c_char {
         let admitted = admit(bytes).and_then(|()| {
             if can_be_had(bytes) {
                 return Ok(());
             }
             PENDING.fetch_sub(bytes, Ordering::Relaxed);
-            Err(format!("the system has no memory for {bytes} bytes"))
+            Err(lacks(bytes))
         });
-        let Err(reason) = admitted else {
-            return true;
-        };
-        let reason = format!("[malloc] {reason}");
-        let length = reason.len().min(capacity.saturating_sub(1));
-        // SAFETY: the caller's buffer has `capacity` bytes, which are at least one.
-        unsafe {
-            std::ptr::copy_nonoverlapping(reason.as_ptr(), refusal.cast(), length);
-            *refusal.add(length) = 0;
-        }
-        false
+        cxx::failure(admitted.map_err(|reason| format!("[malloc] {reason}")))
     }
 
     /// What was admitted has been taken, or was not to be had.
     #[no_mangle]
-    extern "C" fn emily_admitted(bytes: usize, memory: *const c_void) {
+    extern "C" fn emily_admitted(bytes: usize, memory: *const c_void) -> *const c_char {
         PENDING.fetch_sub(bytes, Ordering::Relaxed);
-        if bytes >= LARGE && !memory.is_null() {
+        if memory.is_null() {
+            return cxx::failure(Err(format!("[malloc] {}", lacks(bytes))));
+        }
+        if bytes >= LARGE {
             ask_for_large_pages(memory, bytes);
         }
+        cxx::failure(Ok(()))
+    }
+
+    fn lacks(bytes: usize) -> String {
+        format!("the system has no memory for {bytes} bytes")
     }
 }

@@ -39,7 +39,7 @@ mod own {
     use crate::runtime::queue::Queue;
 
     extern "C" {
-        fn emily_is_kernel(array: *const c_void) -> bool;
+        fn emily_steps(array: *const c_void) -> c_int;
         fn emily_compute(array: *mut c_void) -> c_int;
     }
 
@@ -76,7 +76,7 @@ mod own {
             let is_known = is_among(&VIEWS, &node)
                 || is_among(&VIEWS_OF_ROWS, &node)
                 // SAFETY: the array is live, and its graph this thread's.
-                || unsafe { emily_is_kernel(node.raw()) };
+                || unsafe { emily_steps(node.raw()) } >= 0;
             let holds = is_known && node.inputs().all(|input| self.holds(input));
             self.order.push(node);
             holds

@@ -99,8 +99,7 @@ pub(crate) fn copy_into(input: &Input, output: &mut [u8]) {
 #[cfg(own_kernels)]
 mod own {
     use std::any::Any;
-    use std::cell::RefCell;
-    use std::ffi::{c_char, c_int, c_void, CString};
+    use std::ffi::{c_char, c_int, c_void, CStr};
     use std::panic::{catch_unwind, AssertUnwindSafe};
     use std::slice;
 
@@ -111,18 +110,57 @@ mod own {
     use smallvec::SmallVec;
 
     use super::{Kernel, Placement};
+    use crate::runtime::cxx;
     use crate::runtime::dtype::Dtype;
     use crate::runtime::error::Result;
-    use crate::runtime::ffi;
+    use crate::runtime::ffi::{self, Arrays};
     use crate::runtime::inspect::Memory;
     use crate::runtime::stream::StreamHandle;
 
-    /// A kernel in the graph. C++ has a pointer to it and drops it with the last that needs it.
-    struct Owned {
-        kernel: Box<dyn Kernel>,
+    /// A kernel in the graph, behind what is there of each: one piece of memory. C++ has a pointer to it and drops it with
+    /// the last that needs it.
+    #[repr(C)]
+    struct Owned<K> {
+        head: Head,
+        kernel: K,
+    }
+
+    struct Head {
+        run: unsafe fn(*const Head, &[Input], &mut [u8]),
+        drop: unsafe fn(*mut Head),
+        steps: c_int,
         placement: Placement,
         /// For C, in place but for long ones.
         name: SmallVec<[u8; 24]>,
+    }
+
+    impl<K: Kernel> Owned<K> {
+        fn new(name: &str, placement: Placement, kernel: K) -> *mut Head {
+            let mut name = SmallVec::from_slice(name.as_bytes());
+            name.push(0);
+            let head = Head {
+                run: Self::run,
+                drop: Self::drop,
+                steps: kernel.steps().try_into().unwrap_or(c_int::MAX),
+                placement,
+                name,
+            };
+            Box::into_raw(Box::new(Owned { head, kernel })).cast()
+        }
+
+        /// # Safety
+        /// `new` made the head, which is live, so that the kernel lies behind it.
+        unsafe fn run(head: *const Head, inputs: &[Input], output: &mut [u8]) {
+            // SAFETY: so says the caller.
+            unsafe { (*head.cast::<Owned<K>>()).kernel.run(inputs, output) }
+        }
+
+        /// # Safety
+        /// `new` made the head, and this drops it, once.
+        unsafe fn drop(head: *mut Head) {
+            // SAFETY: so says the caller.
+            drop(unsafe { Box::from_raw(head.cast::<Owned<K>>()) });
+        }
     }
 
     /// The inputs whose memory and whose order the output has, or less than none. As in `cpp/node.cpp`.
@@ -156,7 +194,6 @@ mod own {
             kernel: *mut c_void,
             inputs: *const *mut c_void,
             count: usize,
-            elementwise: bool,
             shape: *const c_int,
             rank: usize,
             dtype: mlx_dtype,
@@ -173,25 +210,28 @@ mod own {
         placement: Placement,
         stream: &StreamHandle,
     ) -> Result<Array> {
-        let inputs: SmallVec<[*mut c_void; 4]> =
-            inputs.iter().map(|array| array.as_ptr().ctx).collect();
-        let mut name = SmallVec::from_slice(name.as_bytes());
-        name.push(0);
-        let owned = Owned {
-            kernel: Box::new(kernel),
-            placement,
-            name,
-        };
-        let owned = Box::into_raw(Box::new(owned));
+        let broadcast;
+        let mut arrays: SmallVec<[&Array; 4]> = inputs.iter().copied().collect();
+        let mut shape = shape;
+        if placement == Placement::Elementwise {
+            shape = arrays[0].shape();
+            if arrays.iter().any(|array| array.shape() != shape) {
+                broadcast = to_one_shape(inputs, stream)?;
+                arrays = broadcast.iter().collect();
+                shape = arrays[0].shape();
+            }
+        }
+        let arrays: SmallVec<[*mut c_void; 4]> =
+            arrays.iter().map(|array| array.as_ptr().ctx).collect();
+        let kernel = Owned::new(name, placement, kernel);
         // SAFETY: the arrays are live, they and the shape are followed by their lengths, C++ owns the kernel from here
         // on, and what MLX refuses comes back as a status.
         ffi::array(|result| unsafe {
             emily_add_kernel(
                 &mut (*result).ctx,
-                owned.cast(),
-                inputs.as_ptr(),
-                inputs.len(),
-                placement == Placement::Elementwise,
+                kernel.cast(),
+                arrays.as_ptr(),
+                arrays.len(),
                 shape.as_ptr(),
                 shape.len(),
                 dtype.raw(),
@@ -201,28 +241,37 @@ mod own {
         })
     }
 
-    #[no_mangle]
-    extern "C" fn emily_kernel_name(owned: &Owned) -> *const c_char {
-        owned.name.as_ptr().cast()
+    fn to_one_shape(arrays: &[&Array], stream: &StreamHandle) -> Result<Vec<Array>> {
+        let arrays = Arrays::new(arrays.iter().copied())?;
+        // SAFETY: the vector and the stream are live.
+        ffi::arrays(|result| unsafe {
+            mlx_sys::mlx_broadcast_arrays(result, arrays.as_ptr(), stream.raw())
+        })
     }
 
     #[no_mangle]
-    extern "C" fn emily_kernel_steps(owned: &Owned) -> usize {
-        owned.kernel.steps()
+    extern "C" fn emily_kernel_name(head: &Head) -> *const c_char {
+        head.name.as_ptr().cast()
     }
 
     #[no_mangle]
-    unsafe extern "C" fn emily_kernel_drop(owned: *mut Owned) {
-        // SAFETY: `add` made it from a box, and C++ drops it once.
-        let owned = unsafe { Box::from_raw(owned) };
+    extern "C" fn emily_kernel_steps(head: &Head) -> c_int {
+        head.steps
+    }
+
+    #[no_mangle]
+    unsafe extern "C" fn emily_kernel_drop(head: *mut Head) {
         // A panic must not reach C++.
-        let _ = catch_unwind(AssertUnwindSafe(|| drop(owned)));
+        let _ = catch_unwind(AssertUnwindSafe(|| {
+            // SAFETY: `Owned::new` made it, and C++ drops it once.
+            unsafe { ((*head).drop)(head) }
+        }));
     }
 
     /// Where the output goes, which has `bytes` in elements of `width`.
     #[no_mangle]
     unsafe extern "C" fn emily_kernel_place(
-        owned: &Owned,
+        head: &Head,
         inputs: *const Memory,
         count: usize,
         width: usize,
@@ -230,13 +279,13 @@ mod own {
     ) -> Place {
         // SAFETY: C++ passes so many, of arrays that live through the call.
         let inputs = unsafe { slice::from_raw_parts(inputs, count) };
-        let like = match owned.placement {
+        let like = match head.placement {
             Placement::Elementwise => in_order(inputs),
             _ => None,
         };
         let fits = |at: usize, input: &Memory| match like {
             Some(_) => !is_scalar(input),
-            None => owned.placement == Placement::InFirst && at == 0 && input.row_contiguous,
+            None => head.placement == Placement::InFirst && at == 0 && input.row_contiguous,
         };
         let taken = inputs
             .iter()
@@ -324,31 +373,18 @@ mod own {
         drop(unsafe { Box::from_raw(task) });
     }
 
-    thread_local! {
-        /// Why the last kernel failed that did on this thread.
-        static FAILURE: RefCell<CString> = RefCell::default();
-    }
-
-    /// Why the kernel failed whose run has just failed on this thread; there until the next does.
-    #[no_mangle]
-    extern "C" fn emily_kernel_failure() -> *const c_char {
-        FAILURE.with_borrow(|failure| failure.as_ptr())
-    }
-
-    /// Keeps what a panic says, which is text unless somebody made it otherwise.
-    fn keep_failure(panic: Box<dyn Any + Send>) {
-        let text = match (panic.downcast_ref::<String>(), panic.downcast_ref::<&str>()) {
-            (Some(text), _) => text.as_str(),
+    /// What a panic says, which is text unless somebody made it otherwise.
+    fn text(panic: &(dyn Any + Send)) -> &str {
+        match (panic.downcast_ref::<String>(), panic.downcast_ref::<&str>()) {
+            (Some(text), _) => text,
             (None, Some(text)) => text,
             (None, None) => "the kernel failed",
-        };
-        let text = CString::new(text.replace('\0', " "));
-        FAILURE.set(text.unwrap_or_default());
+        }
     }
 
-    /// Whether the kernel succeeded; a panic is its failure, of which MLX tells the caller.
+    /// Nothing, or why the kernel failed: a panic is its failure, of which MLX tells the caller.
     #[no_mangle]
-    extern "C" fn emily_kernel_run(owned: &Owned, task: &Task) -> bool {
+    unsafe extern "C" fn emily_kernel_run(head: *const Head, task: &Task) -> *const c_char {
         let run = || {
             let input = |(at, input)| match task.taken == Some(at) {
                 true => Input::InOutput,
@@ -365,11 +401,15 @@ mod own {
             // SAFETY: the output has memory for its elements, which is this task's alone; what is not written yet is only
             // written to, or was the input's.
             let memory = unsafe { slice::from_raw_parts_mut(output.data, elements * output.width) };
-            owned.kernel.run(&inputs, memory);
+            // SAFETY: `Owned::new` made the head, which C++ has not dropped.
+            unsafe { ((*head).run)(head, &inputs, memory) };
         };
-        catch_unwind(AssertUnwindSafe(run))
-            .map_err(keep_failure)
-            .is_ok()
+        let ran = catch_unwind(AssertUnwindSafe(run));
+        cxx::failure(ran.map_err(|panic| {
+            // SAFETY: as above; the name ends with a zero.
+            let name = unsafe { CStr::from_ptr(emily_kernel_name(&*head)) };
+            format!("[{}] {}.", name.to_string_lossy(), text(&*panic))
+        }))
     }
 
     /// # Safety

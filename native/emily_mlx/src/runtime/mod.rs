@@ -8,6 +8,8 @@ pub(crate) mod array;
 pub mod blas;
 pub(crate) mod contiguous;
 pub(crate) mod cuda;
+#[cfg(own_kernels)]
+mod cxx;
 pub(crate) mod device;
 pub(crate) mod dtype;
 pub(crate) mod error;

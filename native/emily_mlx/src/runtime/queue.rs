@@ -16,8 +16,6 @@ use crate::runtime::graph::graph;
 /// A stream of MLX's, for any thread.
 pub(crate) struct Queue {
     stream: Stream,
-    #[cfg(own_kernels)]
-    device: Device,
     /// MLX's number of a CPU's stream, whose thread can tell the end of work.
     number: Option<i32>,
 }
@@ -61,21 +59,11 @@ impl Queue {
         // SAFETY: the handle is live, and the number is written to a place that is.
         ffi::status(|| unsafe { mlx_sys::mlx_stream_get_index(&mut number, stream.as_ptr()) })?;
         let number = (device == Device::Cpu).then_some(number);
-        Ok(Queue {
-            stream,
-            #[cfg(own_kernels)]
-            device,
-            number,
-        })
+        Ok(Queue { stream, number })
     }
 
     pub(crate) fn stream(&self) -> &Stream {
         &self.stream
-    }
-
-    #[cfg(own_kernels)]
-    pub(crate) fn device(&self) -> Device {
-        self.device
     }
 
     #[cfg(own_kernels)]

@@ -47,7 +47,7 @@ mod own {
             done: extern "C" fn(*mut c_void),
             data: *mut c_void,
         ) -> c_int;
-        fn emily_steps(array: *const c_void) -> usize;
+        fn emily_steps(array: *const c_void) -> c_int;
         fn emily_compute(array: *mut c_void) -> c_int;
     }
 
@@ -78,7 +78,7 @@ mod own {
             self.seen.push(node.id());
             let is_view = node.operation().is_some_and(|name| VIEWS.contains(&name));
             // SAFETY: the array is live, and the lock keeps its graph.
-            let steps = unsafe { emily_steps(node.raw()) };
+            let steps = unsafe { emily_steps(node.raw()) }.max(0) as usize;
             let is_known = is_view || steps > 0;
             if node.stream() != Some(self.stream) || node.siblings().len() > 0 || !is_known {
                 return false;

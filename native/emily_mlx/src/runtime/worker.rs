@@ -2,19 +2,17 @@
 //! build graphs and queue jobs; they never wait for MLX.
 
 use std::collections::VecDeque;
-#[cfg(own_kernels)]
-use std::ffi::{c_int, c_void};
 use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{sync_channel, Receiver, SyncSender, TrySendError};
 use std::sync::Arc;
 use std::thread;
 
-use mlx_rs::{with_stream, Array};
+use mlx_rs::Array;
 
 use crate::runtime::device::Device;
 use crate::runtime::error::{Error, Result};
-use crate::runtime::ffi::{self, Arrays};
+use crate::runtime::ffi::{self, mlx, Arrays};
 use crate::runtime::graph::{async_eval, graph, schedule, try_graph};
 use crate::runtime::job::{answer, Done, Job, QueueFull};
 use crate::runtime::queue::{adopt_thread, Queue};
@@ -204,19 +202,16 @@ fn guarded<T>(job: impl FnOnce() -> Result<T>) -> Result<T> {
     catch_unwind(AssertUnwindSafe(job)).unwrap_or_else(|_| Err(panicked()))
 }
 
-/// An array to wait for. On a GPU it takes no kernel.
+/// An array to wait for. It has no elements, so that it takes no device any work.
 fn marker(queue: &Queue) -> Result<Array> {
-    #[cfg(own_kernels)]
-    if queue.device() == Device::Gpu {
-        extern "C" {
-            fn emily_marker(result: *mut *mut c_void, stream: *const c_void) -> c_int;
-        }
-        // SAFETY: the stream is live, and the array goes to the handle.
-        return ffi::array(|result| unsafe {
-            emily_marker(&mut (*result).ctx, queue.stream().as_ptr().ctx)
-        });
-    }
-    ffi::wrapped(|| with_stream(queue.stream(), || Array::zeros::<u8>(&[])))
+    let scalar = Array::from_bool(false);
+    mlx!(
+        mlx_broadcast_to,
+        scalar.as_ptr(),
+        [0].as_ptr(),
+        1,
+        queue.stream().as_ptr()
+    )
 }
 
 /// Starts computing arrays; gives what to [`wait`] for.
