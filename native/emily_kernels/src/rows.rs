@@ -29,7 +29,8 @@ pub enum Kind {
 #[derive(Clone)]
 pub struct Step {
     pub kind: Kind,
-    /// What the result is. All operands of what is one for a row are one for a row, but for a total's.
+    /// What the result is. All operands of what is one for a row are one for a row, but for a total's. What has rows reads
+    /// results of both forms, and inputs that have rows.
     pub form: Form,
     /// The program's inputs by their numbers, and after them the results of earlier steps.
     pub operands: SmallVec<[usize; MOST_OPERANDS]>,
@@ -114,7 +115,13 @@ impl Rows {
             (Kind::Total(_), form) => {
                 form == Form::One && forms.eq([Form::Row]) && step.width == size_of::<f32>()
             }
-            (Kind::Map { .. }, Form::Row) => true,
+            (Kind::Map { .. }, Form::Row) => {
+                let given = |operand: &usize| self.inputs.get(*operand);
+                step.operands
+                    .iter()
+                    .filter_map(given)
+                    .all(|form| *form == Form::Row)
+            }
             (Kind::Map { .. }, Form::One) => forms.all(|form| form == Form::One),
         };
         assert!(is_right, "a step reads what it can");

@@ -1,6 +1,6 @@
 //! Sums, products and extremes of f32 over any axes. Sums and products are taken in f64: f32 alone loses digits with every
-//! addend, f64 loses none that the rounded result would show. An input is walked over as it lies in memory, or computed piece by piece. It
-//! is cut by its sizes alone, so that a total does not depend on the threads.
+//! addend, f64 loses none that the rounded result would show. An input is walked over as it lies in memory, or computed piece
+//! by piece. It is cut by its sizes alone, so that a total does not depend on the threads.
 
 pub mod fold;
 pub(crate) mod rows;
