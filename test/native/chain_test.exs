@@ -231,6 +231,76 @@ defmodule Emily.Native.ChainTest do
     end
   end
 
+  describe "over rows, which know their totals," do
+    # Axes of rows, and a shape with these at its end.
+    @rows [{1, [3, 5]}, {1, [60, 40]}, {2, [2, 11, 7]}, {1, [3, 1500]}, {2, [4, 2, 1000]}] ++
+            [{1, [1025]}, {1, [2, 33_000]}, {1, [700, 2]}, {1, [1, 90]}]
+
+    test "mean bit for bit what the operations do" do
+      for round <- 1..150 do
+        :rand.seed(:exsss, round)
+        {inner, shape} = pick(@rows)
+        outer = Enum.drop(shape, -inner)
+        kept = outer ++ List.duplicate(1, inner)
+        others = [shape, kept, Enum.take(shape, -inner), []]
+        arrays = [array(shape, :f32) | for(_ <- 1..3, do: array(pick(others), :f32))]
+        forms = %{wide: [0], any: [0, 1, 2, 3], narrow: []}
+        {steps, _} = Enum.map_reduce(4..12, forms, &row_step(&1, &2, {inner, shape, outer, kept}))
+        function = {[0, 1, 2, 3], steps, [pick([v(12), {:subtract, v(12), v(0)}])]}
+
+        [plain, chained] =
+          for fuse <- [false, nil] do
+            [result] = function |> Program.compile(fuse: fuse) |> Program.run(arrays)
+            {Native.shape(result), Native.to_binary(result)}
+          end
+
+        assert elem(plain, 0) == elem(chained, 0), "round #{round}: #{inspect(function)}"
+
+        assert same?(elem(plain, 1), elem(chained, 1), :f32),
+               "round #{round}: #{inspect(function)}"
+      end
+    end
+
+    # A total, something of totals, the same along the rows, or something of rows.
+    defp row_step(id, forms, {inner, shape, outer, kept}) do
+      axes = Enum.to_list(length(outer)..(length(shape) - 1))
+      total = {pick([:sum, :max, :min]), v(pick(forms.wide)), axes, true}
+      narrow = fn -> v(pick(forms.narrow)) end
+      wide = {pick([:subtract, :multiply, :maximum]), v(pick(forms.wide)), v(pick(forms.any))}
+
+      {kind, step} =
+        case {:rand.uniform(6), forms.narrow} do
+          {1, _} -> {:narrow, total}
+          {_, []} -> {:wide, wide}
+          {2, _} -> {:narrow, {:multiply, narrow.(), narrow.()}}
+          {3, _} -> {:narrow, {:reshape, {:negative, {:reshape, narrow.(), outer}}, kept}}
+          {4, _} when inner == 1 -> {:wide, {:broadcast_to, narrow.(), shape}}
+          _ -> {:wide, wide}
+        end
+
+      forms = Map.update!(forms, kind, &[id | &1])
+      {{id, step}, Map.update!(forms, :any, &[id | &1])}
+    end
+
+    test "write over what was given" do
+      x = {:reshape, {:arange, 0, 6000, 1, :f32}, [3, 2000]}
+      most = {1, {:max, v(0), [1], true}}
+      steps = [most, {2, {:exp, {:subtract, v(0), v(1)}}}, {3, {:sum, v(2), [1], true}}]
+      function = {[0], steps, [{:divide, v(2), v(3)}]}
+
+      results =
+        for fuse <- [false, nil], donated <- [[], [0]] do
+          arrays = Native.run([x])
+          program = Program.compile(function, fuse: fuse)
+          no_call = fn _, _ -> [] end
+          [result] = Program.run(program, arrays, Native.default_device(), no_call, donated)
+          Native.to_binary(result)
+        end
+
+      assert [_] = Enum.uniq(results)
+    end
+  end
+
   test "write over arrays that nobody holds, and over no other" do
     function =
       {[0], [{1, {:add, v(0), v(0)}}, {2, {:multiply, v(1), v(0)}}], [{:subtract, v(2), v(0)}]}

@@ -91,6 +91,13 @@ defmodule Emily.Lower.Elementwise do
   def lower(:pow, %{type: {:c, _}} = out, args),
     do: Emily.Lower.ComplexMath.lower(:pow, out, args)
 
+  # A square, as a variance has it, is the power's own second.
+  def lower(:pow, %{type: {:f, bits} = type} = out, [base, exponent]) when bits in [32, 64] do
+    if known(exponent) == 2,
+      do: {:square, cast(base, type)},
+      else: binary(:power, out, [base, exponent])
+  end
+
   def lower(:pow, out, args), do: binary(:power, out, args)
 
   # Nx's remainder has the sign of the dividend, MLX's that of the divisor.

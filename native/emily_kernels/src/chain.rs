@@ -8,13 +8,13 @@ use crate::pool;
 use crate::view::{View, Walk};
 
 /// How many elements are computed at a time.
-const BLOCK: usize = 1024;
+pub(crate) const BLOCK: usize = 1024;
 
 /// How many elements of each step a thread computes at least: a helper takes as long to wake.
-const PART: usize = 32 * BLOCK;
+pub(crate) const PART: usize = 32 * BLOCK;
 
 /// The widest element in bytes.
-const WIDEST: usize = 8;
+pub(crate) const WIDEST: usize = 8;
 
 /// An operation that gives an element for an element of each input.
 pub trait Map: Sync {
@@ -211,20 +211,20 @@ struct Line([u64; 8]);
 
 /// Memory for a block of elements.
 #[derive(Default)]
-struct Block(Vec<Line>);
+pub(crate) struct Block(Vec<Line>);
 
 impl Block {
-    fn new(elements: usize) -> Self {
+    pub(crate) fn new(elements: usize) -> Self {
         Block(vec![Line::default(); (elements * WIDEST).div_ceil(64)])
     }
 
-    fn bytes(&self, count: usize) -> &[u8] {
+    pub(crate) fn bytes(&self, count: usize) -> &[u8] {
         // SAFETY: lines are bytes without gaps.
         let (_, bytes, _) = unsafe { self.0.align_to() };
         &bytes[..count]
     }
 
-    fn bytes_mut(&mut self, count: usize) -> &mut [u8] {
+    pub(crate) fn bytes_mut(&mut self, count: usize) -> &mut [u8] {
         // SAFETY: as above, and all bytes are lines.
         let (_, bytes, _) = unsafe { self.0.align_to_mut() };
         &mut bytes[..count]

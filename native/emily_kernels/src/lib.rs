@@ -21,5 +21,6 @@ pub mod quantized;
 pub mod real;
 pub mod reduce;
 pub mod rope;
+pub mod rows;
 pub mod sort;
 pub mod view;

@@ -1,15 +1,16 @@
-//! Sums, products and extremes of f32 over any axes, taken in f64: f32 alone loses digits with every addend, f64 loses
-//! none that the rounded result would show. An input is walked over as it lies in memory, or computed piece by piece. It
-//! is cut by its sizes alone, so that a total does not depend on the threads.
+//! Sums, products and extremes of f32 over any axes. Sums and products are taken in f64: f32 alone loses digits with every
+//! addend, f64 loses none that the rounded result would show. An input is walked over as it lies in memory, or computed piece
+//! by piece. It is cut by its sizes alone, so that a total does not depend on the threads.
 
 pub mod fold;
+pub(crate) mod rows;
 
 use smallvec::SmallVec;
 
 use crate::dispatch::{for_each_level, Level};
 use crate::lanes::in_lanes;
 use crate::pool;
-use crate::view::{bytes, typed, zeros, Axis, Elements, View};
+use crate::view::{bytes, typed, zeros, Axis, Element, Elements, View};
 
 /// What totals are of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,9 +22,40 @@ pub enum Reduction {
     Least,
 }
 
-pub(crate) trait Operation {
-    const IDENTITY: f64;
-    fn of(a: f64, b: f64) -> f64;
+pub(crate) trait Operation: 'static {
+    type Total: Total;
+    const IDENTITY: Self::Total;
+    fn of(a: Self::Total, b: Self::Total) -> Self::Total;
+}
+
+/// The numbers that totals are taken in.
+pub(crate) trait Total: Element {
+    fn of_f32(x: f32) -> Self;
+    fn rounded(self) -> f32;
+}
+
+impl Total for f64 {
+    #[inline(always)]
+    fn of_f32(x: f32) -> f64 {
+        x.into()
+    }
+
+    #[inline(always)]
+    fn rounded(self) -> f32 {
+        self as f32
+    }
+}
+
+impl Total for f32 {
+    #[inline(always)]
+    fn of_f32(x: f32) -> f32 {
+        x
+    }
+
+    #[inline(always)]
+    fn rounded(self) -> f32 {
+        self
+    }
 }
 
 pub(crate) struct Sum;
@@ -32,6 +64,7 @@ struct Greatest;
 struct Least;
 
 impl Operation for Sum {
+    type Total = f64;
     const IDENTITY: f64 = 0.0;
     #[inline(always)]
     fn of(a: f64, b: f64) -> f64 {
@@ -40,6 +73,7 @@ impl Operation for Sum {
 }
 
 impl Operation for Product {
+    type Total = f64;
     const IDENTITY: f64 = 1.0;
     #[inline(always)]
     fn of(a: f64, b: f64) -> f64 {
@@ -48,9 +82,10 @@ impl Operation for Product {
 }
 
 impl Operation for Greatest {
-    const IDENTITY: f64 = f64::NEG_INFINITY;
+    type Total = f32;
+    const IDENTITY: f32 = f32::NEG_INFINITY;
     #[inline(always)]
-    fn of(a: f64, b: f64) -> f64 {
+    fn of(a: f32, b: f32) -> f32 {
         let greater = if b > a { b } else { a };
         if b.is_nan() {
             b
@@ -61,9 +96,10 @@ impl Operation for Greatest {
 }
 
 impl Operation for Least {
-    const IDENTITY: f64 = f64::INFINITY;
+    type Total = f32;
+    const IDENTITY: f32 = f32::INFINITY;
     #[inline(always)]
-    fn of(a: f64, b: f64) -> f64 {
+    fn of(a: f32, b: f32) -> f32 {
         let less = if b < a { b } else { a };
         if b.is_nan() {
             b
@@ -175,7 +211,12 @@ pub fn reduce(level: Level, reduction: Reduction, x: &View, reduced: &[usize], o
     let sizes: SmallVec<[usize; 6]> = x.axes().iter().map(|axis| axis.size).collect();
     match (x.as_row(), Cut::of(&sizes, reduced)) {
         (Some(row), Some(cut)) => cut.reduce(level, reduction, &Source::Memory(typed(row)), output),
-        _ => walk(level, reduction, x, reduced, output),
+        _ => match reduction {
+            Reduction::Sum => walk::<Sum>(level, x, reduced, output),
+            Reduction::Product => walk::<Product>(level, x, reduced, output),
+            Reduction::Greatest => walk::<Greatest>(level, x, reduced, output),
+            Reduction::Least => walk::<Least>(level, x, reduced, output),
+        },
     }
 }
 
@@ -246,7 +287,7 @@ impl Cut {
         if parts == 1 {
             return self.whole::<F>(level, source, output);
         }
-        let mut totals: Vec<f64> = zeros(self.tables * parts * columns);
+        let mut totals: Vec<F::Total> = zeros(self.tables * parts * columns);
         pool::each_part(&mut totals, columns, |at, totals| {
             let (table, first) = (at / parts, at % parts * most);
             let place = (table * lines + first) * columns;
@@ -257,7 +298,9 @@ impl Cut {
         for (out, totals) in output.chunks_exact_mut(columns).zip(tables) {
             for (column, out) in out.iter_mut().enumerate() {
                 let parts = totals[column..].iter().step_by(columns);
-                *out = parts.fold(F::IDENTITY, |total, part| F::of(total, *part)) as f32;
+                *out = parts
+                    .fold(F::IDENTITY, |total, part| F::of(total, *part))
+                    .rounded();
             }
         }
     }
@@ -272,7 +315,7 @@ impl Cut {
                 let place = (at * group + i) * table;
                 self.lines::<F>(level, source, (place, self.lines), &mut totals, &mut piece);
                 for (out, total) in out.iter_mut().zip(&totals) {
-                    *out = *total as f32;
+                    *out = total.rounded();
                 }
             }
         });
@@ -282,7 +325,7 @@ impl Cut {
     fn rows<F: Operation>(&self, level: Level, source: &Source, output: &mut [f32]) {
         let group = (PART / self.lines).clamp(1, BLOCK);
         pool::each_part(output, group, |at, output| {
-            let mut totals = [0.0; BLOCK];
+            let mut totals = [F::IDENTITY; BLOCK];
             let totals = &mut totals[..output.len()];
             let (mut piece, count) = (Vec::new(), output.len() * self.lines);
             let row = source.row(at * group * self.lines, count, &mut piece);
@@ -298,7 +341,7 @@ impl Cut {
             };
             take::<F>(level, &elements(row), 0, totals, lines, true);
             for (out, total) in output.iter_mut().zip(totals) {
-                *out = *total as f32;
+                *out = total.rounded();
             }
         });
     }
@@ -309,7 +352,7 @@ impl Cut {
         level: Level,
         source: &Source,
         (place, count): (usize, usize),
-        totals: &mut [f64],
+        totals: &mut [F::Total],
         piece: &mut Vec<f32>,
     ) {
         for (block, totals) in totals.chunks_mut(BLOCK).enumerate() {
@@ -318,7 +361,7 @@ impl Cut {
                 size: width,
                 stride: 1,
             };
-            let take = |row: &[f32], lines, stride: usize, totals: &mut [f64], is_first| {
+            let take = |row: &[f32], lines, stride: usize, totals: &mut [F::Total], is_first| {
                 let reduced = Axis {
                     size: lines,
                     stride: stride as isize,
@@ -373,7 +416,7 @@ fn elements(row: &[f32]) -> Elements<'_, f32> {
 }
 
 /// The totals of what lies in any order.
-fn walk(level: Level, reduction: Reduction, x: &View, reduced: &[usize], output: &mut [f32]) {
+fn walk<F: Operation>(level: Level, x: &View, reduced: &[usize], output: &mut [f32]) {
     let nothing = Loop {
         size: 1,
         input: 0,
@@ -382,7 +425,7 @@ fn walk(level: Level, reduction: Reduction, x: &View, reduced: &[usize], output:
     let (mut kept, mut gone) = loops(x.axes(), reduced);
     let (near, taken) = (kept.pop().unwrap_or(nothing), gone.pop().unwrap_or(nothing));
     let x = x.elements::<f32>();
-    let mut totals = [0.0; BLOCK];
+    let mut totals = [F::IDENTITY; BLOCK];
     each(&kept, 0, 0, &mut |input, out| {
         for start in (0..near.size).step_by(BLOCK) {
             let count = BLOCK.min(near.size - start);
@@ -403,21 +446,12 @@ fn walk(level: Level, reduction: Reduction, x: &View, reduced: &[usize], output:
                 input + start as isize * near.input,
                 0,
                 &mut |at, _| {
-                    match reduction {
-                        Reduction::Sum => take::<Sum>(level, &x, at, totals, lines, is_first),
-                        Reduction::Product => {
-                            take::<Product>(level, &x, at, totals, lines, is_first)
-                        }
-                        Reduction::Greatest => {
-                            take::<Greatest>(level, &x, at, totals, lines, is_first)
-                        }
-                        Reduction::Least => take::<Least>(level, &x, at, totals, lines, is_first),
-                    }
+                    take::<F>(level, &x, at, totals, lines, is_first);
                     is_first = false;
                 },
             );
             for (i, total) in totals.iter().enumerate() {
-                output[out + (start + i) * near.output] = *total as f32;
+                output[out + (start + i) * near.output] = total.rounded();
             }
         }
     });
@@ -432,7 +466,7 @@ struct Lines {
 
 for_each_level! {
     /// Takes the elements of both axes into totals, which start at the identity or go on from what is there.
-    fn take<F: Operation>(x: &Elements<f32>, at: isize, totals: &mut [f64], lines: Lines, is_first: bool) {
+    fn take<F: Operation>(x: &Elements<f32>, at: isize, totals: &mut [F::Total], lines: Lines, is_first: bool) {
         if is_first {
             totals.fill(F::IDENTITY);
         }
@@ -452,7 +486,7 @@ for_each_level! {
 fn rows<F: Operation>(
     x: &Elements<f32>,
     at: isize,
-    totals: &mut [f64],
+    totals: &mut [F::Total],
     Lines { kept, reduced }: Lines,
 ) {
     let in_order = reduced.stride != 1 || reduced.size < FEW;
@@ -463,20 +497,20 @@ fn rows<F: Operation>(
         for (total, row) in totals.iter_mut().zip(rows) {
             *total = row
                 .iter()
-                .fold(*total, |total, x| F::of(total, f64::from(*x)));
+                .fold(*total, |total, x| F::of(total, F::Total::of_f32(*x)));
         }
         return;
     }
     let mut done = 0;
     // As many rows at a time as a vector has totals.
     while in_order && done + WIDTH <= kept.size {
-        let mut lanes = [0.0; WIDTH];
+        let mut lanes = [F::IDENTITY; WIDTH];
         lanes.copy_from_slice(&totals[done..done + WIDTH]);
         let first = at + done as isize * kept.stride;
         for i in 0..reduced.size {
             for (lane, total) in lanes.iter_mut().enumerate() {
                 let place = first + lane as isize * kept.stride + i as isize * reduced.stride;
-                *total = F::of(*total, x.at(place).into());
+                *total = F::of(*total, F::Total::of_f32(x.at(place)));
             }
         }
         totals[done..done + WIDTH].copy_from_slice(&lanes);
@@ -488,14 +522,19 @@ fn rows<F: Operation>(
 }
 
 #[inline(always)]
-fn row<F: Operation>(x: &Elements<f32>, at: isize, Axis { size, stride }: Axis, total: f64) -> f64 {
+fn row<F: Operation>(
+    x: &Elements<f32>,
+    at: isize,
+    Axis { size, stride }: Axis,
+    total: F::Total,
+) -> F::Total {
     if stride == 1 && size >= 2 * LANES {
         return in_row::<F, LANES>(x.row(at, size), total);
     }
     if stride == 1 && size >= FEW {
         return in_row::<F, WIDTH>(x.row(at, size), total);
     }
-    let along = |i: usize| f64::from(x.at(at + i as isize * stride));
+    let along = |i: usize| F::Total::of_f32(x.at(at + i as isize * stride));
     if size < 2 * LANES {
         return (0..size).fold(total, |total, i| F::of(total, along(i)));
     }
@@ -512,8 +551,8 @@ fn row<F: Operation>(x: &Elements<f32>, at: isize, Axis { size, stride }: Axis, 
 
 /// The total of elements in a row: so many lanes at a time, and those left over one by one.
 #[inline(always)]
-fn in_row<F: Operation, const COUNT: usize>(x: &[f32], total: f64) -> f64 {
-    let take = |total, x| F::of(total, f64::from(x));
+fn in_row<F: Operation, const COUNT: usize>(x: &[f32], total: F::Total) -> F::Total {
+    let take = |total, x| F::of(total, F::Total::of_f32(x));
     let (mut lanes, rest) = in_lanes(x, [F::IDENTITY; COUNT], take);
     let total = F::of(total, folded::<F>(&mut lanes));
     rest.iter().fold(total, |total, x| take(total, *x))
@@ -521,7 +560,7 @@ fn in_row<F: Operation, const COUNT: usize>(x: &[f32], total: f64) -> f64 {
 
 /// Lanes in one, halves onto halves down to a vector, and its four in pairs.
 #[inline(always)]
-pub(crate) fn folded<F: Operation>(lanes: &mut [f64]) -> f64 {
+pub(crate) fn folded<F: Operation>(lanes: &mut [F::Total]) -> F::Total {
     let mut half = lanes.len() / 2;
     while half >= WIDTH {
         for i in 0..half {
@@ -534,12 +573,12 @@ pub(crate) fn folded<F: Operation>(lanes: &mut [f64]) -> f64 {
 
 /// COUNT rows are taken at a time, so that a total is read and written once for all of them.
 #[inline(always)]
-fn add_rows<F: Operation, const COUNT: usize>(rows: [&[f32]; COUNT], totals: &mut [f64]) {
+fn add_rows<F: Operation, const COUNT: usize>(rows: [&[f32]; COUNT], totals: &mut [F::Total]) {
     let rows = rows.map(|row| &row[..totals.len()]);
     for (at, total) in totals.iter_mut().enumerate() {
         *total = rows
             .iter()
-            .fold(*total, |total, row| F::of(total, f64::from(row[at])));
+            .fold(*total, |total, row| F::of(total, F::Total::of_f32(row[at])));
     }
 }
 
@@ -547,14 +586,15 @@ fn add_rows<F: Operation, const COUNT: usize>(rows: [&[f32]; COUNT], totals: &mu
 fn columns<F: Operation>(
     x: &Elements<f32>,
     at: isize,
-    totals: &mut [f64],
+    totals: &mut [F::Total],
     Lines { kept, reduced }: Lines,
 ) {
     let line = |i: usize| at + i as isize * reduced.stride;
     if kept.stride != 1 {
         for i in 0..reduced.size {
             for (column, total) in totals.iter_mut().enumerate() {
-                *total = F::of(*total, x.at(line(i) + column as isize * kept.stride).into());
+                let x = x.at(line(i) + column as isize * kept.stride);
+                *total = F::of(*total, F::Total::of_f32(x));
             }
         }
         return;
@@ -570,7 +610,7 @@ fn add_all<'a, F: Operation>(
     row: impl Fn(usize) -> &'a [f32],
     count: usize,
     in_turn: bool,
-    totals: &mut [f64],
+    totals: &mut [F::Total],
 ) {
     let mut done = 0;
     while !in_turn && done + 8 <= count {
@@ -588,10 +628,10 @@ fn add_all<'a, F: Operation>(
 
 /// Rows of a few elements without gaps are as well fewer long rows, which have every total several times.
 #[inline(always)]
-fn few_columns<F: Operation>(x: &[f32], totals: &mut [f64]) {
+fn few_columns<F: Operation>(x: &[f32], totals: &mut [F::Total]) {
     let few = totals.len();
     if LANES.is_multiple_of(few) {
-        let take = |total, x| F::of(total, f64::from(x));
+        let take = |total, x| F::of(total, F::Total::of_f32(x));
         let (many, rest) = in_lanes(x, [F::IDENTITY; LANES], take);
         return add_up::<F>(&many, rest, totals);
     }
@@ -605,7 +645,7 @@ fn few_columns<F: Operation>(x: &[f32], totals: &mut [f64]) {
 
 /// Adds rows of totals, and rows of what is left over.
 #[inline(always)]
-fn add_up<F: Operation>(many: &[f64], rest: &[f32], totals: &mut [f64]) {
+fn add_up<F: Operation>(many: &[F::Total], rest: &[f32], totals: &mut [F::Total]) {
     for part in many.chunks_exact(totals.len()) {
         for (total, x) in totals.iter_mut().zip(part) {
             *total = F::of(*total, *x);

@@ -20,9 +20,14 @@ use crate::runtime::kernel::{self, view, Kernel, Placement};
 use crate::runtime::room;
 use crate::runtime::stream::StreamHandle;
 
-/// Whether an operation may reduce what a chain gives, as its end.
+/// Whether an operation may reduce what a chain gives.
 pub(crate) fn may_reduce(op: Op) -> bool {
     total_of_f32(op).is_some()
+}
+
+/// Whether an operation gives nothing but another shape of what it takes, which a program over rows may need.
+pub(crate) fn may_reshape(op: Op) -> bool {
+    matches!(op, Op::Reshape | Op::BroadcastTo)
 }
 
 /// Whether an operation may be a part of a chain, of operands of some type.
@@ -33,10 +38,34 @@ pub(crate) fn may_take_part(op: Op) -> bool {
 
 /// What an operation of a chain is on operands of known types and shapes.
 pub(crate) struct Known {
-    map: &'static dyn Map,
-    option: f64,
+    pub(crate) means: Means,
     pub(crate) dtype: Dtype,
     pub(crate) shape: SmallVec<[i32; 4]>,
+}
+
+pub(crate) enum Means {
+    Map {
+        map: &'static dyn Map,
+        option: f64,
+    },
+    Total(Reduction),
+    /// The same elements in another shape.
+    Reshaped,
+    /// The same elements, some of them many times.
+    Broadcast,
+}
+
+impl Known {
+    pub(crate) fn is_map(&self) -> bool {
+        matches!(self.means, Means::Map { .. })
+    }
+
+    pub(crate) fn total(&self) -> Option<&Reduction> {
+        match &self.means {
+            Means::Total(reduction) => Some(reduction),
+            _ => None,
+        }
+    }
 }
 
 /// An operand whose type and shape are known.
@@ -44,7 +73,39 @@ pub(crate) type Typed<'a> = (Dtype, &'a [i32]);
 
 /// What the operation is as a part of a chain, if it can be one. What it refuses alone is none.
 pub(crate) fn known(op: Op, arrays: &[Typed], literals: &[&Literal]) -> Option<Known> {
-    let (first, _) = *arrays.first()?;
+    let (first, first_shape) = *arrays.first()?;
+    if may_reduce(op) {
+        let [(dtype, shape)] = arrays else {
+            return None;
+        };
+        let reduction = Reduction::of(op, *dtype, shape, literals)?;
+        let shape = shape_without(shape, &reduction.axes, reduction.keep);
+        return Some(Known {
+            means: Means::Total(reduction),
+            dtype: *dtype,
+            shape: SmallVec::from_slice(&shape),
+        });
+    }
+    if may_reshape(op) {
+        let ([Literal::Ints(sizes)], true) = (literals, arrays.len() == 1) else {
+            return None;
+        };
+        let sizes: Option<SmallVec<[i32; 4]>> =
+            sizes.iter().map(|size| i32::try_from(*size).ok()).collect();
+        let shape = sizes.filter(|sizes| sizes.iter().all(|size| *size > 0))?;
+        let means = match op {
+            Op::Reshape if is_as_large(first_shape, &shape) => Means::Reshaped,
+            Op::BroadcastTo if broadcast(&[(first, first_shape), (first, &shape)])? == shape => {
+                Means::Broadcast
+            }
+            _ => return None,
+        };
+        return Some(Known {
+            means,
+            dtype: first,
+            shape,
+        });
+    }
     let same = arrays.iter().all(|(dtype, _)| *dtype == first);
     let (map, option, dtype) = match (op, literals) {
         (Op::Astype, [Literal::Dtype(to)]) if arrays.len() == 1 => {
@@ -78,11 +139,15 @@ pub(crate) fn known(op: Op, arrays: &[Typed], literals: &[&Literal]) -> Option<K
     };
     let shape = broadcast(arrays)?;
     Some(Known {
-        map,
-        option,
+        means: Means::Map { map, option },
         dtype,
         shape,
     })
+}
+
+fn is_as_large(one: &[i32], other: &[i32]) -> bool {
+    let size = |shape: &[i32]| shape.iter().map(|size| i64::from(*size)).product::<i64>();
+    size(one) == size(other)
 }
 
 /// The shape that all are broadcast to, if there is one.
@@ -103,9 +168,11 @@ fn broadcast(arrays: &[Typed]) -> Option<SmallVec<[i32; 4]>> {
 }
 
 /// A part of a chain: an operation, and where its operands come from.
-pub(crate) struct Part<'a> {
+pub(crate) struct Part {
     pub(crate) op: Op,
-    pub(crate) known: &'a Known,
+    pub(crate) map: &'static dyn Map,
+    pub(crate) option: f64,
+    pub(crate) dtype: Dtype,
     pub(crate) operands: SmallVec<[Source; 3]>,
 }
 
@@ -121,33 +188,36 @@ pub(crate) enum Source {
 /// A reduction of what a chain gives.
 pub(crate) struct Reduction {
     op: Op,
-    total: reduce::Reduction,
-    axes: Ints,
+    pub(super) total: reduce::Reduction,
+    pub(super) axes: Ints,
     keep: bool,
+    /// The shape of what is reduced.
+    pub(super) from: SmallVec<[i32; 4]>,
 }
 
 impl Reduction {
-    /// What an operation of such literals is as the end of a chain, if it can be one. What it refuses alone is none.
-    pub(crate) fn of(op: Op, chain: &Known, literals: &[&Literal]) -> Option<Self> {
+    /// What an operation of such literals is on what a chain gives, if it can be that. What it refuses alone is none.
+    fn of(op: Op, dtype: Dtype, shape: &[i32], literals: &[&Literal]) -> Option<Self> {
         let [Literal::Ints(axes), Literal::Bool(keep)] = literals else {
             return None;
         };
         let axes: Option<Ints> = axes.iter().map(|axis| i32::try_from(*axis).ok()).collect();
-        let axes = checks::axes(op.name(), &axes?, chain.shape.len()).ok()?;
+        let axes = checks::axes(op.name(), &axes?, shape.len()).ok()?;
         let reduction = Reduction {
             op,
             total: total_of_f32(op)?,
             axes,
             keep: *keep,
+            from: SmallVec::from_slice(shape),
         };
-        let (sizes, reduced) = reduction.sizes(&chain.shape);
-        (chain.dtype == Dtype::F32 && reduce::is_computable(&sizes, &reduced)).then_some(reduction)
+        let (sizes, reduced) = reduction.sizes();
+        (dtype == Dtype::F32 && reduce::is_computable(&sizes, &reduced)).then_some(reduction)
     }
 
-    /// The sizes of a shape, and the axes that are reduced.
-    fn sizes(&self, shape: &[i32]) -> (Vec<usize>, Vec<usize>) {
+    /// The sizes of what is reduced, and the axes that are.
+    fn sizes(&self) -> (Vec<usize>, Vec<usize>) {
         let all = |numbers: &[i32]| numbers.iter().map(|number| *number as usize).collect();
-        (all(shape), all(&self.axes))
+        (all(&self.from), all(&self.axes))
     }
 }
 
@@ -188,8 +258,8 @@ pub(crate) fn add(
 ) -> Result<Array> {
     let last = &parts[parts.len() - 1];
     let step = |part: &Part| Step {
-        map: part.known.map,
-        option: part.known.option,
+        map: part.map,
+        option: part.option,
         operands: part
             .operands
             .iter()
@@ -198,20 +268,20 @@ pub(crate) fn add(
                 Source::Part(at) => arrays.len() + at,
             })
             .collect(),
-        width: part.known.dtype.size(),
+        width: part.dtype.size(),
     };
     let chain = LeveledChain {
         chain: Chain::new(arrays.len(), parts.iter().map(step).collect()),
         level,
     };
     let Some(reduction) = reduction else {
-        let (result, placement) = ((&[][..], last.known.dtype), Placement::Elementwise);
+        let (result, placement) = ((&[][..], last.dtype), Placement::Elementwise);
         let array = kernel::add("chain", chain, arrays, result, placement, stream)?;
         room::fits(last.op.name(), &array)?;
         return Ok(array);
     };
-    let (sizes, axes) = reduction.sizes(&last.known.shape);
-    let shape = shape_without(&last.known.shape, &reduction.axes, reduction.keep);
+    let (sizes, axes) = reduction.sizes();
+    let shape = shape_without(&reduction.from, &reduction.axes, reduction.keep);
     let kernel = Reduced {
         chain,
         total: reduction.total,

@@ -25,6 +25,7 @@ pub(crate) mod pointer;
 mod quantized;
 mod reduce;
 mod rope;
+pub(crate) mod rows;
 mod scan;
 mod scatter;
 pub(crate) mod shape;

@@ -1,5 +1,5 @@
-//! Chains of operations that give an element for an element: runs of them become one kernel each, on a CPU. So does a
-//! product of matrices that is transposed.
+//! Chains of operations that give an element for an element, and of totals among them: runs of them become one kernel each,
+//! or a few, on a CPU. So does a product of matrices that is transposed.
 
 use std::collections::HashMap;
 
@@ -7,7 +7,7 @@ use smallvec::SmallVec;
 
 use super::step::{Block, Operand, Operation, Register, Step};
 use crate::ops::args::Literal;
-use crate::ops::chain::{may_reduce, may_take_part};
+use crate::ops::chain::{may_reduce, may_reshape, may_take_part};
 use crate::ops::op::Op;
 
 /// The most operations of a chain: what lies between them is to stay in the nearest cache.
@@ -90,14 +90,15 @@ fn ends(block: &Block) -> Vec<Option<usize>> {
                 continue;
             }
         };
-        if may_reduce(operation.op) || transposes(operation) {
+        if transposes(operation) {
             // It ends the chain of what it reads.
             ends[at] = Some(at);
             sizes.insert(at, 1);
             continue;
         }
         let is_product = operation.op == Op::Matmul;
-        if !is_product && !may_take_part(operation.op) {
+        let may_be_last = may_take_part(operation.op) || may_reduce(operation.op);
+        if !is_product && !may_reshape(operation.op) && !may_be_last {
             continue;
         }
         let end_of = |reader: &usize| ends.get(*reader).copied().flatten();
@@ -109,7 +110,7 @@ fn ends(block: &Block) -> Vec<Option<usize>> {
             let fits = is_product == is_transposed(end);
             all && fits && *end < barrier && sizes[end] < MOST_OPERATIONS
         });
-        if is_product && joined.is_none() {
+        if !may_be_last && joined.is_none() {
             continue;
         }
         let end = joined.unwrap_or(at);

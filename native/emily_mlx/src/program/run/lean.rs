@@ -151,7 +151,9 @@ impl Found {
     fn add(&mut self, run: &Run, number: usize, step: &Step, may_end: &impl Fn(&Register) -> bool) {
         let mut task = Task {
             in_place: match step {
-                Step::Chain(operations) => operations.iter().all(|one| may_take_part(one.op)),
+                Step::Chain(operations) => {
+                    operations.last().is_some_and(|last| may_take_part(last.op))
+                }
                 Step::Operation(operation) => may_take_part(operation.op),
                 _ => false,
             },
