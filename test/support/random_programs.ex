@@ -92,29 +92,33 @@ defmodule Emily.RandomPrograms do
   @doc "Whether the program has a gradient: a float among its inputs."
   def gradient?(%{inputs: inputs}), do: Enum.any?(inputs, &Nx.Type.float?(&1.type))
 
-  # Functions that the guide of differences names, by the kind of number that differs.
-  @explained %{
-    zero:
-      [
-        :cbrt,
-        :log1p,
-        :erf,
-        :sign,
-        :round,
-        :indexed_add,
-        :divide,
-        :remainder,
-        :window_max,
-        :window_min
-      ] ++
-        [:max, :min, :reduce_max, :reduce_min, :cumulative_max, :cumulative_min],
-    nan: [:clip, :sign, :pow, :tanh, :window_product],
-    complex: [:all, :any, :select, :sign, :pow, :log1p, :atan],
-    number: []
-  }
+  # What the guide of differences has (How Emily differs from Nx), by the kind of number that differs, each with its reason.
+  @explained [
+    {:zero, [:cbrt, :log1p, :erf, :round], "Nx.BinaryBackend loses the sign of zero"},
+    {:zero, [:sign], "Nx.BinaryBackend keeps the sign of zero, which has none"},
+    {:zero, [:divide, :remainder], "what rounds to zero keeps its sign"},
+    {:zero, [:pow], "a power of infinity is as in C"},
+    {:zero, [:indexed_add], "Nx.BinaryBackend adds to zero, not to what is there"},
+    {:zero, [:sort], "-0.0 comes before 0.0"},
+    {:zero, [:max, :min, :reduce_max, :reduce_min, :cumulative_max, :cumulative_min],
+     "of two zeros either"},
+    {:zero, [:window_max, :window_min], "of two zeros either"},
+    {:nan, [:clip],
+     "NaN stays; Nx.BinaryBackend gives a bound, as an atom is more than any number"},
+    {:nan, [:sign],
+     "Nx.BinaryBackend takes NaN and -Inf for more than zero, as they are atoms there"},
+    {:nan, [:pow, :tanh], "of what is not finite as in C"},
+    {:nan, [:window_product], "Nx.BinaryBackend takes 0 times infinity for 0, or raises"},
+    {:complex, [:all, :any, :select],
+     "zero is false; Nx.BinaryBackend takes a complex one for true"},
+    {:complex, [:sign], "a direction; Nx.BinaryBackend gives 1"},
+    {:complex, [:sigmoid], "next to a pole it has the digits that are left of 1 + exp(-z)"},
+    {:complex, [:pow, :log1p, :atan], "zeros and branch cuts as in C"}
+  ]
 
   @doc "Whether the guide of differences has such a difference of `Emily.CheckedBackend`."
-  def explained?(name, kind), do: name in @explained[kind]
+  def explained?(name, kind),
+    do: Enum.any?(@explained, fn {of, names, _reason} -> of == kind and name in names end)
 
   @doc "What a failure shows of a program."
   def describe(%{seed: seed, inputs: inputs, steps: steps}) do
