@@ -160,9 +160,14 @@ defmodule Emily.CheckedBackend do
 
   defp promoted(args, _name, _out), do: args
 
+  # A condition is true or not, whatever the result's type.
+  defp numbers([condition | rest], :select, out), do: [condition | numbers(rest, nil, out)]
+  defp numbers(args, _name, out), do: each(args, &number(&1, out))
+
   # What has no axes is taken for a number of the caller's code, which Nx makes bf16 of by cutting off.
-  defp number(%T{shape: {}, type: {kind, _}} = x, %T{type: {_, 16} = type}) when kind != :c,
-    do: x |> emily() |> Nx.backend_copy(BinaryBackend) |> Nx.as_type(type)
+  defp number(%T{shape: {}, type: {kind, _}} = x, %T{type: {to, 16} = type})
+       when kind != :c and to in [:f, :bf],
+       do: x |> emily() |> Nx.backend_copy(BinaryBackend) |> Nx.as_type(type)
 
   defp number(tensor, _out), do: tensor
 
@@ -180,7 +185,7 @@ defmodule Emily.CheckedBackend do
 
   defp checked(name, out, args, fun) do
     actual = fun.(Emily.Backend, out, each(args, &emily/1))
-    exact = args |> promoted(name, out) |> each(fn tensor -> tensor |> number(out) |> exact() end)
+    exact = args |> promoted(name, out) |> numbers(name, out) |> each(&exact/1)
     if comparable?(name, out, args), do: compare(name, actual, out, exact, fun)
     wrap(actual)
   end

@@ -36,7 +36,7 @@ defmodule Emily.Lower.Reduce do
 
   defp accumulate(op, %{type: type}, tensor, opts) do
     axes = axes(tensor, opts)
-    reduced = {op, cast(tensor, type), axes, keep(opts)}
+    reduced = {op, ordered(cast(tensor, type), type), axes, keep(opts)}
 
     cond do
       # MLX gives 32 bits for the narrower integers.
@@ -46,6 +46,10 @@ defmodule Emily.Lower.Reduce do
       true -> reduced
     end
   end
+
+  # MLX adds up complex numbers as they lie, which is another order in a view than in a copy of it.
+  defp ordered(x, {:c, 64}), do: {:contiguous, x}
+  defp ordered(x, _type), do: x
 
   defp extreme(op, _out, tensor, opts), do: {op, value(tensor), axes(tensor, opts), keep(opts)}
 

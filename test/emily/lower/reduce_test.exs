@@ -31,6 +31,28 @@ defmodule Emily.Lower.ReduceTest do
     end
   end
 
+  # Of numbers that round at each addition.
+  test "sums of complex numbers do not depend on how a tensor lies" do
+    numbers = for at <- 1..96, do: Complex.new(:math.sin(at * at), :math.cos(at * 7) * at)
+    x = numbers |> Nx.tensor() |> Nx.reshape({4, 6, 4})
+    [e] = on_emily([x])
+
+    for {view, name} <- [
+          {&Nx.reverse(&1), "reverse"},
+          {&Nx.transpose(&1, axes: [2, 0, 1]), "transpose"},
+          {& &1[[1..2, 0..4, 1..3]], "slice"},
+          {&Nx.broadcast(&1[0], {3, 6, 4}), "broadcast"}
+        ],
+        fun <- [&Nx.sum/2, &Nx.product/2, &Nx.mean/2],
+        axes <- [nil, [0], [1], [0, 2]] do
+      viewed = view.(e)
+      # A tensor of its own.
+      [copy] = viewed |> Nx.backend_copy(Nx.BinaryBackend) |> List.wrap() |> on_emily()
+      opts = [axes: axes]
+      assert Nx.to_binary(fun.(viewed, opts)) == Nx.to_binary(fun.(copy, opts)), name
+    end
+  end
+
   for name <- [:sum, :product] do
     property "#{name}" do
       check all({x, opts} <- reduction(all_types(), range: {-2, 2}), max_runs: 80) do
