@@ -268,7 +268,9 @@ defmodule Emily.CheckedBackend do
   defp difference(%Complex{} = a, e, size, type) do
     {e_re, e_im} = if is_struct(e), do: {e.re, e.im}, else: {e, 0.0}
     size = if is_struct(size), do: magnitude(size), else: size
-    difference(a.re, e_re, size, type) || difference(a.im, e_im, size, type)
+    # Beside an infinity nothing is known of what was added up.
+    if size != :unknown,
+      do: difference(a.re, e_re, size, type) || difference(a.im, e_im, size, type)
   end
 
   defp difference(a, a, _size, _type), do: nil
@@ -305,7 +307,7 @@ defmodule Emily.CheckedBackend do
   defp magnitude(%{re: re, im: im}) when is_number(re) and is_number(im),
     do: max(abs(re), abs(im))
 
-  defp magnitude(_other), do: 0.0
+  defp magnitude(_other), do: :unknown
 
   # One half of a unit in the last place, and a few of them where functions are computed in the type.
   defp precision({:bf, 16}), do: 1.01 * :math.pow(2, -8)

@@ -31,6 +31,22 @@ defmodule Emily.Lower.ReduceTest do
     end
   end
 
+  test "sums of complex numbers round once" do
+    numbers = for at <- 1..5000, do: Complex.new(:math.sin(at) * 1.0e3, 1 / at)
+    x = Nx.tensor(numbers)
+    [e] = on_emily([x])
+    # What f32 has of them, in f64.
+    exact = x |> Nx.to_flat_list() |> Enum.reduce(Complex.new(0.0, 0.0), &Complex.add/2)
+    assert Nx.to_number(Nx.sum(e)) == Nx.to_number(Nx.tensor(exact, type: :c64))
+    assert e |> Nx.reshape({2, 2500}) |> Nx.sum(axes: [1]) |> Nx.shape() == {2}
+
+    assert inspect(
+             Nx.to_number(
+               Nx.real(Nx.sum(Nx.tensor(Complex.new(-0.0, 0.0), backend: Emily.Backend)))
+             )
+           ) == "0.0"
+  end
+
   # Of numbers that round at each addition.
   test "sums of complex numbers do not depend on how a tensor lies" do
     numbers = for at <- 1..96, do: Complex.new(:math.sin(at * at), :math.cos(at * 7) * at)
