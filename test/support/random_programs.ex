@@ -110,6 +110,7 @@ defmodule Emily.RandomPrograms do
     {:nan, [:pow, :tanh, :atan2], "of what is not finite as in C"},
     {:nan, [:window_product],
      "a part is beyond the type's range, and infinity times zero is NaN"},
+    {:number, [:log1p], "next to zero Nx.BinaryBackend has the logarithm of what is 1 then"},
     {:complex, [:all, :any, :select],
      "zero is false; Nx.BinaryBackend takes a complex one for true"},
     {:complex, [:sign], "a direction; Nx.BinaryBackend gives 1"},
