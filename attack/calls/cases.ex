@@ -14,6 +14,9 @@ defmodule Attack.Calls do
   @readable 10_000_000
   @beyond 2 ** 36
 
+  # Nx asks the backend for one type, which Emily gives, and composes a result of another.
+  @two_types [{Nx, :irfft}, {Nx.LinAlg, :eigh}, {Nx.LinAlg, :solve}]
+
   @impl true
   def prepare(seed, _folder) do
     Nx.default_backend(Emily.Backend)
@@ -115,18 +118,26 @@ defmodule Attack.Calls do
       {:raised, _} when error.__struct__ == ArgumentError ->
         :ok
 
+      # Emily has no tensors without elements, which nothing but Nx.pad/3 makes.
+      {:value, {_type, shape, _axes}} when is_tuple(shape) and elem(call, 1) == :pad ->
+        if Tuple.product(shape) == 0, do: :ok, else: raises(error, call, binary)
+
       nil ->
         {:fault, key(call, "raises Emily.Error"), shown(call) <> "\n" <> message(error)}
 
       other ->
-        {:fault, key(call, "raises #{inspect(error.__struct__)}"),
-         shown(call) <> "\n" <> message(error) <> "\nNx.BinaryBackend: " <> shown(other)}
+        raises(error, call, other)
     end
+  end
+
+  defp raises(error, call, other) do
+    {:fault, key(call, "raises #{inspect(error.__struct__)}"),
+     shown(call) <> "\n" <> message(error) <> "\nNx.BinaryBackend: " <> shown(other)}
   end
 
   defp compare(value, {:value, other}, call) do
     # Nx.BinaryBackend gives some results another type than Nx says they have.
-    if value == other or value == declared(call),
+    if value == other or value == declared(call) or {elem(call, 0), elem(call, 1)} in @two_types,
       do: :ok,
       else: {:fault, key(call, "differs in shape or type"), shown({call, value, other})}
   end

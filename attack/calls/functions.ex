@@ -21,6 +21,12 @@ defmodule Attack.Calls.Functions do
 
   @doc "A module, a function and arguments."
   def draw(pool) do
+    # What is given away is gone for whoever has the handle, and the pool's are for the next case, too.
+    pool =
+      Map.new(pool, fn {size, arrays} ->
+        {size, Enum.flat_map(arrays, &Native.run([&1], :cpu))}
+      end)
+
     module = pick([Native, Native, Nif, Program, Emily, Emily.Memory, Emily.Stream])
     {name, arity} = pick(module.__info__(:functions) -- @left_out)
     {module, name, for(_ <- 1..arity//1, do: argument(pool))}

@@ -16,5 +16,7 @@ defmodule Attack.Cases do
   @callback describe(state :: term(), number :: non_neg_integer()) :: String.t()
 
   @doc "The generator of random numbers at the state that belongs to a case."
-  def seed(seed, number), do: :rand.seed(:exsss, {seed, number, 18})
+  # The generator takes the seed and the number for one, so that the next seed would have the cases of this one again.
+  def seed(seed, number),
+    do: :rand.seed(:exsss, {:erlang.phash2({seed, number}, 2 ** 32), number, 18})
 end

@@ -41,6 +41,10 @@ defmodule Emily.Host do
   def run(name, args, out, fun), do: Fallback.run(name, args, reason([args, out]), fun)
 
   @doc "What Nx calls by this name, on tensors of `Nx.BinaryBackend`."
+  # That one pads with the bytes of a number, whatever the tensor's type.
+  def apply(:pad, out, [tensor, value, config]),
+    do: BinaryBackend.pad(out, Nx.as_type(tensor, out.type), value, config)
+
   def apply(name, out, args) do
     Code.ensure_loaded!(BinaryBackend)
 

@@ -42,6 +42,30 @@ defmodule Emily.Lower do
     LinAlg
   ]
 
+  # What gives numbers of the type that it takes. Nx's evaluator hands over a tensor of another type than the expression
+  # says where that is the gradient of a loop, whose type Nx does not follow.
+  @keep [
+          :reshape,
+          :squeeze,
+          :broadcast,
+          :transpose,
+          :reverse,
+          :slice,
+          :gather,
+          :take,
+          :take_along_axis
+        ] ++
+          [
+            :sort,
+            :reduce_max,
+            :reduce_min,
+            :window_max,
+            :window_min,
+            :cumulative_max,
+            :cumulative_min
+          ] ++
+          [:round, :sign]
+
   @type answer :: Emily.Expr.t() | :default | {:fallback, String.t()}
 
   @doc "The names that `op/3` knows."
@@ -55,6 +79,11 @@ defmodule Emily.Lower do
   callback, with tensors whose data hold an operand as `ref`.
   """
   @spec op(atom, Nx.Tensor.t() | tuple, [term]) :: answer
+  def op(name, %{type: type} = out, [%{type: other} = tensor | rest])
+      when name in @keep and type != other do
+    op(name, out, [%{tensor | type: type, data: %{tensor.data | ref: cast(tensor, type)}} | rest])
+  end
+
   for family <- @families, name <- family.names() do
     def op(unquote(name), out, args), do: unquote(family).lower(unquote(name), out, args)
   end

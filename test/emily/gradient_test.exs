@@ -314,4 +314,43 @@ defmodule Emily.GradientTest do
       end
     end
   end
+
+  # Nx says f32 of the state of such a loop, which goes on in the type of what is computed.
+  describe "through a loop, of what is computed before it," do
+    defp through(fun, x, compiler) do
+      fun = fn x -> x |> Nx.multiply(1.25) |> fun.() |> Nx.real() |> Nx.sum() end
+
+      Nx.Defn.jit_apply(&Nx.Defn.grad(&1, fun), [Nx.backend_copy(x, Emily.Backend)],
+        compiler: compiler
+      )
+    end
+
+    test "has the digits of f64" do
+      x = Nx.tensor([0.5, 1.0, 1.5], type: :f64)
+
+      for compiler <- [Emily.Compiler, Nx.Defn.Evaluator] do
+        actual = through(Function.capture(Loops, :powers, 1), x, compiler)
+        assert actual.type == {:f, 64}
+
+        for {actual, x} <- Enum.zip(Nx.to_flat_list(actual), Nx.to_flat_list(x)) do
+          expected = 1.25 * Loops.derivative(:powers, 1.25 * x)
+          assert_in_delta(actual, expected, 1.0e-13 * abs(expected))
+        end
+      end
+    end
+
+    # The derivative of z^8 / 128 is z^7 / 16.
+    test "has both parts of a complex number" do
+      z = Complex.new(0.75, 0.5)
+      w = Complex.multiply(z, 1.25)
+      powers = Enum.reduce(1..6, w, fn _, product -> Complex.multiply(product, w) end)
+      expected = Complex.multiply(powers, 1.25 / 16)
+
+      for compiler <- [Emily.Compiler, Nx.Defn.Evaluator] do
+        fun = Function.capture(Loops, :powers, 1)
+        actual = Nx.to_number(through(fun, Nx.tensor(z), compiler))
+        assert_in_delta(Complex.abs(Complex.subtract(actual, expected)), 0.0, 1.0e-6)
+      end
+    end
+  end
 end

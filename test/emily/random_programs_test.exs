@@ -67,5 +67,7 @@ defmodule Emily.RandomProgramsTest do
     assert CheckedBackend.differences() == []
     Nx.sign(x)
     assert [{:sign, :zero, "0.0 instead of -0.0" <> _}] = CheckedBackend.differences()
+    Nx.sign(Nx.tensor([1.0, :neg_infinity], backend: CheckedBackend))
+    assert [{:sign, :nan, "-1.0 instead of 1.0" <> _}] = CheckedBackend.differences()
   end
 end

@@ -35,6 +35,16 @@ defmodule Emily.TypesTest do
     error in ArgumentError -> {:raised, error.message}
   end
 
+  test "padding by a number of another type gives the type that Nx says" do
+    for type <- [:u4, :s4, :u2, :f8] do
+      numbers = fn ->
+        Nx.tensor([1, 0], type: type) |> Nx.pad(0.5, [{1, 0, 1}]) |> Nx.as_type(:f32)
+      end
+
+      assert Nx.to_flat_list(emily(numbers)) == [0.5, 1.0, 0.5, 0.0]
+    end
+  end
+
   for type <- @missing do
     @type_name type
 

@@ -19,7 +19,9 @@ defmodule Emily.Compiler.Builder do
                 calls: [],
                 called: 0,
                 bytes: 0,
-                tensors: %{}
+                tensors: %{},
+                # Of operands that have another type than their nodes.
+                types: %{}
               ]
 
   # Operations whose lowering is a condition, seen as a number.
@@ -158,12 +160,9 @@ defmodule Emily.Compiler.Builder do
   end
 
   # The leaves of a composite, each one operand.
-  defp operands(composite, state) do
-    [composite] |> Composite.flatten_list() |> Enum.map_reduce(state, &value/2)
-  end
+  defp operands(composite, state), do: operands_as(composite, composite, "a composite", state)
 
-  # The leaves of a composite, with the types of those of another. Nx's gradients of loops may give a next state of
-  # another type than the loop's.
+  # The leaves of a composite, with the types of those of another.
   defp operands_as(templates, composite, what, state) do
     templates = Composite.flatten_list([templates])
     leaves = Composite.flatten_list([composite])
@@ -177,18 +176,24 @@ defmodule Emily.Compiler.Builder do
     |> Enum.zip(leaves)
     |> Enum.map_reduce(state, fn {template, leaf}, state ->
       {operand, state} = value(leaf, state)
-      {as(template, leaf, operand, what), state}
+      {as(template, leaf, {operand, type(operand, leaf, state)}, what), state}
     end)
   end
 
-  defp as(%T{type: type} = template, leaf, operand, what) do
+  # Nx's evaluator goes by what a tensor has, not by what its node says: so does a program.
+  defp type(operand, %T{type: type}, %{types: types}), do: Map.get(types, operand, type)
+
+  defp typed(state, operands, types),
+    do: %{state | types: operands |> Enum.zip(types) |> Enum.into(state.types)}
+
+  defp as(%T{type: type} = template, leaf, {operand, actual}, what) do
     cond do
       sizes(template) != sizes(leaf) or kind(type) < kind(leaf.type) ->
         raise ArgumentError,
               "#{what}: expected a tensor as #{inspect(Nx.to_template(template))}, " <>
                 "got: #{inspect(Nx.to_template(leaf))}"
 
-      type == leaf.type ->
+      type == actual ->
         operand
 
       not Lower.type?(type) ->
@@ -216,14 +221,15 @@ defmodule Emily.Compiler.Builder do
 
   defp argument(%T{} = node, state) do
     {operand, state} = value(node, state)
+    node = %{node | type: type(operand, node, state)}
     {Emily.Backend.tensor(node, operand, state.device), state}
   end
 
   defp argument(other, state), do: {other, state}
 
-  defp predicate(%T{type: type} = node, state) do
+  defp predicate(%T{} = node, state) do
     {operand, state} = value(node, state)
-    {Emily.Lower.Types.truthy(operand, type), state}
+    {Emily.Lower.Types.truthy(operand, type(operand, node, state)), state}
   end
 
   ## Nodes
@@ -247,19 +253,8 @@ defmodule Emily.Compiler.Builder do
     choose(clauses, last, node, state)
   end
 
-  defp emit(%T{data: %Expr{op: :while, args: [initial, arg, condition, body]}} = node, state) do
-    {initial, state} = operands_as(arg, initial, "while", state)
-    size = length(initial)
-
-    {condition, state} =
-      function(size, condition, state, fn state ->
-        {operand, state} = predicate(condition, state)
-        {[operand], state}
-      end)
-
-    {body, state} = function(size, body, state, &operands_as(arg, body, "while", &1))
-    several({:while, initial, condition, body}, node, state)
-  end
+  defp emit(%T{data: %Expr{op: :while, args: [_, arg, _, _]}} = node, state),
+    do: repeat(node, Composite.flatten_list([arg]), state)
 
   # Nx 0.12 and later.
   defp emit(%T{data: %Expr{op: :block, args: [block, args, default, callback]}} = node, state) do
@@ -363,6 +358,56 @@ defmodule Emily.Compiler.Builder do
     {value, add(state, steps)}
   end
 
+  ## Loops
+
+  # A loop whose state is as the templates. Nx's gradients of loops begin with another type than they go on with, mostly
+  # f32: the state has the type that holds both.
+  defp repeat(%T{data: %Expr{args: [initial, _arg, condition, body]}} = node, arg, state) do
+    leaves = Composite.flatten_list([body])
+    types = for %T{type: type} <- arg, do: type
+    before = state
+    {initial, state} = operands_as(List.to_tuple(arg), initial, "while", state)
+
+    {condition, state} =
+      function(types, condition, state, fn state ->
+        {operand, state} = predicate(condition, state)
+        {[operand], state}
+      end)
+
+    {{variables, steps, next}, state} =
+      function(types, body, state, fn state ->
+        Enum.map_reduce(leaves, state, fn leaf, state ->
+          {operand, state} = value(leaf, state)
+          {{operand, type(operand, leaf, state)}, state}
+        end)
+      end)
+
+    case wider(arg, next) do
+      ^arg ->
+        next =
+          Enum.zip_with([arg, leaves, next], fn [arg, leaf, one] ->
+            as(arg, leaf, one, "while")
+          end)
+
+        {value, state} =
+          several({:while, initial, condition, {variables, steps, next}}, node, state)
+
+        {value, typed(state, listed(value), types)}
+
+      wider ->
+        repeat(node, wider, before)
+    end
+  end
+
+  # What is no float stays what it is.
+  defp wider(arg, next) do
+    Enum.zip_with(arg, next, fn %T{type: type} = one, {_operand, other} ->
+      if kind(type) == 1 and kind(other) == 1,
+        do: %{one | type: Nx.Type.merge(type, other)},
+        else: one
+    end)
+  end
+
   ## Conditions
 
   defp choose([{condition, body} | clauses], last, node, state) do
@@ -440,8 +485,21 @@ defmodule Emily.Compiler.Builder do
     state = add(state, [{variable, cond}])
 
     operands = variable |> elements(yes_block |> elem(2) |> length()) |> listed()
+    state = alike(state, yes, no, operands)
     {results, more} = Enum.split(operands, length(yes))
     {results, known(handed_out, more, condition, state)}
+  end
+
+  # Both branches have results of one type.
+  defp alike(state, yes, no, operands) do
+    [yes, no, operands]
+    |> Enum.zip()
+    |> Enum.reduce(state, fn {yes, no, operand}, state ->
+      case state.types[yes] || state.types[no] do
+        nil -> state
+        type -> typed(state, [operand], [type])
+      end
+    end)
   end
 
   # A value with its flag, which is left out where both branches have one.
@@ -464,7 +522,9 @@ defmodule Emily.Compiler.Builder do
 
   defp known([{id, leaves, yes, no} | handed_out], operands, condition, state) do
     {operands, rest} = Enum.split(operands, length(leaves))
-    value = formed(operands, match?({:many, _}, yes.value || no.value))
+    standing = yes.value || no.value
+    state = alike(state, listed(standing), listed(no.value || standing), operands)
+    value = formed(operands, match?({:many, _}, standing))
 
     if yes.flag == true and no.flag == true do
       scopes = Scopes.remember(state.scopes, id, value, leaves)
@@ -492,11 +552,12 @@ defmodule Emily.Compiler.Builder do
   defp formed([operand], false), do: operand
 
   # A function sees its parameters alone.
-  defp function(arity, composite, state, results) do
-    variables = for _ <- 1..arity//1, do: unique()
+  defp function(types, composite, state, results) do
+    variables = for _ <- types, do: unique()
     outer = state.parameters
     operands = for variable <- variables, do: {:var, variable}
-    state = push(%{state | parameters: List.to_tuple(operands)}, composite)
+    state = typed(%{state | parameters: List.to_tuple(operands)}, operands, types)
+    state = push(state, composite)
     {results, state} = results.(state)
     {%{steps: steps}, state} = pop(%{state | parameters: outer})
     {{variables, steps, results}, state}

@@ -76,9 +76,9 @@ defmodule Emily.Lower.Elementwise do
     end
   end
 
-  def lower(:abs, _out, [tensor]), do: {:abs, value(tensor)}
+  def lower(:abs, _out, [%{type: {:c, _}} = tensor]), do: {:abs, value(tensor)}
 
-  for {name, op} <- @unary, name != :abs do
+  for {name, op} <- @unary do
     def lower(unquote(name), %{type: type}, [tensor]), do: {unquote(op), cast(tensor, type)}
   end
 

@@ -79,6 +79,9 @@ defmodule Emily.Lower.LinAlg do
 
   def lower(:svd, {%{type: {kind, _} = type}, _, _}, [tensor, opts]) when kind != :c do
     {rows, columns} = matrix_shape(tensor)
+
+    # Of an integer row Nx's own algorithm, whose types a block has within a function, gives a factor of integers.
+    type = Nx.Type.to_floating(type)
     wide = width(type, [tensor])
     x = cast(tensor, wide)
 

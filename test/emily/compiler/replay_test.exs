@@ -135,6 +135,28 @@ defmodule Emily.Compiler.ReplayTest do
     assert Nx.to_number(elem(short, 2)) == 7
   end
 
+  # Each turn is a view of the one before, and at last of what the loop began with.
+  defn reversed(x, n) do
+    {y, _, _} = while {y = x, i = 0, n}, i < n, do: {Nx.reverse(y), i + 1, n}
+    {x, y}
+  end
+
+  defn flipped(x, n) do
+    {y, _, _} = while {y = x, i = 0, n}, i < n, do: {Nx.transpose(y), i + 1, n}
+    {x, y}
+  end
+
+  test "what a loop begins with stays where turns do nothing but move elements" do
+    small = Nx.iota({4, 4}, type: :f32)
+
+    for x <- [small, square()], loop <- [&reversed/2, &flipped/2], n <- [3, 4, 5, 20, 21] do
+      assert_compiled(loop, [x, turns(n)])
+      e = Nx.backend_copy(x, Emily.Backend)
+      Nx.Defn.jit_apply(loop, [e, turns(n)], compiler: Emily.Compiler)
+      assert Nx.to_binary(e) == Nx.to_binary(x)
+    end
+  end
+
   test "loops side by side" do
     run =
       Nx.Defn.compile(&cached/2, [Nx.to_template(row()), Nx.to_template(turns(0))],

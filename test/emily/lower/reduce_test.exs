@@ -31,6 +31,44 @@ defmodule Emily.Lower.ReduceTest do
     end
   end
 
+  test "sums of complex numbers round once" do
+    numbers = for at <- 1..5000, do: Complex.new(:math.sin(at) * 1.0e3, 1 / at)
+    x = Nx.tensor(numbers)
+    [e] = on_emily([x])
+    # What f32 has of them, in f64.
+    exact = x |> Nx.to_flat_list() |> Enum.reduce(Complex.new(0.0, 0.0), &Complex.add/2)
+    assert Nx.to_number(Nx.sum(e)) == Nx.to_number(Nx.tensor(exact, type: :c64))
+    assert e |> Nx.reshape({2, 2500}) |> Nx.sum(axes: [1]) |> Nx.shape() == {2}
+
+    assert inspect(
+             Nx.to_number(
+               Nx.real(Nx.sum(Nx.tensor(Complex.new(-0.0, 0.0), backend: Emily.Backend)))
+             )
+           ) == "0.0"
+  end
+
+  # Of numbers that round at each addition.
+  test "sums of complex numbers do not depend on how a tensor lies" do
+    numbers = for at <- 1..96, do: Complex.new(:math.sin(at * at), :math.cos(at * 7) * at)
+    x = numbers |> Nx.tensor() |> Nx.reshape({4, 6, 4})
+    [e] = on_emily([x])
+
+    for {view, name} <- [
+          {&Nx.reverse(&1), "reverse"},
+          {&Nx.transpose(&1, axes: [2, 0, 1]), "transpose"},
+          {& &1[[1..2, 0..4, 1..3]], "slice"},
+          {&Nx.broadcast(&1[0], {3, 6, 4}), "broadcast"}
+        ],
+        fun <- [&Nx.sum/2, &Nx.product/2, &Nx.mean/2],
+        axes <- [nil, [0], [1], [0, 2]] do
+      viewed = view.(e)
+      # A tensor of its own.
+      [copy] = viewed |> Nx.backend_copy(Nx.BinaryBackend) |> List.wrap() |> on_emily()
+      opts = [axes: axes]
+      assert Nx.to_binary(fun.(viewed, opts)) == Nx.to_binary(fun.(copy, opts)), name
+    end
+  end
+
   for name <- [:sum, :product] do
     property "#{name}" do
       check all({x, opts} <- reduction(all_types(), range: {-2, 2}), max_runs: 80) do

@@ -23,12 +23,19 @@ pub(crate) fn contiguous(x: &Array, stream: &StreamHandle) -> Result<Array> {
 
 /// The same elements in row-major order, in memory that the processor may read once they are computed. On a
 /// CPU that is the array itself where it is row-major. Of a GPU MLX moves the memory that is read, and
-/// frees it under whatever computes with it meanwhile: so it is always a copy, which nobody else has.
+/// frees it under whatever computes with it meanwhile: so it is always a copy.
 pub(crate) fn readable(x: &Array, stream: &StreamHandle) -> Result<Array> {
-    room::fits("copy", x)?;
     if stream.device() == Device::Cpu {
+        room::fits("copy", x)?;
         return contiguous(x, stream);
     }
+    copy(x, stream)
+}
+
+/// The same elements in row-major order, in memory that nobody else has. Whoever holds `x` keeps it until they are
+/// computed.
+pub(crate) fn copy(x: &Array, stream: &StreamHandle) -> Result<Array> {
+    room::fits("copy", x)?;
     let always = Array::from_bool(true);
     // A choice has memory of its own, which a copy need not. Of what is one element in memory it is one element too,
     // which is written out then.

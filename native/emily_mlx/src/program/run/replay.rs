@@ -11,7 +11,7 @@ use mlx_rs::Array;
 use super::state::{unwanted, Kind};
 use super::{is_true, Run};
 use crate::program::step::{Block, Step, While};
-use crate::runtime::contiguous::{contiguous, readable};
+use crate::runtime::contiguous::{contiguous, copy};
 use crate::runtime::device::Device;
 use crate::runtime::error::Result;
 use crate::runtime::replay::{recording, tasks, turns, Room};
@@ -105,13 +105,14 @@ impl Run<'_> {
         Ok(Replayed::ToTheEnd)
     }
 
-    /// Computed copies of arrays of a state.
+    /// Computed copies of arrays of a state, which may lie in the memory of what the loop was given: turns that only move
+    /// elements give views of it.
     fn own(&self, state: &[Array], slots: &Slots) -> Result<Vec<Option<Array>>> {
-        let copy = |(array, copied): (&Array, &bool)| match copied {
-            true => readable(array, self.stream).map(Some),
+        let own = |(array, copied): (&Array, &bool)| match copied {
+            true => copy(array, self.stream).map(Some),
             false => Ok(None),
         };
-        let own = state.iter().zip(&slots.0).map(copy);
+        let own = state.iter().zip(&slots.0).map(own);
         let own = own.collect::<Result<Vec<_>>>()?;
         let computed: Vec<Array> = own.iter().flatten().chain(state).cloned().collect();
         self.compute(&computed)?;
