@@ -16,8 +16,8 @@ defmodule Emily.Quantization do
   | `report/1` | which of its weights are packed, and what they take |
 
   On `Emily.Backend` a product is one kernel, which unpacks the numbers while it multiplies: a weight of 4 bits is read
-  in an eighth of the time of one of f32. What is multiplied with them is not rounded to fewer bits, but few rows with
-  blocks of GGML's to 16, and the sums are taken in f32. On any other backend, and where `Nx.Defn.grad/2`
+  in an eighth of the time of one of f32. What is multiplied with them is not rounded to fewer bits, but with
+  blocks of GGML's to 15 or 16, and the sums are taken in f32. On any other backend, and where `Nx.Defn.grad/2`
   differentiates, products are composed of Nx operations.
   """
 

@@ -5,7 +5,7 @@ defmodule Emily.Compiler.Builder do
   # Each node becomes a step whose meaning is `Emily.Lower`'s. What needs Elixir, a hook or a function
   # of the caller's, becomes a call; `calls` are what answers them.
 
-  alias Emily.Compiler.{Calls, Needs, Scopes}
+  alias Emily.Compiler.{Calls, Narrow, Needs, Scopes}
   alias Emily.{Bounds, Fallback, Lower}
   alias Nx.Defn.{Composite, Expr, Tree}
   alias Nx.Tensor, as: T
@@ -14,6 +14,7 @@ defmodule Emily.Compiler.Builder do
   defstruct [:device, :hooks, :fallback, parameters: :inputs, scopes: []] ++
               [
                 needs: %Needs{},
+                narrowed: %{},
                 emitted: 0,
                 used: %{},
                 calls: [],
@@ -52,7 +53,7 @@ defmodule Emily.Compiler.Builder do
   """
   @spec build(Nx.Container.t(), keyword) :: built | {:held, %T{}}
   def build(expr, opts) do
-    state = struct!(__MODULE__, opts)
+    state = %{struct!(__MODULE__, opts) | narrowed: Narrow.narrowed(expr)}
 
     # In graphs of many conditions that share much of each other, the branches would hold all of it again and
     # again. There what waits comes before the conditions that share it, though none may need it.
@@ -255,6 +256,10 @@ defmodule Emily.Compiler.Builder do
 
   defp emit(%T{data: %Expr{op: :while, args: [_, arg, _, _]}} = node, state),
     do: repeat(node, Composite.flatten_list([arg]), state)
+
+  defp emit(%T{data: %Expr{op: :slice, id: id}}, %{narrowed: narrowed} = state)
+       when is_map_key(narrowed, id),
+       do: value(narrowed[id], state)
 
   # Nx 0.12 and later.
   defp emit(%T{data: %Expr{op: :block, args: [block, args, default, callback]}} = node, state) do

@@ -16,6 +16,7 @@ mod matrix;
 mod minifloat;
 mod rounded;
 mod rows;
+mod strips;
 mod tiles;
 
 use std::ops::Range;

@@ -1,23 +1,23 @@
 //! Matrices of GGML's blocks, as they lie in a file: products with them, and their numbers.
 //!
-//! In a product with a matrix's rows, what is multiplied is rounded to 15 bits with a scale for every 32 numbers, as two
-//! integers of 8 bits each, so that a group's sums are ones of integers, without rounding. One of 8 bits, as GGML has it, would
-//! cost a language model digits: SmolLM2-135M's logits are off by up to 0.8 then.
+//! In a product with a matrix's rows, what is multiplied is rounded to integers with a scale for every 32 numbers, so that a
+//! group's sums are ones of integers, without rounding: few rows to 15 bits, as two integers of 8 bits each, many to 16. One of
+//! 8 bits, as GGML has it, would cost a language model digits: SmolLM2-135M's logits are off by up to 0.8 then.
 
-use super::dots::{for_each_dots, has_products_of_bytes, Block, CODES, FACTORS};
+use super::dots::{for_each_dots, has_products_of_pairs, Block, CODES, FACTORS};
 use super::matrix::by_type;
 pub use super::matrix::{Blocks, Type};
-use super::rounded::{Rounded, Strips};
+use super::rounded::Rounded;
+use super::strips::Strips;
 use super::{by_rows, few, is_plain, many, tiles, PART};
 use crate::dispatch::Level;
 use crate::pool;
-use crate::view::zeros;
 
 /// From so many rows on, codes are taken out once for all of them.
 const TILED: usize = 8;
 
 /// The product of the rows of `x` and a matrix of blocks, as [`multiply`](super::multiply) of packed numbers. Times the
-/// matrix's rows, `x` is rounded to 15 bits; times its columns, it is not.
+/// matrix's rows, `x` is rounded to 15 bits or more; times its columns, it is not.
 pub fn multiply(level: Level, x: &[f32], blocks: &Blocks, transpose: bool, output: &mut [f32]) {
     by_type!(blocks.of, multiply_as(level, x, blocks, transpose, output))
 }
@@ -31,26 +31,19 @@ fn multiply_as<B: Block>(
 ) {
     let size = (blocks.rows(), blocks.columns);
     let is_tiled = x.len() / blocks.columns.max(1) >= TILED;
-    if !transpose || !is_plain(x) || (is_tiled && !has_products_of_bytes(level)) {
+    if !transpose || !is_plain(x) || (is_tiled && !has_products_of_pairs(level)) {
         let unpack = |first, numbers: &mut [f32]| dequantize_as::<B>(level, blocks, first, numbers);
         return many::multiply(level, x, size, unpack, transpose, output);
     }
+    if is_tiled {
+        let strips = Strips::of::<B>(level, x, blocks.columns);
+        return tiles::multiply::<B>(level, &strips, blocks, output);
+    }
     let rounded = Rounded::of::<B>(level, x, blocks.columns);
-    if !is_tiled {
-        let rows = few::Row::all::<B>(&rounded);
-        return by_rows(rows.len(), size, output, |first, output| {
-            few::part::<B>(level, &rows, blocks, first, output)
-        });
-    }
-    let mut halves = zeros(2 * output.len());
-    tiles::multiply::<B>(level, &Strips::of(&rounded), blocks, &mut halves);
-    let rows = output.chunks_exact_mut(size.0);
-    for (output, halves) in rows.zip(halves.chunks_exact(2 * size.0)) {
-        let (high, low) = halves.split_at(size.0);
-        for ((output, high), low) in output.iter_mut().zip(high).zip(low) {
-            *output = high + low;
-        }
-    }
+    let rows = few::Row::all::<B>(&rounded);
+    by_rows(rows.len(), size, output, |first, output| {
+        few::part::<B>(level, &rows, blocks, first, output)
+    })
 }
 
 /// The numbers of a matrix of blocks, each rounded as GGML does: the scale, the product and the difference.

@@ -21,9 +21,7 @@ pub(super) struct Rounded {
     pub(super) codes: Vec<i8>,
     /// One for every `SHARED` codes.
     pub(super) scales: Vec<f32>,
-    /// How many numbers share a scale in the blocks that are multiplied.
-    pub(super) group: usize,
-    /// The sum of each such group, scaled, and what the blocks' offset makes of it.
+    /// The sum of each group of a block, scaled, and what the blocks' offset makes of it.
     pub(super) sums: Vec<f32>,
     pub(super) starts: Vec<i32>,
 }
@@ -54,7 +52,6 @@ impl Rounded {
             columns,
             codes,
             scales,
-            group: B::GROUP,
             sums,
             starts,
         }
@@ -74,13 +71,9 @@ for_each_level! {
         for ((x, (high, low)), scale) in x.chunks_exact(SHARED).zip(codes).zip(scales) {
             let greatest = greatest(x);
             *scale = greatest / GREATEST_CODE;
-            let inverse = if greatest > 0.0 { GREATEST_CODE / greatest } else { 0.0 };
-            // Below what has an inverse, all are zero.
-            let inverse = if inverse.is_finite() { inverse } else { 0.0 };
+            let inverse = inverse(GREATEST_CODE, greatest);
             for ((high, low), x) in high.iter_mut().zip(low).zip(x) {
-                // The last digits of such a sum are those of the nearest integer.
-                let sum = x * inverse + NEAREST;
-                let code = sum.to_bits() as i32 - NEAREST.to_bits() as i32;
+                let code = nearest(x * inverse);
                 let higher = (code + HIGHER / 2).div_euclid(HIGHER);
                 *high = higher as i8;
                 *low = (code - higher * HIGHER) as i8;
@@ -90,7 +83,7 @@ for_each_level! {
 }
 
 #[inline(always)]
-fn greatest(x: &[f32]) -> f32 {
+pub(super) fn greatest(x: &[f32]) -> f32 {
     let mut lanes = [0.0f32; 8];
     let (blocks, _) = x.as_chunks::<8>();
     for block in blocks {
@@ -102,70 +95,28 @@ fn greatest(x: &[f32]) -> f32 {
     lanes.into_iter().fold(0.0, f32::max)
 }
 
+/// What numbers are multiplied with, so that the greatest becomes the greatest code. Below what has an inverse, all are zero.
+#[inline(always)]
+pub(super) fn inverse(code: f32, greatest: f32) -> f32 {
+    let inverse = if greatest > 0.0 { code / greatest } else { 0.0 };
+    if inverse.is_finite() {
+        inverse
+    } else {
+        0.0
+    }
+}
+
+/// The nearest integer: the last digits of a sum with such a float.
+#[inline(always)]
+pub(super) fn nearest(x: f32) -> i32 {
+    (x + NEAREST).to_bits() as i32 - NEAREST.to_bits() as i32
+}
+
 for_each_level! {
     /// The sums of groups.
     fn add_up<B: Block>(codes: &[i8], sums: &mut [i32]) {
         for (codes, sum) in codes.chunks_exact(B::GROUP).zip(sums) {
             *sum = codes.iter().map(|code| i32::from(*code)).sum();
         }
-    }
-}
-
-/// So many rows of a strip stand side by side.
-pub(super) const STRIP: usize = 8;
-
-/// Rows that are multiplied with a panel, `STRIP` at a time, zeros where there are no more.
-pub(super) struct Strips {
-    pub(super) rows: usize,
-    /// Four codes of each row, for each four.
-    pub(super) codes: Vec<[[i8; 4]; STRIP]>,
-    pub(super) scales: Vec<[f32; STRIP]>,
-    /// The sums of groups, scaled.
-    pub(super) sums: Vec<[f32; STRIP]>,
-}
-
-impl Strips {
-    pub(super) fn of(x: &Rounded) -> Self {
-        let strips = x.rows.div_ceil(STRIP);
-        let mut codes = zeros(strips * x.columns / 4);
-        let mut scales = zeros(strips * x.columns / SHARED);
-        let mut sums = zeros(strips * x.columns / x.group);
-        for row in 0..x.rows {
-            let (strip, at) = (row / STRIP, row % STRIP);
-            let (fours, _) = x.row(&x.codes, row).as_chunks::<4>();
-            put(&mut codes, strip, at, fours.iter().copied());
-            put(
-                &mut scales,
-                strip,
-                at,
-                x.row(&x.scales, row).iter().copied(),
-            );
-            put(&mut sums, strip, at, x.row(&x.sums, row).iter().copied());
-        }
-        Strips {
-            rows: x.rows,
-            codes,
-            scales,
-            sums,
-        }
-    }
-
-    /// The part of a strip.
-    #[inline(always)]
-    pub(super) fn strip<'a, T>(&self, each: &'a [T], strip: usize) -> &'a [T] {
-        let length = each.len() / self.rows.div_ceil(STRIP);
-        &each[strip * length..][..length]
-    }
-}
-
-fn put<T: Copy>(
-    strips: &mut [[T; STRIP]],
-    strip: usize,
-    at: usize,
-    values: impl ExactSizeIterator<Item = T>,
-) {
-    let own = &mut strips[strip * values.len()..];
-    for (strip, value) in own.iter_mut().zip(values) {
-        strip[at] = value;
     }
 }

@@ -1,132 +1,107 @@
 //! Many rows times the rows of a matrix of blocks, some of which stand side by side in a panel, their codes taken out.
 
-use super::dots::{for_each_dots, Block, Dots, CODES, FACTORS};
+use super::dots::{for_each_dots, Block, Dots, CODES, FACTORS, NUMBERS, PANEL};
 use super::matrix::Blocks;
-use super::rounded::{Strips, SHARED, STRIP};
+use super::strips::{Strip, Strips, STRIP};
 use crate::dispatch::Level;
 use crate::pool::{self, Shared};
-
-/// So many of the matrix's rows are a part: whole panels on each level.
-const PART: usize = 16;
+use crate::view::zeros;
 
 pub(super) fn multiply<B: Block>(level: Level, x: &Strips, blocks: &Blocks, output: &mut [f32]) {
-    let height = blocks.rows();
     let output = Shared::of(output);
-    pool::each(height.div_ceil(PART), |i| {
-        let end = height.min((i + 1) * PART);
-        part::<B>(level, x, blocks, i * PART, end, &output)
+    pool::each(blocks.rows().div_ceil(PANEL), |i| {
+        part::<B>(level, x, blocks, i * PANEL, &output)
     });
 }
 
 for_each_dots! {
-    /// The products of all rows with some of the matrix's, whose places in the output nobody else has.
-    fn part<B: Block; dots>(x: &Strips, blocks: &Blocks, first: usize, end: usize, output: &Shared<f32>) {
-        panels::<B, _>(dots, x, blocks, (first, end), output)
+    /// The products of all rows with a panel of the matrix's, whose places in the output nobody else has.
+    fn part<B: Block; dots>(x: &Strips, blocks: &Blocks, first: usize, output: &Shared<f32>) {
+        match D::ROWS {
+            8 => products::<B, _, 8, { PANEL / 16 }>(dots, x, blocks, first, output),
+            _ => products::<B, _, 4, { PANEL / 8 }>(dots, x, blocks, first, output),
+        }
     }
 }
 
 #[inline(always)]
-fn panels<B: Block, D: Dots>(
+fn products<B: Block, D: Dots, const ROWS: usize, const VECTORS: usize>(
     dots: D,
     x: &Strips,
     blocks: &Blocks,
-    (first, end): (usize, usize),
+    first: usize,
     output: &Shared<f32>,
 ) {
     let height = blocks.rows();
-    let mut panel = Panel::new::<B, D>(blocks.columns);
-    for first in (first..end).step_by(D::LANES) {
-        let count = D::LANES.min(end - first);
-        for lane in 0..count {
-            panel.fill::<B, D>(dots, lane, blocks.row(first + lane));
-        }
-        let mut put = |row: usize, products: D::Floats| {
-            if row < x.rows {
-                let mut lanes = [0.0; PART];
-                dots.put(products, &mut lanes[..D::LANES]);
+    let count = PANEL.min(height - first);
+    let mut panel = Panel::new::<B>(blocks.columns);
+    for lane in 0..count {
+        panel.fill::<B, D>(dots, lane, blocks.row(first + lane));
+    }
+    for (at, strip) in x.iter().enumerate() {
+        let rows = STRIP.min(x.rows - at * STRIP);
+        for row in (0..rows).step_by(ROWS) {
+            let totals = tile::<B, D, ROWS, VECTORS>(dots, &panel, strip, row);
+            for (i, totals) in totals.iter().enumerate().take(rows - row) {
+                let mut lanes = [0.0; PANEL];
+                for (total, lanes) in totals.iter().zip(lanes.chunks_exact_mut(D::LANES)) {
+                    dots.put(*total, lanes);
+                }
                 // SAFETY: these places are this part's alone.
-                let output = unsafe { output.part(row * height + first, count) };
-                output.copy_from_slice(&lanes[..count]);
-            }
-        };
-        for strip in 0..x.rows.div_ceil(STRIP) {
-            for row in (0..STRIP).step_by(D::ROWS) {
-                let at = (strip, row);
-                match D::ROWS {
-                    8 => tile::<B, D, 8>(dots, &panel, x, at, &mut put),
-                    _ => tile::<B, D, 4>(dots, &panel, x, at, &mut put),
+                let output = unsafe { output.part((at * STRIP + row + i) * height + first, count) };
+                match output.first_chunk_mut() {
+                    Some(output) => *output = lanes,
+                    None => output.copy_from_slice(&lanes[..count]),
                 }
             }
         }
     }
 }
 
-/// Rows of the matrix side by side.
+/// Rows of the matrix side by side, zeros where there are no more.
 struct Panel {
-    /// Four codes of each row, for each four.
-    codes: Vec<u8>,
+    /// Two codes of each row less the blocks' offset, for each two.
+    codes: Vec<[[i16; 2]; PANEL]>,
     /// For each group, those of each row.
-    scales: Vec<f32>,
-    least: Vec<f32>,
-}
-
-/// Whether anything is subtracted from the products with a panel's codes.
-const fn has_least<B: Block, D: Dots>() -> bool {
-    B::LEAST || (B::OFFSET != 0 && !stands_signed::<B, D>())
-}
-
-/// Whether codes stand in a panel with their sign.
-const fn stands_signed<B: Block, D: Dots>() -> bool {
-    D::SIGNED && B::OFFSET == super::dots::WIDE
+    scales: Vec<[f32; PANEL]>,
+    least: Vec<[f32; PANEL]>,
 }
 
 impl Panel {
     #[inline(always)]
-    fn new<B: Block, D: Dots>(columns: usize) -> Self {
-        let factors = columns / B::GROUP * D::LANES;
+    fn new<B: Block>(columns: usize) -> Self {
+        let groups = columns / B::GROUP;
         Panel {
-            codes: vec![0; columns * D::LANES],
-            scales: vec![0.0; factors],
-            least: vec![0.0; if has_least::<B, D>() { factors } else { 0 }],
+            codes: zeros(columns / 2),
+            scales: zeros(groups),
+            least: zeros(if B::LEAST { groups } else { 0 }),
         }
     }
 
-    /// Puts a row of the matrix into a lane.
+    /// Puts a row of the matrix into a lane, as many blocks at a time as have their scales made together.
     #[inline(always)]
     fn fill<B: Block, D: Dots>(&mut self, dots: D, lane: usize, row: &[u8]) {
         let (mut scales, mut least) = ([0.0; FACTORS], [0.0; FACTORS]);
-        let groups = B::NUMBERS / B::GROUP;
-        let (fours, _) = self.codes.as_chunks_mut::<4>();
-        let blocks = row.chunks_exact(B::BYTES);
-        for (at, (block, fours)) in blocks
-            .zip(fours.chunks_exact_mut(B::NUMBERS / 4 * D::LANES))
-            .enumerate()
-        {
-            for (set, fours) in fours.chunks_exact_mut(CODES / 4 * D::LANES).enumerate() {
-                let codes = B::codes(dots, block, set);
-                let codes = match stands_signed::<B, D>() {
-                    true => dots.turn(codes),
-                    false => codes,
-                };
-                let codes = dots.store(codes);
-                let (codes, _) = codes.as_chunks::<4>();
-                for (fours, codes) in fours.chunks_exact_mut(D::LANES).zip(codes) {
-                    fours[lane] = *codes;
+        let parts = row.chunks(NUMBERS / B::NUMBERS * B::BYTES);
+        let parts = parts
+            .zip(self.codes.chunks_mut(NUMBERS / 2))
+            .zip(self.scales.chunks_mut(NUMBERS / B::GROUP));
+        for (at, ((blocks, twos), scales_of)) in parts.enumerate() {
+            for (set, twos) in twos.chunks_exact_mut(CODES / 2).enumerate() {
+                let block = &blocks[set / B::SETS * B::BYTES..];
+                let codes = dots.store(B::codes(dots, block, set % B::SETS));
+                for (two, codes) in twos.iter_mut().zip(codes.as_chunks::<2>().0) {
+                    two[lane] = codes.map(|code| i16::from(code) - B::OFFSET as i16);
                 }
             }
-            B::factors(dots, block, &mut scales, &mut least);
-            let factors = scales.iter().zip(&least).take(groups);
-            for (group, (scale, least)) in factors.enumerate() {
-                let place = (at * groups + group) * D::LANES + lane;
-                self.scales[place] = *scale;
-                if has_least::<B, D>() {
-                    let own = if B::LEAST { *least } else { 0.0 };
-                    let offset = if stands_signed::<B, D>() {
-                        0.0
-                    } else {
-                        B::OFFSET as f32
-                    };
-                    self.least[place] = own + offset * scale;
+            B::factors(dots, blocks, &mut scales, &mut least);
+            for (to, scale) in scales_of.iter_mut().zip(&scales) {
+                to[lane] = *scale;
+            }
+            if B::LEAST {
+                let to = self.least[at * (NUMBERS / B::GROUP)..].iter_mut();
+                for (to, least) in to.zip(&least) {
+                    to[lane] = *least;
                 }
             }
         }
@@ -134,46 +109,60 @@ impl Panel {
 }
 
 /// The products of some rows of a strip with a panel.
+// By their numbers the compiler keeps the sums in registers.
+#[allow(clippy::needless_range_loop)]
 #[inline(always)]
-fn tile<B: Block, D: Dots, const ROWS: usize>(
+fn tile<B: Block, D: Dots, const ROWS: usize, const VECTORS: usize>(
     dots: D,
     panel: &Panel,
-    x: &Strips,
-    (strip, row): (usize, usize),
-    put: &mut impl FnMut(usize, D::Floats),
-) {
+    x: &Strip,
+    row: usize,
+) -> [[D::Floats; VECTORS]; ROWS] {
     let (zero, none) = dots.zeros();
-    let mut totals = [zero; ROWS];
-    let shared = x.strip(&x.scales, strip);
+    let mut totals = [[zero; VECTORS]; ROWS];
     let groups = panel
         .codes
-        .chunks_exact(B::GROUP * D::LANES)
-        .zip(panel.scales.chunks_exact(D::LANES))
-        .zip(x.strip(&x.codes, strip).chunks_exact(B::GROUP / 4))
-        .enumerate();
-    for (group, ((codes, scales), x)) in groups {
-        let mut sums = [none; ROWS];
-        for (codes, x) in codes.chunks_exact(4 * D::LANES).zip(x) {
-            for (i, sum) in sums.iter_mut().enumerate() {
-                *sum = dots.multiply::<B>(*sum, codes, x[row + i]);
+        .chunks_exact(B::GROUP / 2)
+        .zip(x.codes.chunks_exact(B::GROUP / 2))
+        .zip(&panel.scales)
+        .zip(x.shared::<B>());
+    for (((codes, twos), scales), shared) in groups {
+        let mut sums = [[none; VECTORS]; ROWS];
+        // Two at a time: a loop's own instructions are a tenth of so few.
+        let (codes, twos) = (codes.as_chunks::<2>().0, twos.as_chunks::<2>().0);
+        for (codes, twos) in codes.iter().zip(twos) {
+            for (codes, twos) in codes.iter().zip(twos) {
+                let twos: &[[i16; 2]; ROWS] = some(twos, row);
+                for i in 0..ROWS {
+                    for j in 0..VECTORS {
+                        let codes = &codes[j * D::LANES..];
+                        sums[i][j] = dots.multiply(sums[i][j], codes, twos[i]);
+                    }
+                }
             }
         }
-        let scales = dots.floats(scales);
-        let shared = &shared[group * B::GROUP / SHARED];
-        for (i, (total, sum)) in totals.iter_mut().zip(sums).enumerate() {
-            *total = dots.scale(*total, sum, scales, shared[row + i]);
-        }
-    }
-    if has_least::<B, D>() {
-        let groups = panel.least.chunks_exact(D::LANES);
-        for (least, sums) in groups.zip(x.strip(&x.sums, strip)) {
-            let least = dots.floats(least);
-            for (i, total) in totals.iter_mut().enumerate() {
-                *total = dots.add_scaled(*total, least, -sums[row + i]);
+        let shared: &[f32; ROWS] = some(shared, row);
+        for i in 0..ROWS {
+            for j in 0..VECTORS {
+                let scales = dots.floats(&scales[j * D::LANES..]);
+                totals[i][j] = dots.scale(totals[i][j], sums[i][j], scales, shared[i]);
             }
         }
     }
-    for (i, total) in totals.into_iter().enumerate() {
-        put(strip * STRIP + row + i, total);
+    for (least, sums) in panel.least.iter().zip(&x.sums) {
+        let sums: &[f32; ROWS] = some(sums, row);
+        for i in 0..ROWS {
+            for j in 0..VECTORS {
+                let least = dots.floats(&least[j * D::LANES..]);
+                totals[i][j] = dots.add_scaled(totals[i][j], least, -sums[i]);
+            }
+        }
     }
+    totals
+}
+
+/// So many from one on.
+#[inline(always)]
+fn some<T, const COUNT: usize>(all: &[T; STRIP], first: usize) -> &[T; COUNT] {
+    all[first..].first_chunk().expect("a strip is whole")
 }

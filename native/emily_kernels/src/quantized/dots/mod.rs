@@ -1,4 +1,4 @@
-//! Sums of products of integers of 8 bits: each processor's own instructions, by which blocks are multiplied.
+//! Sums of products of integers: each processor's own instructions, by which blocks are multiplied.
 
 mod plain;
 #[cfg(target_arch = "x86_64")]
@@ -17,6 +17,8 @@ pub(super) const WIDE: i32 = 128;
 
 /// Blocks are met so many numbers at a time: one that is large, or several small ones.
 pub(super) const NUMBERS: usize = 256;
+/// So many of a matrix's rows stand side by side in a panel.
+pub(super) const PANEL: usize = 16;
 /// The sets of codes of so many numbers, and the most scales that they have.
 pub(super) const SETS: usize = NUMBERS / CODES;
 pub(super) const FACTORS: usize = 16;
@@ -49,12 +51,10 @@ pub(super) trait Block: 'static {
 
 /// The instructions of a level. Who has a value of such a type runs where the processor has them.
 pub(super) trait Dots: Copy + Sync + 'static {
-    /// So many of a matrix's rows stand side by side in a panel.
+    /// So many of a panel's rows are in a vector.
     const LANES: usize;
     /// So many rows are multiplied with a panel at a time.
     const ROWS: usize;
-    /// Whether wide codes stand less `WIDE` in a panel.
-    const SIGNED: bool;
     /// `CODES` codes of 8 bits, without signs.
     type Codes: Copy;
     /// Sums of f32, some side by side.
@@ -105,8 +105,8 @@ pub(super) trait Dots: Copy + Sync + 'static {
     /// The first `LANES` of these.
     fn floats(self, from: &[f32]) -> Self::Floats;
     fn put(self, floats: Self::Floats, to: &mut [f32]);
-    /// Adds the products of four numbers and four codes of each of a panel's rows.
-    fn multiply<B: Block>(self, sums: Self::Integers, codes: &[u8], x: [i8; 4]) -> Self::Integers;
+    /// Adds the products of two numbers and two codes of each of a vector's rows.
+    fn multiply(self, sums: Self::Integers, codes: &[[i16; 2]], x: [i16; 2]) -> Self::Integers;
     /// `totals + sums * (scales * scale)`.
     fn scale(
         self,
@@ -119,8 +119,8 @@ pub(super) trait Dots: Copy + Sync + 'static {
     fn add_scaled(self, totals: Self::Floats, a: Self::Floats, b: f32) -> Self::Floats;
 }
 
-/// Whether a level multiplies integers of 8 bits, four at a time, faster than it does floats.
-pub(super) fn has_products_of_bytes(level: Level) -> bool {
+/// Whether a level multiplies integers of 16 bits, two at a time, faster than it does floats.
+pub(super) fn has_products_of_pairs(level: Level) -> bool {
     match level.0 {
         #[cfg(target_arch = "x86_64")]
         Kind::Avx2 | Kind::AvxVnni | Kind::Avx512Vnni | Kind::Avx512Amx => true,

@@ -22,7 +22,6 @@ impl<A> Plain<A> {
 impl<A: Arithmetic + Sync + 'static> Dots for Plain<A> {
     const LANES: usize = LANES;
     const ROWS: usize = 4;
-    const SIGNED: bool = false;
     type Codes = [u8; CODES];
     type Sums = [f32; LANES];
     type Floats = [f32; LANES];
@@ -163,8 +162,7 @@ impl<A: Arithmetic + Sync + 'static> Dots for Plain<A> {
     }
 
     #[inline(always)]
-    fn multiply<B: Block>(self, mut sums: [i32; LANES], codes: &[u8], x: [i8; 4]) -> [i32; LANES] {
-        let (codes, _) = codes.as_chunks::<4>();
+    fn multiply(self, mut sums: [i32; LANES], codes: &[[i16; 2]], x: [i16; 2]) -> [i32; LANES] {
         for (sum, codes) in sums.iter_mut().zip(codes) {
             for (code, x) in codes.iter().zip(x) {
                 *sum += i32::from(*code) * i32::from(x);

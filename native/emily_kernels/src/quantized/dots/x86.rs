@@ -55,6 +55,28 @@ unsafe fn moved(bits: u32) -> __m128i {
     vector
 }
 
+/// Two integers as they lie side by side.
+#[inline(always)]
+fn both([first, second]: [i16; 2]) -> i32 {
+    i32::from(first as u16) | i32::from(second) << 16
+}
+
+/// Adds integers. The compiler would add up many in another order, for which there are not registers enough.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn add_in_order(mut sums: __m256i, more: __m256i) -> __m256i {
+    // SAFETY: one instruction, which touches nothing else.
+    unsafe {
+        std::arch::asm!(
+            "vpaddd {sums}, {sums}, {more}",
+            sums = inout(ymm_reg) sums,
+            more = in(ymm_reg) more,
+            options(pure, nomem, nostack, preserves_flags),
+        );
+    }
+    sums
+}
+
 /// What all have alike: codes in a vector of 256 bits.
 macro_rules! codes {
     () => {
@@ -258,13 +280,12 @@ macro_rules! lanes {
         }
 
         #[inline(always)]
-        fn multiply<B: Block>(self, sums: __m256i, codes: &[u8], x: [i8; 4]) -> __m256i {
-            let codes: &[u8; 32] = codes.first_chunk().expect("a panel is whole");
+        fn multiply(self, sums: __m256i, codes: &[[i16; 2]], x: [i16; 2]) -> __m256i {
+            let codes: &[[i16; 2]; 8] = codes.first_chunk().expect("a panel is whole");
             // SAFETY: as above.
             unsafe {
                 let codes = _mm256_loadu_si256(codes.as_ptr().cast());
-                let x = _mm256_set1_epi32(i32::from_le_bytes(x.map(|x| x as u8)));
-                self.dots::<B>(sums, codes, x)
+                self.pairs(sums, codes, _mm256_set1_epi32(both(x)))
             }
         }
 
@@ -286,6 +307,12 @@ macro_rules! lanes {
 }
 
 impl Avx2 {
+    #[inline(always)]
+    unsafe fn pairs(self, sums: __m256i, codes: __m256i, x: __m256i) -> __m256i {
+        // SAFETY: the caller's promise.
+        unsafe { add_in_order(sums, _mm256_madd_epi16(codes, x)) }
+    }
+
     /// Codes that are wide have signs.
     #[inline(always)]
     unsafe fn dots<B: Block>(self, sums: __m256i, codes: __m256i, x: __m256i) -> __m256i {
@@ -320,12 +347,17 @@ impl Avx2 {
 }
 
 impl Dots for Avx2 {
-    const SIGNED: bool = true;
     codes!();
     lanes!();
 }
 
 impl Vnni256 {
+    #[inline(always)]
+    unsafe fn pairs(self, sums: __m256i, codes: __m256i, x: __m256i) -> __m256i {
+        // SAFETY: who has such a value has AVX-VNNI.
+        unsafe { _mm256_dpwssd_avx_epi32(sums, codes, x) }
+    }
+
     #[inline(always)]
     unsafe fn dots<B: Block>(self, sums: __m256i, codes: __m256i, x: __m256i) -> __m256i {
         // SAFETY: who has such a value has AVX-VNNI.
@@ -345,7 +377,6 @@ impl Vnni256 {
 }
 
 impl Dots for Vnni256 {
-    const SIGNED: bool = false;
     codes!();
     lanes!();
 }
@@ -366,7 +397,6 @@ impl Vnni512 {
 impl Dots for Vnni512 {
     const LANES: usize = 16;
     const ROWS: usize = 8;
-    const SIGNED: bool = false;
     type Floats = __m512;
     type Integers = __m512i;
     codes!();
@@ -392,13 +422,12 @@ impl Dots for Vnni512 {
     }
 
     #[inline(always)]
-    fn multiply<B: Block>(self, sums: __m512i, codes: &[u8], x: [i8; 4]) -> __m512i {
-        let codes: &[u8; 64] = codes.first_chunk().expect("a panel is whole");
+    fn multiply(self, sums: __m512i, codes: &[[i16; 2]], x: [i16; 2]) -> __m512i {
+        let codes: &[[i16; 2]; 16] = codes.first_chunk().expect("a panel is whole");
         // SAFETY: as above, and its VNNI.
         unsafe {
             let codes = _mm512_loadu_si512(codes.as_ptr().cast());
-            let x = _mm512_set1_epi32(i32::from_le_bytes(x.map(|x| x as u8)));
-            _mm512_dpbusd_epi32(sums, codes, x)
+            _mm512_dpwssd_epi32(sums, codes, _mm512_set1_epi32(both(x)))
         }
     }
 
