@@ -304,9 +304,10 @@ defmodule Bench.Models do
 
   ## What these share
 
-  @doc "A function compiled for arguments like these."
-  def compile(fun, arguments) do
-    Nx.Defn.compile(fun, Enum.map(arguments, &Nx.to_template/1), compiler: Emily.Compiler)
+  @doc "A function compiled for arguments like these, with options of the compiler's."
+  def compile(fun, arguments, options \\ []) do
+    templates = Enum.map(arguments, &Nx.to_template/1)
+    Nx.Defn.compile(fun, templates, [compiler: Emily.Compiler] ++ options)
   end
 
   @doc "Computes the tensors of a container."

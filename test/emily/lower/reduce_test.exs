@@ -37,14 +37,16 @@ defmodule Emily.Lower.ReduceTest do
     [e] = on_emily([x])
     # What f32 has of them, in f64.
     exact = x |> Nx.to_flat_list() |> Enum.reduce(Complex.new(0.0, 0.0), &Complex.add/2)
-    assert Nx.to_number(Nx.sum(e)) == Nx.to_number(Nx.tensor(exact, type: :c64))
-    assert e |> Nx.reshape({2, 2500}) |> Nx.sum(axes: [1]) |> Nx.shape() == {2}
+    sum = Nx.to_number(Nx.sum(e))
 
-    assert inspect(
-             Nx.to_number(
-               Nx.real(Nx.sum(Nx.tensor(Complex.new(-0.0, 0.0), backend: Emily.Backend)))
-             )
-           ) == "0.0"
+    # MLX's own sums round at each of 5,000 additions.
+    if Emily.Native.kernels(),
+      do: assert(sum == Nx.to_number(Nx.tensor(exact, type: :c64))),
+      else: assert_in_delta(Complex.abs(Complex.subtract(sum, exact)), 0, 5000 * 1.0e3 * 2 ** -24)
+
+    assert e |> Nx.reshape({2, 2500}) |> Nx.sum(axes: [1]) |> Nx.shape() == {2}
+    zero = Nx.tensor(Complex.new(-0.0, 0.0), backend: Emily.Backend)
+    assert Nx.to_binary(Nx.sum(zero)) == <<0::64>>
   end
 
   # Of numbers that round at each addition.
