@@ -22,7 +22,9 @@ defmodule Emily.Compiler.Builder do
                 bytes: 0,
                 tensors: %{},
                 # Of operands that have another type than their nodes.
-                types: %{}
+                types: %{},
+                # By their ids, what the states of loops are like that have wider types than Nx says.
+                wider: %{}
               ]
 
   # Operations whose lowering is a condition, seen as a number.
@@ -254,8 +256,8 @@ defmodule Emily.Compiler.Builder do
     choose(clauses, last, node, state)
   end
 
-  defp emit(%T{data: %Expr{op: :while, args: [_, arg, _, _]}} = node, state),
-    do: repeat(node, Composite.flatten_list([arg]), state)
+  defp emit(%T{data: %Expr{id: id, op: :while, args: [_, arg, _, _]}} = node, state),
+    do: repeat(node, state.wider[id] || Composite.flatten_list([arg]), state)
 
   defp emit(%T{data: %Expr{op: :slice, id: id}}, %{narrowed: narrowed} = state)
        when is_map_key(narrowed, id),
@@ -399,8 +401,9 @@ defmodule Emily.Compiler.Builder do
 
         {value, typed(state, listed(value), types)}
 
+      # Begun again, with what is known of the loops inside by now.
       wider ->
-        repeat(node, wider, before)
+        repeat(node, wider, %{before | wider: Map.put(state.wider, node.data.id, wider)})
     end
   end
 
