@@ -4,6 +4,8 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use parking_lot::Mutex;
+
 use crate::runtime::graph::is_scheduling;
 use crate::runtime::limits::Bound;
 use crate::runtime::queue::finish_all;
@@ -31,12 +33,18 @@ static ALLOWANCE: AtomicUsize = AtomicUsize::new(0);
 /// What was admitted and is about to be taken.
 static PENDING: AtomicUsize = AtomicUsize::new(0);
 
-/// Admits memory, or says why not.
+/// Who looks at what is left counts what it admits before anybody else looks.
+static LOOKING: Mutex<()> = Mutex::new(());
+
+/// Admits memory, which is pending then, or says why not.
 fn admit(bytes: usize) -> Result<(), String> {
-    let others = PENDING.fetch_add(bytes, Ordering::Relaxed);
     let left = |left: usize| left.checked_sub(bytes);
     let taken = ALLOWANCE.fetch_update(Ordering::Relaxed, Ordering::Relaxed, left);
-    if bytes <= SMALL || taken.is_ok() || look(bytes, others).is_ok() {
+    if bytes <= SMALL || taken.is_ok() {
+        PENDING.fetch_add(bytes, Ordering::Relaxed);
+        return Ok(());
+    }
+    if look(bytes).is_ok() {
         return Ok(());
     }
     if is_scheduling() {
@@ -44,8 +52,7 @@ fn admit(bytes: usize) -> Result<(), String> {
     }
     // SAFETY: any thread may call it; nobody holds the allocator's lock here.
     unsafe { mlx_sys::mlx_clear_cache() };
-    look(bytes, others).map_err(|bound| {
-        PENDING.fetch_sub(bytes, Ordering::Relaxed);
+    look(bytes).map_err(|bound| {
         format!(
             "no memory for {bytes} bytes: {} bytes are left of the {}'s {}",
             bound.room(),
@@ -55,12 +62,16 @@ fn admit(bytes: usize) -> Result<(), String> {
     })
 }
 
-/// Looks at what is left; an error where that is less than `bytes`.
-fn look(bytes: usize, pending: usize) -> Result<(), Bound> {
-    let left = room::look(pending, bytes);
+/// Looks at what is left, and takes `bytes` of it; an error where that is less. What is refused is never pending, so that
+/// nobody else is refused for it.
+fn look(bytes: usize) -> Result<(), Bound> {
+    let _alone = LOOKING.lock();
+    let left = room::look(PENDING.load(Ordering::Relaxed), bytes);
     let allowance = left.as_ref().map_or(0, |left| *left).min(LOOK_EVERY);
     ALLOWANCE.store(allowance, Ordering::Relaxed);
-    left.map(|_| ())
+    left?;
+    PENDING.fetch_add(bytes, Ordering::Relaxed);
+    Ok(())
 }
 
 /// Whether the system gives memory of a size. MLX counts what it did not get as active for ever, so what is large is tried
@@ -158,5 +169,30 @@ mod hook {
 
     fn lacks(bytes: usize) -> String {
         format!("the system has no memory for {bytes} bytes")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::thread;
+
+    use super::*;
+
+    #[test]
+    fn nobody_is_refused_for_what_another_asks_in_vain() {
+        const ROUNDS: usize = 300;
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                for _ in 0..ROUNDS {
+                    assert!(admit(1 << 50).is_err());
+                }
+            });
+            for _ in 0..ROUNDS {
+                // More than a look allows, so that each looks.
+                let bytes = LOOK_EVERY + 1;
+                assert_eq!(admit(bytes), Ok(()));
+                PENDING.fetch_sub(bytes, Ordering::Relaxed);
+            }
+        });
     }
 }

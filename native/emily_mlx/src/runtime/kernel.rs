@@ -135,7 +135,7 @@ mod own {
     }
 
     impl<K: Kernel> Owned<K> {
-        fn new(name: &str, placement: Placement, kernel: K) -> *mut Head {
+        fn boxed(name: &str, placement: Placement, kernel: K) -> *mut Head {
             let mut name = SmallVec::from_slice(name.as_bytes());
             name.push(0);
             let head = Head {
@@ -149,14 +149,14 @@ mod own {
         }
 
         /// # Safety
-        /// `new` made the head, which is live, so that the kernel lies behind it.
+        /// `boxed` made the head, which is live, so that the kernel lies behind it.
         unsafe fn run(head: *const Head, inputs: &[Input], output: &mut [u8]) {
             // SAFETY: so says the caller.
             unsafe { (*head.cast::<Owned<K>>()).kernel.run(inputs, output) }
         }
 
         /// # Safety
-        /// `new` made the head, and this drops it, once.
+        /// `boxed` made the head, and this drops it, once.
         unsafe fn drop(head: *mut Head) {
             // SAFETY: so says the caller.
             drop(unsafe { Box::from_raw(head.cast::<Owned<K>>()) });
@@ -223,7 +223,7 @@ mod own {
         }
         let arrays: SmallVec<[*mut c_void; 4]> =
             arrays.iter().map(|array| array.as_ptr().ctx).collect();
-        let kernel = Owned::new(name, placement, kernel);
+        let kernel = Owned::boxed(name, placement, kernel);
         // SAFETY: the arrays are live, they and the shape are followed by their lengths, C++ owns the kernel from here
         // on, and what MLX refuses comes back as a status.
         ffi::array(|result| unsafe {
@@ -263,7 +263,7 @@ mod own {
     unsafe extern "C" fn emily_kernel_drop(head: *mut Head) {
         // A panic must not reach C++.
         let _ = catch_unwind(AssertUnwindSafe(|| {
-            // SAFETY: `Owned::new` made it, and C++ drops it once.
+            // SAFETY: `Owned::boxed` made it, and C++ drops it once.
             unsafe { ((*head).drop)(head) }
         }));
     }
@@ -401,7 +401,7 @@ mod own {
             // SAFETY: the output has memory for its elements, which is this task's alone; what is not written yet is only
             // written to, or was the input's.
             let memory = unsafe { slice::from_raw_parts_mut(output.data, elements * output.width) };
-            // SAFETY: `Owned::new` made the head, which C++ has not dropped.
+            // SAFETY: `Owned::boxed` made the head, which C++ has not dropped.
             unsafe { ((*head).run)(head, &inputs, memory) };
         };
         let ran = catch_unwind(AssertUnwindSafe(run));
