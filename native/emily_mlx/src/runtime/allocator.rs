@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
 
-use crate::runtime::graph::is_scheduling;
+use crate::runtime::graph::{is_scheduling, try_graph};
 use crate::runtime::limits::Bound;
 use crate::runtime::queue::finish_all;
 use crate::runtime::room;
@@ -47,11 +47,7 @@ fn admit(bytes: usize) -> Result<(), String> {
     if look(bytes).is_ok() {
         return Ok(());
     }
-    if is_scheduling() {
-        finish_all();
-    }
-    // SAFETY: any thread may call it; nobody holds the allocator's lock here.
-    unsafe { mlx_sys::mlx_clear_cache() };
+    free_more();
     look(bytes).map_err(|bound| {
         format!(
             "no memory for {bytes} bytes: {} bytes are left of the {}'s {}",
@@ -60,6 +56,22 @@ fn admit(bytes: usize) -> Result<(), String> {
             bound.limit
         )
     })
+}
+
+/// Gives back what can be. Both wait for the streams, and would take the failure of a job that is being scheduled: so
+/// nobody else may be scheduling.
+fn free_more() {
+    let _graph = if is_scheduling() {
+        finish_all();
+        None
+    } else {
+        let Some(graph) = try_graph() else {
+            return;
+        };
+        Some(graph)
+    };
+    // SAFETY: any thread may call it; nobody holds the allocator's lock here.
+    unsafe { mlx_sys::mlx_clear_cache() };
 }
 
 /// Looks at what is left, and takes `bytes` of it; an error where that is less. What is refused is never pending, so that
@@ -177,10 +189,13 @@ mod tests {
     use std::thread;
 
     use super::*;
+    use crate::runtime::ffi;
 
     #[test]
     fn nobody_is_refused_for_what_another_asks_in_vain() {
         const ROUNDS: usize = 300;
+        // MLX has been used, as wherever it asks for memory.
+        assert!(ffi::status(|| 0).is_ok());
         thread::scope(|scope| {
             scope.spawn(|| {
                 for _ in 0..ROUNDS {
