@@ -8,16 +8,34 @@ Application.put_env(:emily, :matmul_precision, :f32)
 for app <- [:stream_data, :bumblebee], do: Application.ensure_all_started(app)
 
 defmodule Slowest do
-  # One line for each file that failed, and for what took long.
+  # One line for each file that failed, and for what took long or still runs.
   use GenServer
 
-  def init(_options), do: {:ok, %{failed: %{}, slow: []}}
+  @minute 60_000
 
-  def handle_cast({:test_finished, %{state: {:failed, _}} = test}, state),
-    do: {:noreply, update_in(state.failed, &Map.update(&1, test.module, 1, fn n -> n + 1 end))}
+  def init(_options) do
+    :timer.send_interval(@minute, :running)
+    {:ok, %{failed: %{}, slow: [], running: %{}}}
+  end
 
-  def handle_cast({:test_finished, %{time: time} = test}, state) when time > 5_000_000,
-    do: {:noreply, update_in(state.slow, &[{div(time, 1_000_000), test.module, test.name} | &1])}
+  def handle_info(:running, state) do
+    for {{module, name}, since} <- state.running,
+        seconds = System.monotonic_time(:second) - since,
+        seconds >= div(@minute, 1000),
+        do: IO.puts("still runs after #{seconds} s: #{inspect(module)} #{name}")
+
+    {:noreply, state}
+  end
+
+  def handle_cast({:test_started, test}, state) do
+    now = System.monotonic_time(:second)
+    {:noreply, put_in(state.running[{test.module, test.name}], now)}
+  end
+
+  def handle_cast({:test_finished, test}, state) do
+    {_since, state} = pop_in(state.running[{test.module, test.name}])
+    {:noreply, finished(test, state)}
+  end
 
   def handle_cast({:suite_finished, _times}, state) do
     IO.puts("\nfailures by module:")
@@ -34,6 +52,14 @@ defmodule Slowest do
   end
 
   def handle_cast(_event, state), do: {:noreply, state}
+
+  defp finished(%{state: {:failed, _}} = test, state),
+    do: update_in(state.failed, &Map.update(&1, test.module, 1, fn n -> n + 1 end))
+
+  defp finished(%{time: time} = test, state) when time > 5_000_000,
+    do: update_in(state.slow, &[{div(time, 1_000_000), test.module, test.name} | &1])
+
+  defp finished(_test, state), do: state
 end
 
 IO.puts("devices: #{inspect(Emily.Native.devices())}, MLX #{Emily.Native.mlx_version()}")

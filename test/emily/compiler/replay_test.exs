@@ -115,6 +115,13 @@ defmodule Emily.Compiler.ReplayTest do
     end
   end
 
+  # MLX has small numbers where the host reads them as long as there is room, elsewhere otherwise.
+  test "turns while there are many small numbers" do
+    many = for i <- 1..5000, do: Nx.backend_copy(Nx.tensor(i), Emily.Backend)
+    assert_compiled(&counted/2, [row(), turns(9)], tolerance: 1.0e-4)
+    assert many |> Enum.map(&Nx.to_number/1) |> Enum.sum() == 12_502_500
+  end
+
   test "a loop that ends by what it computes" do
     assert_compiled(&shrunk/1, [row()], tolerance: 1.0e-4)
   end

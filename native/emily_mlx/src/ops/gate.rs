@@ -1,7 +1,5 @@
 //! Activations and gates: kernels of one pass on a CPU, and composed of MLX's operations elsewhere and of f64.
 
-use std::ffi::CStr;
-
 use emily_kernels::chain::Map;
 use emily_kernels::elementwise::gates::{activate, gate as gated};
 use emily_kernels::math::{Gelu, GeluTanh, Silu};
@@ -28,8 +26,8 @@ pub(crate) fn activation(op: Op, args: &Args, stream: &StreamHandle) -> Result<A
     if let Some(kernel) = Mapping::of(own, op, &[x], level(stream)) {
         return kernel.apply(&[x], stream);
     }
-    if let Some(source) = on_cuda(op, &[x], stream) {
-        return launch(source, &[x], stream);
+    if is_on_cuda(&[x], stream) {
+        return launch(&ACTIVATION, op, &[x], stream);
     }
     cast::in_f32(x, stream.raw(), |x| activated(op, x, stream))
 }
@@ -51,8 +49,8 @@ pub(crate) fn gate(op: Op, args: &Args, stream: &StreamHandle) -> Result<Array> 
     if let Some(kernel) = Mapping::of(own, op, &[x, y], level(stream)) {
         return kernel.apply(&[x, y], stream);
     }
-    if let Some(source) = on_cuda(op, &[x, y], stream) {
-        return launch(source, &[x, y], stream);
+    if is_on_cuda(&[x, y], stream) {
+        return launch(&GATE, op, &[x, y], stream);
     }
     let s = stream.raw();
     let y = cast::widened(y, s)?;
@@ -61,48 +59,40 @@ pub(crate) fn gate(op: Op, args: &Args, stream: &StreamHandle) -> Result<Array> 
     })
 }
 
-macro_rules! sources {
-    ($($op:ident, $name:literal, $inputs:expr, $up:literal, $activation:literal;)*) => {
-        /// The kernel of an operation on arrays of one shape, on CUDA.
-        fn on_cuda(op: Op, arrays: &[&Array], stream: &StreamHandle) -> Option<&'static Source> {
-            let fits = |x: &&Array| x.shape() == arrays[0].shape() && (1..=8).contains(&x.ndim());
-            if !cuda::is_cuda(stream) || !arrays.iter().all(fits) {
-                return None;
-            }
-            match op {
-                $(Op::$op => {
-                    static SOURCE: Source = Source {
-                        name: $name,
-                        inputs: $inputs,
-                        header: match CStr::from_bytes_with_nul(
-                            concat!(
-                                "#define UP(i) ", $up, "\n#define ACTIVATION(g) ", $activation, "\n\0"
-                            ).as_bytes(),
-                        ) {
-                            Ok(header) => header,
-                            Err(_) => panic!("one NUL, at the end"),
-                        },
-                        text: include_str!("gate.cu.h"),
-                        in_rows: true,
-                    };
-                    Some(&SOURCE)
-                })*
-                _ => None,
-            }
-        }
-    };
+/// What a number tells `activation.cu.h`.
+pub(crate) fn activation_number(op: Op) -> i32 {
+    match op {
+        Op::Swiglu => 1,
+        Op::Gelu | Op::Geglu => 2,
+        _ => 3,
+    }
 }
 
-sources! {
-    Gelu, c"emily_gelu", &[c"x"], "1.0f", "g * 0.5f * (1.0f + erff(g * 0.70710678f))";
-    GeluTanh, c"emily_gelu_tanh", &[c"x"], "1.0f", "g / (1.0f + expf(-1.5957691f * (g + 0.044715f * g * g * g)))";
-    Swiglu, c"emily_swiglu", &[c"x", c"up"], "static_cast<float>(up[i])", "g / (1.0f + expf(-g))";
-    Geglu, c"emily_geglu", &[c"x", c"up"], "static_cast<float>(up[i])", "g * 0.5f * (1.0f + erff(g * 0.70710678f))";
-    GegluTanh, c"emily_geglu_tanh", &[c"x", c"up"], "static_cast<float>(up[i])",
-        "g / (1.0f + expf(-1.5957691f * (g + 0.044715f * g * g * g)))";
+const TEXT: &str = concat!(include_str!("activation.cu.h"), include_str!("gate.cu.h"));
+
+static ACTIVATION: Source = Source {
+    name: c"emily_activation",
+    inputs: &[c"x"],
+    header: c"#define UP(i) 1.0f\n",
+    text: TEXT,
+    in_rows: true,
+};
+
+static GATE: Source = Source {
+    name: c"emily_gate",
+    inputs: &[c"x", c"up"],
+    header: c"#define UP(i) static_cast<float>(up[i])\n",
+    text: TEXT,
+    in_rows: true,
+};
+
+/// Whether arrays are of one shape, on CUDA, where there is a kernel for these.
+fn is_on_cuda(arrays: &[&Array], stream: &StreamHandle) -> bool {
+    let fits = |x: &&Array| x.shape() == arrays[0].shape() && (1..=8).contains(&x.ndim());
+    cuda::is_cuda(stream) && arrays.iter().all(fits)
 }
 
-fn launch(source: &Source, arrays: &[&Array], stream: &StreamHandle) -> Result<Array> {
+fn launch(source: &Source, op: Op, arrays: &[&Array], stream: &StreamHandle) -> Result<Array> {
     let (shape, dtype) = (arrays[0].shape(), Dtype::of(arrays[0]));
     let launch = Launch {
         inputs: arrays,
@@ -110,7 +100,7 @@ fn launch(source: &Source, arrays: &[&Array], stream: &StreamHandle) -> Result<A
         threads: arrays[0].size().min(1 << 22) as i32,
         in_block: 256,
         dtype: Some((c"T", dtype)),
-        numbers: &[],
+        numbers: &[(c"activation", activation_number(op))],
         zeroed: false,
     };
     cuda::launch(source, &launch, stream)

@@ -274,9 +274,10 @@ impl Builder {
 }
 
 impl Program {
-    /// Makes chains of operations that give an element for an element, which a CPU computes in one pass. To be called
-    /// once.
+    /// Makes chains of operations that give an element for an element, which a CPU computes in one pass, and finds what one
+    /// operation alone reads, which a GPU may compute with that. To be called once.
     pub fn chain(&mut self) {
+        self.read_once = liveness::read_once(&self.body, self.registers);
         group::group(&mut self.body);
     }
 }

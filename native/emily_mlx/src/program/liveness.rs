@@ -69,6 +69,13 @@ pub(crate) fn mark(block: &mut Block, parameters: &[Register]) -> Registers {
     live
 }
 
+/// For each register whether one operand reads it, in the block or in those inside.
+pub(crate) fn read_once(block: &Block, registers: usize) -> Vec<bool> {
+    let mut reads = vec![0_u32; registers];
+    block.each_read(&mut |place| reads[place.register] += 1);
+    reads.into_iter().map(|reads| reads == 1).collect()
+}
+
 fn read(places: &[Place], at: usize, live: &mut Registers, ended: &mut HashMap<Register, usize>) {
     note(places.iter().map(|place| place.register), at, live, ended);
 }

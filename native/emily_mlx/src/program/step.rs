@@ -194,7 +194,8 @@ pub(super) struct Block {
 }
 
 impl Block {
-    fn each_read(&self, f: &mut impl FnMut(Place)) {
+    /// Calls `f` with each place that the block reads or gives, and those inside.
+    pub fn each_read(&self, f: &mut impl FnMut(Place)) {
         self.steps.iter().for_each(|step| step.each_read(f));
         self.results.iter().copied().for_each(f);
     }
@@ -212,6 +213,8 @@ pub struct Program {
     pub(super) has_linalg: bool,
     pub(super) waits: bool,
     pub(super) looks: bool,
+    /// For each register whether one operand reads it, where that is known.
+    pub(super) read_once: Vec<bool>,
     pub(super) declared: Option<Vec<(Dtype, Vec<i32>)>>,
 }
 

@@ -1,9 +1,15 @@
-// A block a query, of `warps` warps. They take the keys in turn, a lane the columns 32 apart, and join what they have
-// summed up at the end. A query that sees no key has the mean of all values.
-constexpr int warps = 16, columns = (dims + 31) / 32;
+// A block a query. Some lanes of a warp take a key together, so that a warp has several at a time; they join what they
+// have summed up at the end. A query that sees no key has the mean of all values.
+constexpr int warps = 16, width = 16 / sizeof(T);
+constexpr int pieces = (dims + width - 1) / width;
+constexpr int lanes = pieces > 16 ? 32 : pieces > 8 ? 16 : pieces > 4 ? 8 : pieces > 2 ? 4 : 2;
+constexpr int each = (pieces + lanes - 1) / lanes, at_once = 32 / lanes, ahead = 2;
+struct alignas(16) Piece {
+  T of[width];
+};
 __shared__ float greatest[warps], weights[warps], sums[warps][dims];
 const float none = __int_as_float(0xff800000), scale = __int_as_float(scale_bits);
-const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+const int lane = threadIdx.x % 32 % lanes, warp = threadIdx.x / 32, of_warp = threadIdx.x % 32 / lanes;
 const int heads = q_shape[1], queries = q_shape[2], keys = k_shape[2];
 const int query = blockIdx.x % queries;
 const int head = blockIdx.x / queries % heads;
@@ -14,36 +20,88 @@ const T* from = q + batch * q_strides[0] + head * q_strides[1] + query * q_strid
 const T* all_keys = k + batch * k_strides[0] + group * k_strides[1];
 const T* all_values = v + batch * v_strides[0] + group * v_strides[1];
 
-float in[columns], sum[columns];
-for (int c = 0; c < columns; c++) {
-  const int d = lane + 32 * c;
-  in[c] = d < dims ? scale * static_cast<float>(from[d * q_strides[3]]) : 0.0f;
-  sum[c] = 0.0f;
+auto in_pieces = [](const T* at, long long to_next, long long step) {
+  return dims % width == 0 && step == 1 && to_next % width == 0 && reinterpret_cast<size_t>(at) % 16 == 0;
+};
+const bool whole = in_pieces(all_keys, k_strides[2], k_strides[3]) && in_pieces(all_values, v_strides[2], v_strides[3]);
+auto piece = [&](const T* row, long long step, int d) {
+  Piece read;
+  if (whole) {
+    *reinterpret_cast<uint4*>(&read) = *reinterpret_cast<const uint4*>(row + d);
+  } else {
+    for (int i = 0; i < width; i++) read.of[i] = d + i < dims ? row[(d + i) * step] : static_cast<T>(0.0f);
+  }
+  return read;
+};
+
+float in[each][width], sum[each][width];
+for (int p = 0; p < each; p++) {
+  for (int i = 0; i < width; i++) {
+    const int d = (lane + p * lanes) * width + i;
+    in[p][i] = d < dims ? scale * static_cast<float>(from[d * q_strides[3]]) : 0.0f;
+    sum[p][i] = 0.0f;
+  }
 }
 float most = none, weight = 0.0f;
-for (int key = warp; key < keys && key <= last; key += warps) {
-  if (!key_mask[batch * key_mask_strides[0] + key * key_mask_strides[1]]) continue;
-  float score = 0.0f;
-  for (int c = 0; c < columns; c++) {
-    const int d = lane + 32 * c;
-    if (d < dims) score += in[c] * static_cast<float>(all_keys[key * k_strides[2] + d * k_strides[3]]);
+const int end = last + 1 < keys ? last + 1 : keys, step = warps * at_once;
+for (int base = warp * at_once; base < end; base += ahead * step) {
+  Piece key[ahead][each], value[ahead][each];
+  bool seen[ahead];
+  for (int a = 0; a < ahead; a++) {
+    const int at = base + a * step + of_warp;
+    seen[a] = at < end && key_mask[batch * key_mask_strides[0] + at * key_mask_strides[1]];
+    for (int p = 0; p < each; p++) {
+      const int d = (lane + p * lanes) * width;
+      if (at < end && d < dims) {
+        key[a][p] = piece(all_keys + at * k_strides[2], k_strides[3], d);
+        value[a][p] = piece(all_values + at * v_strides[2], v_strides[3], d);
+      }
+    }
   }
-  for (int o = 16; o > 0; o /= 2) score += __shfl_xor_sync(0xffffffff, score, o);
-  const float next = fmaxf(most, score);
-  const float kept = most == next ? 1.0f : expf(most - next), here = score == next ? 1.0f : expf(score - next);
-  weight = weight * kept + here;
-  for (int c = 0; c < columns; c++) {
-    const int d = lane + 32 * c;
-    if (d < dims) sum[c] = sum[c] * kept + here * static_cast<float>(all_values[key * v_strides[2] + d * v_strides[3]]);
+  for (int a = 0; a < ahead; a++) {
+    float score = 0.0f;
+    for (int p = 0; p < each; p++) {
+      if (seen[a] && (lane + p * lanes) * width < dims) {
+        for (int i = 0; i < width; i++) score += in[p][i] * static_cast<float>(key[a][p].of[i]);
+      }
+    }
+    for (int o = lanes / 2; o > 0; o /= 2) score += __shfl_xor_sync(0xffffffff, score, o);
+    if (!seen[a]) continue;
+    const float next = fmaxf(most, score);
+    const float kept = most == next ? 1.0f : expf(most - next), here = score == next ? 1.0f : expf(score - next);
+    weight = weight * kept + here;
+    for (int p = 0; p < each; p++) {
+      if ((lane + p * lanes) * width < dims) {
+        for (int i = 0; i < width; i++) sum[p][i] = sum[p][i] * kept + here * static_cast<float>(value[a][p].of[i]);
+      }
+    }
+    most = next;
+  }
+}
+// What the lanes of a warp have for the same columns, then what the warps have.
+for (int o = lanes; o < 32; o *= 2) {
+  const float other = __shfl_xor_sync(0xffffffff, most, o), next = fmaxf(most, other);
+  const float kept = most == next ? 1.0f : expf(most - next), here = other == next ? 1.0f : expf(other - next);
+  weight = weight * kept + here * __shfl_xor_sync(0xffffffff, weight, o);
+  for (int p = 0; p < each; p++) {
+    for (int i = 0; i < width; i++) {
+      const float there = __shfl_xor_sync(0xffffffff, sum[p][i], o);
+      sum[p][i] = sum[p][i] * kept + here * there;
+    }
   }
   most = next;
 }
-if (lane == 0) {
-  greatest[warp] = most;
-  weights[warp] = weight;
-}
-for (int c = 0; c < columns; c++) {
-  if (lane + 32 * c < dims) sums[warp][lane + 32 * c] = sum[c];
+if (of_warp == 0) {
+  if (lane == 0) {
+    greatest[warp] = most;
+    weights[warp] = weight;
+  }
+  for (int p = 0; p < each; p++) {
+    for (int i = 0; i < width; i++) {
+      const int d = (lane + p * lanes) * width + i;
+      if (d < dims) sums[warp][d] = sum[p][i];
+    }
+  }
 }
 __syncthreads();
 

@@ -3,6 +3,7 @@
 mod cached;
 mod chain;
 mod dynamic;
+mod few;
 mod lean;
 mod repeat;
 mod replay;
@@ -132,6 +133,8 @@ impl Program {
             lean,
             seen: None,
             within: SmallVec::new(),
+            few: few::MadeOf::new(),
+            read_once: &self.read_once,
             host,
         };
         run.block(&self.body, &self.inputs)?;
@@ -194,6 +197,9 @@ pub(super) struct Run<'a> {
     lean: bool,
     seen: Option<(CacheKey, Seen)>,
     within: SmallVec<[Within; 0]>,
+    few: few::MadeOf,
+    /// For each register whether one operand reads it, where that is known.
+    read_once: &'a [bool],
     host: &'a dyn Host,
 }
 
@@ -223,9 +229,10 @@ impl Run<'_> {
 
     fn operation(&mut self, operation: &Operation) -> Result<()> {
         let Operation { op, operands, to } = operation;
-        let value = match op {
-            Op::CachedAttention => self.cached_attention(operands)?,
-            Op::SliceDynamic | Op::SliceUpdateDynamic => self.dynamic(*op, operands)?,
+        let value = match (self.few(operation)?, op) {
+            (Some(value), _) => value,
+            (None, Op::CachedAttention) => self.cached_attention(operands)?,
+            (None, Op::SliceDynamic | Op::SliceUpdateDynamic) => self.dynamic(*op, operands)?,
             _ => apply(*op, &self.args(*op, operands)?, self.stream)?,
         };
         self.registers[*to] = Slot::Value(value);
@@ -317,6 +324,7 @@ impl Run<'_> {
         if !registers.is_empty() {
             self.seen = None;
             self.within.clear();
+            self.few.clear();
         }
         for (register, array) in registers.iter().zip(arrays) {
             self.registers[*register] = Slot::Value(Value::One(array));
@@ -334,6 +342,7 @@ impl Run<'_> {
         self.set(parameters, arrays);
         self.block(block, parameters)?;
         let results = self.results(block)?;
+        self.few.clear();
         self.clear(block.own.clone());
         self.clear(parameters.iter().copied());
         Ok(results)
@@ -344,8 +353,7 @@ impl Run<'_> {
     }
 }
 
-/// The value of a computed condition.
-fn is_true(condition: &Array) -> Result<bool> {
+fn check_condition(condition: &Array) -> Result<()> {
     if Dtype::of(condition) != Dtype::Bool || condition.size() != 1 {
         refuse!(
             "a condition must be one boolean, got {} of shape {:?}",
@@ -353,6 +361,12 @@ fn is_true(condition: &Array) -> Result<bool> {
             condition.shape()
         )
     }
+    Ok(())
+}
+
+/// The value of a computed condition.
+fn is_true(condition: &Array) -> Result<bool> {
+    check_condition(condition)?;
     // SAFETY: the array is computed, has one element of one byte, and lives through the read.
     unsafe {
         let data = mlx_sys::mlx_array_data_bool(condition.as_ptr());

@@ -9,7 +9,7 @@
 use mlx_rs::Array;
 
 use super::state::{unwanted, Kind};
-use super::{is_true, Run};
+use super::{check_condition, is_true, Run};
 use crate::program::step::{Block, Step, While};
 use crate::runtime::contiguous::{contiguous, copy};
 use crate::runtime::device::Device;
@@ -86,15 +86,20 @@ impl Run<'_> {
             return Ok(Replayed::Never);
         };
         match links(&mut recording, &room, &own, &before, state, slots) {
-            Linked::Wholly if recording.finish().is_ok() => (),
+            Linked::Wholly => (),
             Linked::WithMoreCopies => return Ok(Replayed::OneTurn),
-            _ => return Ok(Replayed::Never),
+            Linked::Not => return Ok(Replayed::Never),
         }
-        while is_true(&condition)? {
+        check_condition(&condition)?;
+        let finished = room(&condition).map(|goes_on| recording.finish(goes_on));
+        let Some(Ok(mut goes_on)) = finished else {
+            return Ok(Replayed::Never);
+        };
+        while goes_on {
             if !self.host.is_waiting() {
                 return Err(unwanted());
             }
-            recording.run()?;
+            goes_on = recording.run()?;
             turns::count();
         }
         for (array, own) in state.iter_mut().zip(own) {
@@ -178,14 +183,14 @@ impl Recording {
         }
     }
 
-    fn finish(&mut self) -> Result<()> {
+    fn finish(&mut self, goes_on: Room) -> Result<bool> {
         match self {
-            Recording::OnCpu(tasks) => tasks.finish(),
-            Recording::OnGpu(recording) => recording.finish(),
+            Recording::OnCpu(tasks) => tasks.finish(goes_on),
+            Recording::OnGpu(recording) => recording.finish(goes_on),
         }
     }
 
-    fn run(&self) -> Result<()> {
+    fn run(&self) -> Result<bool> {
         match self {
             Recording::OnCpu(tasks) => tasks.run(),
             Recording::OnGpu(recording) => recording.run(),

@@ -34,11 +34,11 @@ impl Recording {
         match *self {}
     }
 
-    pub(crate) fn finish(&mut self) -> Result<()> {
+    pub(crate) fn finish(&mut self, _goes_on: Room) -> Result<bool> {
         match *self {}
     }
 
-    pub(crate) fn run(&self) -> Result<()> {
+    pub(crate) fn run(&self) -> Result<bool> {
         match *self {}
     }
 }

@@ -86,6 +86,8 @@ pub(crate) struct Recording {
     graph: Option<Graph>,
     launchable: Option<Launchable>,
     copies: Vec<Copy>,
+    /// Where a turn leaves whether another one follows.
+    goes_on: Option<Room>,
     held: Vec<Held>,
     failure: Option<Error>,
 }
@@ -98,6 +100,7 @@ impl Recording {
             graph: None,
             launchable: None,
             copies: Vec::new(),
+            goes_on: None,
             held: Vec::new(),
             failure: None,
         }
@@ -167,8 +170,8 @@ impl Recording {
     }
 
     /// Nothing more is recorded, and what was becomes one launch; then come the copies of the turn that MLX runs. Waits
-    /// for them.
-    pub(crate) fn finish(&mut self) -> Result<()> {
+    /// for them, and answers whether another turn follows, which a turn leaves as a boolean in a room.
+    pub(crate) fn finish(&mut self, goes_on: Room) -> Result<bool> {
         let _graph = graph();
         if let Some(failure) = self.failure.take() {
             return Err(failure);
@@ -186,20 +189,35 @@ impl Recording {
             // What MLX has run so far is the turn without its copies.
             copy_all(self.driver, &self.copies, self.stream)?;
         }
-        self.wait()
+        self.goes_on = Some(goes_on);
+        self.end()
     }
 
-    /// Runs what was recorded, and waits for it. Its inputs and outputs are where they were. Nobody schedules work
-    /// meanwhile: MLX (0.32.4) captures some of it on the same stream, which a launch or a wait in between would break,
+    /// Runs what was recorded, waits for it, and answers whether another turn follows. Its inputs and outputs are where they
+    /// were. Nobody schedules work meanwhile: MLX (0.32.4) captures some of it on the same stream, which a launch or a wait in between would break,
     /// and ends the process then.
-    pub(crate) fn run(&self) -> Result<()> {
+    pub(crate) fn run(&self) -> Result<bool> {
         let _graph = graph();
         let Some(launchable) = &self.launchable else {
             return Err(failed("it is not finished"));
         };
         // SAFETY: whatever it reads and writes is held by the recording and by its caller.
         unsafe { launchable.launch(self.stream) }?;
-        self.wait()
+        self.end()
+    }
+
+    /// Waits for what was queued, and reads whether another turn follows. Not through MLX (0.32.4), which moves memory that
+    /// the host reads, unless it is the host's too: later turns would write where it was.
+    fn end(&self) -> Result<bool> {
+        let mut goes_on = 0;
+        let read = self.goes_on.map(|room| Copy {
+            to: &raw mut goes_on,
+            from: room.data,
+            bytes: 1,
+        });
+        // SAFETY: the caller holds the array as long as the recording; the byte lives through the wait.
+        unsafe { copy_all(self.driver, read.as_slice(), self.stream) }.and(self.wait())?;
+        Ok(goes_on != 0)
     }
 
     /// Waits for what was queued, with the lock of the graph held.
@@ -341,6 +359,11 @@ mod tests {
             bytes: usize,
             stream: Pointer,
         ) -> c_int {
+            if bytes == 1 {
+                // SAFETY: the byte is the host's, and lives through the wait.
+                unsafe { *to.cast() = 1u8 };
+                return say(format!("read {} on {}", from.addr(), stream.addr()));
+            }
             say(format!(
                 "copy {bytes} from {} to {} on {}",
                 from.addr(),
@@ -421,7 +444,7 @@ mod tests {
                 "destroy 102",
             ]
         );
-        recording.finish().expect("it was recorded");
+        assert!(recording.finish(room(22)).expect("it was recorded"));
         assert_eq!(
             said(),
             [
@@ -434,11 +457,12 @@ mod tests {
                 "destroy 500",
                 "launchable of 1000 makes 5000",
                 "copy 64 from 21 to 20 on 7",
+                "read 22 on 7",
                 "wait for 7",
             ]
         );
-        recording.run().expect("it is finished");
-        assert_eq!(said(), ["launch 5000 on 7", "wait for 7"]);
+        assert!(recording.run().expect("it is finished"));
+        assert_eq!(said(), ["launch 5000 on 7", "read 22 on 7", "wait for 7"]);
         drop(recording);
         assert_eq!(said(), ["wait for 7", "destroy 5000", "destroy 1000"]);
     }
@@ -450,7 +474,7 @@ mod tests {
             let mut recording = recorded();
             recording.copy(&room(20), &room(21));
             let error = recording
-                .finish()
+                .finish(room(22))
                 .expect_err("the driver refused")
                 .to_string();
             assert_eq!(error, message);
@@ -502,7 +526,7 @@ mod tests {
         let (nothing, _ends) = encoder(pointer(7), pointer(1), 0, &[]);
         recording.take(&nothing);
         let error = recording
-            .finish()
+            .finish(room(22))
             .expect_err("nothing is there")
             .to_string();
         assert_eq!(error, "[replay] nothing was recorded");

@@ -160,6 +160,8 @@ pub(crate) struct Recording {
     operations: Vec<Task>,
     buffers: Vec<Task>,
     copies: Vec<Copy>,
+    /// Where a turn leaves whether another one follows.
+    goes_on: Option<Room>,
     failure: Option<Error>,
     stream: StreamHandle,
     /// What it reads in each turn, which MLX must not write over.
@@ -184,6 +186,7 @@ impl Recording {
             operations: Vec::new(),
             buffers: Vec::new(),
             copies: Vec::new(),
+            goes_on: None,
             failure: None,
             stream: stream.clone(),
             _read: read_by(arrays, own)?,
@@ -229,33 +232,37 @@ impl Recording {
         self.copies.push(Copy { to, from, bytes });
     }
 
-    /// Nothing more is recorded; waits for the turn that MLX runs, and makes the copies behind it.
-    pub(crate) fn finish(&mut self) -> Result<()> {
+    /// Nothing more is recorded; waits for the turn that MLX runs, makes the copies behind it, and answers whether another
+    /// turn follows, which a turn leaves as a boolean in a room.
+    pub(crate) fn finish(&mut self, goes_on: Room) -> Result<bool> {
         self.stream.synchronize()?;
         if let Some(failure) = self.failure.take() {
             return Err(failure);
         }
-        self.copy_all();
-        Ok(())
+        self.goes_on = Some(goes_on);
+        Ok(self.end())
     }
 
-    /// Runs what was recorded, on this thread. Its inputs and outputs are where they were.
-    pub(crate) fn run(&self) -> Result<()> {
+    /// Runs what was recorded, on this thread, and answers whether another turn follows. Its inputs and outputs are where
+    /// they were.
+    pub(crate) fn run(&self) -> Result<bool> {
         for Task { task, stays } in &self.operations {
             // SAFETY: the task is live; whatever it reads and writes is held by the recording and by its caller, and nobody
             // else writes there. A failure becomes an error.
             ffi::status(|| unsafe { emily_run_task(*task, *stays) })?;
         }
-        self.copy_all();
-        Ok(())
+        Ok(self.end())
     }
 
-    fn copy_all(&self) {
+    /// Makes the copies, and reads whether another turn follows.
+    fn end(&self) -> bool {
         for &Copy { to, from, bytes } in &self.copies {
             // SAFETY: of either room the caller holds the array as long as the recording, and they are no part of each
             // other: `links` in `program/run/replay.rs` takes no others.
             unsafe { std::ptr::copy_nonoverlapping(from, to, bytes) }
         }
+        // SAFETY: the caller holds the array, of one byte, as long as the recording.
+        self.goes_on.is_some_and(|room| unsafe { *room.data != 0 })
     }
 }
 

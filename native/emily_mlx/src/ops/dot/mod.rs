@@ -1,5 +1,7 @@
 //! Products of matrices.
 
+pub(crate) mod few;
+
 use emily_kernels::chain::Input;
 use emily_kernels::dispatch::Level;
 use emily_kernels::view::typed_mut;
@@ -22,7 +24,10 @@ pub(crate) fn matmul(args: &Args, stream: &StreamHandle) -> Result<Array> {
 fn product(x: &Array, y: &Array, stream: &StreamHandle) -> Result<Array> {
     match level(stream).and_then(|level| Product::of(x, y, level)) {
         Some(product) => product.add(x, y, stream),
-        None => call(mlx_sys::mlx_matmul, x, y, stream.raw()),
+        None => match few::Product::of(x, y, stream) {
+            Some(product) => product.add(stream),
+            None => call(mlx_sys::mlx_matmul, x, y, stream.raw()),
+        },
     }
 }
 
