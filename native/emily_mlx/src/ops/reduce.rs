@@ -216,6 +216,9 @@ pub(crate) fn place(
     if let Some(found) = by_kernel(op, x, axis, last, stream)? {
         return Ok(found);
     }
+    if let Some(found) = place_on_cuda(op, x, axis, last, stream) {
+        return found;
+    }
     let found = if last {
         last_place(function, args.op, x, axis, s)?
     } else {
@@ -229,6 +232,54 @@ pub(crate) fn place(
     let at = last_place(mlx_sys::mlx_argmax_axis, args.op, &nan, axis, s)?;
     let is_nan = mlx!(mlx_take_along_axis, nan.as_ptr(), at.as_ptr(), axis, s)?;
     mlx!(mlx_where, is_nan.as_ptr(), at.as_ptr(), found.as_ptr(), s)
+}
+
+static PLACE: Source = Source {
+    name: c"emily_place",
+    inputs: &[c"x"],
+    header: c"",
+    text: include_str!("place.cu.h"),
+    in_rows: true,
+};
+
+/// The place of an extreme of floats along the last axis on CUDA, where what MLX has takes several passes. None for what
+/// else there is.
+fn place_on_cuda(
+    op: Op,
+    x: &Array,
+    axis: i32,
+    last: bool,
+    stream: &StreamHandle,
+) -> Option<Result<Array>> {
+    const MOST_ROWS: usize = 1 << 20;
+    let (dtype, rank) = (Dtype::of(x), x.ndim());
+    let known = matches!(dtype, Dtype::F32 | Dtype::F16 | Dtype::Bf16);
+    let columns = *x.shape().last()?;
+    let rows = x.size().checked_div(columns as usize)?;
+    if !known || axis as usize + 1 != rank || rows > MOST_ROWS || !cuda::is_cuda(stream) {
+        return None;
+    }
+    let place = || {
+        let s = stream.raw();
+        let rows = rows as i32;
+        // Of few numbers a row has few threads.
+        let in_block = (columns / 32).clamp(1, 32) * 32;
+        let launch = Launch {
+            inputs: &[&ffi::reshape(x, &[rows, columns], s)?],
+            output: (&[rows], Dtype::U32),
+            threads: rows * in_block,
+            in_block,
+            dtype: Some((c"T", dtype)),
+            numbers: &[
+                (c"least", (op == Op::ArgminNan).into()),
+                (c"last", last.into()),
+            ],
+            zeroed: false,
+        };
+        let kept = [&x.shape()[..rank - 1], &[1]].concat();
+        ffi::reshape(&cuda::launch(&PLACE, &launch, stream)?, &kept, s)
+    };
+    Some(place())
 }
 
 /// `{:window_argmax, x, axis}`, as Nx chooses from a window: the last of the extremes, but a NaN where it comes

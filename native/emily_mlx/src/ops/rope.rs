@@ -210,8 +210,16 @@ fn on_cuda(x: &Array, turn: &Turn, stream: &StreamHandle) -> Result<Array> {
         .flatten()
         .collect();
     let bits = |number: f64| (number as f32).to_bits() as i32;
+    let positions = i64::from(shape[0]) * i64::from(shape[last - 1] * (turn.dims / 2));
+    // The heads that one thread turns by one angle: more for many, of which a GPU has no thread each.
+    let each = if positions * i64::from(heads) < 1 << 17 {
+        1
+    } else {
+        4
+    };
     // They become a part of a name, where no sign may be.
-    let mut numbers: SmallVec<[(&CStr, i32); 5]> = smallvec![
+    let mut numbers: SmallVec<[(&CStr, i32); 6]> = smallvec![
+        (c"each", each),
         (c"dims", turn.dims),
         (c"traditional", turn.traditional.into()),
         (c"backwards", turn.scale.is_sign_negative().into()),
@@ -225,8 +233,7 @@ fn on_cuda(x: &Array, turn: &Turn, stream: &StreamHandle) -> Result<Array> {
     } else {
         &BY_BASE
     };
-    let groups = i64::from(heads + 3) / 4;
-    let threads = i64::from(shape[0]) * groups * i64::from(shape[last - 1] * (turn.dims / 2));
+    let threads = positions * i64::from((heads + each - 1) / each);
     let launch = Launch {
         inputs: &inputs,
         output: (&of_four, dtype),

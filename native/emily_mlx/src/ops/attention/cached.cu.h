@@ -1,13 +1,14 @@
 // A block a query. Some lanes of a warp take a key together, so that a warp has several at a time; they join what they
-// have summed up at the end. A query that sees no key has the mean of all values.
+// have summed up at the end. Keys and values are on their way before the barrier behind which the query is read. A query
+// that sees no key has the mean of all values.
 constexpr int warps = 16, width = 16 / sizeof(T);
 constexpr int pieces = (dims + width - 1) / width;
 constexpr int lanes = pieces > 16 ? 32 : pieces > 8 ? 16 : pieces > 4 ? 8 : pieces > 2 ? 4 : 2;
-constexpr int each = (pieces + lanes - 1) / lanes, at_once = 32 / lanes, ahead = 2;
+constexpr int each = (pieces + lanes - 1) / lanes, at_once = 32 / lanes, ahead = each == 1 ? 4 : each == 2 ? 2 : 1;
 struct alignas(16) Piece {
   T of[width];
 };
-__shared__ float greatest[warps], weights[warps], sums[warps][dims];
+__shared__ float in[each * lanes * width], greatest[warps], weights[warps], sums[warps][dims];
 const float none = __int_as_float(0xff800000), scale = __int_as_float(scale_bits);
 const int lane = threadIdx.x % 32 % lanes, warp = threadIdx.x / 32, of_warp = threadIdx.x % 32 / lanes;
 const int heads = q_shape[1], queries = q_shape[2], keys = k_shape[2];
@@ -34,36 +35,28 @@ auto piece = [&](const T* row, long long step, int d) {
   return read;
 };
 
-float in[each][width], sum[each][width];
-for (int p = 0; p < each; p++) {
-  for (int i = 0; i < width; i++) {
-    const int d = (lane + p * lanes) * width + i;
-    in[p][i] = d < dims ? scale * static_cast<float>(from[d * q_strides[3]]) : 0.0f;
-    sum[p][i] = 0.0f;
-  }
-}
-float most = none, weight = 0.0f;
+for (int d = threadIdx.x; d < each * lanes * width; d += blockDim.x)
+  in[d] = d < dims ? scale * static_cast<float>(from[d * q_strides[3]]) : 0.0f;
+float most = none, weight = 0.0f, sum[each][width] = {};
 const int end = last + 1 < keys ? last + 1 : keys, step = warps * at_once;
-for (int base = warp * at_once; base < end; base += ahead * step) {
+for (int base = 0; base < end; base += ahead * step) {
   Piece key[ahead][each], value[ahead][each];
   bool seen[ahead];
   for (int a = 0; a < ahead; a++) {
-    const int at = base + a * step + of_warp;
-    seen[a] = at < end && key_mask[batch * key_mask_strides[0] + at * key_mask_strides[1]];
+    const int at = base + a * step + warp * at_once + of_warp, there = at < end ? at : 0;
+    seen[a] = at < end && key_mask[batch * key_mask_strides[0] + there * key_mask_strides[1]];
     for (int p = 0; p < each; p++) {
-      const int d = (lane + p * lanes) * width;
-      if (at < end && d < dims) {
-        key[a][p] = piece(all_keys + at * k_strides[2], k_strides[3], d);
-        value[a][p] = piece(all_values + at * v_strides[2], v_strides[3], d);
-      }
+      const int d = (lane + p * lanes) * width, from_d = d < dims ? d : 0;
+      key[a][p] = piece(all_keys + there * k_strides[2], k_strides[3], from_d);
+      value[a][p] = piece(all_values + there * v_strides[2], v_strides[3], from_d);
     }
   }
+  __syncthreads();
   for (int a = 0; a < ahead; a++) {
     float score = 0.0f;
     for (int p = 0; p < each; p++) {
-      if (seen[a] && (lane + p * lanes) * width < dims) {
-        for (int i = 0; i < width; i++) score += in[p][i] * static_cast<float>(key[a][p].of[i]);
-      }
+      const int d = (lane + p * lanes) * width;
+      for (int i = 0; i < width; i++) score += in[d + i] * (seen[a] && d < dims ? static_cast<float>(key[a][p].of[i]) : 0.0f);
     }
     for (int o = lanes / 2; o > 0; o /= 2) score += __shfl_xor_sync(0xffffffff, score, o);
     if (!seen[a]) continue;
@@ -71,9 +64,7 @@ for (int base = warp * at_once; base < end; base += ahead * step) {
     const float kept = most == next ? 1.0f : expf(most - next), here = score == next ? 1.0f : expf(score - next);
     weight = weight * kept + here;
     for (int p = 0; p < each; p++) {
-      if ((lane + p * lanes) * width < dims) {
-        for (int i = 0; i < width; i++) sum[p][i] = sum[p][i] * kept + here * static_cast<float>(value[a][p].of[i]);
-      }
+      for (int i = 0; i < width; i++) sum[p][i] = sum[p][i] * kept + here * static_cast<float>(value[a][p].of[i]);
     }
     most = next;
   }

@@ -6,6 +6,8 @@
 //! its end. Which these are, the first recorded turn tells; those that are small are copied at once. Where something
 //! else is seen, MLX goes on turn by turn.
 
+use std::time::{Duration, Instant};
+
 use mlx_rs::Array;
 
 use super::state::{unwanted, Kind};
@@ -20,6 +22,9 @@ use crate::runtime::stream::StreamHandle;
 /// Up to so many bytes an array of the state is copied without a look, and up to so many it is copied at all.
 const SMALL: usize = 4 << 10;
 const LARGE: usize = 64 << 20;
+
+const SHORT_WAIT: Duration = Duration::from_micros(20);
+const LONGEST_WAIT: Duration = Duration::from_millis(3);
 
 /// Which arrays of a state the loop has copies of.
 pub(super) struct Slots(Vec<bool>);
@@ -65,6 +70,7 @@ impl Run<'_> {
         }
         let own = self.own(state, slots)?;
         let stream = self.stream;
+        wait_until_given_back(repeat, state, stream);
         let room = |array: &Array| room(array, stream);
         let before: Vec<Option<Room>> = state.iter().map(room).collect();
         // What MLX may write over is held by the graph alone.
@@ -138,6 +144,26 @@ impl Run<'_> {
         }
         let condition = self.condition(repeat, &next)?;
         Ok((next, condition))
+    }
+}
+
+/// Waits, for a moment at most, until MLX's threads hold no more of a state than the loop does: a GPU's let go of what a
+/// turn has read some time after it, and what they hold is not written over.
+fn wait_until_given_back(repeat: &While, state: &[Array], stream: &StreamHandle) {
+    if stream.device() == Device::Cpu {
+        return;
+    }
+    let stays = |at: &usize| {
+        let result = repeat.body.results[*at];
+        result.element.is_none() && result.register == repeat.state[*at]
+    };
+    let changed = (0..state.len()).filter(|at| !stays(at));
+    let held = |at: usize| recording::is_held(&state[at]);
+    let end = Instant::now() + LONGEST_WAIT;
+    for at in changed {
+        while held(at) && Instant::now() < end {
+            std::thread::sleep(SHORT_WAIT);
+        }
     }
 }
 

@@ -14,6 +14,10 @@ pub(crate) fn room(_array: &Array) -> Option<Room> {
     None
 }
 
+pub(crate) fn is_held(_array: &Array) -> bool {
+    false
+}
+
 pub(crate) fn id(_array: &Array) -> usize {
     0
 }

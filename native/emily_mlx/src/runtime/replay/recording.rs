@@ -78,6 +78,11 @@ pub(crate) fn room(array: &Array) -> Option<Room> {
     device_memory(array).map(|memory| Room::of(&memory, array.nbytes()))
 }
 
+/// Whether somebody else than the caller holds an array or its memory.
+pub(crate) fn is_held(array: &Array) -> bool {
+    device_memory(array).is_some_and(|memory| !memory.donatable)
+}
+
 /// A recording. It keeps the buffers of what it runs.
 pub(crate) struct Recording {
     driver: &'static Driver,
