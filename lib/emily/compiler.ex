@@ -19,7 +19,7 @@ defmodule Emily.Compiler do
 
   ## Options
 
-    * `:device` - `:cpu` or `:gpu`. Without it, the device of the default backend if that is
+    * `:device` - `:cpu`, `:gpu` or `{:gpu, index}`. Without it, the device of the default backend if that is
       `Emily.Backend`, and else MLX's default device. A device that is not there is refused with an
       `ArgumentError`
     * `:hooks` - functions by the names of hooks, which Nx calls `io_call` after 0.13, as `Nx.Defn.jit/2` describes
@@ -33,7 +33,8 @@ defmodule Emily.Compiler do
       `:warn` evaluates and logs a warning then, `:eval` evaluates. Defaults to `:raise` where `Emily.Fallback` is set to
       raise, and else to `:eval`
     * `:max_concurrency` - how many partitions an `Nx.Serving` with `partitions: true` has, each with a
-      stream of its own. Defaults to 1
+      stream of its own. Where the device is the GPU, they go round among the cards, the first to the first: with as many as
+      there are cards, each has one. With `device: {:gpu, index}` all are on that card. Defaults to 1
     * `:partition` - the number of such a partition, from 0
     * `:fuse` - whether runs of elementwise operations, and a reduction of what they give, become one kernel. Without
       it, or with `nil`, they do on a CPU, by one of Emily's own, which computes what the operations do, bit for bit;
@@ -86,7 +87,7 @@ defmodule Emily.Compiler do
 
   @behaviour Nx.Defn.Compiler
 
-  alias Emily.Backend
+  alias Emily.{Backend, Device}
   alias Emily.Compiler.{Cache, CodeVersion, Executable, Options, Streams}
   alias Nx.Defn.Composite
   alias Nx.Tensor, as: T
@@ -95,9 +96,20 @@ defmodule Emily.Compiler do
   def __partitions_options__(opts) do
     # Nx.Serving leaves the compiler among its options.
     options = opts |> Keyword.delete(:compiler) |> Options.validate!()
+    partitions(opts, options, Device.cards())
+  end
+
+  @doc false
+  # The options of each partition, where there are these cards. A card that is named is the only one.
+  def partitions(opts, options, cards) do
+    spread? = options.device == :gpu and not match?({:gpu, _}, opts[:device])
 
     for partition <- 0..(options.max_concurrency - 1) do
-      Keyword.put(opts, :partition, partition)
+      opts = Keyword.put(opts, :partition, partition)
+
+      if spread?,
+        do: Keyword.put(opts, :device, Enum.at(cards, rem(partition, length(cards)))),
+        else: opts
     end
   end
 

@@ -27,7 +27,7 @@ defmodule Emily.Telemetry do
   and the metadata
 
     * `:shape`, `:type` - those of the tensor
-    * `:device` - `:cpu` or `:gpu`
+    * `:device` - `:cpu`, `:gpu` or `{:gpu, index}`
 
   A tensor that is computed already gives no event, nor does one whose evaluation fails.
 
