@@ -88,7 +88,7 @@ defmodule Emily.Compiler do
   @behaviour Nx.Defn.Compiler
 
   alias Emily.{Backend, Device}
-  alias Emily.Compiler.{Cache, CodeVersion, Executable, Options, Streams}
+  alias Emily.Compiler.{Cache, CodeVersion, Executable, Options, Shard, Streams}
   alias Nx.Defn.Composite
   alias Nx.Tensor, as: T
 
@@ -115,6 +115,10 @@ defmodule Emily.Compiler do
 
   @impl true
   def __to_backend__(opts), do: {Backend, device: Options.validate!(opts).device}
+
+  @impl true
+  def __shard_jit__(key, mesh, vars, fun, args_list, opts),
+    do: Shard.run(key, mesh, vars, fun, args_list, opts)
 
   @impl true
   def __jit__(key, vars, fun, args_list, opts) do
