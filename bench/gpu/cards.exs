@@ -4,8 +4,9 @@
 #
 #   elixir bench/gpu/cards.exs                     on a machine with two cards, by FOLDER/run exec
 #   CARDS=cpu elixir bench/gpu/cards.exs           all of it on the CPU, to try the script
+# Read when the library is loaded.
+Application.put_env(:emily, :matmul_precision, :f32, persistent: true)
 {:ok, _} = Application.ensure_all_started(:emily)
-Application.put_env(:emily, :matmul_precision, :f32)
 
 cpu? = System.get_env("CARDS") == "cpu"
 cards = if cpu?, do: [:cpu, :cpu], else: Enum.take(Emily.Device.cards(), 2)

@@ -18,7 +18,7 @@ defmodule Emily.Backend do
 
   An operation on tensors of the CPU and of a GPU runs on the GPU, and one on tensors of several cards on that of the first
   of them. Tensors of other backends are moved to the device of the others. Between the CPU and a GPU nothing is copied by
-  Emily; from one card to another a tensor is computed, then copied, as `guides/devices.md` describes.
+  Emily; from one card to another a tensor is computed, then copied, as [Devices](devices.md#several-cards) describes.
 
   ## Types
 
@@ -246,8 +246,12 @@ defmodule Emily.Backend do
   # it to memory that both share.
   defp copied(ref, device) do
     Native.eval(ref)
-    execute({:contiguous, {:where, true, ref, ref}}, device)
+    execute(copy(ref), device)
   end
+
+  @doc false
+  # The same elements in memory of their own: a choice is never a view.
+  def copy(ref), do: {:contiguous, {:where, {:full, [], 1, :bool}, ref, ref}}
 
   # The array's memory is freed when the last reference to it is collected.
   @impl true

@@ -70,6 +70,18 @@ defmodule Emily.Compiler do
       iex> Nx.to_list(state)
       ** (ArgumentError) the tensor was donated to a call, which has taken its memory: use what that call has returned
 
+  ## Meshes
+
+  `Nx.Defn.shard_jit/3` takes two options more: `:input_shardings`, a list with a map for each argument, of its axes to lists of mesh axes, and
+  `:devices`, the device of each partition. [Devices](devices.md#one-function-over-several-devices) says what each operation does with
+  tensors that are split, and how partitions exchange them.
+
+      iex> mesh = %Nx.Mesh{name: "pair", shape: {2}}
+      iex> options = [compiler: Emily.Compiler, input_shardings: [%{0 => [0]}], devices: [:cpu, :cpu]]
+      iex> share = Nx.Defn.shard_jit(&Nx.divide(&1, Nx.sum(&1)), mesh, options)
+      iex> share.([[Nx.tensor([1, 3])], [Nx.tensor([2, 2])]]) |> Enum.map(&Nx.to_list/1)
+      [[0.125, 0.375], [0.25, 0.25]]
+
   ## Errors
 
   An operation that MLX would refuse is refused when the function is compiled, with an `ArgumentError`

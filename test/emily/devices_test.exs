@@ -105,6 +105,17 @@ defmodule Emily.DevicesTest do
     end
   end
 
+  test "what goes from card to card is copied, whatever its type" do
+    for type <- [:u8, :s64, :f16, :bf16, :f32, :c64], shape <- [{}, {1}, {3, 4}] do
+      x = Nx.iota(shape, type: type, backend: Emily.Backend) |> Nx.add(1)
+      ref = Nx.transpose(x).data.ref
+      [copy] = Emily.Native.run([Emily.Backend.copy(ref)])
+      assert Emily.Native.dtype(copy) == Emily.Native.dtype(ref)
+      assert Emily.Native.to_binary(copy) == Nx.to_binary(Nx.transpose(x))
+      refute copy == ref
+    end
+  end
+
   # On the machine with cards; bench/gpu/cards.exs has more.
   if @cards > 1 do
     test "the second card computes, and tensors go from card to card" do

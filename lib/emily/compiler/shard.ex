@@ -11,8 +11,8 @@ defmodule Emily.Compiler.Shard do
   alias Nx.Defn.Composite
   alias Nx.Tensor, as: T
 
-  @enforce_keys [:levels, :outputs, :template, :count]
-  defstruct [:levels, :outputs, :template, :count]
+  @enforce_keys [:levels, :later, :outputs, :template, :count]
+  defstruct [:levels, :later, :outputs, :template, :count]
 
   @own [:input_shardings, :devices]
 
@@ -87,8 +87,12 @@ defmodule Emily.Compiler.Shard do
 
   defp refuse_donation!(%{donate: []}), do: :ok
 
-  defp refuse_donation!(_options) do
-    raise ArgumentError, "Emily.Compiler: shard_jit takes no :donate"
+  defp refuse_donation!(_options), do: donated!()
+
+  @spec donated!() :: no_return
+  defp donated! do
+    raise ArgumentError,
+          "Emily.Compiler: shard_jit takes no :donate, and no tensors that are marked by Nx.donatable"
   end
 
   defp refuse_vectorized!(leaves) do
@@ -175,6 +179,8 @@ defmodule Emily.Compiler.Shard do
               "#{number} is #{inspect(Nx.to_template(tensor))}, and of the first #{inspect(Nx.to_template(leaf))}"
     end
 
+    # Nx up to 0.13 has no such field.
+    if Map.get(tensor, :donatable?, false), do: donated!()
     tensor
   end
 
@@ -232,12 +238,34 @@ defmodule Emily.Compiler.Shard do
       %{function: key, mesh: mesh, gathered: plan.gathered}
     )
 
+    outputs = Enum.map(plan.outputs, &elem(&1, 0))
+
     %__MODULE__{
       levels: levels,
-      outputs: Enum.map(plan.outputs, &elem(&1, 0)),
+      later: later(levels, outputs, plan.slots),
+      outputs: outputs,
       template: template,
       count: plan.slots
     }
+  end
+
+  # The slots that are wanted behind each level, and behind the last exchanges, where those of the results are.
+  defp later(levels, outputs, count) do
+    {later, _wanted} =
+      List.foldr(levels, {[outputs], outputs}, fn level, {later, wanted} ->
+        {_given, executables, exchanges} = level
+        wanted = Enum.map(exchanges, & &1.from) ++ wanted
+
+        # What has no program loads all.
+        read =
+          for {_device, %{program: program, inputs: inputs}} <- executables,
+              slot <- if(program, do: inputs, else: Enum.to_list(0..(count - 1))),
+              do: slot
+
+        {[Enum.uniq(wanted) | later], Enum.uniq(read ++ wanted)}
+      end)
+
+    later
   end
 
   ## Running
@@ -270,8 +298,9 @@ defmodule Emily.Compiler.Shard do
 
     last = {exchanges, [], %{}, []}
 
-    slots =
-      Enum.reduce(levels ++ [last], slots, fn {before, given, executables, exchanges}, slots ->
+    {slots, _later} =
+      Enum.reduce(levels ++ [last], {slots, shard.later}, fn level, {slots, [later | rest]} ->
+        {before, given, executables, exchanges} = level
         all = Enum.zip(partitions, slots)
         wanted = for exchange <- exchanges, do: exchange.from
 
@@ -282,11 +311,17 @@ defmodule Emily.Compiler.Shard do
           own = segment(executables[partition.device], given, own, partition, shard, options)
           # Of which others take theirs.
           Emily.eval(for slot <- wanted, %T{data: %Backend{}} = tensor <- [own[slot]], do: tensor)
-          own
+          Map.take(own, later)
         end)
+        |> then(&{&1, rest})
       end)
 
-    for {own, partition} <- Enum.zip(slots, partitions), do: filled(shard, own, partition.device)
+    # All begin to compute before the first is read.
+    for {own, partition} <- Enum.zip(slots, partitions) do
+      result = filled(shard, own, partition.device)
+      Emily.async_eval(result)
+      result
+    end
   end
 
   defp stream(device, number) do

@@ -367,6 +367,28 @@ defmodule Emily.Compiler.ShardTest do
       assert_sharded(&Nx.dot(&1, &2), {2}, [{x, %{1 => [0]}}, {x, %{1 => [0]}}], %{})
     end
 
+    test "one after the other, each along an axis that is split" do
+      fun = fn x ->
+        x
+        |> Nx.sort(axis: 0)
+        |> Nx.add(Nx.sort(x, axis: 1))
+        |> Nx.dot(Nx.reverse(x))
+        |> Nx.cumulative_sum(axis: 1)
+      end
+
+      assert_sharded(fun, {2, 2}, [{waves({4, 4}), %{0 => [0], 1 => [1]}}], %{0 => [0]})
+      # An axis of one partition divides nothing.
+      {_, []} =
+        planned(fn ->
+          assert_sharded(
+            &Nx.sort(&1, axis: 1),
+            {2, 1},
+            [{waves({4, 4}), %{0 => [0], 1 => [1]}}],
+            %{0 => [0]}
+          )
+        end)
+    end
+
     test "convolutions of a batch" do
       args = [{waves({4, 2, 6, 6}), %{0 => [0]}}, {waves({3, 2, 3, 3}), %{}}]
 

@@ -81,7 +81,10 @@ defmodule Emily.Compiler.Shard.Mesh do
               inspect(sharding)
     end
 
-    named = Map.new(named)
+    # An axis of one partition divides nothing.
+    named =
+      Map.new(named, fn {axis, axes} -> {axis, Enum.reject(axes, &(elem(mesh, &1) == 1))} end)
+
     for axis <- 0..(tuple_size(tensor.shape) - 1)//1, do: Map.get(named, axis, [])
   end
 

@@ -233,7 +233,7 @@ defmodule Emily.Compiler.Shard.Plan do
             value.node.type,
             split,
             state.slots,
-            if(level == -1, do: :any, else: level + 1),
+            level + 1,
             state.mesh
           )
 
