@@ -5,7 +5,6 @@ use std::ffi::{CStr, CString};
 
 use mlx_rs::Array;
 
-use crate::runtime::device::Device;
 use crate::runtime::dtype::Dtype;
 use crate::runtime::error::{Error, Result};
 use crate::runtime::ffi::{self, Arrays};
@@ -40,15 +39,6 @@ pub(crate) struct Launch<'a> {
 /// Whether a stream's device takes these kernels.
 pub(crate) fn is_cuda(stream: &StreamHandle) -> bool {
     cfg!(target_os = "linux") && stream.is_gpu()
-}
-
-/// What MLX is to call a kernel on a card: it keeps what it compiled by name, for the card that used it first.
-fn name_on(name: &CStr, device: Device) -> CString {
-    let mut name = name.to_bytes().to_vec();
-    if let Device::Gpu(card @ 1..) = device {
-        name.extend(format!("_on_{card}").bytes());
-    }
-    CString::new(name).expect("a name and a number have no NUL")
 }
 
 struct Names(mlx_sys::mlx_vector_string);
@@ -98,12 +88,11 @@ pub(crate) fn launch(source: &Source, launch: &Launch, stream: &StreamHandle) ->
     let arrays = Arrays::new(launch.inputs.iter().copied())?;
     let (shape, dtype) = launch.output;
     let text = CString::new(source.text).map_err(|error| Error::Mlx(error.to_string()))?;
-    let name = name_on(source.name, stream.device());
     // SAFETY: the handles are live, names and sources end with NUL, the shape is followed by its rank, and MLX
     // copies all of them. The kernel and its configuration are owned by the values that free them.
     let results = unsafe {
         let kernel = Kernel(mlx_sys::mlx_fast_cuda_kernel_new(
-            name.as_ptr(),
+            source.name.as_ptr(),
             inputs.0,
             outputs.0,
             text.as_ptr(),
@@ -151,19 +140,4 @@ pub(crate) fn launch(source: &Source, launch: &Launch, stream: &StreamHandle) ->
     };
     let first = results.into_iter().next();
     first.ok_or_else(|| Error::Mlx("MLX gave no array".to_owned()))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn each_card_has_kernels_of_its_own() {
-        let names = [Device::Gpu(0), Device::Gpu(1), Device::Gpu(12)];
-        let names = names.map(|card| name_on(c"rope", card));
-        assert_eq!(
-            names.each_ref().map(|name| name.as_c_str()),
-            [c"rope", c"rope_on_1", c"rope_on_12"]
-        );
-    }
 }

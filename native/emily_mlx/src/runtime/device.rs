@@ -156,7 +156,7 @@ pub fn devices() -> Vec<Device> {
 }
 
 /// How many GPUs MLX counts.
-fn gpus() -> u16 {
+pub(crate) fn gpus() -> u16 {
     static COUNT: OnceCell<u16> = OnceCell::new();
     *COUNT.get_or_init(|| {
         let mut count: c_int = 0;

@@ -25,6 +25,8 @@ pub(crate) mod kernel;
 mod library;
 mod limits;
 pub mod memory;
+#[cfg(all(own_kernels, target_os = "linux"))]
+mod modules;
 #[cfg(target_os = "linux")]
 mod pools;
 pub(crate) mod queue;
