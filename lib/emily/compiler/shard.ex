@@ -349,22 +349,29 @@ defmodule Emily.Compiler.Shard do
     result
   end
 
-  # What holds for the calling process, as a mode of Emily.Fallback, holds for those of the partitions.
+  # What holds for the calling process, as a mode of Emily.Fallback, holds for those of the partitions. What is measured is
+  # measured in the calling one.
   defp each(partitions, fun) do
     scope = for {key, value} <- Process.get(), scoped?(key), do: {key, value}
 
-    partitions
-    |> Enum.map(fn {partition, _own} = one ->
-      Task.async(fn ->
-        for {key, value} <- scope, do: Process.put(key, value)
+    run = fn {partition, _own} = one ->
+      Emily.Stream.with_stream(partition.stream, fn -> fun.(one) end)
+    end
 
-        try do
-          {:ok, Emily.Stream.with_stream(partition.stream, fn -> fun.(one) end)}
-        catch
-          kind, reason -> {kind, reason, __STACKTRACE__}
-        end
-      end)
-    end)
+    if Emily.Profile.on?(),
+      do: Enum.map(partitions, run),
+      else: partitions |> Enum.map(&Task.async(fn -> caught(scope, run, &1) end)) |> results()
+  end
+
+  defp caught(scope, run, one) do
+    for {key, value} <- scope, do: Process.put(key, value)
+    {:ok, run.(one)}
+  catch
+    kind, reason -> {kind, reason, __STACKTRACE__}
+  end
+
+  defp results(tasks) do
+    tasks
     |> Task.await_many(:infinity)
     |> Enum.map(fn
       {:ok, result} -> result

@@ -545,6 +545,19 @@ defmodule Emily.Compiler.ShardTest do
       end
     end
 
+    test "are measured by Emily.Profile" do
+      args = [[Nx.tensor([1.0, 2.0])], [Nx.tensor([3.0, 4.0])]]
+      fun = fn -> sharded(&Nx.divide(&1, Nx.sum(&1)), {2}, [%{0 => [0]}], args) end
+      profile = Emily.Profile.run(fun)
+
+      assert_equal(Nx.concatenate(profile.result), Nx.tensor([0.1, 0.2, 0.3, 0.4]),
+        tolerance: 1.0e-6
+      )
+
+      # The sums of both partitions, then what each does with the other's.
+      assert Enum.map(profile.events, & &1.op) == ~w(sum sum add divide add divide)
+    end
+
     test "raise what a partition raises" do
       # Nx 0.12 gave runtime_call options.
       fun =
