@@ -63,7 +63,12 @@ defmodule Turns do
 
   # Long enough to be recorded and run again.
   defn turns(x) do
-    {_, x} = while {n = 0, x}, n < 50, do: {n + 1, Nx.tanh(Nx.dot(x, x) / 16) + x / 2}
+    {_, x, _} =
+      while {n = 0, x, start = x}, n < 50 do
+        # Errors shrink from turn to turn.
+        {n + 1, Nx.tanh(Nx.dot(x, x) / 64) / 2 + x / 3 + start / 4, start}
+      end
+
     x
   end
 end

@@ -102,7 +102,7 @@ defmodule Emily.Compiler.Shard.Rules do
     kept = without(value.split, axes)
 
     {value, state} =
-      if kept == value.split, do: {value, state}, else: exchange(value, kept, node, state)
+      if kept == value.split, do: {value, state}, else: exchanged(value, kept, node, state)
 
     split = for {split, axis} <- Enum.with_index(value.split), axis not in axes, do: split
     Plan.node(node, [value], split, value.partial, state, fn [tensor] -> [tensor, axes] end)
@@ -458,10 +458,8 @@ defmodule Emily.Compiler.Shard.Rules do
   # An operand with the whole of some axes.
   defp along(tensor, axes, node, state) do
     {value, state} = operand(tensor, node, state)
-    exchange(value, without(value.split, axes), node, state)
+    exchanged(value, without(value.split, axes), node, state)
   end
-
-  defp exchange(value, split, node, state), do: exchanged(value, split, node, state)
 
   defp axiswise(tensor, axes, args, node, state) do
     {value, state} = along(tensor, axes, node, state)
