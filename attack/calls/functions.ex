@@ -36,7 +36,7 @@ defmodule Attack.Calls.Functions do
     case integer(1, 16) do
       n when n <= 5 -> pick(pool.small)
       6 -> pick(Pool.types())
-      7 -> pick([:cpu, :cpu, :gpu, nil])
+      7 -> pick([:cpu, :cpu, :gpu, {:cpu, 0}, {:gpu, 1}, {:gpu, 65_536}, nil])
       8 -> Pool.shape()
       9 -> List.to_tuple(Pool.shape())
       10 -> :rand.bytes(integer(0, 64))

@@ -4,6 +4,7 @@ defmodule Emily.Backend do
 
       Nx.default_backend(Emily.Backend)
       Nx.default_backend({Emily.Backend, device: :gpu})
+      Nx.default_backend({Emily.Backend, device: {:gpu, 1}})
 
   Operations return at once: they add to a lazy graph, which MLX computes when a tensor is read
   (`Nx.to_binary/1`, `inspect`, ...). What each operation means is said in `Emily.Lower`; what MLX
@@ -11,11 +12,13 @@ defmodule Emily.Backend do
 
   ## Options
 
-    * `:device` - `:cpu` or `:gpu`; MLX's default device without it. A device that this build of
-      MLX or this machine lacks is refused with an `ArgumentError`
+    * `:device` - `:cpu`, `:gpu` or, of several cards, `{:gpu, index}`; MLX's default device without it. `:gpu` is
+      `{:gpu, 0}`, the first card. A device that this build of MLX or this machine lacks is refused with an
+      `ArgumentError`
 
-  An operation on tensors of both devices runs on the GPU. Tensors of other backends are moved to
-  the device of the others.
+  An operation on tensors of the CPU and of a GPU runs on the GPU, and one on tensors of several cards on that of the first
+  of them. Tensors of other backends are moved to the device of the others. Between the CPU and a GPU nothing is copied by
+  Emily; from one card to another a tensor is computed, then copied, as [Devices](devices.md#several-cards) describes.
 
   ## Types
 
@@ -60,6 +63,8 @@ defmodule Emily.Backend do
       >
   """
 
+  import Emily.Device, only: [is_gpu: 1]
+
   @behaviour Nx.Backend
   # By Nx's types a backend's data has nothing in it but its name: see `tensor/3`.
   @dialyzer :no_behaviours
@@ -69,7 +74,7 @@ defmodule Emily.Backend do
 
   alias Emily.Backend, as: B
   alias Emily.Backend.Pointer
-  alias Emily.{Bounds, Fallback, Finite, Host, Lower, Native, Telemetry, Watch}
+  alias Emily.{Bounds, Device, Fallback, Finite, Host, Lower, Native, Telemetry, Watch}
   alias Nx.Tensor, as: T
 
   @typedoc """
@@ -77,14 +82,14 @@ defmodule Emily.Backend do
   an expression in the array's place (`Emily.Expr`). Of a type that MLX lacks, what `Nx.BinaryBackend` holds.
   """
   @type t ::
-          %__MODULE__{ref: Native.array() | Emily.Expr.t(), device: :cpu | :gpu}
+          %__MODULE__{ref: Native.array() | Emily.Expr.t(), device: Device.t()}
           | %__MODULE__{ref: struct(), device: :host}
 
   @doc false
   # A tensor with the shape, type and names of another that holds an array or an expression of a device, or what the
   # host holds. By Nx's types a backend's data has nothing in it but its name, so dialyzer is told, and by
   # `Map.update!/3` sees, no more than that it is a struct.
-  @spec tensor(struct(), Native.array() | Emily.Expr.t() | Host.t(), :cpu | :gpu | :host) ::
+  @spec tensor(struct(), Native.array() | Emily.Expr.t() | Host.t(), Device.t() | :host) ::
           struct()
   def tensor(template, ref, device),
     do: Map.update!(template, :data, fn _ -> %B{ref: ref, device: device} end)
@@ -99,22 +104,8 @@ defmodule Emily.Backend do
     case Native.Options.validate!(opts, [:device], "Emily.Backend")[:device] do
       nil -> Native.default_device()
       :cpu -> :cpu
-      device -> check_device(device)
+      device -> Device.check!(device, "Emily.Backend: :device")
     end
-  end
-
-  defp check_device(:gpu) do
-    if :gpu in Native.devices() do
-      :gpu
-    else
-      raise ArgumentError,
-            "Emily.Backend: this MLX has no GPU. Build Emily with EMILY_MLX=cuda12 or cuda13 on " <>
-              "Linux with an NVIDIA GPU, or on a Mac with Apple silicon; or use device: :cpu"
-    end
-  end
-
-  defp check_device(other) do
-    raise ArgumentError, "Emily.Backend: :device must be :cpu or :gpu, got: #{inspect(other)}"
   end
 
   ## New tensors
@@ -237,16 +228,30 @@ defmodule Emily.Backend do
   def backend_transfer(%T{data: %B{device: :host}} = tensor, Emily.Backend, opts),
     do: Host.hold(tensor, Host.plain(tensor), device(opts))
 
-  # The memory is shared by the devices, and arrays never change.
-  def backend_transfer(%T{type: type} = tensor, Emily.Backend, opts) do
+  # The memory is shared by the CPU and a GPU, and arrays never change.
+  def backend_transfer(%T{type: type, data: %B{device: from}} = tensor, Emily.Backend, opts) do
     device = device(opts)
     refuse_f64(type, device)
-    tensor(tensor, settled(tensor).data.ref, device)
+    ref = settled(tensor).data.ref
+    tensor(tensor, if(cards?(from, device), do: copied(ref, device), else: ref), device)
   end
 
   def backend_transfer(tensor, backend, opts) do
     backend.from_binary(tensor, to_binary(tensor, size(tensor)), opts)
   end
+
+  defp cards?(from, to), do: from != to and is_gpu(from) and is_gpu(to)
+
+  # From one card to another. It is computed before, since MLX would have the thread that schedules wait for it, and move
+  # it to memory that both share.
+  defp copied(ref, device) do
+    Native.eval(ref)
+    execute(copy(ref), device)
+  end
+
+  @doc false
+  # The same elements in memory of their own: a choice is never a view.
+  def copy(ref), do: {:contiguous, {:where, {:full, [], 1, :bool}, ref, ref}}
 
   # The array's memory is freed when the last reference to it is collected.
   @impl true
@@ -292,7 +297,11 @@ defmodule Emily.Backend do
     doc = shown(tensor, limit, inspect_opts)
 
     if Application.get_env(:emily, :add_backend_on_inspect, true) do
-      Inspect.Algebra.concat(["Emily.Backend<#{device}>", Inspect.Algebra.line(), doc])
+      Inspect.Algebra.concat([
+        "Emily.Backend<#{Device.name(device)}>",
+        Inspect.Algebra.line(),
+        doc
+      ])
     else
       doc
     end
@@ -491,13 +500,13 @@ defmodule Emily.Backend do
   end
 
   defp evaluate(expr, %T{} = out, device) do
-    if device == :gpu, do: refuse_f64(out.type, device)
+    if device != :cpu, do: refuse_f64(out.type, device)
     tensor(out, execute(expr, device), device)
   end
 
   defp evaluate(expr, out, device) when is_tuple(out) do
     outs = Tuple.to_list(out)
-    if device == :gpu, do: Enum.each(outs, &refuse_f64(&1.type, device))
+    if device != :cpu, do: Enum.each(outs, &refuse_f64(&1.type, device))
 
     outs
     |> Enum.zip_with(execute_all(expr, device), &tensor(&1, &2, device))
@@ -547,7 +556,7 @@ defmodule Emily.Backend do
   defp foreign(_other), do: nil
 
   @doc false
-  def refuse_f64({:f, 64}, :gpu) do
+  def refuse_f64({:f, 64}, device) when is_gpu(device) do
     raise ArgumentError,
           "Emily.Backend: MLX has no f64 on a GPU. Cast the tensor to f32 with Nx.as_type/2, or " <>
             "compute with device: :cpu"
@@ -557,13 +566,15 @@ defmodule Emily.Backend do
 
   ## Other backends' tensors
 
-  # The GPU wins; tensors of other backends follow Emily's. One of a type that MLX lacks takes all to
+  # A GPU wins, the first of several; tensors of other backends follow Emily's. One of a type that MLX lacks takes all to
   # the host.
   defp device_of(args), do: device_of(args, nil) || Native.default_device()
 
   defp device_of([%T{data: %B{device: :host}} | _], _found), do: :host
-  defp device_of([%T{data: %B{device: :cpu}} | rest], :gpu), do: device_of(rest, :gpu)
-  defp device_of([%T{data: %B{device: device}} | rest], _found), do: device_of(rest, device)
+  defp device_of([%T{data: %B{device: device}} | rest], nil), do: device_of(rest, device)
+
+  defp device_of([%T{data: %B{device: device}} | rest], found),
+    do: device_of(rest, Device.of_both(found, device))
 
   defp device_of([%T{type: type} | rest], found),
     do: if(Lower.type?(type), do: device_of(rest, found), else: :host)

@@ -19,7 +19,7 @@ defmodule Emily.Compiler do
 
   ## Options
 
-    * `:device` - `:cpu` or `:gpu`. Without it, the device of the default backend if that is
+    * `:device` - `:cpu`, `:gpu` or `{:gpu, index}`. Without it, the device of the default backend if that is
       `Emily.Backend`, and else MLX's default device. A device that is not there is refused with an
       `ArgumentError`
     * `:hooks` - functions by the names of hooks, which Nx calls `io_call` after 0.13, as `Nx.Defn.jit/2` describes
@@ -33,7 +33,8 @@ defmodule Emily.Compiler do
       `:warn` evaluates and logs a warning then, `:eval` evaluates. Defaults to `:raise` where `Emily.Fallback` is set to
       raise, and else to `:eval`
     * `:max_concurrency` - how many partitions an `Nx.Serving` with `partitions: true` has, each with a
-      stream of its own. Defaults to 1
+      stream of its own. Where the device is the GPU, they go round among the cards, the first to the first: with as many as
+      there are cards, each has one. With `device: {:gpu, index}` all are on that card. Defaults to 1
     * `:partition` - the number of such a partition, from 0
     * `:fuse` - whether runs of elementwise operations, and a reduction of what they give, become one kernel. Without
       it, or with `nil`, they do on a CPU, by one of Emily's own, which computes what the operations do, bit for bit;
@@ -69,6 +70,18 @@ defmodule Emily.Compiler do
       iex> Nx.to_list(state)
       ** (ArgumentError) the tensor was donated to a call, which has taken its memory: use what that call has returned
 
+  ## Meshes
+
+  `Nx.Defn.shard_jit/3` takes two options more: `:input_shardings`, a list with a map for each argument, of its axes to lists of mesh axes, and
+  `:devices`, the device of each partition. [Devices](devices.md#one-function-over-several-devices) says what each operation does with
+  tensors that are split, and how partitions exchange them.
+
+      iex> mesh = %Nx.Mesh{name: "pair", shape: {2}}
+      iex> options = [compiler: Emily.Compiler, input_shardings: [%{0 => [0]}], devices: [:cpu, :cpu]]
+      iex> share = Nx.Defn.shard_jit(&Nx.divide(&1, Nx.sum(&1)), mesh, options)
+      iex> share.([[Nx.tensor([1, 3])], [Nx.tensor([2, 2])]]) |> Enum.map(&Nx.to_list/1)
+      [[0.125, 0.375], [0.25, 0.25]]
+
   ## Errors
 
   An operation that MLX would refuse is refused when the function is compiled, with an `ArgumentError`
@@ -86,8 +99,8 @@ defmodule Emily.Compiler do
 
   @behaviour Nx.Defn.Compiler
 
-  alias Emily.Backend
-  alias Emily.Compiler.{Cache, CodeVersion, Executable, Options, Streams}
+  alias Emily.{Backend, Device}
+  alias Emily.Compiler.{Cache, CodeVersion, Executable, Options, Shard, Streams}
   alias Nx.Defn.Composite
   alias Nx.Tensor, as: T
 
@@ -95,14 +108,29 @@ defmodule Emily.Compiler do
   def __partitions_options__(opts) do
     # Nx.Serving leaves the compiler among its options.
     options = opts |> Keyword.delete(:compiler) |> Options.validate!()
+    partitions(opts, options, Device.cards())
+  end
+
+  @doc false
+  # The options of each partition, where there are these cards. A card that is named is the only one.
+  def partitions(opts, options, cards) do
+    spread? = options.device == :gpu and not match?({:gpu, _}, opts[:device])
 
     for partition <- 0..(options.max_concurrency - 1) do
-      Keyword.put(opts, :partition, partition)
+      opts = Keyword.put(opts, :partition, partition)
+
+      if spread?,
+        do: Keyword.put(opts, :device, Enum.at(cards, rem(partition, length(cards)))),
+        else: opts
     end
   end
 
   @impl true
   def __to_backend__(opts), do: {Backend, device: Options.validate!(opts).device}
+
+  @impl true
+  def __shard_jit__(key, mesh, vars, fun, args_list, opts),
+    do: Shard.run(key, mesh, vars, fun, args_list, opts)
 
   @impl true
   def __jit__(key, vars, fun, args_list, opts) do

@@ -81,7 +81,7 @@ defmodule Emily.GGUF do
 
     * `:type` - the type of what is no integer: `:f32`, `:f16` or `:bf16`. Default: the file's own,
       and `:f32` for a quantized tensor. What is quantized is computed in f32 and then rounded
-    * `:device` - `:cpu` or `:gpu`; MLX's default device without it
+    * `:device` - `:cpu`, `:gpu` or `{:gpu, index}`; MLX's default device without it
 
   Raises `ArgumentError` where the file has no such tensor or its type cannot be read.
   """

@@ -13,7 +13,7 @@ defmodule Emily.Host do
   @enforce_keys [:data, :device]
   defstruct [:data, :device]
 
-  @type t :: %__MODULE__{data: struct, device: :cpu | :gpu}
+  @type t :: %__MODULE__{data: struct, device: Emily.Device.t()}
 
   @linear_algebra [:cholesky, :qr, :svd, :eigh, :lu, :solve, :determinant]
 
@@ -65,11 +65,9 @@ defmodule Emily.Host do
   def device(args) do
     devices = Enum.flat_map(List.flatten(args), &devices/1)
 
-    cond do
-      :gpu in devices -> :gpu
-      devices == [] -> Native.default_device()
-      true -> hd(devices)
-    end
+    if devices == [],
+      do: Native.default_device(),
+      else: Enum.reduce(devices, &Emily.Device.of_both(&2, &1))
   end
 
   defp devices(%T{data: %Backend{ref: %__MODULE__{device: device}}}), do: [device]

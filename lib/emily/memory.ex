@@ -2,7 +2,10 @@ defmodule Emily.Memory do
   @moduledoc """
   MLX's memory, in bytes: what it takes, and how much it may take.
 
-  The figures are those of the whole VM. `Emily.Telemetry.memory_stats/0` reports them. An array's memory is freed when the last
+  The figures are those of the whole VM, of all its devices together: MLX has one allocator. What a card has in all, and what
+  is free of it, says `Emily.Native.device_info/1`. With several cards in use, what is freed goes back to CUDA's pools, which
+  keep it; `:cache` is 0 then, `clear_cache/0` empties the pools, the limit is that of all cards,
+  and the cache's limit is 0: with another one a card's memory would be handed to the other. `Emily.Telemetry.memory_stats/0` reports them. An array's memory is freed when the last
   tensor that refers to it has been collected as garbage.
   """
 

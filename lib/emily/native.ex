@@ -18,8 +18,8 @@ defmodule Emily.Native do
 
   ## Devices
 
-  Where a function takes a device, it takes `:cpu`, `:gpu` or a stream from `stream_new/1`. Without
-  one the default device is used, which is the GPU where there is one.
+  Where a function takes a device, it takes `:cpu`, `:gpu`, which is the first card, `{:gpu, index}` or a stream from
+  `stream_new/1`. Without one the default device is used, which is the first GPU where there is one.
 
   ## Expressions
 
@@ -44,7 +44,10 @@ defmodule Emily.Native do
   @opaque stream :: reference()
 
   @typedoc "A device, as its default stream, or a stream."
-  @type device :: :cpu | :gpu | stream()
+  @type device :: device_name() | stream()
+
+  @typedoc "A device: the CPU, the first GPU, or any by its index, from 0."
+  @type device_name :: :cpu | :gpu | {:gpu, non_neg_integer()}
 
   @typedoc "A type of elements."
   @type dtype ::
@@ -489,25 +492,25 @@ defmodule Emily.Native do
     do: Nif.einsum(subscripts, operands, device)
 
   @doc """
-  The devices that this build of MLX and this machine have.
+  The devices that this build of MLX and this machine have: `:cpu`, then `:gpu`, `{:gpu, 1}` and so on.
 
       iex> :cpu in Emily.Native.devices()
       true
   """
-  @spec devices() :: [:cpu | :gpu]
+  @spec devices() :: [device_name()]
   def devices, do: Nif.devices()
 
   @doc """
-  The GPU where there is one, else the CPU.
+  The first GPU where there is one, else the CPU.
 
       iex> Emily.Native.default_device() in Emily.Native.devices()
       true
   """
-  @spec default_device() :: :cpu | :gpu
+  @spec default_device() :: device_name()
   def default_device do
     case :persistent_term.get(__MODULE__, nil) do
       nil ->
-        device = List.last(devices())
+        device = if :gpu in devices(), do: :gpu, else: :cpu
         :persistent_term.put(__MODULE__, device)
         device
 
@@ -522,7 +525,7 @@ defmodule Emily.Native do
       iex> Emily.Native.device_info(:cpu) |> is_map()
       true
   """
-  @spec device_info(:cpu | :gpu) :: %{String.t() => String.t() | non_neg_integer()}
+  @spec device_info(device_name()) :: %{String.t() => String.t() | non_neg_integer()}
   def device_info(device), do: device |> Nif.device_info() |> Map.new()
 
   @doc """
@@ -544,7 +547,7 @@ defmodule Emily.Native do
       iex> Emily.Native.item(x)
       1
   """
-  @spec stream_new(:cpu | :gpu) :: stream()
+  @spec stream_new(device_name()) :: stream()
   def stream_new(device), do: Nif.stream_new(device)
 
   @doc """

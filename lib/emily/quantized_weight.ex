@@ -103,8 +103,12 @@ defmodule Emily.QuantizedWeight do
 
     dense!(fun, w, packing)
 
-    device = with %{data: %Emily.Backend{device: device}} <- w, do: device
-    device = if is_atom(device), do: device, else: Native.default_device()
+    device =
+      case w.data do
+        %Emily.Backend{device: device} -> device
+        _ -> Native.default_device()
+      end
+
     array = Emily.Backend.array(w, device)
     axes = Enum.to_list(0..(tuple_size(w.shape) - 1))
 

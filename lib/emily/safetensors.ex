@@ -53,7 +53,7 @@ defmodule Emily.Safetensors do
 
   ## Options
 
-    * `:device` - `:cpu` or `:gpu`; MLX's default device without it
+    * `:device` - `:cpu`, `:gpu` or `{:gpu, index}`; MLX's default device without it
 
   ## Example
 

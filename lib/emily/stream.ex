@@ -23,10 +23,10 @@ defmodule Emily.Stream do
   defstruct [:ref, :device]
 
   @typedoc "A stream, and its device."
-  @type t :: %__MODULE__{ref: Native.stream(), device: :cpu | :gpu}
+  @type t :: %__MODULE__{ref: Native.stream(), device: Emily.Device.t()}
 
   @doc """
-  A new stream on `:cpu` or `:gpu`.
+  A new stream on `:cpu`, `:gpu` or `{:gpu, index}`.
 
   Raises an `ArgumentError` for a device that is not there.
 
@@ -34,15 +34,12 @@ defmodule Emily.Stream do
       :cpu
 
       iex> Emily.Stream.new(:tpu)
-      ** (ArgumentError) Emily.Stream.new/1 expects :cpu or :gpu, got: :tpu
+      ** (ArgumentError) Emily.Stream.new/1: the device must be :cpu, :gpu or {:gpu, index}, got: :tpu
   """
-  @spec new(:cpu | :gpu) :: t
-  def new(device) when device in [:cpu, :gpu],
-    do: %__MODULE__{ref: Native.stream_new(device), device: device}
-
-  def new(other) do
-    raise ArgumentError,
-          "Emily.Stream.new/1 expects :cpu or :gpu, got: #{inspect(other, limit: 10)}"
+  @spec new(:cpu | :gpu | {:gpu, non_neg_integer}) :: t
+  def new(device) do
+    device = Emily.Device.check!(device, "Emily.Stream.new/1: the device")
+    %__MODULE__{ref: Native.stream_new(device), device: device}
   end
 
   @doc """
@@ -93,7 +90,7 @@ defmodule Emily.Stream do
 
   @doc false
   # Where the calling process computes what it computes on a device. Streams stay.
-  def of(device) when is_atom(device) do
+  def of(device) when is_atom(device) or is_tuple(device) do
     case Process.get(__MODULE__) do
       %__MODULE__{device: ^device, ref: ref} -> ref
       _ -> device

@@ -9,6 +9,7 @@ defmodule Emily.Telemetry do
   | `[:emily, :evaluation]` | a tensor was read that had to be computed or waited for |
   | `[:emily, :fallback, :start \\| :stop \\| :exception]` | an operation leaves MLX |
   | `[:emily, :compile, :start \\| :stop \\| :exception]` | `Emily.Compiler` makes a program of a function |
+  | `[:emily, :shard]` | a function over a mesh is compiled |
   | `[:emily, :to_binary, :start \\| :stop \\| :exception]` | a tensor or an array is read |
   | `[:emily, :eval, :start \\| :stop \\| :exception]` | `Emily.eval/1` is called |
   | `[:emily, :memory]` | `memory/0` is called |
@@ -27,7 +28,7 @@ defmodule Emily.Telemetry do
   and the metadata
 
     * `:shape`, `:type` - those of the tensor
-    * `:device` - `:cpu` or `:gpu`
+    * `:device` - `:cpu`, `:gpu` or `{:gpu, index}`
 
   A tensor that is computed already gives no event, nor does one whose evaluation fails.
 
@@ -113,6 +114,29 @@ defmodule Emily.Telemetry do
       ...>   {[:emily, :compile, :stop], measurements, %{function: ^fun}} -> measurements.operations
       ...> end
       2
+
+  ## Functions over a mesh
+
+  `[:emily, :shard]` is reported when a function of `Nx.Defn.shard_jit/3` is compiled, besides the programs of its segments. The
+  measurements are `:partitions`, `:segments`, `:exchanges`, how often partitions take from one another, and `:gathers`, how many of
+  these made a split tensor whole for want of a rule. The metadata:
+
+    * `:function`, `:mesh` - what was compiled
+    * `:gathered` - `{operation, shape}` of each operation that made a tensor whole
+
+  For instance:
+
+      iex> :telemetry.attach("doc", [:emily, :shard], &Emily.Telemetry.echo/4, self())
+      iex> mesh = %Nx.Mesh{name: "pair", shape: {2}}
+      iex> options = [compiler: Emily.Compiler, device: :cpu, input_shardings: [%{0 => [0]}]]
+      iex> results = Nx.Defn.shard_jit(&Nx.sort/1, mesh, options).([[Nx.tensor([4, 1])], [Nx.tensor([3, 2])]])
+      iex> :telemetry.detach("doc")
+      iex> Enum.map(results, &Nx.to_list/1)
+      [[1, 2, 3, 4], [1, 2, 3, 4]]
+      iex> receive do
+      ...>   {[:emily, :shard], %{gathers: gathers}, %{gathered: gathered}} -> {gathers, gathered}
+      ...> end
+      {1, [sort: {4}]}
 
   ## Memory
 

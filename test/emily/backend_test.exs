@@ -12,9 +12,11 @@ defmodule Emily.BackendTest do
     end
 
     test "anything else is refused" do
-      assert_raise ArgumentError, ~r/:device must be :cpu or :gpu, got: :tpu/, fn ->
-        Emily.Backend.init(device: :tpu)
-      end
+      assert_raise ArgumentError,
+                   ~r/:device must be :cpu, :gpu or \{:gpu, index\}, got: :tpu/,
+                   fn ->
+                     Emily.Backend.init(device: :tpu)
+                   end
 
       assert_raise ArgumentError, fn -> Emily.Backend.init(devise: :cpu) end
 

@@ -187,7 +187,7 @@ defmodule Emily.StreamTest do
   end
 
   test "wrong arguments are refused by name" do
-    for device <- [:tpu, "cpu", nil, {:gpu, 0}],
+    for device <- [:tpu, "cpu", nil, {:gpu, -1}, {:cpu, 1}],
         do: assert_raise(ArgumentError, ~r"Stream.new/1", fn -> Stream.new(device) end)
 
     for stream <- [:cpu, nil, make_ref()] do
@@ -202,6 +202,6 @@ defmodule Emily.StreamTest do
     assert_raise ArgumentError, ~r"with_stream/2", fn -> Stream.with_stream(stream, & &1) end
 
     if :gpu not in Emily.Native.devices(),
-      do: assert_raise(ArgumentError, ~r/gpu/, fn -> Stream.new(:gpu) end)
+      do: assert_raise(ArgumentError, ~r/no GPU/, fn -> Stream.new(:gpu) end)
   end
 end

@@ -12,10 +12,18 @@ defmodule Emily.Native.SystemTest do
   end
 
   describe "devices" do
-    test "are the CPU and what else there is, the fastest last" do
-      assert hd(Native.devices()) == :cpu
-      assert Native.devices() -- [:cpu, :gpu] == []
-      assert Native.default_device() == List.last(Native.devices())
+    test "are the CPU and the GPUs by their numbers" do
+      assert [:cpu | gpus] = Native.devices()
+      assert gpus == Enum.take([:gpu | for(index <- 1..64, do: {:gpu, index})], length(gpus))
+      assert Native.default_device() == if(gpus == [], do: :cpu, else: :gpu)
+    end
+
+    test "have an index, which of the first need not be said" do
+      for device <- [{:cpu, 0} | for(:gpu <- Native.devices(), do: {:gpu, 0})] do
+        assert Native.device_info(device) == Native.device_info(elem(device, 0))
+        assert Native.item(run({:full, [], 3, :s32}, device)) == 3
+        assert Native.item(run({:full, [], 3, :s32}, Native.stream_new(device))) == 3
+      end
     end
 
     test "say what they are" do
@@ -30,18 +38,24 @@ defmodule Emily.Native.SystemTest do
     end
 
     test "that are not there are refused" do
-      for device <- [:cpu, :gpu] -- Native.devices() do
-        assert_raise ArgumentError, ~r/#{device}/, fn -> Native.device_info(device) end
-        assert_raise ArgumentError, ~r/#{device}/, fn -> Native.stream_new(device) end
+      for device <- [:gpu, {:gpu, 1}, {:gpu, 65_535}] -- Native.devices() do
+        name = if device == :gpu, do: "gpu", else: "gpu #{elem(device, 1)}"
+        message = ~r/there is no #{name} here: this build of MLX and this machine have cpu/
 
-        assert_raise ArgumentError, ~r/#{device}/, fn ->
-          Native.run([{:full, [], 0, :f32}], device)
-        end
-
-        assert_raise ArgumentError, ~r/#{device}/, fn ->
-          Native.from_binary(<<0>>, [], :u8, device)
-        end
+        for call <- [
+              fn -> Native.device_info(device) end,
+              fn -> Native.stream_new(device) end,
+              fn -> Native.run([{:full, [], 0, :f32}], device) end,
+              fn -> Native.from_binary(<<0>>, [], :u8, device) end
+            ],
+            do: assert_raise(ArgumentError, message, call)
       end
+
+      for other <- [{:cpu, 1}, {:gpu, -1}, {:gpu, 65_536}, {:gpu, 1.0}, {:gpu}, {:tpu, 0}, "gpu"],
+          do:
+            assert_raise(ArgumentError, ~r/expected :cpu, :gpu, {:gpu, index} or a stream/, fn ->
+              Native.device_info(other)
+            end)
     end
   end
 

@@ -49,7 +49,7 @@ defmodule Emily.Compiler.Builder do
 
   ## Options
 
-    * `:device` - where the program is to run: `:cpu` or `:gpu`
+    * `:device` - where the program is to run
     * `:hooks` - the names of the hooks that have functions of the caller's
     * `:fallback` - `:raise`, `:warn` or `:eval`: what to do about an operation that MLX cannot do
   """
@@ -106,7 +106,7 @@ defmodule Emily.Compiler.Builder do
 
       tensors ->
         operand = Emily.Backend.operand(tensor, state.device)
-        copied? = is_reference(operand) and not is_struct(tensor.data, Emily.Backend)
+        copied? = is_reference(operand) and not match?(%Emily.Backend{ref: ^operand}, tensor.data)
         bytes = if copied?, do: Emily.Native.nbytes(operand), else: 0
         tensors = if key, do: Map.put(tensors, key, operand), else: tensors
         {operand, %{state | bytes: state.bytes + bytes, tensors: tensors}}

@@ -33,7 +33,7 @@ defmodule Emily.Compiler.Cache do
 
   use GenServer
 
-  alias Emily.Compiler.{Executable, Weight}
+  alias Emily.Compiler.Weight
 
   require Logger
 
@@ -116,10 +116,14 @@ defmodule Emily.Compiler.Cache do
         count(@misses)
         bounds = bounds()
         log(options, key, "compiled")
-        executable = compile.()
-        bytes = Weight.bytes(key) + Executable.bytes(executable)
-        :ets.insert(__MODULE__, {key, Executable.kept(executable), now(), bytes})
-        forget(bounds)
+        %module{} = executable = compile.()
+
+        if kept = module.kept(executable) do
+          bytes = Weight.bytes(key) + module.bytes(executable)
+          :ets.insert(__MODULE__, {key, kept, now(), bytes})
+          forget(bounds)
+        end
+
         executable
     end
   end

@@ -7,7 +7,7 @@ defmodule Emily.Compiler.Calls do
   alias Nx.Defn.{Composite, Evaluator, Expr}
   alias Nx.Tensor, as: T
 
-  @type t :: ([Emily.Native.array()], :cpu | :gpu, map -> [Emily.Native.array()])
+  @type t :: ([Emily.Native.array()], Emily.Device.t(), map -> [Emily.Native.array()])
 
   @doc "A hook, by the function that the caller has for its name, or its own."
   def hook(expr, name, callback) do

@@ -5,7 +5,7 @@ defmodule Emily.Compiler.Streams do
   alias Emily.Native
 
   @doc "Where a partition computes; without a number, the device's own stream."
-  @spec fetch(:cpu | :gpu, non_neg_integer | nil) :: Native.device()
+  @spec fetch(Emily.Device.t(), non_neg_integer | nil) :: Native.device()
   def fetch(device, nil), do: device
 
   def fetch(device, partition) do

@@ -376,7 +376,7 @@ defmodule Emily.Doctor.Checks do
         do: "fused norm right",
         else: "fused norm WRONG (#{result.norm})"
 
-    "#{device}: product #{size}^3 in f32#{product} at #{rate} GFLOP/s, #{norm}"
+    "#{Emily.Device.name(device)}: product #{size}^3 in f32#{product} at #{rate} GFLOP/s, #{norm}"
   end
 
   defp ok(found), do: {:ok, found, nil}

@@ -4,6 +4,7 @@ defmodule Emily.Lower.Dot do
   # `{batch, inner, columns}`.
 
   import Emily.Lower.Types
+  import Emily.Device, only: [is_gpu: 1]
   import Emily.Expr, only: [share: 2, scalar: 2]
 
   # Up to this many products integers are multiplied one by one, which any device does exactly.
@@ -37,7 +38,7 @@ defmodule Emily.Lower.Dot do
   end
 
   @doc "Whether a tensor is on a GPU, which has no f64."
-  def on_gpu?(%{data: %{device: :gpu}}), do: true
+  def on_gpu?(%{data: %{device: device}}) when is_gpu(device), do: true
   def on_gpu?(_tensor), do: false
 
   defp left_matrix(tensor, type, axes, batch) do

@@ -19,7 +19,7 @@ defmodule Emily.Safetensors.Tensor do
           shape: tuple(),
           offset: non_neg_integer(),
           length: non_neg_integer(),
-          device: :cpu | :gpu,
+          device: Emily.Device.t(),
           problem: String.t() | nil
         }
 

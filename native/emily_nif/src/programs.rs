@@ -8,7 +8,7 @@ use std::thread;
 
 use emily_mlx::fusion::Fusion;
 use emily_mlx::program::{Host, Input, Program};
-use emily_mlx::{Device, Dtype, Error, Held, Result, SharedArray, StreamHandle};
+use emily_mlx::{Dtype, Error, Held, Result, SharedArray, StreamHandle};
 use mlx_rs::Array;
 use rustler::{Encoder, Env, NifResult, NifTaggedEnum, Reference, Resource, ResourceArc, Term};
 use smallvec::SmallVec;
@@ -145,7 +145,7 @@ fn compile<'a>(
     let captured: Vec<ArrayRef> = captured.collect::<NifResult<_>>()?;
     // What MLX cannot compile keeps its steps.
     let fuses = fuse == Some(true)
-        && Device::Gpu.is_available()
+        && emily_mlx::devices().iter().any(|device| device.is_gpu())
         && !program.waits()
         && !program.has_linalg();
     let waits = program.waits() || program.looks() || fuses;
@@ -226,7 +226,7 @@ fn run_waiting_program<'a>(
         )));
     }
     let stream = stream(on)?.clone();
-    if let (Some(fusion), Device::Gpu) = (&program.fusion, stream.device()) {
+    if let (Some(fusion), true) = (&program.fusion, stream.is_gpu()) {
         let caller = Caller::new(env, tag);
         run_fused(&program, fusion, &inputs, &stream, caller).map_err(raise)?;
         given.iter().for_each(|at| inputs[*at].0.give_away());

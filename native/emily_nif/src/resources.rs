@@ -1,9 +1,11 @@
 //! What Elixir holds by reference.
 
 use emily_mlx::{Device, SharedArray, StreamHandle};
-use rustler::{Decoder, ListIterator, NifResult, Resource, ResourceArc, Term};
+use rustler::{Atom, Decoder, Encoder, Env, ListIterator, NifResult, Resource, ResourceArc, Term};
 
 use crate::error::{raise, refuse, shown};
+
+rustler::atoms! { cpu, gpu }
 
 /// An array.
 pub struct ArrayResource(pub SharedArray);
@@ -64,11 +66,25 @@ pub fn stream<'a>(term: Term<'a>) -> NifResult<&'a StreamHandle> {
 }
 
 pub fn device(term: Term) -> NifResult<Device> {
-    let name = term.atom_to_string().unwrap_or_default();
-    name.parse().map_err(|_| {
-        refuse(format!(
-            "expected :cpu, :gpu or a stream, got {}",
+    let (kind, index) = match term.decode::<(Atom, u32)>() {
+        Ok((kind, index)) => (Some(kind), index.try_into().ok()),
+        Err(_) => (term.decode::<Atom>().ok(), Some(0)),
+    };
+    match (kind, index) {
+        (Some(kind), Some(0)) if kind == cpu() => Ok(Device::Cpu),
+        (Some(kind), Some(index)) if kind == gpu() => Ok(Device::Gpu(index)),
+        _ => Err(refuse(format!(
+            "expected :cpu, :gpu, {{:gpu, index}} or a stream, got {}",
             shown(term)
-        ))
-    })
+        ))),
+    }
+}
+
+/// A device as Elixir names it: the first GPU without its index.
+pub fn device_term(env: Env, device: Device) -> Term {
+    match device {
+        Device::Cpu => cpu().encode(env),
+        Device::Gpu(0) => gpu().encode(env),
+        Device::Gpu(index) => (gpu(), index).encode(env),
+    }
 }

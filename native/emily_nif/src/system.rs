@@ -4,15 +4,13 @@ use emily_mlx::{memory, Info, StreamHandle};
 use rustler::{Atom, Encoder, Env, NifMap, NifResult, NifUnitEnum, ResourceArc, Term};
 
 use crate::error::raise;
-use crate::resources::{device, StreamResource};
+use crate::resources::{device, device_term, StreamResource};
 
-/// The devices of this build and this machine, the fastest last.
+/// The devices of this build and this machine: the CPU, then the GPUs.
 #[rustler::nif]
-fn devices(env: Env) -> NifResult<Vec<Atom>> {
-    emily_mlx::devices()
-        .into_iter()
-        .map(|device| Atom::from_str(env, device.name()))
-        .collect()
+fn devices(env: Env) -> Vec<Term> {
+    let devices = emily_mlx::devices().into_iter();
+    devices.map(|device| device_term(env, device)).collect()
 }
 
 #[rustler::nif]

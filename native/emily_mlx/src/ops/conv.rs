@@ -9,7 +9,6 @@ use smallvec::SmallVec;
 
 use crate::ops::args::Args;
 use crate::ops::checks;
-use crate::runtime::device::Device;
 use crate::runtime::dtype::Dtype;
 use crate::runtime::error::{refuse, Result};
 use crate::runtime::ffi::mlx;
@@ -250,7 +249,7 @@ impl Options {
         // Only a CPU has the patches copied, and not those of groups or of a dilated kernel.
         let copied = self.kernel_dilation.iter().all(|step| *step == 1)
             && (self.groups == 1 || spatial == 1);
-        let patches = if copied && stream.device() == Device::Cpu {
+        let patches = if copied && stream.is_cpu() {
             patches
         } else {
             0

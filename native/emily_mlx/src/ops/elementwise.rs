@@ -12,7 +12,6 @@ use crate::ops::cast;
 use crate::ops::create::number_like;
 use crate::ops::map::{map, result_type, some, Mapping};
 use crate::ops::op::Op;
-use crate::runtime::device::Device;
 use crate::runtime::dtype::{by_type, Dtype};
 use crate::runtime::error::{refuse, Result};
 use crate::runtime::ffi::{self, call, mlx, Binary, Stream};
@@ -33,10 +32,7 @@ pub(crate) fn one(op: Op, function: Unary, x: &Array, stream: &StreamHandle) -> 
     // SAFETY: both handles are live, and mlx-c answers what it refuses with a status.
     let result = ffi::array(|result| unsafe { function(result, x.as_ptr(), s) })?;
     // On a CPU MLX 0.32.4 has 0.0 for the sine of -0.0, and -0.0 for the error function of 0.0.
-    if !matches!(op, Op::Sin | Op::Erf)
-        || stream.device() != Device::Cpu
-        || !Dtype::of(x).is_real_float()
-    {
+    if !matches!(op, Op::Sin | Op::Erf) || !stream.is_cpu() || !Dtype::of(x).is_real_float() {
         return Ok(result);
     }
     let is_zero = call(mlx_sys::mlx_equal, x, &number_like(op.name(), 0.0, x)?, s)?;
@@ -52,7 +48,7 @@ pub(crate) fn function(
     stream: &StreamHandle,
 ) -> Result<Array> {
     let x = args.array()?;
-    if stream.device() == Device::Cpu || op == Op::Sigmoid {
+    if stream.is_cpu() || op == Op::Sigmoid {
         cast::in_f32(x, stream.raw(), |x| one(op, function, x, stream))
     } else {
         one(op, function, x, stream)
@@ -311,7 +307,7 @@ pub(crate) fn chop(args: &Args, stream: &StreamHandle) -> Result<Array> {
 fn kernel(op: Op, arrays: &[&Array], stream: &StreamHandle) -> Option<Mapping> {
     let dtype = Dtype::of(arrays.first()?);
     // What MLX lacks is taken from here even where no kernels are wanted; a build without any refuses it.
-    let is_needed = stream.device() == Device::Cpu && is_only_here(op, dtype);
+    let is_needed = stream.is_cpu() && is_only_here(op, dtype);
     let level = level(stream).or(is_needed.then_some(Level::PORTABLE));
     Mapping::of(maps, op, arrays, level)
 }

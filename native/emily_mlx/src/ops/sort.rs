@@ -13,7 +13,6 @@ use mlx_sys::{mlx_array, mlx_stream};
 use crate::ops::args::{Args, Number};
 use crate::ops::create;
 use crate::runtime::contiguous::contiguous;
-use crate::runtime::device::Device;
 use crate::runtime::dtype::Dtype;
 use crate::runtime::error::{refuse, Result};
 use crate::runtime::ffi::{self, call, mlx};
@@ -114,9 +113,9 @@ pub(crate) fn top_k(args: &Args, stream: &StreamHandle) -> Result<Array> {
 
 fn by_mlx(function: MlxSort, x: &Array, axis: i32, stream: &StreamHandle) -> Result<Array> {
     // MLX's kernels for a GPU (#4366) mistake the order of what is not row-major.
-    let x = match stream.device() {
-        Device::Cpu => Cow::Borrowed(x),
-        Device::Gpu => Cow::Owned(contiguous(x, stream)?),
+    let x = match stream.is_cpu() {
+        true => Cow::Borrowed(x),
+        false => Cow::Owned(contiguous(x, stream)?),
     };
     // SAFETY: the handles are live, and the axis is within the rank.
     ffi::array(|result| unsafe { function(result, x.as_ptr(), axis, stream.raw()) })

@@ -14,6 +14,7 @@ use once_cell::sync::OnceCell;
 use parking_lot::Mutex;
 
 use super::step::Program;
+use crate::runtime::device::Device;
 use crate::runtime::error::{Error, Result};
 use crate::runtime::ffi::{self, Arrays};
 use crate::runtime::graph::{graph, schedule};
@@ -40,7 +41,7 @@ fn spawn(task: Task) -> Result<()> {
 }
 
 fn work(tasks: Receiver<Task>) {
-    adopt_thread();
+    adopt_thread(Device::Cpu);
     for task in tasks {
         // Whoever waits for a task that panicked is told by the task's drop.
         let _ = catch_unwind(AssertUnwindSafe(task));

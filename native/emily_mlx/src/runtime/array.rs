@@ -8,7 +8,6 @@ use once_cell::sync::OnceCell;
 use parking_lot::{MappedRwLockReadGuard, RwLock, RwLockReadGuard};
 
 use crate::runtime::contiguous;
-use crate::runtime::device::Device;
 use crate::runtime::dtype::Dtype;
 use crate::runtime::error::{refuse, Error, Result};
 use crate::runtime::ffi;
@@ -67,7 +66,7 @@ impl SharedArray {
             depth: AtomicU32::new(depth),
             linalg: AtomicBool::new(linalg),
             evaluated: AtomicBool::new(false),
-            on_host: stream.device() == Device::Cpu,
+            on_host: stream.is_cpu(),
             pinned: OnceCell::new(),
         }
     }

@@ -2,7 +2,6 @@
 
 use mlx_rs::Array;
 
-use crate::runtime::device::Device;
 use crate::runtime::error::Result;
 use crate::runtime::ffi::mlx;
 use crate::runtime::room;
@@ -12,7 +11,7 @@ use crate::runtime::stream::StreamHandle;
 /// for a scalar that is a part of a larger array, so that goes as a vector of one.
 pub(crate) fn contiguous(x: &Array, stream: &StreamHandle) -> Result<Array> {
     let s = stream.raw();
-    if x.ndim() > 0 || stream.device() == Device::Cpu {
+    if x.ndim() > 0 || stream.is_cpu() {
         return mlx!(mlx_contiguous, x.as_ptr(), false, s);
     }
     let one = [1];
@@ -25,7 +24,7 @@ pub(crate) fn contiguous(x: &Array, stream: &StreamHandle) -> Result<Array> {
 /// CPU that is the array itself where it is row-major. Of a GPU MLX moves the memory that is read, and
 /// frees it under whatever computes with it meanwhile: so it is always a copy.
 pub(crate) fn readable(x: &Array, stream: &StreamHandle) -> Result<Array> {
-    if stream.device() == Device::Cpu {
+    if stream.is_cpu() {
         room::fits("copy", x)?;
         return contiguous(x, stream);
     }

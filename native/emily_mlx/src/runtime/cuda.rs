@@ -5,7 +5,6 @@ use std::ffi::{CStr, CString};
 
 use mlx_rs::Array;
 
-use crate::runtime::device::Device;
 use crate::runtime::dtype::Dtype;
 use crate::runtime::error::{Error, Result};
 use crate::runtime::ffi::{self, Arrays};
@@ -39,7 +38,7 @@ pub(crate) struct Launch<'a> {
 
 /// Whether a stream's device takes these kernels.
 pub(crate) fn is_cuda(stream: &StreamHandle) -> bool {
-    cfg!(target_os = "linux") && stream.device() == Device::Gpu
+    cfg!(target_os = "linux") && stream.is_gpu()
 }
 
 struct Names(mlx_sys::mlx_vector_string);

@@ -1,18 +1,29 @@
 //! Devices and what they say of themselves.
 
-use std::ffi::{CStr, CString};
+use std::ffi::{c_int, CStr, CString};
+use std::fmt;
 
 use mlx_rs::DeviceType;
-use strum::{EnumString, IntoStaticStr};
+use once_cell::sync::OnceCell;
 
 use crate::runtime::error::{refuse, Result};
 use crate::runtime::ffi;
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, EnumString, IntoStaticStr)]
-#[strum(serialize_all = "lowercase")]
+/// The CPU, of which there is one, or a GPU by its number, from 0.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Device {
     Cpu,
-    Gpu,
+    Gpu(u16),
+}
+
+impl fmt::Display for Device {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        match self {
+            Device::Cpu => f.write_str("cpu"),
+            Device::Gpu(0) => f.write_str("gpu"),
+            Device::Gpu(index) => write!(f, "gpu {index}"),
+        }
+    }
 }
 
 /// One fact of a device.
@@ -23,25 +34,37 @@ pub enum Info {
 }
 
 impl Device {
-    pub fn name(self) -> &'static str {
-        self.into()
+    pub fn is_cpu(self) -> bool {
+        self == Device::Cpu
+    }
+
+    pub fn is_gpu(self) -> bool {
+        !self.is_cpu()
+    }
+
+    /// MLX's number of it among those of its kind.
+    fn index(self) -> u16 {
+        match self {
+            Device::Cpu => 0,
+            Device::Gpu(index) => index,
+        }
     }
 
     pub(crate) fn mlx_rs(self) -> mlx_rs::Device {
         let kind = match self {
             Device::Cpu => DeviceType::Cpu,
-            Device::Gpu => DeviceType::Gpu,
+            Device::Gpu(_) => DeviceType::Gpu,
         };
-        mlx_rs::Device::new(kind, 0)
+        mlx_rs::Device::new(kind, self.index().into())
     }
 
     pub(crate) fn raw(self) -> RawDevice {
         let kind = match self {
             Device::Cpu => mlx_sys::mlx_device_type__MLX_CPU,
-            Device::Gpu => mlx_sys::mlx_device_type__MLX_GPU,
+            Device::Gpu(_) => mlx_sys::mlx_device_type__MLX_GPU,
         };
         // SAFETY: the handle made is owned by the `RawDevice`, which frees it.
-        RawDevice(unsafe { mlx_sys::mlx_device_new_type(kind, 0) })
+        RawDevice(unsafe { mlx_sys::mlx_device_new_type(kind, self.index().into()) })
     }
 
     /// Whether this build of MLX and this machine have the device.
@@ -54,10 +77,19 @@ impl Device {
         status.is_ok() && available
     }
 
+    /// What to say of a device that is not there.
+    pub(crate) fn missing(self) -> String {
+        let there: Vec<String> = devices().iter().map(Device::to_string).collect();
+        format!(
+            "there is no {self} here: this build of MLX and this machine have {}",
+            there.join(", ")
+        )
+    }
+
     /// What the device says of itself, by MLX's own keys.
     pub fn info(self) -> Result<Vec<(String, Info)>> {
         if !self.is_available() {
-            refuse!("device_info: there is no {} here", self.name())
+            refuse!("device_info: {}", self.missing())
         }
         let device = self.raw();
         // SAFETY: every handle is freed once, at the end; the strings that MLX lends live as long
@@ -116,12 +148,65 @@ impl Drop for RawDevice {
     }
 }
 
-/// The devices that this build and this machine have.
+/// The devices that this build and this machine have: the CPU, then the GPUs by their numbers.
 pub fn devices() -> Vec<Device> {
-    [Device::Cpu, Device::Gpu]
-        .into_iter()
-        .filter(|device| device.is_available())
-        .collect()
+    let gpus = (0..gpus()).map(Device::Gpu);
+    let all = [Device::Cpu].into_iter().chain(gpus);
+    all.filter(|device| device.is_available()).collect()
+}
+
+/// How many GPUs MLX counts.
+pub(crate) fn gpus() -> u16 {
+    static COUNT: OnceCell<u16> = OnceCell::new();
+    *COUNT.get_or_init(|| {
+        let mut count: c_int = 0;
+        let kind = mlx_sys::mlx_device_type__MLX_GPU;
+        // SAFETY: the number is written to a place that is live.
+        let counted = ffi::status(|| unsafe { mlx_sys::mlx_device_count(&mut count, kind) });
+        counted.map_or(0, |()| count.try_into().unwrap_or(0))
+    })
+}
+
+/// Something of each device, made when it is first asked for.
+pub(crate) struct PerDevice<T> {
+    cpu: OnceCell<T>,
+    gpus: OnceCell<Box<[OnceCell<T>]>>,
+}
+
+impl<T> PerDevice<T> {
+    pub(crate) const fn new() -> Self {
+        PerDevice {
+            cpu: OnceCell::new(),
+            gpus: OnceCell::new(),
+        }
+    }
+
+    fn cell(&self, device: Device) -> Option<&OnceCell<T>> {
+        match device {
+            Device::Cpu => Some(&self.cpu),
+            Device::Gpu(index) => {
+                let cells = || (0..gpus()).map(|_| OnceCell::new()).collect();
+                self.gpus.get_or_init(cells).get(usize::from(index))
+            }
+        }
+    }
+
+    /// What is there already.
+    pub(crate) fn get(&self, device: Device) -> Option<&T> {
+        self.cell(device)?.get()
+    }
+
+    /// What is there, or is made now. Refuses a device that is not there.
+    pub(crate) fn get_or_try_init(
+        &self,
+        device: Device,
+        make: impl FnOnce() -> Result<T>,
+    ) -> Result<&T> {
+        match self.cell(device) {
+            Some(cell) => cell.get_or_try_init(make),
+            None => refuse!("{}", device.missing()),
+        }
+    }
 }
 
 /// MLX's version.

@@ -5,7 +5,6 @@ use emily_kernels::dispatch::Level;
 use emily_kernels::view::{Row, View, Walk};
 use mlx_rs::Array;
 
-use crate::runtime::device::Device;
 use crate::runtime::dtype::Dtype;
 use crate::runtime::error::Result;
 use crate::runtime::ffi::mlx;
@@ -14,7 +13,7 @@ use crate::runtime::stream::StreamHandle;
 
 /// The level of the processor that kernels are taken for, if any are.
 pub(crate) fn level(stream: &StreamHandle) -> Option<Level> {
-    chosen().filter(|_| stream.device() == Device::Cpu)
+    chosen().filter(|_| stream.is_cpu())
 }
 
 /// The name of the level that a CPU's kernels are taken for, if any are.

@@ -7,6 +7,8 @@ use mlx_rs::memory;
 use crate::runtime::error::Result;
 use crate::runtime::ffi::wrapped;
 use crate::runtime::graph::graph;
+#[cfg(target_os = "linux")]
+use crate::runtime::pools;
 
 /// What the allocator holds.
 #[derive(Clone, Copy, Debug)]
@@ -46,6 +48,8 @@ pub fn clear_cache() -> Result<()> {
     wrapped(memory::clear_cache)?;
     drop(graph);
     trim();
+    #[cfg(target_os = "linux")]
+    pools::trim();
     Ok(())
 }
 

@@ -6,6 +6,7 @@ pub(crate) mod alone;
 pub(crate) mod array;
 #[cfg(target_os = "linux")]
 pub mod blas;
+mod cards;
 pub(crate) mod contiguous;
 pub(crate) mod cuda;
 #[cfg(own_kernels)]
@@ -20,8 +21,14 @@ pub(crate) mod graph;
 pub mod inspect;
 pub(crate) mod job;
 pub(crate) mod kernel;
+#[cfg(target_os = "linux")]
+mod library;
 mod limits;
 pub mod memory;
+#[cfg(all(own_kernels, target_os = "linux"))]
+mod modules;
+#[cfg(target_os = "linux")]
+mod pools;
 pub(crate) mod queue;
 pub(crate) mod replay;
 pub(crate) mod room;

@@ -4,10 +4,10 @@ use std::cell::Cell;
 use std::sync::{Arc, Weak};
 
 use mlx_rs::Stream;
-use once_cell::sync::OnceCell;
 use parking_lot::Mutex;
 
-use crate::runtime::device::{devices, Device};
+use crate::runtime::cards;
+use crate::runtime::device::{Device, PerDevice};
 use crate::runtime::error::{Error, Result};
 use crate::runtime::exit;
 use crate::runtime::ffi;
@@ -16,6 +16,7 @@ use crate::runtime::graph::graph;
 /// A stream of MLX's, for any thread.
 pub(crate) struct Queue {
     stream: Stream,
+    device: Device,
     /// MLX's number of a CPU's stream, whose thread can tell the end of work.
     number: Option<i32>,
 }
@@ -29,22 +30,20 @@ unsafe impl Sync for Queue {}
 /// Every stream there is.
 static QUEUES: Mutex<Vec<Weak<Queue>>> = Mutex::new(Vec::new());
 
-static CPU: OnceCell<Arc<Queue>> = OnceCell::new();
-static GPU: OnceCell<Arc<Queue>> = OnceCell::new();
+static DEFAULTS: PerDevice<Arc<Queue>> = PerDevice::new();
 
 impl Queue {
     /// The stream that a device's work takes unless another is named.
     pub(crate) fn default_on(device: Device) -> Result<&'static Arc<Queue>> {
-        let cell = match device {
-            Device::Cpu => &CPU,
-            Device::Gpu => &GPU,
-        };
-        cell.get_or_try_init(|| Queue::new(device))
+        DEFAULTS.get_or_try_init(device, || Queue::new(device))
     }
 
     pub(crate) fn new(device: Device) -> Result<Arc<Queue>> {
+        if let Device::Gpu(1..) = device {
+            cards::open(device)?;
+        }
         let queue = Arc::new(Queue::over(new_stream(device)?, device)?);
-        if device == Device::Gpu {
+        if device.is_gpu() {
             queue.synchronize()?;
             exit::register_gpu(finish_all);
         }
@@ -58,12 +57,20 @@ impl Queue {
         let mut number = 0;
         // SAFETY: the handle is live, and the number is written to a place that is.
         ffi::status(|| unsafe { mlx_sys::mlx_stream_get_index(&mut number, stream.as_ptr()) })?;
-        let number = (device == Device::Cpu).then_some(number);
-        Ok(Queue { stream, number })
+        let number = device.is_cpu().then_some(number);
+        Ok(Queue {
+            stream,
+            device,
+            number,
+        })
     }
 
     pub(crate) fn stream(&self) -> &Stream {
         &self.stream
+    }
+
+    pub(crate) fn device(&self) -> Device {
+        self.device
     }
 
     #[cfg(own_kernels)]
@@ -92,14 +99,30 @@ pub(crate) fn finish_all() {
     }
 }
 
-/// Makes the default streams those of the calling thread too: some operations of MLX 0.32.4 put a part of
-/// their graph on the thread's default stream, which no other thread could evaluate.
-pub(crate) fn adopt_thread() {
-    thread_local!(static ADOPTED: Cell<bool> = const { Cell::new(false) });
-    if ADOPTED.replace(true) {
-        return;
+/// Makes the default streams those of the calling thread too, which is to use a device: some operations of MLX 0.32.4 put
+/// a part of their graph on the thread's default stream, which no other thread could evaluate. Cards behind the first
+/// are left alone until they are used.
+pub(crate) fn adopt_thread(device: Device) {
+    thread_local! {
+        static ADOPTED: Cell<bool> = const { Cell::new(false) };
+        /// Of the cards behind the first, a bit each; those beyond are adopted each time.
+        static CARDS: Cell<u64> = const { Cell::new(0) };
     }
-    for device in devices() {
+    if !ADOPTED.replace(true) {
+        adopt(Device::Cpu);
+        adopt(Device::Gpu(0));
+    }
+    if let Device::Gpu(index @ 1..) = device {
+        let bit = 1u64.checked_shl(index.into()).unwrap_or(0);
+        if CARDS.get() & bit == 0 {
+            CARDS.set(CARDS.get() | bit);
+            adopt(device);
+        }
+    }
+}
+
+fn adopt(device: Device) {
+    if device.is_available() {
         if let Ok(default) = Queue::default_on(device) {
             // Fails only for a device that is not there.
             let _ = set_default(default.stream().as_ptr());
@@ -113,13 +136,13 @@ fn set_default(stream: mlx_sys::mlx_stream) -> Result<()> {
 }
 
 /// mlx-rs makes streams that belong to the calling thread only, but hands out the thread's default
-/// stream; so the new stream is that default for a moment.
+/// stream; so the new stream is that default for a moment, or for good where there is no other. (What MLX makes for a
+/// thread's default by itself is on the first card, whichever was asked for.)
 fn new_stream(device: Device) -> Result<Stream> {
     let default = || {
         let device = device.mlx_rs();
         ffi::wrapped(|| Stream::try_default_on_device(&device))
     };
-    let before = default()?;
     // MLX keeps such streams in a map without a lock, where scheduling looks them up.
     let graph = graph();
     // SAFETY: the device's handle is live; the stream made is freed below.
@@ -131,6 +154,8 @@ fn new_stream(device: Device) -> Result<Stream> {
     let stream = set_default(raw).and_then(|()| default());
     // SAFETY: `stream` holds a copy of its own.
     unsafe { mlx_sys::mlx_stream_free(raw) };
-    set_default(before.as_ptr())?;
+    if let Some(own) = DEFAULTS.get(device) {
+        set_default(own.stream().as_ptr())?;
+    }
     stream
 }

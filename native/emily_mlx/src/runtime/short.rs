@@ -189,7 +189,7 @@ mod own {
         queue: &Queue,
         graph: &MutexGuard<()>,
     ) -> std::result::Result<(), (Vec<Array>, Done)> {
-        adopt_thread();
+        adopt_thread(queue.device());
         // What MLX refuses here it refuses the worker too, whose answer the caller gets.
         let scheduled = queue.number().is_some_and(|number| {
             let mut short = Shortness {

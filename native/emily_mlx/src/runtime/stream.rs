@@ -5,11 +5,10 @@ use std::sync::Arc;
 use emily_kernels::dispatch::Level;
 use mlx_rs::error::Exception;
 use mlx_rs::{with_stream, Array, Stream};
-use once_cell::sync::OnceCell;
 use parking_lot::Mutex;
 
 use crate::runtime::alone;
-use crate::runtime::device::Device;
+use crate::runtime::device::{Device, PerDevice};
 use crate::runtime::error::{refuse, Result};
 use crate::runtime::ffi;
 use crate::runtime::queue::{adopt_thread, Queue};
@@ -34,17 +33,14 @@ impl Drop for Inner {
     }
 }
 
-static CPU: OnceCell<StreamHandle> = OnceCell::new();
-static GPU: OnceCell<StreamHandle> = OnceCell::new();
+static DEFAULTS: PerDevice<StreamHandle> = PerDevice::new();
 
 impl StreamHandle {
     /// The stream that a device's work takes unless another is named.
     pub fn default_on(device: Device) -> Result<&'static StreamHandle> {
-        let cell = match device {
-            Device::Cpu => &CPU,
-            Device::Gpu => &GPU,
-        };
-        cell.get_or_try_init(|| StreamHandle::begin(device, || Queue::default_on(device).cloned()))
+        DEFAULTS.get_or_try_init(device, || {
+            StreamHandle::begin(device, || Queue::default_on(device).cloned())
+        })
     }
 
     /// A new stream, whose work runs beside that of others.
@@ -66,10 +62,7 @@ impl StreamHandle {
 
     fn begin(device: Device, queue: impl FnOnce() -> Result<Arc<Queue>>) -> Result<StreamHandle> {
         if !device.is_available() {
-            refuse!(
-                "there is no {} device: this build of MLX or this machine lacks it",
-                device.name()
-            )
+            refuse!("{}", device.missing())
         }
         if let Err(message) = Level::chosen() {
             refuse!("{message}")
@@ -87,6 +80,14 @@ impl StreamHandle {
         self.0.device
     }
 
+    pub fn is_cpu(&self) -> bool {
+        self.device().is_cpu()
+    }
+
+    pub fn is_gpu(&self) -> bool {
+        self.device().is_gpu()
+    }
+
     pub(crate) fn is(&self, other: &StreamHandle) -> bool {
         Arc::ptr_eq(&self.0, &other.0)
     }
@@ -97,9 +98,9 @@ impl StreamHandle {
 
     /// The stream for what only the CPU can do.
     pub(crate) fn cpu(&self) -> Result<&StreamHandle> {
-        match self.device() {
-            Device::Cpu => Ok(self),
-            Device::Gpu => StreamHandle::default_on(Device::Cpu),
+        match self.is_cpu() {
+            true => Ok(self),
+            false => StreamHandle::default_on(Device::Cpu),
         }
     }
 
@@ -123,7 +124,7 @@ impl StreamHandle {
     }
 
     pub(crate) fn mlx_rs(&self) -> &Stream {
-        adopt_thread();
+        adopt_thread(self.device());
         self.0.queue.stream()
     }
 }
@@ -131,7 +132,7 @@ impl StreamHandle {
 impl StreamHandle {
     /// Computes arrays on the calling thread, which waits.
     pub(crate) fn compute(&self, arrays: &[Array], may_fail: bool) -> Result<()> {
-        adopt_thread();
+        adopt_thread(self.device());
         compute(arrays, may_fail, &self.0.queue)
     }
 
@@ -146,7 +147,7 @@ impl StreamHandle {
     /// Computes arrays on the calling thread, whose own all is that is not computed of their graph: here, where that
     /// can be, or as `compute` does.
     pub(crate) fn compute_own(&self, arrays: &[Array], may_fail: bool) -> Result<()> {
-        adopt_thread();
+        adopt_thread(self.device());
         match !may_fail && alone::compute(arrays, &self.0.queue)? {
             true => Ok(()),
             false => self.compute(arrays, may_fail),
@@ -155,7 +156,7 @@ impl StreamHandle {
 
     /// Starts computing arrays; gives what to wait for, since to wait for an array changes it.
     pub(crate) fn schedule(&self, arrays: &[Array]) -> Result<Scheduled> {
-        adopt_thread();
+        adopt_thread(self.device());
         schedule_marked(arrays, false, &self.0.queue).map(Scheduled)
     }
 

@@ -110,7 +110,7 @@ struct Running {
 }
 
 fn work(queue: Arc<Queue>, jobs: Receiver<Job>, closed: &AtomicBool) {
-    adopt_thread();
+    adopt_thread(queue.device());
     let mut running: VecDeque<Running> = VecDeque::new();
     loop {
         // The next job is scheduled before the oldest is waited for, so that the device goes from

@@ -21,22 +21,25 @@ fn the_cpu_is_there_and_what_is_not_is_refused() {
     assert!(info
         .iter()
         .any(|(_, fact)| matches!(fact, Info::Text(text) if !text.is_empty())));
-    if !Device::Gpu.is_available() {
-        assert_eq!(devices(), [Device::Cpu]);
-        assert!(matches!(Device::Gpu.info(), Err(Error::Argument(_))));
-        assert!(matches!(
-            StreamHandle::new(Device::Gpu),
-            Err(Error::Argument(_))
-        ));
-        assert!(StreamHandle::default_on(Device::Gpu).is_err());
+    let gpus = devices().len() as u16 - 1;
+    assert!((0..gpus).all(|index| devices().contains(&Device::Gpu(index))));
+    for missing in [gpus, gpus + 1, u16::MAX].map(Device::Gpu) {
+        assert!(!missing.is_available());
+        assert!(matches!(missing.info(), Err(Error::Argument(_))));
+        let Err(Error::Argument(message)) = StreamHandle::new(missing) else {
+            panic!("{missing} is there")
+        };
+        assert!(message.contains(&format!("no {missing} here")), "{message}");
+        assert!(message.contains("cpu"), "{message}");
+        assert!(StreamHandle::default_on(missing).is_err());
     }
 }
 
 #[test]
 fn devices_have_names() {
-    assert_eq!((Device::Cpu.name(), Device::Gpu.name()), ("cpu", "gpu"));
-    assert_eq!("gpu".parse(), Ok(Device::Gpu));
-    assert!("tpu".parse::<Device>().is_err());
+    let names = [Device::Cpu, Device::Gpu(0), Device::Gpu(3)].map(|device| device.to_string());
+    assert_eq!(names, ["cpu", "gpu", "gpu 3"]);
+    assert!(Device::Cpu.is_cpu() && Device::Gpu(1).is_gpu() && !Device::Gpu(0).is_cpu());
 }
 
 #[test]

@@ -10,7 +10,6 @@ use crate::ops::args::{Args, Mask, Number};
 use crate::ops::create;
 use crate::ops::shape::cut;
 use crate::runtime::cuda::{self, is_cuda, Launch, Source};
-use crate::runtime::device::Device;
 use crate::runtime::dtype::Dtype;
 use crate::runtime::error::{refuse, Result};
 use crate::runtime::ffi::{self, mlx};
@@ -87,7 +86,7 @@ impl<'a> CachedAttention<'a> {
     /// By a kernel of Emily's own, which looks at the mask and the offset itself, where there is one.
     pub(crate) fn on_device(&self, stream: &StreamHandle) -> Result<Option<Array>> {
         let (q, k, v) = (self.q, self.k, self.v);
-        if stream.device() == Device::Cpu {
+        if stream.is_cpu() {
             super::fits(q, k, v)?;
             let arrays = [q, k, v, self.key_mask, self.offset];
             return streaming::attend_cached(arrays, self.scale, stream);

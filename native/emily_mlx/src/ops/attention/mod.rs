@@ -14,7 +14,6 @@ use crate::ops::args::{Args, Mask};
 use crate::ops::checks::real_float;
 use crate::ops::create;
 use crate::ops::shape;
-use crate::runtime::device::Device;
 use crate::runtime::dtype::Dtype;
 use crate::runtime::error::{refuse, Error, Result};
 use crate::runtime::ffi::{self, call, mlx, Arrays, Stream};
@@ -103,7 +102,7 @@ fn whole_attention(
     // The CUDA kernel reads them in a row, whatever their strides.
     let sinks = sinks.map(contiguous).transpose()?;
     let array = match &mask {
-        Mask::Array(array) if stream.device() == Device::Gpu => Some(bounded(array, stream)?),
+        Mask::Array(array) if stream.is_gpu() => Some(bounded(array, stream)?),
         Mask::Array(array) => Some((*array).clone()),
         _ => None,
     };
@@ -145,7 +144,7 @@ fn in_pieces(
         .iter()
         .fold(4i64, |bytes, size| bytes.saturating_mul((*size).into()));
     let bytes = each.saturating_mul(queries.into());
-    if bytes <= AT_ONCE || stream.device() != Device::Cpu {
+    if bytes <= AT_ONCE || !stream.is_cpu() {
         return attend(q, mask);
     }
     let rows = (PIECE / each).max(1);
@@ -222,6 +221,7 @@ mod tests {
     use super::*;
     use crate::ops::create::from_bytes;
     use crate::runtime::contiguous;
+    use crate::runtime::device::Device;
 
     const QUERIES: usize = 5;
     const KEYS: usize = 7;

@@ -9,7 +9,6 @@ use mlx_rs::Array;
 use crate::ops::args::Args;
 use crate::ops::checks;
 use crate::ops::quantized::weight::float;
-use crate::runtime::device::Device;
 use crate::runtime::dtype::Dtype;
 use crate::runtime::error::{refuse, Result};
 use crate::runtime::ffi::mlx;
@@ -52,7 +51,7 @@ impl<'a> Weight<'a> {
 
 /// The level for blocks on a CPU, even where no kernels are wanted: there is nothing else.
 fn level_for(op: &str, stream: &StreamHandle) -> Result<Level> {
-    let portable = (cfg!(own_kernels) && stream.device() == Device::Cpu).then_some(Level::PORTABLE);
+    let portable = (cfg!(own_kernels) && stream.is_cpu()).then_some(Level::PORTABLE);
     match level(stream).or(portable) {
         Some(level) => Ok(level),
         None => refuse!("{op}: only the kernels of a CPU take blocks"),

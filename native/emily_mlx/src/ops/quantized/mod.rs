@@ -15,7 +15,6 @@ use smallvec::SmallVec;
 use crate::ops::args::Args;
 use crate::ops::checks;
 use crate::ops::quantized::weight::{float, handle, Form, Mode, Parts, Weight};
-use crate::runtime::device::Device;
 use crate::runtime::dtype::Dtype;
 use crate::runtime::error::{refuse, Result};
 use crate::runtime::ffi::{self, mlx};
@@ -61,8 +60,7 @@ pub(crate) fn quantize(args: &Args, stream: &StreamHandle) -> Result<Vec<Array>>
 /// The level for small floats on a CPU, even where no kernels are wanted: MLX composes them there, of arrays sixteen times
 /// as large, and takes an even number of groups only.
 fn lacking(form: Form, stream: &StreamHandle) -> Option<Level> {
-    let is_lacking =
-        form.mode != Mode::Affine && cfg!(own_kernels) && stream.device() == Device::Cpu;
+    let is_lacking = form.mode != Mode::Affine && cfg!(own_kernels) && stream.is_cpu();
     is_lacking.then_some(Level::PORTABLE)
 }
 

@@ -11,7 +11,6 @@ use crate::ops::args::Args;
 use crate::ops::checks;
 use crate::ops::index::clamp;
 use crate::ops::quantized::weight::{float, handle, Form, Mode, Parts, Weight};
-use crate::runtime::device::Device;
 use crate::runtime::dtype::Dtype;
 use crate::runtime::error::{refuse, Result};
 use crate::runtime::ffi::mlx;
@@ -173,7 +172,7 @@ fn operands(
     weight: &Weight,
     stream: &StreamHandle,
 ) -> Result<(Array, Array, Option<Array>)> {
-    if stream.device() == Device::Gpu {
+    if stream.is_gpu() {
         return Ok((x.clone(), weight.scales.clone(), weight.biases.cloned()));
     }
     let x = mlx!(mlx_astype, x.as_ptr(), Dtype::F32.raw(), stream.raw())?;

@@ -20,7 +20,6 @@ use crate::ops::args::{Arg, Args};
 use crate::ops::attention::cached::Seen;
 use crate::ops::op::Op;
 use crate::runtime::array::{Held, SharedArray};
-use crate::runtime::device::Device;
 use crate::runtime::dtype::Dtype;
 use crate::runtime::error::{refuse, Result};
 use crate::runtime::graph::schedule;
@@ -179,7 +178,7 @@ fn arrays(inputs: &[Input]) -> Vec<Array> {
 /// what its kernels read.
 fn is_lean(inputs: &[Input], stream: &StreamHandle) -> bool {
     let is_given = |input: &Input| matches!(input, Input::Given(_));
-    stream.device() == Device::Cpu && inputs.iter().any(is_given)
+    stream.is_cpu() && inputs.iter().any(is_given)
 }
 
 pub(super) enum Slot<'a> {

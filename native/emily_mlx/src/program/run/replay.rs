@@ -14,7 +14,6 @@ use super::state::{unwanted, Kind};
 use super::{check_condition, is_true, Run};
 use crate::program::step::{Block, Step, While};
 use crate::runtime::contiguous::{contiguous, copy};
-use crate::runtime::device::Device;
 use crate::runtime::error::Result;
 use crate::runtime::replay::{recording, tasks, turns, Room};
 use crate::runtime::stream::StreamHandle;
@@ -48,9 +47,9 @@ impl Run<'_> {
     /// Whether turns of a loop can be recorded: nothing in them waits for the host.
     pub(super) fn records(&self, repeat: &While) -> bool {
         let plain = [&repeat.condition, &repeat.body].into_iter().all(is_plain);
-        let is_there = match self.stream.device() {
-            Device::Cpu => tasks::is_there(),
-            Device::Gpu => recording::is_there(),
+        let is_there = match self.stream.is_cpu() {
+            true => tasks::is_there(),
+            false => recording::is_there(),
         };
         plain && !self.has_linalg && is_there
     }
@@ -175,9 +174,9 @@ enum Linked {
 }
 
 fn room(array: &Array, stream: &StreamHandle) -> Option<Room> {
-    match stream.device() {
-        Device::Cpu => tasks::room(array),
-        Device::Gpu => recording::room(array),
+    match stream.is_cpu() {
+        true => tasks::room(array),
+        false => recording::room(array),
     }
 }
 
@@ -194,11 +193,9 @@ impl Recording {
         consumed: &[usize],
         stream: &StreamHandle,
     ) -> Result<Option<Recording>> {
-        Ok(match stream.device() {
-            Device::Cpu => tasks::Recording::of(arrays, consumed, stream)?.map(Recording::OnCpu),
-            Device::Gpu => {
-                recording::Recording::of(arrays, consumed, stream)?.map(Recording::OnGpu)
-            }
+        Ok(match stream.is_cpu() {
+            true => tasks::Recording::of(arrays, consumed, stream)?.map(Recording::OnCpu),
+            false => recording::Recording::of(arrays, consumed, stream)?.map(Recording::OnGpu),
         })
     }
 

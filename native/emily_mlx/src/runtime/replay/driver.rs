@@ -7,6 +7,7 @@ use std::ptr::null_mut;
 use once_cell::sync::Lazy;
 
 use crate::runtime::error::{Error, Result};
+use crate::runtime::library::next;
 
 pub(super) type Pointer = *mut c_void;
 
@@ -48,13 +49,6 @@ functions! {
     destroy_stream = c"cuStreamDestroy_v2"(Pointer);
     begin_capture = c"cuStreamBeginCapture_v2"(Pointer, c_int);
     end_capture = c"cuStreamEndCapture"(Pointer, *mut Pointer);
-}
-
-/// The function of a name in the libraries that were loaded after this one, which are MLX and what it loads.
-pub(super) fn next(name: &std::ffi::CStr) -> Option<Pointer> {
-    // SAFETY: the name ends with a NUL; looking for it changes nothing.
-    let found = unsafe { libc::dlsym(libc::RTLD_NEXT, name.as_ptr()) };
-    (!found.is_null()).then_some(found)
 }
 
 static DRIVER: Lazy<Option<Driver>> = Lazy::new(Driver::find);

@@ -9,7 +9,7 @@ use mlx_rs::Array;
 use once_cell::sync::Lazy;
 
 use super::driver::{
-    copy_all, driver, graph_of_copies, next, wait, Copy, Driver, Graph, Launchable, Pointer,
+    copy_all, driver, graph_of_copies, wait, Copy, Driver, Graph, Launchable, Pointer,
 };
 use super::encoder::{Encoder, Held, MLX};
 use super::place::Room;
@@ -18,6 +18,7 @@ use crate::runtime::error::{Error, Result};
 use crate::runtime::ffi::Arrays;
 use crate::runtime::graph::{async_eval, graph};
 use crate::runtime::inspect::{bytes_on, device_memory};
+use crate::runtime::library::next;
 use crate::runtime::memory::figures;
 use crate::runtime::stream::StreamHandle;
 

@@ -9,7 +9,7 @@ use emily_kernels::dispatch::Level;
 use mlx_rs::Array;
 use once_cell::sync::Lazy;
 
-use super::driver::{next, Pointer};
+use super::driver::Pointer;
 use super::encoder::MLX;
 use super::place::Room;
 use crate::runtime::device::version;
@@ -17,6 +17,7 @@ use crate::runtime::error::{Error, Result};
 use crate::runtime::ffi::{self, Arrays};
 use crate::runtime::graph::{async_eval, graph};
 use crate::runtime::inspect::{bytes_on, memory, read_by, Node};
+use crate::runtime::library::next;
 use crate::runtime::stream::StreamHandle;
 
 /// What a recording may hold, in which no buffer is taken twice: where a turn takes more, MLX's part of its time is
