@@ -149,7 +149,7 @@ impl Run<'_> {
 /// Waits, for a moment at most, until MLX's threads hold no more of a state than the loop does: a GPU's let go of what a
 /// turn has read some time after it, and what they hold is not written over.
 fn wait_until_given_back(repeat: &While, state: &[Array], stream: &StreamHandle) {
-    if stream.device() == Device::Cpu {
+    if stream.is_cpu() {
         return;
     }
     let stays = |at: &usize| {
