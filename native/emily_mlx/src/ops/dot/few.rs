@@ -14,10 +14,9 @@ use crate::runtime::stream::StreamHandle;
 
 /// Up to so many rows are few: for more the processors of matrices are faster.
 const MOST_ROWS: i32 = 4;
-/// As many blocks as a GPU takes at once; each goes on where there are more columns.
-const MOST_BLOCKS: i32 = 1056;
-/// From so many columns on a warp takes some at once, so that enough is read ahead.
-const MANY_COLUMNS: i32 = 8192;
+const IN_BLOCK: i32 = 256;
+/// So many blocks keep a GPU busy; each goes on where there are more columns.
+const MOST_BLOCKS: i32 = 1 << 13;
 
 const FEW: Source = Source {
     name: c"emily_few_rows",
@@ -130,11 +129,7 @@ impl Product {
         let x = self.norm.as_ref().map_or(&self.x, |norm| &norm.x);
         let (other, weight) = (gate.map(|(_, up)| up), self.norm.as_ref());
         let (rows, columns) = (x.dim(0), self.matrix.dim(1));
-        // One row leaves room for what a thread of more keeps.
-        let in_block = if rows == 1 { 512 } else { 256 };
-        let many = rows == 1 && gate.is_none() && columns >= MANY_COLUMNS;
-        let at_once = if many { 4 } else { 1 };
-        let blocks = (columns / (in_block / 32 * at_once)).clamp(1, MOST_BLOCKS);
+        let blocks = (columns / (IN_BLOCK / 32)).clamp(1, MOST_BLOCKS);
         let launch = Launch {
             // What there is none of is not read.
             inputs: &[
@@ -145,12 +140,12 @@ impl Product {
                 added.unwrap_or(x),
             ],
             output: (&[rows, columns], Dtype::of(x)),
-            threads: blocks * in_block,
-            in_block,
+            threads: blocks * IN_BLOCK,
+            in_block: IN_BLOCK,
             dtype: Some((c"T", Dtype::of(x))),
             numbers: &[
                 (c"rows", rows),
-                (c"at_once", at_once),
+                (c"threads", IN_BLOCK),
                 (c"normed", weight.is_some().into()),
                 (c"gated", gate.is_some().into()),
                 (c"summed", added.is_some().into()),
