@@ -77,4 +77,19 @@ defmodule Emily.RandomProgramsTest do
     Nx.sign(Nx.tensor([1.0, :neg_infinity], backend: CheckedBackend))
     assert [{:sign, :nan, "-1.0 instead of 1.0" <> _}] = CheckedBackend.differences()
   end
+
+  # As in case 1000000752 of seed 8 of bin/attack's numbers: the gradient of a loop whose node is complex, and whose tensor
+  # is not, was sliced.
+  test "what is handed over in another type than its node says is compared by its numbers" do
+    x = Nx.tensor([1.5, -2.0], backend: CheckedBackend)
+    slice = CheckedBackend.slice(Nx.template({1}, :c64), x, [1], [1], [1])
+    assert Nx.to_flat_list(slice) == [Complex.new(-2.0, 0.0)]
+    assert CheckedBackend.differences() == []
+  end
+
+  test "Nx.BinaryBackend gives such a slice the bytes of its type, not of the node's" do
+    x = Nx.tensor([1.5, -2.0], type: :f32, backend: Nx.BinaryBackend)
+    wrong = Nx.BinaryBackend.slice(Nx.template({1}, :c64), x, [1], [1], [1])
+    assert_raise MatchError, fn -> Nx.to_flat_list(wrong) end
+  end
 end

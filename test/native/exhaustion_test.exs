@@ -5,6 +5,8 @@ defmodule Emily.Native.ExhaustionTest do
   use ExUnit.Case, async: true
 
   @moduletag :tmp_dir
+  # QEMU's emulation of a process takes no such limit.
+  @moduletag :limited
 
   # Each line of the child's output is the name of a case, and what came of it.
   @prelude """

@@ -229,7 +229,12 @@ fn check<T: Number>(sizes: Sizes, numbers: &mut Numbers, alpha: f64, beta: f64, 
     );
 }
 
-const SIDES: [usize; 12] = [1, 2, 3, 5, 7, 12, 13, 16, 31, 33, 64, 130];
+const SIDES: &[usize] = if cfg!(miri) {
+    &[1, 2, 5, 13, 33]
+} else {
+    &[1, 2, 3, 5, 7, 12, 13, 16, 31, 33, 64, 130]
+};
+const ROUNDS: usize = if cfg!(miri) { 6 } else { 400 };
 
 #[test]
 fn every_layout_size_and_scale() {
@@ -237,7 +242,7 @@ fn every_layout_size_and_scale() {
         with_threads(count, || {
             let mut numbers = Numbers(count as u64);
             for level in Level::available() {
-                for round in 0..400 {
+                for round in 0..ROUNDS {
                     let mut side = || SIDES[numbers.below(SIDES.len())];
                     let sizes = Sizes {
                         rows: side(),
@@ -256,47 +261,31 @@ fn every_layout_size_and_scale() {
     }
 }
 
+/// Rows, terms and columns. Parts are smaller under Miri.
+const LARGE: &[[usize; 3]] = if cfg!(miri) {
+    &[[14, 20, 40], [1, 20, 90], [90, 20, 1], [16, 260, 2]]
+} else {
+    &[
+        [300, 513, 1100],
+        [1, 700, 5000],
+        [5000, 700, 1],
+        [3, 9001, 1023],
+        [8, 260, 2077],
+        [3000, 30, 4],
+        [16, 9000, 16],
+    ]
+};
+
 #[test]
 fn large_ones_in_parts() {
     with_threads(3, || {
         let mut numbers = Numbers(7);
-        for sizes in [
-            Sizes {
-                rows: 300,
-                inner: 513,
-                columns: 1100,
-            },
-            Sizes {
-                rows: 1,
-                inner: 700,
-                columns: 5000,
-            },
-            Sizes {
-                rows: 5000,
-                inner: 700,
-                columns: 1,
-            },
-            Sizes {
-                rows: 3,
-                inner: 9001,
-                columns: 1023,
-            },
-            Sizes {
-                rows: 8,
-                inner: 260,
-                columns: 2077,
-            },
-            Sizes {
-                rows: 3000,
-                inner: 30,
-                columns: 4,
-            },
-            Sizes {
-                rows: 16,
-                inner: 9000,
-                columns: 16,
-            },
-        ] {
+        for &[rows, inner, columns] in LARGE {
+            let sizes = Sizes {
+                rows,
+                inner,
+                columns,
+            };
             for level in Level::available() {
                 check::<f32>(sizes, &mut numbers, 1.0, 0.0, level);
                 check::<f64>(sizes, &mut numbers, 1.0, 1.0, level);
@@ -307,23 +296,24 @@ fn large_ones_in_parts() {
     });
 }
 
+const ALONE: [[usize; 3]; 2] = if cfg!(miri) {
+    [[13, 9, 34], [7, 258, 7]]
+} else {
+    [[257, 600, 1200], [130, 90, 70]]
+};
+const FEW: &[usize] = if cfg!(miri) { &[1, 7] } else { &[1, 2, 7, 40] };
+
 /// Each element is one chain of fused additions for each 256 terms, so nothing else may matter.
 #[test]
 fn an_element_depends_on_its_row_and_column_alone() {
     let mut numbers = Numbers(11);
     let level = Level::best();
-    for sizes in [
-        Sizes {
-            rows: 257,
-            inner: 600,
-            columns: 1200,
-        },
-        Sizes {
-            rows: 130,
-            inner: 90,
-            columns: 70,
-        },
-    ] {
+    for [rows, inner, columns] in ALONE {
+        let sizes = Sizes {
+            rows,
+            inner,
+            columns,
+        };
         let a: Owned<f32> = Owned::random(sizes.rows, sizes.inner, false, 0, &mut numbers);
         let b: Owned<f32> = Owned::random(sizes.inner, sizes.columns, false, 0, &mut numbers);
         let empty = |rows, columns| Owned::new(rows, columns, false, 0, |_, _| 0.0f32);
@@ -331,7 +321,7 @@ fn an_element_depends_on_its_row_and_column_alone() {
         with_threads(1, || run(sizes, &a, &b, &mut whole, 1.0, 0.0, level));
 
         if level != Level::PORTABLE {
-            for (i, j) in [(0, 0), (sizes.rows - 1, sizes.columns - 1), (77, 33)] {
+            for (i, j) in [(0, 0), (sizes.rows - 1, sizes.columns - 1), (3, 5)] {
                 let mut sum = 0.0f32;
                 for first in (0..sizes.inner).step_by(256) {
                     let last = sizes.inner.min(first + 256);
@@ -357,7 +347,7 @@ fn an_element_depends_on_its_row_and_column_alone() {
             );
 
             // A few rows, or columns, alone.
-            for count in [1, 2, 7, 40] {
+            for &count in FEW {
                 let few = Sizes {
                     rows: count,
                     ..sizes
@@ -538,20 +528,28 @@ fn check_batch<T: Number>(
     }
 }
 
+const BATCHES: usize = if cfg!(miri) { 2 } else { 30 };
+const MOST: usize = if cfg!(miri) { 9 } else { 45 };
+const LARGE_BATCHES: [[usize; 5]; 3] = if cfg!(miri) {
+    [[1, 1, 1, 30, 90], [1, 2, 14, 8, 34], [2, 5, 9, 4, 7]]
+} else {
+    [
+        [1, 1, 1, 300, 3000],
+        [1, 3, 200, 64, 130],
+        [2, 50, 30, 40, 33],
+    ]
+};
+
 #[test]
 fn batches_of_any_strides() {
     for threads in [1, 2, 3] {
         with_threads(threads, || {
             let mut numbers = Numbers(threads as u64);
             let mut side = |most: usize| 1 + numbers.below(most);
-            let mut all: Vec<[usize; 5]> = (0..30)
-                .map(|_| [side(3), side(4), side(40), side(50), side(40)])
+            let mut all: Vec<[usize; 5]> = (0..BATCHES)
+                .map(|_| [side(3), side(4), side(MOST), side(MOST), side(MOST)])
                 .collect();
-            all.extend([
-                [1, 1, 1, 300, 3000],
-                [1, 3, 200, 64, 130],
-                [2, 50, 30, 40, 33],
-            ]);
+            all.extend(LARGE_BATCHES);
             for sizes in all {
                 for level in Level::available() {
                     check_batch::<f32>(sizes, &mut numbers, level);
@@ -579,13 +577,16 @@ fn batches_of_nothing() {
     products::<f32>(Level::best(), &view([0, 2, 1]), &view([0, 1, 3]), &mut []);
 }
 
+/// Ones beyond those that bf16 counts.
+const TERMS: usize = if cfg!(miri) { 514 } else { 4097 };
+
 /// A float of 16 bits is added up exactly where its own type would lose the terms, and rounded once.
 #[test]
 fn halves_are_added_up_in_f32() {
     for level in Level::available() {
         for rows in [1, 20] {
-            let a = vec![bf16::ONE; rows * 4097];
-            let b = vec![bf16::ONE; 4097];
+            let a = vec![bf16::ONE; rows * TERMS];
+            let b = vec![bf16::ONE; TERMS];
             let axes = |sizes: [usize; 2]| {
                 let strides = [sizes[1] as isize, 1];
                 let axes = sizes.into_iter().zip(strides);
@@ -593,11 +594,11 @@ fn halves_are_added_up_in_f32() {
             };
             // SAFETY: floats are bytes.
             let (a_bytes, b_bytes) = unsafe { (a.align_to::<u8>().1, b.align_to::<u8>().1) };
-            let a = View::new(a_bytes, 0, 2, axes([rows, 4097]));
-            let b = View::new(b_bytes, 0, 2, axes([4097, 1]));
+            let a = View::new(a_bytes, 0, 2, axes([rows, TERMS]));
+            let b = View::new(b_bytes, 0, 2, axes([TERMS, 1]));
             let mut output = vec![bf16::ZERO; rows];
             products(level, &a, &b, &mut output);
-            assert_eq!(output, vec![bf16::from_f32(4097.0); rows]);
+            assert_eq!(output, vec![bf16::from_f32(TERMS as f32); rows]);
         }
     }
 }

@@ -1,5 +1,8 @@
 //! Large products of `f32` on every level, whose sums may be of parts: against sums in doubles, and against fused additions.
 
+// Parts are AMX's alone, which Miri lacks: there these would be products as in gemm.rs, of sizes that take it hours.
+#![cfg(not(miri))]
+
 use emily_kernels::dispatch::Level;
 use emily_kernels::gemm::products;
 use emily_kernels::pool;

@@ -85,8 +85,9 @@ mod tests {
     /// Every meeting of outputs, taps and entries, by trying all.
     #[test]
     fn phases_hold_all_meetings() {
+        let cases: u64 = if cfg!(miri) { 40 } else { 4000 };
         let mut some = 0;
-        for case in 0..4000u64 {
+        for case in 0..cases {
             let number = |at: u32, below: u64| {
                 (case.wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(at * 7) >> 20) % below
             };
@@ -122,6 +123,6 @@ mod tests {
             some += expected.len();
             assert_eq!(found, expected, "{window:?} {outputs} {taps}");
         }
-        assert!(some > 10_000);
+        assert!(some > 2 * cases as usize);
     }
 }

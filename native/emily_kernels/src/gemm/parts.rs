@@ -5,10 +5,12 @@ use super::work::{Work, READ};
 use crate::pool;
 
 /// What is worth a part of its own, in products: 10 to 30 us' work.
-const PART: usize = 1 << 20;
+const PART: usize = 1 << (20 - SLOWER);
 /// What is worth waking a thread for, and what one that is awake.
-const SHARED: usize = 1 << 23;
-const SHARED_AWAKE: usize = 1 << 21;
+const SHARED: usize = 1 << (23 - SLOWER);
+const SHARED_AWAKE: usize = 1 << (21 - SLOWER);
+/// Under Miri, which takes seconds for a part, small products have parts.
+const SLOWER: usize = if cfg!(miri) { 9 } else { 0 };
 /// So many parts for each thread: a thread that is late costs at most one.
 const PARTS_EACH: usize = 8;
 /// More parts than threads may take so much longer, this part of the time, since less waits for a thread that is late.

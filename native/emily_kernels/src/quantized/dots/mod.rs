@@ -8,7 +8,9 @@ pub(super) use plain::Plain;
 #[cfg(target_arch = "x86_64")]
 pub(super) use x86::{Avx2, Vnni256, Vnni512};
 
-use crate::dispatch::{Kind, Level};
+#[cfg(target_arch = "x86_64")]
+use crate::dispatch::Kind;
+use crate::dispatch::Level;
 
 /// So many codes are multiplied at a time.
 pub(super) const CODES: usize = 32;
