@@ -118,7 +118,7 @@ defmodule Emily.Lower.Conv.PiecesTest do
       assert Nx.conv(x, w, apart) |> Nx.to_flat_list() ==
                [0, 1, 2, 4, 5, 6, 8, 9, 10] |> Enum.map(&(&1 * 1.0))
 
-      for type <- [:f32, :f64, :s32] do
+      for type <- [:f32, :s32] ++ if(Emily.BackendCase.f64?(), do: [:f64], else: []) do
         far = 536_870_912
         x = Nx.tensor([[[3, 5]]], type: type, backend: Backend)
         w = Nx.tensor([[[7, 11]]], type: type, backend: Backend)
