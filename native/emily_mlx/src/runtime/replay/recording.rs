@@ -540,7 +540,10 @@ mod tests {
         let mut recording = recorded();
         let (other, _ends) = encoder(pointer(9), pointer(3), 1, &[]);
         recording.take(&other);
-        let error = recording.finish().expect_err("another stream").to_string();
+        let error = recording
+            .finish(room(22))
+            .expect_err("another stream")
+            .to_string();
         assert_eq!(error, "[replay] there are two streams");
     }
 }
