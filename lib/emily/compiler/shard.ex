@@ -117,8 +117,8 @@ defmodule Emily.Compiler.Shard do
   defp splits!(shardings, vars, mesh) when is_list(shardings) do
     if length(shardings) != length(vars) do
       raise ArgumentError,
-            "Emily.Compiler: expected #{length(vars)} input sharding configuration(s), " <>
-              "one for each argument, got #{length(shardings)}"
+            "Emily.Compiler: :input_shardings has #{length(shardings)} entries for " <>
+              "#{length(vars)} arguments"
     end
 
     shardings
@@ -131,8 +131,8 @@ defmodule Emily.Compiler.Shard do
 
       if length(of_each) != length(leaves) do
         raise ArgumentError,
-              "Emily.Compiler: expected #{length(leaves)} input sharding configuration(s) for the tensors " <>
-                "of an argument, got #{length(of_each)}"
+              "Emily.Compiler: :input_shardings has a list of #{length(of_each)} maps for an argument of " <>
+                "#{length(leaves)} tensors"
       end
 
       Enum.zip_with(of_each, leaves, &Mesh.split!(&1, &2, mesh.shape))
@@ -141,7 +141,7 @@ defmodule Emily.Compiler.Shard do
 
   defp splits!(other, _vars, _mesh) do
     raise ArgumentError,
-          "Emily.Compiler: input_shardings are required for sharding, a list with a map for each argument, " <>
+          "Emily.Compiler: shard_jit takes :input_shardings, a list with a map for each argument, " <>
             "got: #{inspect(other, limit: 10)}"
   end
 

@@ -443,18 +443,16 @@ defmodule Emily.Compiler.ShardTest do
       one = [%{0 => [0]}]
 
       for {shape, shardings, args, opts, message} <- [
-            {{2}, nil, two, [], ~r/input_shardings are required for sharding/},
-            {{2}, [], two, [], ~r/expected 1 input sharding configuration\(s\).*got 0/},
+            {{2}, nil, two, [], ~r/takes :input_shardings, a list/},
+            {{2}, [], two, [], ~r/has 0 entries for 1 arguments/},
             {{2}, [nil], two, [], ~r/expected a map of axes/},
             {{2}, [%{0 => 0}], two, [], ~r/expected a list of mesh axes for axis 0/},
-            {{2}, [%{0 => [1]}], two, [], ~r/axis 1 is not valid for mesh with 1 axes/},
-            {{2, 1}, [%{0 => [0], 1 => [0]}], two, [],
-             ~r/axis 0 was used twice in the same input sharding/},
+            {{2}, [%{0 => [1]}], two, [], ~r/a mesh of 1 axes has no axis 1/},
+            {{2, 1}, [%{0 => [0], 1 => [0]}], two, [], ~r/cannot both be split over axis 0/},
             {{2, 1}, [%{0 => [0], -2 => [1]}], two, [], ~r/axis 0 of a tensor was given twice/},
             {{2}, [%{3 => [0]}], two, [], ~r/given axis \(3\) invalid for shape with rank 2/},
             {{2}, [%{-3 => [0]}], two, [], ~r/given axis \(-3\) invalid for shape with rank 2/},
-            {{2}, [[%{}, %{}]], two, [],
-             ~r/expected 1 input sharding configuration\(s\) for the tensors/},
+            {{2}, [[%{}, %{}]], two, [], ~r/for an argument of 1 tensors/},
             {{2}, one, [[x]], [], ~r/takes a list of 2 lists of arguments, got 1/},
             {{2}, one, [[x], [Nx.iota({4, 3})]], [], ~r/tensor 0 of partition 1 is/},
             {{2}, one, [[x], [Nx.iota({4, 2}, type: :f32)]], [], ~r/same shapes and types/},

@@ -70,14 +70,14 @@ defmodule Emily.Compiler.Shard.Mesh do
 
     for axis <- Enum.flat_map(named, &elem(&1, 1)), axis not in 0..(tuple_size(mesh) - 1) do
       raise ArgumentError,
-            "Emily.Compiler: axis #{axis} is not valid for mesh with #{tuple_size(mesh)} axes"
+            "Emily.Compiler: a mesh of #{tuple_size(mesh)} axes has no axis #{axis}"
     end
 
     all = Enum.flat_map(named, &elem(&1, 1))
 
     for axis <- all -- Enum.uniq(all) do
       raise ArgumentError,
-            "Emily.Compiler: axis #{axis} was used twice in the same input sharding, " <>
+            "Emily.Compiler: two axes of a tensor cannot both be split over axis #{axis} of the mesh, " <>
               inspect(sharding)
     end
 
