@@ -108,7 +108,7 @@ defmodule Emily.Compiler.ReplayTest do
 
   # Linux alone has what MLX calls taken its way through Emily.
   if :os.type() == {:unix, :linux} and System.get_env("EMILY_KERNELS") != "off" do
-    test "turns are recorded from the third on" do
+    test "turns are recorded, but for the first ones" do
       before = Emily.Native.replayed_turns()
       assert_compiled(&mixed/2, [row(), turns(20)], tolerance: 1.0e-3)
       assert Emily.Native.replayed_turns() - before >= 17
