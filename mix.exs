@@ -62,7 +62,7 @@ defmodule Emily.MixProject do
     cond do
       not nx?() ->
         Enum.filter(
-          ~w(lib/emily/error.ex lib/emily/native.ex lib/emily/native) ++
+          ~w(lib/emily/error.ex lib/emily/device.ex lib/emily/native.ex lib/emily/native) ++
             ~w(lib/emily/doctor.ex lib/emily/doctor lib/mix),
           &File.exists?/1
         )

@@ -164,6 +164,13 @@ impl Product {
     }
 }
 
+/// What an array is, where a product or what is behind one may take it into its kernel.
+pub(crate) enum Made {
+    Norm(Norm),
+    /// Of which nobody else reads anything.
+    Product(Product),
+}
+
 fn is_few(rows: i32, dtype: Dtype, stream: &StreamHandle) -> bool {
     let known = matches!(dtype, Dtype::F32 | Dtype::F16 | Dtype::Bf16);
     cuda::is_cuda(stream) && known && (1..=MOST_ROWS).contains(&rows)

@@ -1,29 +1,17 @@
 //! On CUDA a product of few rows takes into its kernel what is before and behind it: a norm of its rows, the gate that it is
 //! a part of, a sum. What it takes is in the graph too, where nobody reads it unless something else needs it.
 
-use std::collections::HashMap;
-
 use mlx_rs::Array;
 
 use super::Run;
 use crate::ops::apply::Value;
 use crate::ops::args::Literal;
-use crate::ops::dot::few::{Norm, Product};
+use crate::ops::dot::few::{Made, Norm, Product};
 use crate::ops::op::Op;
 use crate::program::step::{Operands, Operation, Place, Register};
 use crate::runtime::cuda::is_cuda;
 use crate::runtime::error::Result;
 use crate::runtime::ffi;
-
-/// What is in a register, where a product or what is behind one may take it.
-pub(super) enum Made {
-    Norm(Norm),
-    /// Of which nobody else reads anything.
-    Product(Product),
-}
-
-/// By registers.
-pub(super) type MadeOf = HashMap<Register, Made>;
 
 impl Run<'_> {
     /// The value of an operation on CUDA that becomes one kernel with what it reads, and what it is for those that read it.

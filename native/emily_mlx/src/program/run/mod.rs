@@ -10,6 +10,7 @@ mod replay;
 mod state;
 
 use std::borrow::Cow;
+use std::collections::HashMap;
 
 use mlx_rs::Array;
 use smallvec::SmallVec;
@@ -18,6 +19,7 @@ use super::step::{Block, Call, Cond, Operand, Operation, Place, Program, Registe
 use crate::ops::apply::{apply, Value};
 use crate::ops::args::{Arg, Args};
 use crate::ops::attention::cached::Seen;
+use crate::ops::dot::few::Made;
 use crate::ops::op::Op;
 use crate::runtime::array::{Held, SharedArray};
 use crate::runtime::dtype::Dtype;
@@ -132,7 +134,7 @@ impl Program {
             lean,
             seen: None,
             within: SmallVec::new(),
-            few: few::MadeOf::new(),
+            few: HashMap::new(),
             read_once: &self.read_once,
             host,
         };
@@ -196,7 +198,7 @@ pub(super) struct Run<'a> {
     lean: bool,
     seen: Option<(CacheKey, Seen)>,
     within: SmallVec<[Within; 0]>,
-    few: few::MadeOf,
+    few: HashMap<Register, Made>,
     /// For each register whether one operand reads it, where that is known.
     read_once: &'a [bool],
     host: &'a dyn Host,
