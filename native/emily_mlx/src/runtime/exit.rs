@@ -1,6 +1,6 @@
-//! The end of the process. OpenBLAS ends its threads in a destructor, which waits for ever where one of
-//! them is at work, and CUDA is gone before MLX; so the work of MLX ends first, or the process ends without
-//! destructors, as it always does where a GPU was used.
+//! The end of the process, which comes without destructors. OpenBLAS ends its threads in one, which waits for ever where one
+//! of them is at work; CUDA is gone before MLX; and whoever computes without MLX's streams, as recorded turns do, would
+//! go on with what MLX's have taken apart. The work of MLX ends first, if it does so soon.
 
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 mod glibc {
@@ -29,17 +29,9 @@ mod glibc {
             finish();
             let _ = sender.send(());
         });
-        if waiting.is_err() || stopped.recv_timeout(LONGEST).is_err() {
-            leave(status)
+        if waiting.is_ok() {
+            let _ = stopped.recv_timeout(LONGEST);
         }
-    }
-
-    extern "C" fn end_gpu(status: c_int, finish: *mut c_void) {
-        end(status, finish);
-        leave(status)
-    }
-
-    fn leave(status: c_int) -> ! {
         // SAFETY: ends the process, with what C wrote flushed.
         unsafe {
             libc::fflush(std::ptr::null_mut());
@@ -47,7 +39,7 @@ mod glibc {
         }
     }
 
-    fn at_end(end: extern "C" fn(c_int, *mut c_void), finish: fn()) {
+    fn at_end(finish: fn()) {
         // SAFETY: the functions live as long as the library, whose threads keep it loaded.
         unsafe { on_exit(end, finish as *mut c_void) };
     }
@@ -56,13 +48,13 @@ mod glibc {
     /// what is registered last runs first.
     pub fn register(finish: fn()) {
         static ONCE: Once = Once::new();
-        ONCE.call_once(|| at_end(end, finish));
+        ONCE.call_once(|| at_end(finish));
     }
 
     /// To be called once a GPU was used: CUDA's own end is registered by then, and never comes.
     pub fn register_gpu(finish: fn()) {
         static ONCE: Once = Once::new();
-        ONCE.call_once(|| at_end(end_gpu, finish));
+        ONCE.call_once(|| at_end(finish));
     }
 }
 
