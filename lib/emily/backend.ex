@@ -82,14 +82,14 @@ defmodule Emily.Backend do
   an expression in the array's place (`Emily.Expr`). Of a type that MLX lacks, what `Nx.BinaryBackend` holds.
   """
   @type t ::
-          %__MODULE__{ref: Native.array() | Emily.Expr.t(), device: Device.t()}
+          %__MODULE__{ref: Native.array() | Emily.Expr.t(), device: Native.device_name()}
           | %__MODULE__{ref: struct(), device: :host}
 
   @doc false
   # A tensor with the shape, type and names of another that holds an array or an expression of a device, or what the
   # host holds. By Nx's types a backend's data has nothing in it but its name, so dialyzer is told, and by
   # `Map.update!/3` sees, no more than that it is a struct.
-  @spec tensor(struct(), Native.array() | Emily.Expr.t() | Host.t(), Device.t() | :host) ::
+  @spec tensor(struct(), Native.array() | Emily.Expr.t() | Host.t(), Native.device_name() | :host) ::
           struct()
   def tensor(template, ref, device),
     do: Map.update!(template, :data, fn _ -> %B{ref: ref, device: device} end)

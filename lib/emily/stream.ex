@@ -23,7 +23,7 @@ defmodule Emily.Stream do
   defstruct [:ref, :device]
 
   @typedoc "A stream, and its device."
-  @type t :: %__MODULE__{ref: Native.stream(), device: Emily.Device.t()}
+  @type t :: %__MODULE__{ref: Native.stream(), device: Native.device_name()}
 
   @doc """
   A new stream on `:cpu`, `:gpu` or `{:gpu, index}`.

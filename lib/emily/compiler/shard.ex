@@ -278,7 +278,7 @@ defmodule Emily.Compiler.Shard do
         %{
           device: device,
           coordinates: own,
-          stream: %Emily.Stream{ref: stream(device, number), device: device}
+          stream: %Emily.Stream{ref: Streams.fetch(device, number), device: device}
         }
       end
 
@@ -321,12 +321,6 @@ defmodule Emily.Compiler.Shard do
       result = filled(shard, own, partition.device)
       Emily.async_eval(result)
       result
-    end
-  end
-
-  defp stream(device, number) do
-    case Streams.fetch(device, number) do
-      stream when is_reference(stream) -> stream
     end
   end
 

@@ -19,7 +19,7 @@ defmodule Emily.Safetensors.Tensor do
           shape: tuple(),
           offset: non_neg_integer(),
           length: non_neg_integer(),
-          device: Emily.Device.t(),
+          device: Emily.Native.device_name(),
           problem: String.t() | nil
         }
 

@@ -75,7 +75,7 @@ defmodule Emily.Compiler.Shard.Mesh do
 
     all = Enum.flat_map(named, &elem(&1, 1))
 
-    for axis <- all -- Enum.uniq(all) do
+    with [axis | _] <- all -- Enum.uniq(all) do
       raise ArgumentError,
             "Emily.Compiler: two axes of a tensor cannot both be split over axis #{axis} of the mesh, " <>
               inspect(sharding)
