@@ -170,9 +170,9 @@ enum Next {
     Known,
 }
 
-/// The turn of a loop that is recorded on a device that can run it again by itself. The one before has the kernels
-/// compiled, and gives the state memory of the loop's own.
-const RECORD_AT: usize = 1;
+/// The turn of a loop that is recorded on a device that can run it again by itself. Those before have the kernels
+/// compiled, and give the state memory of the loop's own.
+const RECORD_AT: usize = 2;
 
 fn bytes(state: &[Array]) -> usize {
     state.iter().map(Array::nbytes).sum()
