@@ -1,6 +1,6 @@
 //! The end of the process, which comes without destructors. OpenBLAS ends its threads in one, which waits for ever where one
-//! of them is at work; CUDA is gone before MLX; and whoever computes without MLX's streams, as recorded turns do, would
-//! go on with what MLX's have taken apart. The work of MLX ends first, if it does so soon.
+//! of them is at work; CUDA is gone before MLX; and whoever computes without MLX's streams, as recorded turns do, may still
+//! use what they take apart. The work of MLX ends first, if it does so soon.
 
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 mod glibc {

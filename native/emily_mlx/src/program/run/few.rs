@@ -87,7 +87,9 @@ impl Run<'_> {
         };
         let (first, second) = (product(x), product(y));
         let (like, fused) = match (op, first, second) {
-            (Op::Swiglu | Op::Geglu | Op::GegluTanh, Some(gate), Some(up)) => {
+            (Op::Swiglu | Op::Geglu | Op::GegluTanh, Some(gate), Some(up))
+                if self.array(x)?.shape() == self.array(y)?.shape() =>
+            {
                 (x, gate.gate(op, up, self.stream))
             }
             (Op::Add, Some(product), _) => (x, self.sum(product, x, y)?),
