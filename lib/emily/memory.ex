@@ -38,6 +38,9 @@ defmodule Emily.Memory do
   @doc """
   Gives the freed bytes that MLX keeps back to the system.
 
+  The four loops that were recorded last are kept with the tensors that their turns read, weights among them, as long as the
+  compiled function is. They are dropped too.
+
       iex> Emily.Memory.clear_cache()
       :ok
   """

@@ -648,7 +648,8 @@ defmodule Emily.Native do
     do: threads |> Threads.check("set_threads") |> Threads.count() |> Nif.set_threads()
 
   @doc """
-  Gives the freed bytes that MLX and the C library keep back to the system.
+  Gives the freed bytes that MLX and the C library keep back to the system, and drops the recorded loops that are kept
+  for their next runs, with the tensors that these read.
 
       iex> Emily.Native.clear_cache()
       :ok

@@ -1,5 +1,6 @@
 //! Devices, streams, memory and threads.
 
+use emily_mlx::program::forget_recordings;
 use emily_mlx::{memory, Info, StreamHandle};
 use rustler::{Atom, Encoder, Env, NifMap, NifResult, NifUnitEnum, ResourceArc, Term};
 
@@ -73,6 +74,7 @@ fn set_cache_limit(bytes: usize) -> NifResult<usize> {
 
 #[rustler::nif(schedule = "DirtyIo")]
 fn clear_cache() -> NifResult<Atom> {
+    forget_recordings();
     memory::clear_cache().map_err(raise)?;
     Ok(rustler::types::atom::ok())
 }

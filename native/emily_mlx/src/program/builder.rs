@@ -7,6 +7,7 @@ use parking_lot::Mutex;
 use smallvec::SmallVec;
 
 use super::group;
+use super::kept::Shelf;
 use super::liveness;
 use super::step::{
     Block, Call, Cond, Operand, Operation, Place, Places, Program, Register, Step, While,
@@ -227,6 +228,7 @@ impl Builder {
             body: body.block,
             to,
             ended: Vec::new(),
+            shelf: Shelf::default(),
         })));
         Ok(Place::whole(to))
     }

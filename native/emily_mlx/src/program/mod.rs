@@ -3,11 +3,14 @@
 mod builder;
 pub mod fusion;
 mod group;
+mod kept;
 mod liveness;
 mod order;
+mod recording;
 mod run;
 mod step;
 
 pub use builder::{Builder, Function};
+pub use kept::forget_recordings;
 pub use run::{Host, Input, NoHost, Results};
 pub use step::{Operand, Place, Places, Program};

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use smallvec::SmallVec;
 
+use super::kept::Shelf;
 use crate::ops::args::Literal;
 use crate::ops::op::Op;
 use crate::runtime::array::SharedArray;
@@ -161,6 +162,25 @@ pub(super) struct While {
     pub to: Register,
     /// Registers that nothing reads from here on, but for the initial state.
     pub ended: Vec<Register>,
+    pub shelf: Shelf,
+}
+
+impl While {
+    /// The places outside the loop that a turn reads, where its blocks have no others inside.
+    pub fn around(&self) -> Vec<Place> {
+        let mut around = Vec::new();
+        let mut note = |place: Place, inside: &dyn Fn(Register) -> bool| {
+            if !inside(place.register) && !around.contains(&place) {
+                around.push(place);
+            }
+        };
+        let blocks = [(&self.condition, &self.tested), (&self.body, &self.state)];
+        for (block, parameters) in blocks {
+            let inside = |register| block.own.contains(&register) || parameters.contains(&register);
+            block.each_read(&mut |place| note(place, &inside));
+        }
+        around
+    }
 }
 
 /// Arrays handed to the host, which gives `results` arrays for them.

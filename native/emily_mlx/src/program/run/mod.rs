@@ -15,6 +15,7 @@ use std::collections::HashMap;
 use mlx_rs::Array;
 use smallvec::SmallVec;
 
+use super::kept::{Kept, Shelf};
 use super::step::{Block, Call, Cond, Operand, Operation, Place, Program, Register, Step};
 use crate::ops::apply::{apply, Value};
 use crate::ops::args::{Arg, Args};
@@ -64,7 +65,8 @@ impl Program {
     /// and loops.
     pub fn run(&self, inputs: &[&Array], stream: &StreamHandle) -> Result<Results> {
         let inputs = inputs.iter().map(|input| Slot::Input(input));
-        self.run_on(inputs, stream, (false, false), &NoHost)
+        let (results, _) = self.run_on(inputs, stream, (false, false), &NoHost)?;
+        Ok(results)
     }
 
     /// The results on `inputs`, on their way to being computed. The calling thread waits for what
@@ -91,12 +93,13 @@ impl Program {
             (None, None) => Slot::Empty,
         };
         let slots = lent.iter().map(Option::as_ref).zip(given).map(slot);
-        let results = self.run_on(slots, stream, (true, is_lean), host)?;
+        let (results, kept) = self.run_on(slots, stream, (true, is_lean), host)?;
         if self.has_linalg || is_lean {
             stream.compute(&results, self.has_linalg)?;
         } else {
             schedule(&results)?;
         }
+        kept.into_iter().for_each(|(shelf, kept)| shelf.put(kept));
         Ok(results)
     }
 
@@ -106,7 +109,7 @@ impl Program {
         stream: &'a StreamHandle,
         (may_wait, lean): (bool, bool),
         host: &'a dyn Host,
-    ) -> Result<Results> {
+    ) -> Result<(Results, Recordings)> {
         if inputs.len() != self.inputs.len() {
             refuse!(
                 "the program takes {} arrays, got {}",
@@ -136,12 +139,13 @@ impl Program {
             within: SmallVec::new(),
             few: HashMap::new(),
             read_once: &self.read_once,
+            kept: Recordings::new(),
             host,
         };
         run.block(&self.body, &self.inputs)?;
         let results = run.results(&self.body)?;
         self.check(&results)?;
-        Ok(results)
+        Ok((results, run.kept))
     }
 
     fn check(&self, results: &[Array]) -> Result<()> {
@@ -201,8 +205,12 @@ pub(super) struct Run<'a> {
     few: HashMap<Register, Made>,
     /// For each register whether one operand reads it, where that is known.
     read_once: &'a [bool],
+    kept: Recordings,
     host: &'a dyn Host,
 }
+
+/// What a run has recorded, each for its shelf once the results are on their way.
+type Recordings = Vec<(Shelf, Kept)>;
 
 /// The operands that say what is seen of a cache, which the layers of a model share.
 type CacheKey = ([Option<Place>; 2], (i32, Dtype));

@@ -21,16 +21,32 @@ impl Run<'_> {
         // What is small is computed several turns at a time.
         let lean = self.lean;
         self.lean &= bytes(&state) >= SMALL;
+        // A lean run computes a turn while it builds it.
+        let records = !self.lean && self.records(repeat);
+        if !records || !self.replay_kept(repeat, &mut state)? {
+            let slots = records.then(|| Slots::of(repeat, &state));
+            self.turns_from(repeat, &kinds, &mut state, slots)?;
+        }
+        self.lean = lean;
+        self.registers[repeat.to] = Slot::Value(Value::Many(state));
+        Ok(())
+    }
+
+    /// All turns from a state on. With slots one is recorded.
+    fn turns_from(
+        &mut self,
+        repeat: &While,
+        kinds: &[Kind],
+        state: &mut Vec<Array>,
+        mut slots: Option<Slots>,
+    ) -> Result<()> {
         let mut pace = Pace::new();
         let mut before = None;
         let mut turns = 0;
-        // A lean run computes a turn while it builds it.
-        let records = !self.lean && self.records(repeat);
-        let mut slots = records.then(|| Slots::of(&state));
         loop {
             if let Some(known) = slots.as_mut().filter(|_| turns >= RECORD_AT) {
-                match self.replay(repeat, &kinds, &mut state, known)? {
-                    Replayed::ToTheEnd => break,
+                match self.replay(repeat, kinds, state, known)? {
+                    Replayed::ToTheEnd => return Ok(()),
                     Replayed::OneTurn => continue,
                     Replayed::Never => slots = None,
                 }
@@ -43,21 +59,18 @@ impl Run<'_> {
             };
             let begun = Instant::now();
             let next = match ahead {
-                1 => self.turn_of(repeat, &kinds, &mut state, &mut before)?,
-                _ => self.steps(repeat, &kinds, &mut state, ahead)?,
+                1 => self.turn_of(repeat, kinds, state, &mut before)?,
+                _ => self.steps(repeat, kinds, state, ahead)?,
             };
             match next {
-                Next::None => break,
-                Next::Waited => pace.learn(begun.elapsed(), &state),
+                Next::None => return Ok(()),
+                Next::Waited => pace.learn(begun.elapsed(), state),
                 Next::Known => {}
             }
             if !self.host.is_waiting() {
                 return Err(unwanted());
             }
         }
-        self.lean = lean;
-        self.registers[repeat.to] = Slot::Value(Value::Many(state));
-        Ok(())
     }
 
     /// One iteration: the body is built once the condition is known.

@@ -3,8 +3,10 @@
 //!
 //! A turn has the next state and whether to go on from it. MLX writes over some arrays of the state in their place, as
 //! over caches. Of the others the loop has copies of its own, which a turn reads, and which the new ones are copied to at
-//! its end. Which these are, the first recorded turn tells; those that are small are copied at once. Where something
-//! else is seen, MLX goes on turn by turn.
+//! its end. Which these are, the first recorded turn tells; those that are small are copied at once. What the loop never
+//! changes is read where it is. Where something else is seen, MLX goes on turn by turn.
+//!
+//! A recording is kept for the next run of the loop: `program/kept.rs`.
 
 use std::time::{Duration, Instant};
 
@@ -12,10 +14,13 @@ use mlx_rs::Array;
 
 use super::state::{unwanted, Kind};
 use super::{check_condition, is_true, Run};
+use crate::program::kept::{Kept, Part};
+use crate::program::recording::{is_held, is_there, room, Recording};
 use crate::program::step::{Block, Step, While};
 use crate::runtime::contiguous::{contiguous, copy};
 use crate::runtime::error::Result;
-use crate::runtime::replay::{recording, tasks, turns, Room};
+use crate::runtime::inspect::Node;
+use crate::runtime::replay::{turns, Room};
 use crate::runtime::stream::StreamHandle;
 
 /// Up to so many bytes an array of the state is copied without a look, and up to so many it is copied at all.
@@ -25,12 +30,41 @@ const LARGE: usize = 64 << 20;
 const SHORT_WAIT: Duration = Duration::from_micros(20);
 const LONGEST_WAIT: Duration = Duration::from_millis(3);
 
-/// Which arrays of a state the loop has copies of.
-pub(super) struct Slots(Vec<bool>);
+/// How a turn finds an array of the state.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Slot {
+    /// Where it was: no turn changes it.
+    Stays,
+    /// Where the turn before has left it.
+    InPlace,
+    /// In a copy of the loop's own.
+    Copied,
+}
+
+/// The slots of a state.
+pub(super) struct Slots(Vec<Slot>);
 
 impl Slots {
-    pub(super) fn of(state: &[Array]) -> Self {
-        Slots(state.iter().map(|array| array.nbytes() <= SMALL).collect())
+    pub(super) fn of(repeat: &While, state: &[Array]) -> Self {
+        let slot = |(at, array): (usize, &Array)| {
+            let result = repeat.body.results[at];
+            let stays = result.element.is_none() && result.register == repeat.state[at];
+            match array.nbytes() <= SMALL {
+                true => Slot::Copied,
+                false if stays => Slot::Stays,
+                false => Slot::InPlace,
+            }
+        };
+        Slots(state.iter().enumerate().map(slot).collect())
+    }
+
+    fn of_kind<'a>(&'a self, kind: Slot, state: &'a [Array]) -> impl Iterator<Item = &'a Array> {
+        let is_kind = move |(slot, _): &(&Slot, &Array)| **slot == kind;
+        self.0
+            .iter()
+            .zip(state)
+            .filter(is_kind)
+            .map(|(_, array)| array)
     }
 }
 
@@ -47,11 +81,54 @@ impl Run<'_> {
     /// Whether turns of a loop can be recorded: nothing in them waits for the host.
     pub(super) fn records(&self, repeat: &While) -> bool {
         let plain = [&repeat.condition, &repeat.body].into_iter().all(is_plain);
-        let is_there = match self.stream.is_cpu() {
-            true => tasks::is_there(),
-            false => recording::is_there(),
+        plain && !self.has_linalg && is_there(self.stream)
+    }
+
+    /// Runs a loop to its end by what an earlier run has recorded, if that fits its state; answers whether it does.
+    pub(super) fn replay_kept(&mut self, repeat: &While, state: &mut Vec<Array>) -> Result<bool> {
+        let Some(kept) = repeat.shelf.take(self.stream) else {
+            return Ok(false);
         };
-        plain && !self.has_linalg && is_there
+        let Some(around) = self.around(repeat) else {
+            return Ok(false);
+        };
+        let condition = self.condition(repeat, state)?;
+        let read = state.iter().chain(&around).chain([&condition]);
+        self.compute(&read.cloned().collect::<Vec<_>>())?;
+        if is_true(&condition)? {
+            if !kept.begin(state, &around)? {
+                return Ok(false);
+            }
+            self.turns(kept.recording(), true)?;
+            *state = kept.state()?;
+        }
+        self.keep(repeat, kept);
+        Ok(true)
+    }
+
+    /// Has the next run find a recording, once the results of this one are on their way.
+    fn keep(&mut self, repeat: &While, kept: Kept) {
+        self.kept.retain(|(shelf, _)| !shelf.is(&repeat.shelf));
+        self.kept.push((repeat.shelf.clone(), kept));
+    }
+
+    /// What a loop reads of the steps around it, where that is there.
+    fn around(&self, repeat: &While) -> Option<Vec<Array>> {
+        let places = repeat.around();
+        let array = |place| self.array(place).ok().cloned();
+        places.into_iter().map(array).collect()
+    }
+
+    /// Runs a recording, if it goes on, until it does no more.
+    fn turns(&self, recording: &Recording, mut goes_on: bool) -> Result<()> {
+        while goes_on {
+            if !self.host.is_waiting() {
+                return Err(unwanted());
+            }
+            goes_on = recording.run()?;
+            turns::count();
+        }
+        Ok(())
     }
 
     /// Runs a loop from a state on.
@@ -69,11 +146,14 @@ impl Run<'_> {
         }
         let own = self.own(state, slots)?;
         let stream = self.stream;
-        wait_until_given_back(repeat, state, stream);
+        wait_until_given_back(slots, state, stream);
+        let is_own =
+            |(array, own): (&Array, &Option<Array>)| own.is_some() || !is_held(array, stream);
+        let is_own: Vec<bool> = state.iter().zip(&own).map(is_own).collect();
         let room = |array: &Array| room(array, stream);
         let before: Vec<Option<Room>> = state.iter().map(room).collect();
         // What MLX may write over is held by the graph alone.
-        let consumed: Vec<usize> = state.iter().map(tasks::id).collect();
+        let consumed: Vec<usize> = state.iter().map(|array| Node::of(array).id()).collect();
         let given = own.iter().zip(std::mem::take(state));
         let given = given
             .map(|(own, array)| own.clone().unwrap_or(array))
@@ -97,20 +177,29 @@ impl Run<'_> {
         }
         check_condition(&condition)?;
         let finished = room(&condition).map(|goes_on| recording.finish(goes_on));
-        let Some(Ok(mut goes_on)) = finished else {
+        let Some(Ok(goes_on)) = finished else {
             return Ok(Replayed::Never);
         };
-        while goes_on {
-            if !self.host.is_waiting() {
-                return Err(unwanted());
-            }
-            goes_on = recording.run()?;
-            turns::count();
-        }
+        self.turns(&recording, goes_on)?;
         for (array, own) in state.iter_mut().zip(own) {
             if let Some(own) = own {
                 *array = own;
             }
+        }
+        let part = |(array, is_own): (&Array, bool)| Part {
+            array: array.clone(),
+            is_own,
+        };
+        let parts = state.iter().zip(is_own).map(part).collect();
+        let around = self.around(repeat).map(|around| {
+            let not_own = around.iter().map(|array| (array, false));
+            not_own.map(part).collect()
+        });
+        let kept =
+            around.and_then(|around| Kept::of(recording, stream, (parts, around), condition));
+        if let Some(kept) = kept {
+            *state = kept.state()?;
+            self.keep(repeat, kept);
         }
         Ok(Replayed::ToTheEnd)
     }
@@ -118,9 +207,9 @@ impl Run<'_> {
     /// Computed copies of arrays of a state, which may lie in the memory of what the loop was given: turns that only move
     /// elements give views of it.
     fn own(&self, state: &[Array], slots: &Slots) -> Result<Vec<Option<Array>>> {
-        let own = |(array, copied): (&Array, &bool)| match copied {
-            true => copy(array, self.stream).map(Some),
-            false => Ok(None),
+        let own = |(array, slot): (&Array, &Slot)| match slot {
+            Slot::Copied => copy(array, self.stream).map(Some),
+            Slot::Stays | Slot::InPlace => Ok(None),
         };
         let own = state.iter().zip(&slots.0).map(own);
         let own = own.collect::<Result<Vec<_>>>()?;
@@ -148,19 +237,13 @@ impl Run<'_> {
 
 /// Waits, for a moment at most, until MLX's threads hold no more of a state than the loop does: a GPU's let go of what a
 /// turn has read some time after it, and what they hold is not written over.
-fn wait_until_given_back(repeat: &While, state: &[Array], stream: &StreamHandle) {
+fn wait_until_given_back(slots: &Slots, state: &[Array], stream: &StreamHandle) {
     if stream.is_cpu() {
         return;
     }
-    let stays = |at: &usize| {
-        let result = repeat.body.results[*at];
-        result.element.is_none() && result.register == repeat.state[*at]
-    };
-    let changed = (0..state.len()).filter(|at| !stays(at));
-    let held = |at: usize| recording::is_held(&state[at]);
     let end = Instant::now() + LONGEST_WAIT;
-    for at in changed {
-        while held(at) && Instant::now() < end {
+    for array in slots.of_kind(Slot::InPlace, state) {
+        while is_held(array, stream) && Instant::now() < end {
             std::thread::sleep(SHORT_WAIT);
         }
     }
@@ -171,54 +254,6 @@ enum Linked {
     /// Not yet: more slots are to be copied.
     WithMoreCopies,
     Not,
-}
-
-fn room(array: &Array, stream: &StreamHandle) -> Option<Room> {
-    match stream.is_cpu() {
-        true => tasks::room(array),
-        false => recording::room(array),
-    }
-}
-
-/// A recorded turn, on either device.
-enum Recording {
-    OnCpu(tasks::Recording),
-    OnGpu(recording::Recording),
-}
-
-impl Recording {
-    /// Schedules arrays and records it, where that can be. Of what they read MLX may write over arrays of these numbers.
-    fn of(
-        arrays: &[Array],
-        consumed: &[usize],
-        stream: &StreamHandle,
-    ) -> Result<Option<Recording>> {
-        Ok(match stream.is_cpu() {
-            true => tasks::Recording::of(arrays, consumed, stream)?.map(Recording::OnCpu),
-            false => recording::Recording::of(arrays, consumed, stream)?.map(Recording::OnGpu),
-        })
-    }
-
-    fn copy(&mut self, to: &Room, from: &Room) {
-        match self {
-            Recording::OnCpu(tasks) => tasks.copy(to, from),
-            Recording::OnGpu(recording) => recording.copy(to, from),
-        }
-    }
-
-    fn finish(&mut self, goes_on: Room) -> Result<bool> {
-        match self {
-            Recording::OnCpu(tasks) => tasks.finish(goes_on),
-            Recording::OnGpu(recording) => recording.finish(goes_on),
-        }
-    }
-
-    fn run(&self) -> Result<bool> {
-        match self {
-            Recording::OnCpu(tasks) => tasks.run(),
-            Recording::OnGpu(recording) => recording.run(),
-        }
-    }
 }
 
 /// Has the turns of a recording follow on one another.
@@ -233,6 +268,9 @@ fn links(
     let owned: Vec<Option<Room>> = own.iter().map(|own| own.as_ref().and_then(room)).collect();
     let mut linked = Linked::Wholly;
     for (at, array) in next.iter().enumerate() {
+        if slots.0[at] == Slot::Stays {
+            continue;
+        }
         let Some(new) = room(array) else {
             return Linked::Not;
         };
@@ -248,7 +286,7 @@ fn links(
             }
             None if before[at] == Some(new) && new.is_in_a_row() => (),
             None if array.nbytes() <= LARGE => {
-                slots.0[at] = true;
+                slots.0[at] = Slot::Copied;
                 linked = Linked::WithMoreCopies;
             }
             None => return Linked::Not,

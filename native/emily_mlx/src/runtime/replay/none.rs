@@ -18,10 +18,6 @@ pub(crate) fn is_held(_array: &Array) -> bool {
     false
 }
 
-pub(crate) fn id(_array: &Array) -> usize {
-    0
-}
-
 /// There is none.
 pub(crate) enum Recording {}
 
@@ -32,6 +28,14 @@ impl Recording {
         _stream: &StreamHandle,
     ) -> Result<Option<Recording>> {
         Ok(None)
+    }
+
+    pub(crate) fn bytes(&self) -> usize {
+        match *self {}
+    }
+
+    pub(crate) fn begin(&self, _copies: &[(Room, Room)]) -> Result<()> {
+        match *self {}
     }
 
     pub(crate) fn copy(&mut self, _to: &Room, _from: &Room) {

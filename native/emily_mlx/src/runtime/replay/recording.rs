@@ -96,10 +96,11 @@ pub(crate) struct Recording {
     goes_on: Option<Room>,
     held: Vec<Held>,
     failure: Option<Error>,
+    bytes: usize,
 }
 
 impl Recording {
-    fn new(driver: &'static Driver) -> Recording {
+    fn new(driver: &'static Driver, bytes: usize) -> Recording {
         Recording {
             driver,
             stream: null_mut(),
@@ -109,6 +110,7 @@ impl Recording {
             goes_on: None,
             held: Vec::new(),
             failure: None,
+            bytes,
         }
     }
 
@@ -123,11 +125,11 @@ impl Recording {
         let number = stream.number()?;
         let graph = graph();
         let most = figures()?.limit / PART;
-        let fits = bytes_on(arrays, number).is_some_and(|bytes| bytes <= most);
-        let Some(driver) = driver().filter(|_| fits) else {
+        let bytes = bytes_on(arrays, number).filter(|bytes| *bytes <= most);
+        let (Some(driver), Some(bytes)) = (driver(), bytes) else {
             return async_eval(&vector, &graph).map(|()| None);
         };
-        let mut recording = Recording::new(driver);
+        let mut recording = Recording::new(driver, bytes);
         // The encoder commits on this thread.
         RECORDED.set(&mut recording);
         let scheduled = async_eval(&vector, &graph);
@@ -164,15 +166,14 @@ impl Recording {
         }
     }
 
+    /// The bytes that a turn takes for what it computes.
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
     /// Has each turn end with a copy of what is in one room to another of its size.
     pub(crate) fn copy(&mut self, to: &Room, from: &Room) {
-        assert!(to.bytes == from.bytes && to.row_contiguous && from.row_contiguous);
-        let bytes = to.bytes;
-        self.copies.push(Copy {
-            to: to.data,
-            from: from.data,
-            bytes,
-        });
+        self.copies.push(Copy::of(to, from));
     }
 
     /// Nothing more is recorded, and what was becomes one launch; then come the copies of the turn that MLX runs. Waits
@@ -197,6 +198,15 @@ impl Recording {
         }
         self.goes_on = Some(goes_on);
         self.end()
+    }
+
+    /// Copies what is in rooms to others of their sizes, each `(to, from)`, behind all that the stream was given.
+    pub(crate) fn begin(&self, copies: &[(Room, Room)]) -> Result<()> {
+        let _graph = graph();
+        let copies = copies.iter().map(|(to, from)| Copy::of(to, from));
+        let copies: Vec<Copy> = copies.collect();
+        // SAFETY: of either room of a copy the caller holds the array until the turn behind it has ended, which waits.
+        unsafe { copy_all(self.driver, &copies, self.stream) }
     }
 
     /// Runs what was recorded, waits for it, and answers whether another turn follows. Its inputs and outputs are where they
@@ -241,6 +251,17 @@ impl Drop for Recording {
         // Before what they use.
         self.launchable = None;
         self.graph = None;
+    }
+}
+
+impl Copy {
+    fn of(to: &Room, from: &Room) -> Copy {
+        assert!(to.bytes == from.bytes && to.row_contiguous && from.row_contiguous);
+        Copy {
+            to: to.data,
+            from: from.data,
+            bytes: to.bytes,
+        }
     }
 }
 
@@ -422,7 +443,7 @@ mod tests {
 
     /// Two commits on stream 7, of graph 1 with an edge and of graph 2.
     fn recorded() -> Recording {
-        let mut recording = Recording::new(&FAKE);
+        let mut recording = Recording::new(&FAKE, 0);
         let edges = [[pointer(11), pointer(12)]];
         let (first, _ends) = encoder(pointer(7), pointer(1), 2, &edges);
         let (second, _ends) = encoder(pointer(7), pointer(2), 1, &[]);
@@ -469,6 +490,12 @@ mod tests {
         );
         assert!(recording.run().expect("it is finished"));
         assert_eq!(said(), ["launch 5000 on 7", "read 22 on 7", "wait for 7"]);
+        let copied = recording.begin(&[(room(20), room(30)), (room(23), room(33))]);
+        copied.expect("the driver copies");
+        assert_eq!(
+            said(),
+            ["copy 64 from 30 to 20 on 7", "copy 64 from 33 to 23 on 7"]
+        );
         drop(recording);
         assert_eq!(said(), ["wait for 7", "destroy 5000", "destroy 1000"]);
     }
@@ -528,7 +555,7 @@ mod tests {
 
     #[test]
     fn one_stream_and_something_on_it() {
-        let mut recording = Recording::new(&FAKE);
+        let mut recording = Recording::new(&FAKE, 0);
         let (nothing, _ends) = encoder(pointer(7), pointer(1), 0, &[]);
         recording.take(&nothing);
         let error = recording

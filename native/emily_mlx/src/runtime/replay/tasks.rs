@@ -16,7 +16,7 @@ use crate::runtime::device::version;
 use crate::runtime::error::{Error, Result};
 use crate::runtime::ffi::{self, Arrays};
 use crate::runtime::graph::{async_eval, graph};
-use crate::runtime::inspect::{bytes_on, memory, read_by, Node};
+use crate::runtime::inspect::{bytes_on, memory, read_by};
 use crate::runtime::library::next;
 use crate::runtime::stream::StreamHandle;
 
@@ -141,9 +141,9 @@ pub(crate) fn room(array: &Array) -> Option<Room> {
     memory(array).map(|memory| Room::of(&memory, array.nbytes()))
 }
 
-/// The number that MLX knows an array by.
-pub(crate) fn id(array: &Array) -> usize {
-    Node::of(array).id()
+/// Whether somebody else than the caller holds an array or its memory.
+pub(crate) fn is_held(array: &Array) -> bool {
+    memory(array).is_some_and(|memory| !memory.donatable)
 }
 
 /// Whether the version of MLX is known, and `EMILY_KERNELS` does not say `off`.
@@ -164,6 +164,7 @@ pub(crate) struct Recording {
     /// Where a turn leaves whether another one follows.
     goes_on: Option<Room>,
     failure: Option<Error>,
+    bytes: usize,
     stream: StreamHandle,
     /// What it reads in each turn, which MLX must not write over.
     _read: Vec<Array>,
@@ -180,15 +181,16 @@ impl Recording {
         let vector = Arrays::new(arrays)?;
         let number = stream.number()?;
         let graph = graph();
-        if bytes_on(arrays, number).is_none_or(|bytes| bytes > MOST) {
+        let Some(bytes) = bytes_on(arrays, number).filter(|bytes| *bytes <= MOST) else {
             return async_eval(&vector, &graph).map(|()| None);
-        }
+        };
         let mut recording = Recording {
             operations: Vec::new(),
             buffers: Vec::new(),
             copies: Vec::new(),
             goes_on: None,
             failure: None,
+            bytes,
             stream: stream.clone(),
             _read: read_by(arrays, own)?,
         };
@@ -226,6 +228,11 @@ impl Recording {
         Ok(())
     }
 
+    /// The bytes that a turn takes for what it computes.
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
     /// Has each turn end with a copy of what is in one room to another of its size.
     pub(crate) fn copy(&mut self, to: &Room, from: &Room) {
         assert!(to.bytes == from.bytes && to.is_in_a_row() && from.is_in_a_row());
@@ -242,6 +249,17 @@ impl Recording {
         }
         self.goes_on = Some(goes_on);
         Ok(self.end())
+    }
+
+    /// Copies what is in rooms to others of their sizes, each `(to, from)`, when the stream is through with what it was given.
+    pub(crate) fn begin(&self, copies: &[(Room, Room)]) -> Result<()> {
+        self.stream.synchronize()?;
+        for (to, from) in copies {
+            assert!(to.bytes == from.bytes && to.is_in_a_row() && from.is_in_a_row());
+            // SAFETY: of either room the caller holds the array, and nobody else has the memory that is written to.
+            unsafe { std::ptr::copy_nonoverlapping(from.data, to.data, to.bytes) }
+        }
+        Ok(())
     }
 
     /// Runs what was recorded, on this thread, and answers whether another turn follows. Its inputs and outputs are where

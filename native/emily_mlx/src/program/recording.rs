@@ -1,0 +1,88 @@
+//! A recorded turn of a loop, on either device.
+
+use mlx_rs::Array;
+
+use crate::runtime::error::Result;
+use crate::runtime::replay::{recording, tasks, Room};
+use crate::runtime::stream::StreamHandle;
+
+pub(super) enum Recording {
+    OnCpu(tasks::Recording),
+    OnGpu(recording::Recording),
+}
+
+/// Whether turns can be recorded on a stream.
+pub(super) fn is_there(stream: &StreamHandle) -> bool {
+    match stream.is_cpu() {
+        true => tasks::is_there(),
+        false => recording::is_there(),
+    }
+}
+
+/// Where the elements of a scheduled array are.
+pub(super) fn room(array: &Array, stream: &StreamHandle) -> Option<Room> {
+    match stream.is_cpu() {
+        true => tasks::room(array),
+        false => recording::room(array),
+    }
+}
+
+/// Whether somebody else than the caller holds a scheduled array or its memory.
+pub(super) fn is_held(array: &Array, stream: &StreamHandle) -> bool {
+    match stream.is_cpu() {
+        true => tasks::is_held(array),
+        false => recording::is_held(array),
+    }
+}
+
+impl Recording {
+    /// Schedules arrays and records it, where that can be. Of what they read MLX may write over arrays of these numbers.
+    pub(super) fn of(
+        arrays: &[Array],
+        consumed: &[usize],
+        stream: &StreamHandle,
+    ) -> Result<Option<Recording>> {
+        Ok(match stream.is_cpu() {
+            true => tasks::Recording::of(arrays, consumed, stream)?.map(Recording::OnCpu),
+            false => recording::Recording::of(arrays, consumed, stream)?.map(Recording::OnGpu),
+        })
+    }
+
+    /// The bytes that a turn takes for what it computes.
+    pub(super) fn bytes(&self) -> usize {
+        match self {
+            Recording::OnCpu(tasks) => tasks.bytes(),
+            Recording::OnGpu(recording) => recording.bytes(),
+        }
+    }
+
+    pub(super) fn copy(&mut self, to: &Room, from: &Room) {
+        match self {
+            Recording::OnCpu(tasks) => tasks.copy(to, from),
+            Recording::OnGpu(recording) => recording.copy(to, from),
+        }
+    }
+
+    pub(super) fn finish(&mut self, goes_on: Room) -> Result<bool> {
+        match self {
+            Recording::OnCpu(tasks) => tasks.finish(goes_on),
+            Recording::OnGpu(recording) => recording.finish(goes_on),
+        }
+    }
+
+    /// Copies what is in rooms to others of their sizes, each `(to, from)`, before the next turn, and behind what the stream
+    /// was given.
+    pub(super) fn begin(&self, copies: &[(Room, Room)]) -> Result<()> {
+        match self {
+            Recording::OnCpu(tasks) => tasks.begin(copies),
+            Recording::OnGpu(recording) => recording.begin(copies),
+        }
+    }
+
+    pub(super) fn run(&self) -> Result<bool> {
+        match self {
+            Recording::OnCpu(tasks) => tasks.run(),
+            Recording::OnGpu(recording) => recording.run(),
+        }
+    }
+}
