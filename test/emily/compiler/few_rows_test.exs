@@ -1,6 +1,6 @@
 defmodule Emily.Compiler.FewRowsTest do
-  # Products of a few rows with what a GPU computes in the same kernel: the norm of the rows before them, the gate or the sum
-  # behind them. Against Nx.BinaryBackend.
+  # Products of a few rows with what a GPU computes in the same kernel: the norm of the rows before them, the gate, the sum or
+  # the rotation behind them. Against Nx.BinaryBackend.
   use Emily.CompilerCase, async: true
 
   import Nx.Defn
@@ -41,6 +41,32 @@ defmodule Emily.Compiler.FewRowsTest do
     y = Nx.dot(x, first)
     Nx.new_axis(y, 0) + Nx.iota({3, 1, 1})
   end
+
+  # Heads of one position, turned by what each product is read for alone; the second two as no kernel of products does.
+  deftransform turned(x, scale, first, second) do
+    [first, second] = heads(x, scale, [first, second])
+
+    {Fast.rope_with_freqs(first, 7, frequencies(), dims: 16),
+     Fast.rope_with_freqs(second, -3, frequencies(), dims: 16, scale: -0.5)}
+  end
+
+  deftransform turned_apart(x, scale, first, second) do
+    [first, second] = heads(x, scale, [first, second])
+
+    {Fast.rope_with_freqs(first, 3, frequencies(), dims: 16, traditional: true),
+     Fast.rope(second, 5, dims: 16)}
+  end
+
+  defp heads(x, scale, matrices) do
+    rows = Fast.rms_norm(x, scale)
+
+    for matrix <- matrices do
+      {_, columns} = matrix.shape
+      rows |> Nx.dot(matrix) |> Nx.reshape({:auto, div(columns, 16), 1, 16})
+    end
+  end
+
+  defp frequencies, do: Nx.exp(Nx.negate(Nx.iota({8}, type: :f32)))
 
   @functions ~w(normed swiglu geglu apart summed biased shared grown)a
 
@@ -106,6 +132,15 @@ defmodule Emily.Compiler.FewRowsTest do
       check(unquote(fun), 1, [37, 21], :rows, :f32)
       check(unquote(fun), 3, [1, 1], :columns, :bf16)
     end
+  end
+
+  test "turned" do
+    for fun <- [:turned, :turned_apart],
+        layout <- [:rows, :columns, :part],
+        {rows, type} <- [{1, :bf16}, {1, :f32}, {2, :f32}],
+        do: check(fun, rows, [64, 48], layout, type)
+
+    for layout <- [:rows, :columns], do: check(:turned, 1, [576, 576], layout, :bf16)
   end
 
   test "more columns, and longer ones, than are taken at once" do

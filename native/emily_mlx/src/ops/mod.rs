@@ -24,7 +24,7 @@ pub(crate) mod op;
 pub(crate) mod pointer;
 mod quantized;
 mod reduce;
-mod rope;
+pub(crate) mod rope;
 pub(crate) mod rows;
 mod scan;
 mod scatter;

@@ -1,7 +1,5 @@
-// Turns the planes of x, [batch, heads, positions, columns], `each` heads a thread. FREQUENCY(plane), which reads
-// periods, with periods_strides, is what a position is multiplied by.
+// Turns the planes of x, [batch, heads, positions, columns], `each` heads a thread.
 constexpr int half = dims / 2;
-const float scale = (backwards ? -1.0f : 1.0f) * __int_as_float(scale_bits);
 const int heads = x_shape[1], positions = x_shape[2], columns = x_shape[3];
 const int groups = (heads + each - 1) / each;
 const long long count = (long long)x_shape[0] * groups * positions * half;
@@ -12,8 +10,7 @@ for (long long i = grid.thread_rank(); i < count; i += grid.size()) {
   const int group = i / half / positions % groups;
   const int batch = i / half / positions / groups;
   const int from = offset[offset_shape[0] == 1 ? 0 : batch * offset_strides[0]];
-  const float angle = scale * float(from + position) * (FREQUENCY(plane));
-  const float c = cosf(angle), s = sinf(angle);
+  const float a = angle(from + position, plane), c = cosf(a), s = sinf(a);
   const int first = traditional ? 2 * plane : plane;
   const int second = traditional ? 2 * plane + 1 : plane + half;
   // All are read before the first is written: the compiler does not know that what is written is not read.

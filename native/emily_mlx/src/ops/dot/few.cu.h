@@ -1,16 +1,20 @@
 // Rows of x by the columns of a matrix: `gated` by the columns of another, `normed` by their root mean squares first,
-// `summed` with what is added. What lies in a row of memory is read in pieces of 16 bytes: where the numbers of a column
+// `summed` with what is added, `turned` by the angles of one position, each head's first half of columns with its second.
+// What lies in a row of memory is read in pieces of 16 bytes: where the numbers of a column
 // do, a warp takes a column, and where those of a row do, a block takes some columns. Sums are in f32; what would be an
 // array in between is rounded as that would be.
-constexpr int width = 16 / sizeof(T), matrices = gated ? 2 : 1, warps = threads / 32, groups = 2, splits = threads / groups;
+constexpr int width = 16 / sizeof(T), matrices = gated || turned ? 2 : 1, warps = threads / 32, groups = 2, splits = threads / groups;
 struct alignas(16) Piece {
   T of[width];
 };
 const int inner = x_shape[1], columns = matrix_shape[1];
 const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
-const T* of[2] = {matrix, other};
-const long long row_steps[2] = {matrix_strides[0], other_strides[0]};
-const long long column_steps[2] = {matrix_strides[1], other_strides[1]};
+const T* of[2] = {matrix, turned ? matrix + half * matrix_strides[1] : other};
+const long long row_steps[2] = {matrix_strides[0], turned ? matrix_strides[0] : other_strides[0]};
+const long long column_steps[2] = {matrix_strides[1], turned ? matrix_strides[1] : other_strides[1]};
+// The columns that sums are taken of, and where these are.
+const int count = turned ? columns / 2 : columns;
+auto place = [](int column) { return turned ? column / half * 2 * half + column % half : column; };
 
 auto piece = [](const T* from) { return *reinterpret_cast<const Piece*>(from); };
 auto rounded = [](float value) { return static_cast<float>(static_cast<T>(value)); };
@@ -22,6 +26,11 @@ auto more = [&](int row, int column) {
 auto give = [&](int row, int column, const float* sums, float square, float more) {
   const float scale = normed ? rsqrtf(square / inner + __int_as_float(eps_bits)) : 1.0f;
   float value = rounded(sums[0] * scale);
+#ifdef TURNED
+  const float second = rounded(sums[1] * scale), a = angle(offset[0], column % half), c = cosf(a), s = sinf(a);
+  out[(long long)row * columns + column + half] = static_cast<T>(value * s + second * c);
+  value = value * c - second * s;
+#endif
   if (gated) {
     const float g = value;
     value = activated(g) * rounded(sums[matrices - 1] * scale);
@@ -32,7 +41,7 @@ auto give = [&](int row, int column, const float* sums, float square, float more
 
 bool columns_in_a_row = inner % width == 0 && x_strides[1] == 1 && is_aligned(x, x_strides[0]);
 if (normed) columns_in_a_row = columns_in_a_row && weight_strides[0] == 1 && is_aligned(weight, 0);
-bool rows_in_a_row = columns % width == 0;
+bool rows_in_a_row = (turned ? half : columns) % width == 0;
 for (int m = 0; m < matrices; m++) {
   columns_in_a_row = columns_in_a_row && row_steps[m] == 1 && is_aligned(of[m], column_steps[m]);
   rows_in_a_row = rows_in_a_row && column_steps[m] == 1 && is_aligned(of[m], row_steps[m]);
@@ -42,12 +51,12 @@ if (rows_in_a_row) {
   __shared__ float parts[rows][warps][groups * width][matrices], square_parts[rows][warps];
   const int group = threadIdx.x % groups, split = threadIdx.x / groups;
   const int its_row = threadIdx.x / (groups * width), its_column = threadIdx.x % (groups * width);
-  for (int from = blockIdx.x * groups * width; from < columns; from += gridDim.x * groups * width) {
-    const bool gives = its_row < rows && from + its_column < columns;
-    const float to_add = gives ? more(its_row, from + its_column) : 0.0f;
+  for (int from = blockIdx.x * groups * width; from < count; from += gridDim.x * groups * width) {
+    const bool gives = its_row < rows && from + its_column < count;
+    const float to_add = gives ? more(its_row, place(from + its_column)) : 0.0f;
     float sums[matrices][rows][width] = {}, squares[rows] = {};
     // What is beyond the last column is read of the first instead, and given to nobody.
-    const int column = from + group * width < columns ? from + group * width : from;
+    const int column = place(from + group * width < count ? from + group * width : from);
 #pragma unroll 4
     for (int k = split; k < inner; k += splits) {
       Piece pieces[matrices];
@@ -82,12 +91,13 @@ if (rows_in_a_row) {
         if (normed) square += square_parts[its_row][w];
         for (int m = 0; m < matrices; m++) totals[m] += parts[its_row][w][its_column][m];
       }
-      give(its_row, from + its_column, totals, square, to_add);
+      give(its_row, place(from + its_column), totals, square, to_add);
     }
     __syncthreads();
   }
 } else {
-  for (int column = blockIdx.x * warps + warp; column < columns; column += gridDim.x * warps) {
+  for (int from_column = blockIdx.x * warps + warp; from_column < count; from_column += gridDim.x * warps) {
+    const int column = place(from_column);
     const T* from[matrices];
     for (int m = 0; m < matrices; m++) from[m] = of[m] + column * column_steps[m];
     float sums[rows][matrices] = {}, squares[rows] = {}, to_add[rows];

@@ -1,10 +1,14 @@
 //! Products of a few rows on CUDA, as of one token's: memory's speed is theirs, and a launch costs as much as a product. So
-//! a norm of the rows, the activation of a gate and a sum are part of them.
+//! a norm of the rows, the activation of a gate, a sum and the rotation of one position are part of them.
+
+use std::ffi::CStr;
 
 use mlx_rs::Array;
+use smallvec::{smallvec, SmallVec};
 
 use crate::ops::gate::activation_number;
 use crate::ops::op::Op;
+use crate::ops::rope::{Turn, PERIODS};
 use crate::runtime::cuda::{self, Launch, Source};
 use crate::runtime::dtype::Dtype;
 use crate::runtime::error::Result;
@@ -22,7 +26,26 @@ const FEW: Source = Source {
     name: c"emily_few_rows",
     inputs: &[c"x", c"matrix", c"other", c"weight", c"added"],
     header: c"",
-    text: concat!(include_str!("../activation.cu.h"), include_str!("few.cu.h")),
+    text: concat!(
+        "constexpr bool turned = false;\nconstexpr int half = 1;\n",
+        include_str!("../activation.cu.h"),
+        include_str!("few.cu.h")
+    ),
+    in_rows: false,
+};
+
+const TURNED: Source = Source {
+    name: c"emily_few_rows_turned",
+    inputs: &[
+        c"x", c"matrix", c"other", c"weight", c"added", c"offset", c"periods",
+    ],
+    header: PERIODS,
+    text: concat!(
+        "#define TURNED\nconstexpr bool turned = true;\nconstexpr int half = dims / 2;\n",
+        include_str!("../angle.cu.h"),
+        include_str!("../activation.cu.h"),
+        include_str!("few.cu.h")
+    ),
     in_rows: false,
 };
 
@@ -88,7 +111,7 @@ impl Product {
     }
 
     pub(crate) fn add(&self, stream: &StreamHandle) -> Result<Array> {
-        self.launch(None, None, stream)
+        self.launch(Behind::default(), stream)
     }
 
     /// A gate of this, `{:swiglu, ...}` and the like, times another product of the same rows.
@@ -104,7 +127,12 @@ impl Product {
             None => (id(&product.x), None),
         };
         let alike = rows(self) == rows(up) && self.matrix.shape() == up.matrix.shape();
-        alike.then(|| self.launch(Some((op, &up.matrix)), None, stream))
+        let gate = Some((op, &up.matrix));
+        let behind = Behind {
+            gate,
+            ..Behind::default()
+        };
+        alike.then(|| self.launch(behind, stream))
     }
 
     /// The sum with an array of a row for each of this, or of one for all.
@@ -116,52 +144,117 @@ impl Product {
             let added = ffi::reshape(added, &[its_rows, columns], stream.raw())?;
             let (to, s) = ([rows, columns], stream.raw());
             let added = mlx!(mlx_broadcast_to, added.as_ptr(), to.as_ptr(), 2, s)?;
-            self.launch(None, Some(&added), stream)
+            let added = Some(&added);
+            self.launch(
+                Behind {
+                    added,
+                    ..Behind::default()
+                },
+                stream,
+            )
         })
     }
 
-    fn launch(
+    /// This, of one row, as an array of heads of one position that is turned.
+    pub(crate) fn turned(
         &self,
-        gate: Option<(Op, &Array)>,
-        added: Option<&Array>,
+        heads: &Array,
+        turn: &Turn,
         stream: &StreamHandle,
-    ) -> Result<Array> {
+    ) -> Option<Result<Array>> {
+        let [.., positions, dims] = *heads.shape() else {
+            return None;
+        };
+        let fits = self.is_of_one_row()
+            && heads.size() as i32 == self.matrix.dim(1)
+            && positions == 1
+            && dims == turn.dims
+            && !turn.traditional
+            && turn.offset.size() == 1;
+        if !fits {
+            return None;
+        }
+        let arrays = || Ok((turn.offsets(stream)?, turn.periods(stream)?));
+        let (offset, periods) = match arrays() {
+            Ok((offset, Some(periods))) => (offset, periods),
+            Ok((_, None)) => return None,
+            Err(error) => return Some(Err(error)),
+        };
+        let turned = Some((turn, &offset, &periods));
+        Some(self.launch(
+            Behind {
+                turned,
+                ..Behind::default()
+            },
+            stream,
+        ))
+    }
+
+    /// Whether any array of its numbers has them in the same order.
+    pub(crate) fn is_of_one_row(&self) -> bool {
+        self.x.dim(0) == 1
+    }
+
+    fn launch(&self, behind: Behind, stream: &StreamHandle) -> Result<Array> {
+        let Behind {
+            gate,
+            added,
+            turned,
+        } = behind;
         let x = self.norm.as_ref().map_or(&self.x, |norm| &norm.x);
         let (other, weight) = (gate.map(|(_, up)| up), self.norm.as_ref());
         let (rows, columns) = (x.dim(0), self.matrix.dim(1));
         let blocks = (columns / (IN_BLOCK / 32)).clamp(1, MOST_BLOCKS);
+        // What there is none of is not read.
+        let mut inputs: SmallVec<[&Array; 7]> = smallvec![
+            x,
+            &self.matrix,
+            other.unwrap_or(&self.matrix),
+            weight.map_or(x, |norm| &norm.weight),
+            added.unwrap_or(x),
+        ];
+        let mut numbers: SmallVec<[(&CStr, i32); 10]> = smallvec![
+            (c"rows", rows),
+            (c"threads", IN_BLOCK),
+            (c"normed", weight.is_some().into()),
+            (c"gated", gate.is_some().into()),
+            (c"summed", added.is_some().into()),
+            (
+                c"activation",
+                gate.map_or(0, |(op, _)| activation_number(op)),
+            ),
+            (
+                c"eps_bits",
+                weight.map_or(0, |norm| norm.eps.to_bits() as i32),
+            ),
+        ];
+        let mut source = &FEW;
+        if let Some((turn, offset, periods)) = turned {
+            inputs.extend([offset, periods]);
+            numbers.extend(turn.numbers());
+            source = &TURNED;
+        }
         let launch = Launch {
-            // What there is none of is not read.
-            inputs: &[
-                x,
-                &self.matrix,
-                other.unwrap_or(&self.matrix),
-                weight.map_or(x, |norm| &norm.weight),
-                added.unwrap_or(x),
-            ],
+            inputs: &inputs,
             output: (&[rows, columns], Dtype::of(x)),
             threads: blocks * IN_BLOCK,
             in_block: IN_BLOCK,
             dtype: Some((c"T", Dtype::of(x))),
-            numbers: &[
-                (c"rows", rows),
-                (c"threads", IN_BLOCK),
-                (c"normed", weight.is_some().into()),
-                (c"gated", gate.is_some().into()),
-                (c"summed", added.is_some().into()),
-                (
-                    c"activation",
-                    gate.map_or(0, |(op, _)| activation_number(op)),
-                ),
-                (
-                    c"eps_bits",
-                    weight.map_or(0, |norm| norm.eps.to_bits() as i32),
-                ),
-            ],
+            numbers: &numbers,
             zeroed: false,
         };
-        cuda::launch(&FEW, &launch, stream)
+        cuda::launch(source, &launch, stream)
     }
+}
+
+/// What is taken into the kernel behind a product.
+#[derive(Default)]
+struct Behind<'a> {
+    /// The other matrix of a gate.
+    gate: Option<(Op, &'a Array)>,
+    added: Option<&'a Array>,
+    /// With the offset and the periods of its planes.
+    turned: Option<(&'a Turn<'a>, &'a Array, &'a Array)>,
 }
 
 /// What an array is, where a product or what is behind one may take it into its kernel.

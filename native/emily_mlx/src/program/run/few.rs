@@ -1,5 +1,5 @@
 //! On CUDA a product of few rows takes into its kernel what is before and behind it: a norm of its rows, the gate that it is
-//! a part of, a sum. What it takes is in the graph too, where nobody reads it unless something else needs it.
+//! a part of, a sum, a rotation. What it takes is in the graph too, where nobody reads it unless something else needs it.
 
 use mlx_rs::Array;
 
@@ -8,6 +8,7 @@ use crate::ops::apply::Value;
 use crate::ops::args::Literal;
 use crate::ops::dot::few::{Made, Norm, Product};
 use crate::ops::op::Op;
+use crate::ops::rope::Turn;
 use crate::program::step::{Operands, Operation, Place, Register};
 use crate::runtime::cuda::is_cuda;
 use crate::runtime::error::Result;
@@ -28,6 +29,7 @@ impl Run<'_> {
                 Some(product.add(self.stream)?)
             }
             (None, [x, y]) => self.fused(operation.op, *x, *y)?,
+            (None, [x, ..]) if operation.op == Op::Rope => self.turned(operation, *x)?,
             _ => None,
         };
         match made {
@@ -69,10 +71,13 @@ impl Run<'_> {
                 let last = self.array(*x)?.shape().last().map(|size| i64::from(*size));
                 // The rows stay rows.
                 let stays = shape.last().copied() == last;
-                self.made_of(*x).filter(|_| stays).map(|made| match made {
-                    Made::Norm(norm) => Made::Norm(norm.clone()),
-                    Made::Product(product) => Made::Product(product.clone()),
-                })
+                match self.made_of(*x) {
+                    Some(Made::Norm(norm)) if stays => Some(Made::Norm(norm.clone())),
+                    Some(Made::Product(product)) if stays || product.is_of_one_row() => {
+                        Some(Made::Product(product.clone()))
+                    }
+                    _ => None,
+                }
             }
             _ => None,
         };
@@ -99,6 +104,18 @@ impl Run<'_> {
         let shape = self.array(like)?.shape();
         let shaped = |fused: Array| ffi::reshape(&fused, shape, self.stream.raw());
         fused.transpose()?.map(shaped).transpose()
+    }
+
+    /// The rotation of a product.
+    fn turned(&self, operation: &Operation, x: Place) -> Result<Option<Array>> {
+        let Some(Made::Product(product)) = self.made_of(x) else {
+            return Ok(None);
+        };
+        let args = self.args(operation.op, &operation.operands)?;
+        let (heads, turn) = Turn::read(&args)?;
+        let turned = product.turned(heads, &turn, self.stream).transpose()?;
+        let shaped = |turned: Array| ffi::reshape(&turned, heads.shape(), self.stream.raw());
+        turned.map(shaped).transpose()
     }
 
     /// The sum of a product, which has the shape of a place, and of what has that shape too or is one row.
