@@ -1,16 +1,23 @@
-"""Decoding with mlx-lm, of the shape and the lengths of decode.exs: tokens a second, the best of five."""
+"""Decoding with mlx-lm, of the shapes and the lengths of decode.exs: tokens a second, the best of five."""
 
+import sys
 import time
 
 import mlx.core as mx
 from mlx.utils import tree_map
 from mlx_lm.generate import generate_step
-from mlx_lm.models.llama import Model, ModelArgs
+from mlx_lm.models import llama, qwen3
 
 PROMPT, NEW = 32, 128
-model = Model(ModelArgs(
-    model_type="llama", hidden_size=576, num_hidden_layers=30, intermediate_size=1536, num_attention_heads=9,
-    num_key_value_heads=3, rms_norm_eps=1e-5, vocab_size=49152, tie_word_embeddings=True, max_position_embeddings=2048))
+if "--qwen" in sys.argv:
+    name, model = "Qwen3-0.6B", qwen3.Model(qwen3.ModelArgs(
+        model_type="qwen3", hidden_size=1024, num_hidden_layers=28, intermediate_size=3072, num_attention_heads=16,
+        num_key_value_heads=8, head_dim=128, rms_norm_eps=1e-6, vocab_size=151936, tie_word_embeddings=True,
+        max_position_embeddings=2048, rope_theta=1e6, rope_scaling=None))
+else:
+    name, model = "SmolLM2-135M", llama.Model(llama.ModelArgs(
+        model_type="llama", hidden_size=576, num_hidden_layers=30, intermediate_size=1536, num_attention_heads=9,
+        num_key_value_heads=3, rms_norm_eps=1e-5, vocab_size=49152, tie_word_embeddings=True, max_position_embeddings=2048))
 model.update(tree_map(lambda x: x.astype(mx.bfloat16), model.parameters()))
 mx.eval(model.parameters())
 
@@ -23,4 +30,4 @@ def generate():
 
 
 generate()
-print(f"decode mlx-lm\t{NEW / min(generate() for _ in range(5)):.1f} tokens/s")
+print(f"{name}, mlx-lm: {NEW / min(generate() for _ in range(5)):.1f} tokens/s")

@@ -13,10 +13,11 @@ use std::time::{Duration, Instant};
 use mlx_rs::Array;
 
 use super::state::{unwanted, Kind};
-use super::{check_condition, is_true, Run};
+use super::{check_condition, is_true, Run, Slot};
+use crate::ops::apply::Value;
 use crate::program::kept::{Kept, Part};
 use crate::program::recording::{is_held, is_there, room, Recording};
-use crate::program::step::{Block, Step, While};
+use crate::program::step::{Block, Place, Step, While};
 use crate::runtime::contiguous::{contiguous, copy};
 use crate::runtime::error::Result;
 use crate::runtime::inspect::Node;
@@ -32,7 +33,7 @@ const LONGEST_WAIT: Duration = Duration::from_millis(3);
 
 /// How a turn finds an array of the state.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Slot {
+enum Storage {
     /// Where it was: no turn changes it.
     Stays,
     /// Where the turn before has left it.
@@ -42,24 +43,24 @@ enum Slot {
 }
 
 /// The slots of a state.
-pub(super) struct Slots(Vec<Slot>);
+pub(super) struct Slots(Vec<Storage>);
 
 impl Slots {
     pub(super) fn of(repeat: &While, state: &[Array]) -> Self {
-        let slot = |(at, array): (usize, &Array)| {
+        let storage = |(at, array): (usize, &Array)| {
             let result = repeat.body.results[at];
             let stays = result.element.is_none() && result.register == repeat.state[at];
             match array.nbytes() <= SMALL {
-                true => Slot::Copied,
-                false if stays => Slot::Stays,
-                false => Slot::InPlace,
+                true => Storage::Copied,
+                false if stays => Storage::Stays,
+                false => Storage::InPlace,
             }
         };
-        Slots(state.iter().enumerate().map(slot).collect())
+        Slots(state.iter().enumerate().map(storage).collect())
     }
 
-    fn of_kind<'a>(&'a self, kind: Slot, state: &'a [Array]) -> impl Iterator<Item = &'a Array> {
-        let is_kind = move |(slot, _): &(&Slot, &Array)| **slot == kind;
+    fn of_kind<'a>(&'a self, kind: Storage, state: &'a [Array]) -> impl Iterator<Item = &'a Array> {
+        let is_kind = move |(slot, _): &(&Storage, &Array)| **slot == kind;
         self.0
             .iter()
             .zip(state)
@@ -119,6 +120,41 @@ impl Run<'_> {
         places.into_iter().map(array).collect()
     }
 
+    /// The same as a recorded turn is to find it: of what is small, which each run may compute anew, a copy of the loop's own.
+    fn own_around(&self, repeat: &While) -> Result<Option<Vec<(Place, Part)>>> {
+        let Some(around) = self.around(repeat) else {
+            return Ok(None);
+        };
+        let own = |(place, array): (Place, Array)| {
+            let is_own = array.nbytes() <= SMALL && place.element.is_none();
+            let array = match is_own {
+                true => copy(&array, self.stream)?,
+                false => array,
+            };
+            Ok((place, Part { array, is_own }))
+        };
+        let own = repeat.around().into_iter().zip(around).map(own);
+        let own = own.collect::<Result<Vec<_>>>()?;
+        let arrays: Vec<Array> = own.iter().map(|(_, part)| part.array.clone()).collect();
+        self.compute(&arrays).map(|()| Some(own))
+    }
+
+    /// Does something with the loop's own copies in the place of what is around it.
+    fn within<T>(&mut self, around: &[(Place, Part)], act: impl FnOnce(&mut Self) -> T) -> T {
+        let own = around.iter().filter(|(_, part)| part.is_own);
+        let replace = |(place, part): &(Place, Part)| {
+            let own = Slot::Value(Value::One(part.array.clone()));
+            let slot = std::mem::replace(&mut self.registers[place.register], own);
+            (place.register, slot)
+        };
+        let replaced: Vec<_> = own.map(replace).collect();
+        let done = act(self);
+        for (register, slot) in replaced {
+            self.registers[register] = slot;
+        }
+        done
+    }
+
     /// Runs a recording, if it goes on, until it does no more.
     fn turns(&self, recording: &Recording, mut goes_on: bool) -> Result<()> {
         while goes_on {
@@ -145,6 +181,7 @@ impl Run<'_> {
             return Ok(Replayed::ToTheEnd);
         }
         let own = self.own(state, slots)?;
+        let around = self.own_around(repeat)?;
         let stream = self.stream;
         wait_until_given_back(slots, state, stream);
         let is_own =
@@ -159,7 +196,9 @@ impl Run<'_> {
             .map(|(own, array)| own.clone().unwrap_or(array))
             .collect();
         let may_wait = std::mem::replace(&mut self.may_wait, false);
-        let turn = self.turn(repeat, kinds, given, &own);
+        let turn = self.within(around.as_deref().unwrap_or(&[]), |run| {
+            run.turn(repeat, kinds, given, &own)
+        });
         self.may_wait = may_wait;
         let (next, condition) = turn?;
 
@@ -191,12 +230,10 @@ impl Run<'_> {
             is_own,
         };
         let parts = state.iter().zip(is_own).map(part).collect();
-        let around = self.around(repeat).map(|around| {
-            let not_own = around.iter().map(|array| (array, false));
-            not_own.map(part).collect()
+        let kept = around.and_then(|around| {
+            let around = around.into_iter().map(|(_, part)| part).collect();
+            Kept::of(recording, stream, (parts, around), condition)
         });
-        let kept =
-            around.and_then(|around| Kept::of(recording, stream, (parts, around), condition));
         if let Some(kept) = kept {
             *state = kept.state()?;
             self.keep(repeat, kept);
@@ -207,9 +244,9 @@ impl Run<'_> {
     /// Computed copies of arrays of a state, which may lie in the memory of what the loop was given: turns that only move
     /// elements give views of it.
     fn own(&self, state: &[Array], slots: &Slots) -> Result<Vec<Option<Array>>> {
-        let own = |(array, slot): (&Array, &Slot)| match slot {
-            Slot::Copied => copy(array, self.stream).map(Some),
-            Slot::Stays | Slot::InPlace => Ok(None),
+        let own = |(array, slot): (&Array, &Storage)| match slot {
+            Storage::Copied => copy(array, self.stream).map(Some),
+            Storage::Stays | Storage::InPlace => Ok(None),
         };
         let own = state.iter().zip(&slots.0).map(own);
         let own = own.collect::<Result<Vec<_>>>()?;
@@ -242,7 +279,7 @@ fn wait_until_given_back(slots: &Slots, state: &[Array], stream: &StreamHandle) 
         return;
     }
     let end = Instant::now() + LONGEST_WAIT;
-    for array in slots.of_kind(Slot::InPlace, state) {
+    for array in slots.of_kind(Storage::InPlace, state) {
         while is_held(array, stream) && Instant::now() < end {
             std::thread::sleep(SHORT_WAIT);
         }
@@ -268,7 +305,7 @@ fn links(
     let owned: Vec<Option<Room>> = own.iter().map(|own| own.as_ref().and_then(room)).collect();
     let mut linked = Linked::Wholly;
     for (at, array) in next.iter().enumerate() {
-        if slots.0[at] == Slot::Stays {
+        if slots.0[at] == Storage::Stays {
             continue;
         }
         let Some(new) = room(array) else {
@@ -286,7 +323,7 @@ fn links(
             }
             None if before[at] == Some(new) && new.is_in_a_row() => (),
             None if array.nbytes() <= LARGE => {
-                slots.0[at] = Slot::Copied;
+                slots.0[at] = Storage::Copied;
                 linked = Linked::WithMoreCopies;
             }
             None => return Linked::Not,
