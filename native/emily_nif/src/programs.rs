@@ -244,10 +244,13 @@ fn run_waiting_program<'a>(
         let panicked = |_| Err(Error::Mlx("the program panicked".to_owned()));
         let result = catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(panicked);
         drop(running);
-        caller.answer(|env| match result {
-            Ok(arrays) => (ok(), arrays).encode(env),
-            Err(failure) => error_term(env, failure),
-        });
+        let answer = move || {
+            caller.answer(|env| match result {
+                Ok(arrays) => (ok(), arrays).encode(env),
+                Err(failure) => error_term(env, failure),
+            })
+        };
+        Box::new(answer) as threads::Answer
     });
     // Where the system has no thread the closure is dropped, and what it counted with it.
     Ok(if started.is_ok() { queued() } else { crowded() })

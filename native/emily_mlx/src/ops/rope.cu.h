@@ -1,5 +1,4 @@
 // Turns the planes of x, [batch, heads, positions, columns], `each` heads a thread.
-constexpr int half = dims / 2;
 const int heads = x_shape[1], positions = x_shape[2], columns = x_shape[3];
 const int groups = (heads + each - 1) / each;
 const long long count = (long long)x_shape[0] * groups * positions * half;

@@ -41,7 +41,7 @@ const TURNED: Source = Source {
     ],
     header: PERIODS,
     text: concat!(
-        "#define TURNED\nconstexpr bool turned = true;\nconstexpr int half = dims / 2;\n",
+        "#define TURNED\nconstexpr bool turned = true;\n",
         include_str!("../angle.cu.h"),
         include_str!("../activation.cu.h"),
         include_str!("few.cu.h")
