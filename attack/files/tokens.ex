@@ -1,4 +1,4 @@
-defmodule Attack.Files.Tokenizers do
+defmodule Attack.Files.Tokens do
   @moduledoc false
   # GGUF files with a tokenizer and nothing else, of each model of tokens that is read; most are changed value by value, so
   # that they are read as files.
