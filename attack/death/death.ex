@@ -175,6 +175,7 @@ defmodule Attack.Death do
     Work.start()
     for _ <- 1..8, do: spawn(&work/0)
     spawn(&products/0)
+    spawn(&graphs/0)
     Process.sleep(50)
     IO.puts("busy")
 
@@ -191,6 +192,14 @@ defmodule Attack.Death do
     x = Nx.broadcast(Nx.tensor(1.0e-3), {1500, 1500})
     Emily.async_eval([Enum.reduce(1..40, x, fn _, y -> Nx.dot(y, x) end)])
     products()
+  end
+
+  # Graphs that take longer to schedule than most ends do to begin.
+  defp graphs do
+    x = Nx.iota({100, 100}, type: :f32)
+    one = fn _, y -> y |> Nx.reverse() |> Nx.cumulative_sum() |> Nx.fft() |> Nx.real() end
+    Emily.async_eval([Enum.reduce(1..60, x, one)])
+    graphs()
   end
 
   ## The application

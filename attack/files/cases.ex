@@ -6,8 +6,11 @@ defmodule Attack.Files do
   @behaviour Attack.Cases
 
   import Attack.Draw
-  alias Attack.Files.{Mutation, Seeds, Special}
+  alias Attack.Files.{Mutation, Seeds, Special, Tokens}
   alias Emily.{GGUF, Native, Safetensors}
+  alias Tokenizers.{Encoding, Tokenizer}
+
+  @compile {:no_warn_undefined, [Encoding, Tokenizer]}
 
   # What a case may take on the heap and in MLX: so much for each byte of the file, and so much in any case.
   @factor 64
@@ -23,17 +26,23 @@ defmodule Attack.Files do
       folder: folder,
       gguf: Seeds.gguf(),
       safetensors: Seeds.safetensors(),
-      json: Seeds.json()
+      json: Seeds.json(),
+      # The package tokenizers, which Bumblebee brings, makes them.
+      tokenizers?: Code.ensure_loaded?(Bumblebee)
     }
 
     # What is only loaded when it is needed is there before atoms are counted.
     for kind <- [:gguf, :safetensors, :json], do: :ok = attempt(kind, write(state, state[kind]))
+
+    if state.tokenizers?,
+      do: for(bytes <- Tokens.whole(), do: :ok = read(:tokenizer, write(state, bytes)))
+
     for number <- 0..50, do: run(state, number)
     state
   end
 
   defp load_code do
-    for app <- [:elixir, :nx, :complex, :jason, :emily, :telemetry] do
+    for app <- [:elixir, :nx, :complex, :jason, :emily, :telemetry, :tokenizers, :bumblebee] do
       Application.load(app)
       for module <- Application.spec(app, :modules) || [], do: Code.ensure_loaded(module)
     end
@@ -80,9 +89,10 @@ defmodule Attack.Files do
 
     case integer(1, 100) do
       n when n <= 3 -> {:special, Special.draw()}
-      n when n <= 42 -> {:gguf, Mutation.mutate(state.gguf)}
-      n when n <= 80 -> {:safetensors, Mutation.mutate(state.safetensors)}
-      _ -> {:json, Mutation.mutate(state.json)}
+      n when n <= 32 -> {:gguf, Mutation.mutate(state.gguf)}
+      n when n <= 60 -> {:safetensors, Mutation.mutate(state.safetensors)}
+      n when n <= 75 or not state.tokenizers? -> {:json, Mutation.mutate(state.json)}
+      _ -> {:tokenizer, Tokens.draw()}
     end
   end
 
@@ -170,6 +180,23 @@ defmodule Attack.Files do
     end
 
     :ok
+  end
+
+  # Of whatever it makes of a text, it has the tokens.
+  defp read(:tokenizer, path) do
+    gguf = GGUF.read!(path)
+    %{native_tokenizer: tokenizer} = GGUF.Tokenizer.build(gguf)
+
+    case Tokenizer.encode(tokenizer, " ab é A1!\n</s>[SEP]<|end|>") do
+      {:ok, encoding} ->
+        ids = Encoding.get_ids(encoding)
+        {:ok, _text} = Tokenizer.decode(tokenizer, ids)
+        count = length(gguf.metadata["tokenizer.ggml.tokens"])
+        if Enum.all?(ids, &(&1 in 0..(count - 1)//1)), do: :ok, else: {:differs, "tokens"}
+
+      {:error, _} ->
+        :ok
+    end
   end
 
   # Each way by which a file is read.

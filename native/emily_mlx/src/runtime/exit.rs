@@ -1,6 +1,7 @@
 //! The end of the process, which comes without destructors. OpenBLAS ends its threads in one, which waits for ever where one
-//! of them is at work; CUDA is gone before MLX; and whoever computes without MLX's streams, as recorded turns do, may still
-//! use what they take apart. The work of MLX ends first, if it does so soon.
+//! of them is at work; CUDA is gone before MLX; and whoever schedules or computes, as recorded turns do, may still use what
+//! they take apart. Those of MLX's objects, which would run before this, are left out (`destructors.rs`). The work of MLX ends
+//! first, if it does so soon.
 
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 mod glibc {
@@ -66,3 +67,58 @@ pub(crate) fn register(_finish: fn()) {}
 
 #[cfg(not(all(target_os = "linux", target_env = "gnu")))]
 pub(crate) fn register_gpu(_finish: fn()) {}
+
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+#[cfg(test)]
+mod tests {
+    use std::env;
+    use std::process::{abort, exit, Command};
+    use std::sync::mpsc::channel;
+    use std::thread;
+    use std::time::Duration;
+
+    use mlx_rs::Array;
+
+    use crate::runtime::device::Device;
+    use crate::runtime::ffi::{mlx, Arrays};
+    use crate::runtime::graph::{async_eval, graph};
+    use crate::runtime::queue::finish_on_exit;
+    use crate::runtime::stream::StreamHandle;
+
+    /// Ends the process while a thread schedules work, which it goes on with when the end has begun.
+    fn end_amid_scheduling() -> ! {
+        finish_on_exit();
+        let stream = StreamHandle::default_on(Device::Cpu).unwrap();
+        stream
+            .compute(&[Array::from_slice(&[1.0f32], &[1])], false)
+            .unwrap();
+        let (schedules, is_scheduled) = channel();
+        thread::spawn(move || {
+            let sort = || {
+                let x = Array::from_slice(&[2.0f32, 1.0], &[2]);
+                mlx!(mlx_sort_axis, x.as_ptr(), 0, stream.raw())
+            };
+            let guard = graph();
+            schedules.send(()).unwrap();
+            thread::sleep(Duration::from_millis(100));
+            let scheduled = sort().and_then(|x| async_eval(&Arrays::new([&x])?, &guard));
+            if scheduled.is_err() {
+                abort()
+            }
+        });
+        is_scheduled.recv().unwrap();
+        exit(3)
+    }
+
+    #[test]
+    fn what_is_scheduled_at_the_end_finds_its_stream() {
+        const MARK: &str = "EMILY_TEST_END";
+        if env::var_os(MARK).is_some() {
+            end_amid_scheduling()
+        }
+        let name = "runtime::exit::tests::what_is_scheduled_at_the_end_finds_its_stream";
+        let mut command = Command::new(env::current_exe().unwrap());
+        let status = command.args(["--exact", name]).env(MARK, "1").status();
+        assert_eq!(status.unwrap().code(), Some(3));
+    }
+}

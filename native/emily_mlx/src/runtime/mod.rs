@@ -11,6 +11,8 @@ pub(crate) mod contiguous;
 pub(crate) mod cuda;
 #[cfg(own_kernels)]
 mod cxx;
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+mod destructors;
 pub(crate) mod device;
 pub(crate) mod dtype;
 pub(crate) mod error;
