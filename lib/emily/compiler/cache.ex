@@ -41,12 +41,14 @@ defmodule Emily.Compiler.Cache do
   @counters {__MODULE__, :counters}
   @hits 1
   @misses 2
+  # How often programs were forgotten.
+  @forgotten 3
+
+  # Where a process has the program that it used last.
+  @last {__MODULE__, :last}
 
   # How often programs are looked at for their age, in milliseconds.
   @interval 60_000
-
-  # Uses that are closer, in milliseconds, count as one.
-  @apart 10
 
   @doc false
   def start_link(_opts), do: GenServer.start_link(__MODULE__, [], name: __MODULE__)
@@ -55,7 +57,7 @@ defmodule Emily.Compiler.Cache do
   @impl true
   def init([]) do
     :ets.new(__MODULE__, [:named_table, :public, read_concurrency: true])
-    :persistent_term.put(@counters, :counters.new(2, [:write_concurrency]))
+    :persistent_term.put(@counters, :counters.new(3, [:write_concurrency]))
     Process.send_after(self(), :forget, @interval)
     {:ok, nil}
   end
@@ -86,7 +88,7 @@ defmodule Emily.Compiler.Cache do
 
     %{
       programs: :ets.info(__MODULE__, :size),
-      bytes: Enum.sum(for {_used, bytes} <- usage(), do: bytes),
+      bytes: Enum.sum(for {_used, bytes, _at} <- usage(), do: bytes),
       hits: :counters.get(counters, @hits),
       misses: :counters.get(counters, @misses),
       capacity: bounds().programs
@@ -97,40 +99,55 @@ defmodule Emily.Compiler.Cache do
   @spec clear() :: :ok
   def clear do
     :ets.delete_all_objects(__MODULE__)
-    :ok
+    count(@forgotten)
   end
 
   @doc false
-  # The program under `key`, by `compile` where there is none.
+  # The program under `key`, by `compile` where there is none. A key may be large, as a model that a function closes over: to
+  # find it here is to walk over all of it, but not where it is the very same terms as in the process's last call.
   def fetch(_key, %{cache: false}, compile), do: compile.()
 
   def fetch(key, options, compile) do
-    case :ets.lookup(__MODULE__, key) do
-      [{^key, executable, used, _bytes}] ->
-        count(@hits)
-        log(options, key, "found")
-        touch(key, used, now())
-        executable
+    forgotten = :counters.get(:persistent_term.get(@counters), @forgotten)
 
-      [] ->
-        count(@misses)
-        bounds = bounds()
-        log(options, key, "compiled")
-        %module{} = executable = compile.()
+    case Process.get(@last) do
+      {^key, executable, used, ^forgotten} ->
+        found(key, executable, used, options)
 
-        if kept = module.kept(executable) do
-          bytes = Weight.bytes(key) + module.bytes(executable)
-          :ets.insert(__MODULE__, {key, kept, now(), bytes})
-          forget(bounds)
+      _other ->
+        case :ets.lookup(__MODULE__, key) do
+          [{^key, executable, used, _bytes}] ->
+            Process.put(@last, {key, executable, used, forgotten})
+            found(key, executable, used, options)
+
+          [] ->
+            missed(key, options, compile)
         end
-
-        executable
     end
   end
 
-  # Writing takes as long as finding: once in a while is enough.
-  defp touch(key, used, now) do
-    if now - used > milliseconds(@apart), do: :ets.update_element(__MODULE__, key, {3, now})
+  defp found(key, executable, used, options) do
+    count(@hits)
+    log(options, key, "found")
+    :atomics.put(used, 1, now())
+    executable
+  end
+
+  defp missed(key, options, compile) do
+    count(@misses)
+    bounds = bounds()
+    log(options, key, "compiled")
+    %module{} = executable = compile.()
+
+    if kept = module.kept(executable) do
+      bytes = Weight.bytes(key) + module.bytes(executable)
+      used = :atomics.new(1, [])
+      :atomics.put(used, 1, now())
+      :ets.insert(__MODULE__, {key, kept, used, bytes})
+      forget(bounds)
+    end
+
+    executable
   end
 
   # By the time of use alone: a key holds what its function closes over, which may be large to copy.
@@ -139,15 +156,18 @@ defmodule Emily.Compiler.Cache do
     usage = Enum.sort(usage(), :desc)
 
     if last = beyond(usage, 1, 0, %{bounds | age: age}, now()) do
-      older = [{{:_, :_, :"$1", :_}, [{:"=<", :"$1", last}], [true]}]
-      :ets.select_delete(__MODULE__, older)
+      for {used, _bytes, at} <- usage,
+          used <= last,
+          do: :ets.match_delete(__MODULE__, {:_, :_, at, :_})
+
+      count(@forgotten)
     end
   end
 
   # When the last of those that have to go was used. An integer is less than `:infinity`.
   defp beyond([], _programs, _bytes, _bounds, _now), do: nil
 
-  defp beyond([{used, bytes} | usage], programs, before, bounds, now) do
+  defp beyond([{used, bytes, _at} | usage], programs, before, bounds, now) do
     bytes = before + bytes
     heavy? = programs > 1 and bytes > bounds.bytes
 
@@ -156,8 +176,11 @@ defmodule Emily.Compiler.Cache do
       else: beyond(usage, programs + 1, bytes, bounds, now)
   end
 
-  # When each was used, and what it holds.
-  defp usage, do: :ets.select(__MODULE__, [{{:_, :_, :"$1", :"$2"}, [], [{{:"$1", :"$2"}}]}])
+  # When each was used, what it holds, and where the former is written.
+  defp usage do
+    rows = :ets.select(__MODULE__, [{{:_, :_, :"$1", :"$2"}, [], [{{:"$1", :"$2"}}]}])
+    for {used, bytes} <- rows, do: {:atomics.get(used, 1), bytes, used}
+  end
 
   defp bounds do
     bounds =
