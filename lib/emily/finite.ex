@@ -34,8 +34,8 @@ defmodule Emily.Finite do
   @doc "Whether the operations of the calling process are checked."
   @spec on?() :: boolean
   def on? do
-    case Process.get(__MODULE__) do
-      nil -> :persistent_term.get(__MODULE__, false)
+    case :erlang.get(__MODULE__) do
+      :undefined -> :persistent_term.get(__MODULE__, false)
       what -> what != false
     end
   end

@@ -79,9 +79,12 @@ defmodule Emily.Lower do
   callback, with tensors whose data hold an operand as `ref`.
   """
   @spec op(atom, Nx.Tensor.t() | tuple, [term]) :: answer
-  def op(name, %{type: type} = out, [%{type: other} = tensor | rest])
-      when name in @keep and type != other do
-    op(name, out, [%{tensor | type: type, data: %{tensor.data | ref: cast(tensor, type)}} | rest])
+  for name <- @keep do
+    def op(unquote(name), %{type: type} = out, [%{type: other} = tensor | rest])
+        when type != other do
+      data = %{tensor.data | ref: cast(tensor, type)}
+      op(unquote(name), out, [%{tensor | type: type, data: data} | rest])
+    end
   end
 
   for family <- @families, name <- family.names() do

@@ -198,7 +198,7 @@ defmodule Emily.Profile do
   end
 
   @doc false
-  def on?, do: Process.get(__MODULE__) != nil
+  def on?, do: :erlang.get(__MODULE__) != :undefined
 
   @doc false
   # An operation on arrays, measured. `arrays` gives those of its result.

@@ -91,7 +91,7 @@ defmodule Emily.Stream do
   @doc false
   # Where the calling process computes what it computes on a device. Streams stay.
   def of(device) when is_atom(device) or is_tuple(device) do
-    case Process.get(__MODULE__) do
+    case :erlang.get(__MODULE__) do
       %__MODULE__{device: ^device, ref: ref} -> ref
       _ -> device
     end

@@ -1,7 +1,8 @@
 defmodule Emily.Watch do
   @moduledoc false
   # What looks at each operation that `Emily.Backend` runs: `Emily.Finite` and `Emily.Profile`. Where neither does, an
-  # operation asks twice whether one does, in a few nanoseconds.
+  # operation asks twice whether one does, in a few nanoseconds: by `:erlang.get/1` in these modules and in
+  # `Emily.Stream.of/1`, since `Process.get/1` takes as long again for its calls.
 
   alias Emily.{Backend, Finite, Profile, Tree}
   alias Nx.Tensor, as: T

@@ -46,11 +46,9 @@ pub struct Decoder<'a> {
     builder: Builder,
     /// The arrays that the terms hold.
     captured: Captured<'a>,
-    /// The inputs that a function's arrays became, each once.
-    inputs: HashMap<*const SharedArray, Place>,
+    /// Of a function, which is decoded with the stack for it, the inputs that its arrays became, each once.
+    inputs: Option<HashMap<*const SharedArray, Place>>,
     variables: HashMap<i64, Value>,
-    /// Whether a function is decoded, with the stack for it.
-    is_function: bool,
     nested: u32,
     blocks: u32,
     deepest: u32,
@@ -86,9 +84,8 @@ impl<'a> Decoder<'a> {
         Decoder {
             builder: Builder::new(),
             captured: Captured::new(),
-            inputs: HashMap::new(),
+            inputs: None,
             variables: HashMap::new(),
-            is_function: false,
             nested: 0,
             blocks: 0,
             deepest: 0,
@@ -125,7 +122,7 @@ impl<'a> Decoder<'a> {
     /// A program from a function: `{parameters, steps, results}`. Wants `DEEP_STACK`.
     pub fn function(function: Term<'a>) -> Result<Decoded<'a>> {
         let mut decoder = Decoder::new(MOST_OF_FUNCTION);
-        decoder.is_function = true;
+        decoder.inputs = Some(HashMap::new());
         decoder.builder.keep_constants();
         let results = decoder.deeper(|decoder| {
             let [parameters, steps, results] = parts(function)?;
@@ -184,7 +181,7 @@ impl<'a> Decoder<'a> {
     /// `{parameters, [{id, expression}], results}`; the ids are known to what follows only.
     fn block(&mut self, function: Term<'a>) -> Result<Function> {
         // Calls that run at once are decoded on the stack of a scheduler.
-        if !self.is_function {
+        if self.inputs.is_none() {
             return refuse("run: conditions and loops are for compile/1".to_owned());
         }
         if self.blocks > MOST_BLOCKS {
@@ -323,13 +320,14 @@ impl<'a> Decoder<'a> {
         let Some(ArrayResource(shared)) = term.try_get_resource::<ArrayResource>() else {
             return refuse(format!("expected an array, got {}", shown(term)));
         };
-        if let Some(place) = self.inputs.get(&std::ptr::from_ref(shared)) {
+        let known = self.inputs.as_ref();
+        if let Some(place) = known.and_then(|inputs| inputs.get(&std::ptr::from_ref(shared))) {
             return Ok(Argument::Value(Value::Place(*place)));
         }
         self.captured.push((term, shared));
         let place = self.builder.input();
-        if self.is_function {
-            self.inputs.insert(shared, place);
+        if let Some(inputs) = &mut self.inputs {
+            inputs.insert(shared, place);
         }
         Ok(Argument::Value(Value::Place(place)))
     }

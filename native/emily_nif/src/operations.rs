@@ -1,8 +1,7 @@
 //! The runner of expressions, and one NIF a fused kernel.
 
-use emily_mlx::{Op, SharedArray, StreamHandle};
+use emily_mlx::{Op, StreamHandle};
 use rustler::{NifResult, Term};
-use smallvec::SmallVec;
 
 use crate::error::{raise, refuse};
 use crate::expression::{Decoded, Decoder};
@@ -17,7 +16,7 @@ const MOST_AT_ONCE: u32 = 500;
 fn run<'a>(expressions: Term<'a>, on: Term<'a>) -> NifResult<Built> {
     match Decoder::short_expressions(expressions).map_err(raise)? {
         Some(decoded) if decoded.program.operations() <= MOST_AT_ONCE => {
-            build(decoded, stream(on)?)
+            build(&decoded, stream(on)?)
         }
         _ => Ok(Built::Long),
     }
@@ -27,25 +26,22 @@ fn run<'a>(expressions: Term<'a>, on: Term<'a>) -> NifResult<Built> {
 #[rustler::nif(schedule = "DirtyCpu")]
 fn run_long<'a>(expressions: Term<'a>, on: Term<'a>) -> NifResult<Built> {
     let decoded = Decoder::expressions(expressions).map_err(raise)?;
-    build(decoded, stream(on)?)
+    build(&decoded, stream(on)?)
 }
 
-fn build(decoded: Decoded, stream: &StreamHandle) -> NifResult<Built> {
-    let Decoded {
-        program, captured, ..
-    } = decoded;
-    if program.waits() {
+fn build(decoded: &Decoded, stream: &StreamHandle) -> NifResult<Built> {
+    if decoded.program.waits() {
         return Err(refuse(
             "run: conditions and loops are for compile/1".to_owned(),
         ));
     }
-    let inputs: SmallVec<[&SharedArray; 8]> = captured.iter().map(|(_, array)| *array).collect();
-    programs::build(&program, &inputs, stream).map_err(raise)
+    let inputs = decoded.captured.iter().map(|(_, array)| *array);
+    programs::build(&decoded.program, inputs, stream).map_err(raise)
 }
 
 fn fused<'a>(op: Op, arguments: &[Term<'a>], on: Term<'a>) -> NifResult<ArrayRef> {
     let decoded = Decoder::of_operation(op, arguments).map_err(raise)?;
-    match build(decoded, stream(on)?)? {
+    match build(&decoded, stream(on)?)? {
         Built::Arrays(mut arrays) if arrays.len() == 1 => Ok(arrays.remove(0)),
         Built::Arrays(_) => Err(refuse(format!("{} gave several arrays", op.name()))),
         Built::Evaluate(_) | Built::Long => Err(refuse(format!(

@@ -65,15 +65,20 @@ pub enum Built {
 }
 
 /// Builds the graph of a program without conditions and loops.
-pub fn build(program: &Program, inputs: &[&SharedArray], stream: &StreamHandle) -> Result<Built> {
+pub fn build<'a>(
+    program: &Program,
+    inputs: impl Iterator<Item = &'a SharedArray> + Clone,
+    stream: &StreamHandle,
+) -> Result<Built> {
     // Nobody gives them away before the graph is built.
-    let held = inputs.iter().map(|input| input.array());
-    let held: SmallVec<[Held; 16]> = held.collect::<Result<_>>()?;
-    let arrays: SmallVec<[&Array; 16]> = held.iter().map(|array| &**array).collect();
-    let results = program.run(&arrays, stream)?;
-    let depth = inputs.iter().map(|input| input.depth()).max().unwrap_or(0);
+    let mut held: SmallVec<[Held; 4]> = SmallVec::new();
+    for input in inputs.clone() {
+        held.push(input.array()?);
+    }
+    let results = program.run(held.iter().map(|array| &**array), stream)?;
+    let depth = inputs.clone().map(SharedArray::depth).max().unwrap_or(0);
     let depth = depth.saturating_add(program.operations());
-    let linalg = program.has_linalg() || inputs.iter().any(|input| input.has_linalg());
+    let linalg = program.has_linalg() || inputs.clone().any(SharedArray::has_linalg);
     let share = |array| SharedArray::lazy(array, stream, depth, linalg);
     let arrays = wrap(results.into_iter().map(share));
     if !linalg {
@@ -190,7 +195,7 @@ fn build_program<'a>(
     }
     check_count(program, arrays.len())?;
     arrays.extend(program.captured.iter().map(|array| &array.0));
-    build(&program.program, &arrays, stream(on)?).map_err(raise)
+    build(&program.program, arrays.iter().copied(), stream(on)?).map_err(raise)
 }
 
 /// Builds the graph of a short program.

@@ -56,13 +56,16 @@ pub fn array_refs(term: Term) -> NifResult<Vec<ArrayRef>> {
 
 /// A device by name, as its default stream, or a stream.
 pub fn stream<'a>(term: Term<'a>) -> NifResult<&'a StreamHandle> {
-    if let Some(resource) = term.try_get_resource::<StreamResource>() {
-        if resource.0.is_closed() {
-            return Err(refuse("the stream is closed"));
-        }
-        return Ok(&resource.0);
+    // A resource's type is looked up: a name needs none.
+    let resource = match term.is_atom() {
+        true => None,
+        false => term.try_get_resource::<StreamResource>(),
+    };
+    match resource {
+        Some(StreamResource(stream)) if stream.is_closed() => Err(refuse("the stream is closed")),
+        Some(StreamResource(stream)) => Ok(stream),
+        None => StreamHandle::default_on(device(term)?).map_err(raise),
     }
-    StreamHandle::default_on(device(term)?).map_err(raise)
 }
 
 pub fn device(term: Term) -> NifResult<Device> {

@@ -31,6 +31,9 @@ defmodule NativeCase do
   """
   def code_paths, do: Enum.flat_map(:code.get_path() -- [~c"."], &["-pa", to_string(&1)])
 
+  @doc "Whether a processor is emulated (`bin/test-arm64`), where what takes a second may take minutes."
+  def emulated?, do: System.get_env("EMILY_EMULATED") != nil
+
   @doc "The names in the table of operations of the Rust crate."
   def operations do
     table = File.read!(Path.expand("../../../native/emily_mlx/src/ops/table.rs", __DIR__))

@@ -305,10 +305,12 @@ pub(crate) fn chop(args: &Args, stream: &StreamHandle) -> Result<Array> {
 
 /// The kernel that takes the place of MLX's operation on these arrays, if there is one.
 fn kernel(op: Op, arrays: &[&Array], stream: &StreamHandle) -> Option<Mapping> {
-    let dtype = Dtype::of(arrays.first()?);
     // What MLX lacks is taken from here even where no kernels are wanted; a build without any refuses it.
-    let is_needed = stream.is_cpu() && is_only_here(op, dtype);
-    let level = level(stream).or(is_needed.then_some(Level::PORTABLE));
+    let is_needed = || {
+        let is_only_here = |array: &&Array| is_only_here(op, Dtype::of(array));
+        stream.is_cpu() && arrays.first().is_some_and(is_only_here)
+    };
+    let level = level(stream).or_else(|| is_needed().then_some(Level::PORTABLE));
     Mapping::of(maps, op, arrays, level)
 }
 

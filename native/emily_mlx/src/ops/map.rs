@@ -48,7 +48,7 @@ impl Mapping {
         let level = level?;
         let dtype = Dtype::of(arrays.first()?);
         let map = maps(op, dtype)?;
-        let same = arrays.iter().all(|array| Dtype::of(array) == dtype);
+        let same = arrays[1..].iter().all(|array| Dtype::of(array) == dtype);
         same.then_some(Mapping { op, map, level })
     }
 

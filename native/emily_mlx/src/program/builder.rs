@@ -33,10 +33,8 @@ pub struct Builder {
     around: Vec<Around>,
     /// For each register, whether steps that come next may read it.
     readable: SmallVec<[bool; 8]>,
-    /// What is kept of operations on literals, by operation and operands.
-    constants: Option<HashMap<String, Register>>,
-    /// The results of other operations, likewise.
-    known: HashMap<String, Register>,
+    /// Registers by the operation and the operands of what they hold, where that is computed once for all that need it.
+    known: Option<HashMap<String, Register>>,
     calls: usize,
 }
 
@@ -64,7 +62,7 @@ impl Builder {
     /// Has small arrays that are made of literals computed now, once, instead of in each run, and operations on the same
     /// operands computed once in a run.
     pub fn keep_constants(&mut self) {
-        self.constants.get_or_insert_default();
+        self.known.get_or_insert_default();
     }
 
     /// One more input, which every block may read, wherever it is met.
@@ -98,47 +96,42 @@ impl Builder {
                 Operand::Literal(_) => (),
             }
         }
-        if let Some(register) = self.constant(op, &operands)? {
+        let key = self.known.is_some().then(|| format!("{op:?}{operands:?}"));
+        if let Some(register) = key.as_ref().and_then(|key| self.known(key)) {
             return Ok(Place::whole(register));
         }
-        let key = self.key(op, &operands);
-        if let Some(register) = key.as_ref().and_then(|key| self.known.get(key)) {
-            if self.readable[*register] {
-                return Ok(Place::whole(*register));
+        let is_creation = matches!(op, Op::Full | Op::Arange | Op::Eye);
+        if is_creation && key.is_some() {
+            if let Some(array) = constant(op, &operands)? {
+                let register = self.register();
+                self.program.constants.push((register, array));
+                self.know(key, register);
+                return Ok(Place::whole(register));
             }
         }
         self.program.operations = self.program.operations.saturating_add(1);
         self.program.has_linalg |= op.is_linalg();
         self.program.looks |= op == Op::CachedAttention;
         let to = self.register();
-        self.known.extend(key.map(|key| (key, to)));
+        // Large arrays of literals are made for each, since loops may update them where they are.
+        if !is_creation {
+            self.know(key, to);
+        }
         let operation = Operation { op, operands, to };
         self.steps.push(Step::Operation(operation));
         Ok(Place::whole(to))
     }
 
-    /// What an operation is known by, where it is computed once for all that need it. Large arrays of literals are not,
-    /// which loops may update where they are.
-    fn key(&self, op: Op, operands: &[Operand]) -> Option<String> {
-        let shared = self.constants.is_some() && !is_creation(op);
-        shared.then(|| format!("{op:?}{operands:?}"))
+    /// The register that holds what is known by a key, if steps that come next may read it.
+    fn known(&self, key: &str) -> Option<Register> {
+        let register = *self.known.as_ref()?.get(key)?;
+        self.readable[register].then_some(register)
     }
 
-    fn constant(&mut self, op: Op, operands: &[Operand]) -> Result<Option<Register>> {
-        let Some(constants) = self.constants.as_ref().filter(|_| is_creation(op)) else {
-            return Ok(None);
-        };
-        let key = format!("{op:?}{operands:?}");
-        if let Some(register) = constants.get(&key) {
-            return Ok(Some(*register));
+    fn know(&mut self, key: Option<String>, register: Register) {
+        if let (Some(known), Some(key)) = (&mut self.known, key) {
+            known.insert(key, register);
         }
-        let Some(array) = constant(op, operands)? else {
-            return Ok(None);
-        };
-        let register = self.register();
-        self.program.constants.push((register, array));
-        self.constants.get_or_insert_default().insert(key, register);
-        Ok(Some(register))
     }
 
     /// Opens a block with so many parameters, which is to be ended.
@@ -282,11 +275,6 @@ impl Program {
         self.read_once = liveness::read_once(&self.body, self.registers);
         group::group(&mut self.body);
     }
-}
-
-/// Whether an operation makes an array of literals.
-fn is_creation(op: Op) -> bool {
-    matches!(op, Op::Full | Op::Arange | Op::Eye)
 }
 
 /// The array of an operation on literals, if it is worth keeping.

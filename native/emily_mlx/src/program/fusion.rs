@@ -189,8 +189,8 @@ unsafe extern "C" fn trace(
     let traced = AssertUnwindSafe(|| -> Result<()> {
         let mut arrays = ffi::elements(inputs)?;
         arrays.extend(traced.captured.iter().cloned());
-        let arrays: Vec<&Array> = arrays.iter().collect();
-        let outputs = Arrays::new(&traced.program.run(&arrays, &traced.stream)?)?;
+        let outputs = traced.program.run(arrays.iter(), &traced.stream)?;
+        let outputs = Arrays::new(&outputs)?;
         // SAFETY: `results` is MLX's own vector, which takes a copy.
         ffi::status(|| unsafe { mlx_sys::mlx_vector_array_set(results, outputs.as_ptr()) })
     });

@@ -209,19 +209,18 @@ mod own {
         placement: Placement,
         stream: &StreamHandle,
     ) -> Result<Array> {
-        let broadcast;
-        let mut arrays: SmallVec<[&Array; 4]> = inputs.iter().copied().collect();
-        let mut shape = shape;
-        if placement == Placement::Elementwise {
-            shape = arrays[0].shape();
-            if arrays.iter().any(|array| array.shape() != shape) {
-                broadcast = to_one_shape(inputs, stream)?;
-                arrays = broadcast.iter().collect();
-                shape = arrays[0].shape();
-            }
+        let shape = match placement {
+            Placement::Elementwise => inputs[0].shape(),
+            Placement::Apart | Placement::InFirst => shape,
+        };
+        let is_other = |array: &&Array| array.shape() != shape;
+        if placement == Placement::Elementwise && inputs[1..].iter().any(is_other) {
+            let inputs = to_one_shape(inputs, stream)?;
+            let inputs: SmallVec<[&Array; 4]> = inputs.iter().collect();
+            return add(name, kernel, &inputs, (shape, dtype), placement, stream);
         }
         let arrays: SmallVec<[*mut c_void; 4]> =
-            arrays.iter().map(|array| array.as_ptr().ctx).collect();
+            inputs.iter().map(|array| array.as_ptr().ctx).collect();
         let kernel = Owned::boxed(name, placement, kernel);
         // SAFETY: the arrays are live, they and the shape are followed by their lengths, C++ owns the kernel from here
         // on, and what MLX refuses comes back as a status.

@@ -13,7 +13,7 @@ use std::borrow::Cow;
 use std::collections::HashMap;
 
 use mlx_rs::Array;
-use smallvec::SmallVec;
+use smallvec::{smallvec, SmallVec};
 
 use super::kept::{Kept, Shelf};
 use super::step::{Block, Call, Cond, Operand, Operation, Place, Program, Register, Step};
@@ -22,7 +22,7 @@ use crate::ops::args::{Arg, Args};
 use crate::ops::attention::cached::Seen;
 use crate::ops::dot::few::Made;
 use crate::ops::op::Op;
-use crate::runtime::array::{Held, SharedArray};
+use crate::runtime::array::Held;
 use crate::runtime::dtype::Dtype;
 use crate::runtime::error::{refuse, Result};
 use crate::runtime::graph::schedule;
@@ -63,8 +63,12 @@ impl Host for NoHost {
 impl Program {
     /// The results on `inputs`, uncomputed, without a look at any array. For programs without conditions
     /// and loops.
-    pub fn run(&self, inputs: &[&Array], stream: &StreamHandle) -> Result<Results> {
-        let inputs = inputs.iter().map(|input| Slot::Input(input));
+    pub fn run<'a>(
+        &'a self,
+        inputs: impl ExactSizeIterator<Item = &'a Array>,
+        stream: &'a StreamHandle,
+    ) -> Result<Results> {
+        let inputs = inputs.map(Slot::Input);
         let (results, _) = self.run_on(inputs, stream, (false, false), &NoHost)?;
         Ok(results)
     }
@@ -117,10 +121,10 @@ impl Program {
                 inputs.len()
             )
         }
-        let constant =
-            |(register, array): &'a (Register, SharedArray)| Ok((*register, array.array()?));
-        let constants = self.constants.iter().map(constant);
-        let constants: SmallVec<[(Register, Held); 8]> = constants.collect::<Result<_>>()?;
+        let mut constants: SmallVec<[(Register, Held); 8]> = SmallVec::new();
+        for (register, array) in &self.constants {
+            constants.push((*register, array.array()?));
+        }
         let mut registers = SmallVec::new();
         registers.resize_with(self.registers, || Slot::Empty);
         for (register, input) in self.inputs.iter().zip(inputs) {
@@ -143,7 +147,7 @@ impl Program {
             host,
         };
         run.block(&self.body, &self.inputs)?;
-        let results = run.results(&self.body)?;
+        let results = run.end(&self.body)?;
         self.check(&results)?;
         Ok((results, run.kept))
     }
@@ -291,6 +295,23 @@ impl Run<'_> {
             }
         }
         Ok(results)
+    }
+
+    /// The results of the whole run. What one operation alone gives is not copied.
+    fn end(&mut self, body: &Block) -> Result<Results> {
+        let only = match body.results[..] {
+            [Place {
+                register,
+                element: None,
+            }] => std::mem::replace(&mut self.registers[register], Slot::Empty),
+            _ => Slot::Empty,
+        };
+        match only {
+            Slot::Value(Value::One(array)) => Ok(smallvec![array]),
+            Slot::Value(Value::Many(arrays)) => Ok(arrays.into()),
+            Slot::Input(array) => Ok(smallvec![array.clone()]),
+            Slot::Empty => self.results(body),
+        }
     }
 
     /// What was lent is not the run's own, and stays.
