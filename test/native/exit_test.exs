@@ -4,10 +4,9 @@ defmodule Emily.Native.ExitTest do
   use ExUnit.Case, async: true
 
   # OpenBLAS's threads are at work when the VM ends, in several ways.
-  @size if NativeCase.emulated?(), do: 300, else: 1500
   @work """
   alias Emily.Native
-  [x] = Native.run([{:full, [#{@size}, #{@size}], 1.0e-3, :f32}])
+  [x] = Native.run([{:full, [1500, 1500], 1.0e-3, :f32}])
   product = fn y -> hd(Native.run([{:matmul, y, x}])) end
   Native.async_eval(Enum.reduce(1..40, x, fn _, y -> product.(y) end))
   """
@@ -22,7 +21,7 @@ defmodule Emily.Native.ExitTest do
         Task.async(fn -> elixir(NativeCase.code_paths() ++ ["-e", @work <> unquote(ending)]) end)
 
       assert {:ok, {_output, status}} =
-               Task.yield(task, 60_000) || Task.shutdown(task, :brutal_kill)
+               Task.yield(task, NativeCase.limit(60_000)) || Task.shutdown(task, :brutal_kill)
 
       assert status == unquote(if ending == "", do: 0, else: 3)
     end

@@ -36,7 +36,7 @@ defmodule Emily.Native.ThreadsTest do
         end)
       end
 
-    results = tasks |> Task.await_many(120_000) |> List.flatten() |> Enum.uniq()
+    results = tasks |> Task.await_many(limit(120_000)) |> List.flatten() |> Enum.uniq()
     assert results == [String.duplicate(<<128.0::float-32-native>>, 512 * 512)]
   end
 

@@ -31,8 +31,8 @@ defmodule NativeCase do
   """
   def code_paths, do: Enum.flat_map(:code.get_path() -- [~c"."], &["-pa", to_string(&1)])
 
-  @doc "Whether a processor is emulated (`bin/test-arm64`), where what takes a second may take minutes."
-  def emulated?, do: System.get_env("EMILY_EMULATED") != nil
+  @doc "So many milliseconds, or ten times as many where a processor is emulated (`bin/test-arm64`)."
+  def limit(ms), do: if(System.get_env("EMILY_EMULATED"), do: 10 * ms, else: ms)
 
   @doc "The names in the table of operations of the Rust crate."
   def operations do
