@@ -80,6 +80,7 @@ defmodule Emily.QuantizationTest do
     end
   end
 
+  @tag :f64
   test "the types of products" do
     packed = Enum.find(cases(), &(&1.type == :bf16 and &1.mode == "affine"))
     float = Enum.find(cases(), &(&1.mode == "mxfp8"))
@@ -103,6 +104,7 @@ defmodule Emily.QuantizationTest do
     end
   end
 
+  @tag :f64
   test "batches broadcast as in matmul" do
     w = numbers({3, 1, 5, 64})
     weight = QuantizedWeight.from_dense(w, bits: 8, group_size: 32)
@@ -177,6 +179,7 @@ defmodule Emily.QuantizationTest do
     end
   end
 
+  @tag :f64
   test "the gradient with respect to x is the dense weight's" do
     for transpose <- [true, false], backend <- [Emily.Backend, Nx.BinaryBackend] do
       packed = hd(cases())
@@ -203,6 +206,7 @@ defmodule Emily.QuantizationTest do
   end
 
   describe "gather_qmm/3" do
+    @tag :f64
     test "multiplies chosen matrices, by indices out of range the nearest" do
       for mode <- ["affine", "mxfp4"], transpose <- [true, false] do
         w = if transpose, do: numbers({4, 5, 64}), else: numbers({4, 64, 32})
@@ -236,7 +240,9 @@ defmodule Emily.QuantizationTest do
       weight = QuantizedWeight.from_dense(numbers({3, 5, 64}), bits: 8)
       x = numbers({3, 2, 64}) |> on(Emily.Backend)
       got = Quantization.gather_qmm(x, weight)
-      assert Nx.to_binary(got) == Nx.to_binary(Quantization.quantized_matmul(x, weight))
+      # On a GPU the two are other kernels.
+      wanted = Quantization.quantized_matmul(x, weight)
+      assert_near(got, on(wanted, Nx.BinaryBackend), 2.0e-6)
       one = Quantization.gather_qmm(x[0], weight)
       assert Nx.shape(one) == {3, 2, 5}
     end

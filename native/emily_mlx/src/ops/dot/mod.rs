@@ -21,7 +21,7 @@ pub(crate) fn matmul(args: &Args, stream: &StreamHandle) -> Result<Array> {
     product(args.array()?, args.array()?, stream)
 }
 
-fn product(x: &Array, y: &Array, stream: &StreamHandle) -> Result<Array> {
+pub(crate) fn product(x: &Array, y: &Array, stream: &StreamHandle) -> Result<Array> {
     match level(stream).and_then(|level| Product::of(x, y, level)) {
         Some(product) => product.add(x, y, stream),
         None => match few::Product::of(x, y, stream) {

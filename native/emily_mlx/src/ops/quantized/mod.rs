@@ -9,7 +9,6 @@ use emily_kernels::dispatch::Level;
 use emily_kernels::quantized::{self as kernels, Of, Packing};
 use emily_kernels::view::{typed_mut, Row};
 use mlx_rs::Array;
-use mlx_sys::mlx_optional_dtype;
 use smallvec::SmallVec;
 
 use crate::ops::args::Args;
@@ -137,31 +136,9 @@ pub(crate) fn dequantize(args: &Args, stream: &StreamHandle) -> Result<Array> {
                 stream,
             )?
         }
-        None => mlx_dequantize(&weight, stream)?,
+        None => weight.numbers(stream)?,
     };
     mlx!(mlx_astype, numbers.as_ptr(), dtype.raw(), s)
-}
-
-/// The numbers by MLX.
-fn mlx_dequantize(weight: &Weight, stream: &StreamHandle) -> Result<Array> {
-    let s = stream.raw();
-    let (scales, biases) = weight.wide(stream)?;
-    let dtype = mlx_optional_dtype {
-        value: Dtype::F32.raw(),
-        has_value: true,
-    };
-    mlx!(
-        mlx_dequantize,
-        weight.words.as_ptr(),
-        scales.as_ptr(),
-        handle(biases.as_ref()),
-        weight.form.group(),
-        weight.form.bits(),
-        weight.form.name().as_ptr(),
-        handle(None),
-        dtype,
-        s
-    )
 }
 
 struct Numbers {

@@ -8,9 +8,12 @@ use mlx_rs::Array;
 use smallvec::SmallVec;
 
 use crate::ops::args::Args;
+use crate::ops::cast::cast;
 use crate::ops::checks;
+use crate::ops::dot;
 use crate::ops::index::clamp;
 use crate::ops::quantized::weight::{float, handle, Form, Mode, Parts, Weight};
+use crate::runtime::cuda::is_cuda;
 use crate::runtime::dtype::Dtype;
 use crate::runtime::error::{refuse, Result};
 use crate::runtime::ffi::mlx;
@@ -186,6 +189,9 @@ fn mlx_product(
     transpose: bool,
     stream: &StreamHandle,
 ) -> Result<Array> {
+    if is_cuda(stream) && x.dim(-2) > 1 {
+        return dense_product(x, weight, transpose, stream);
+    }
     let (x, scales, biases) = operands(x, weight, stream)?;
     mlx!(
         mlx_quantized_matmul,
@@ -199,6 +205,24 @@ fn mlx_product(
         weight.form.name().as_ptr(),
         stream.raw()
     )
+}
+
+/// By the weight's numbers, unpacked: MLX (0.32.4) takes a minute and more on CUDA to compile its kernel for several rows, which
+/// gives wrong numbers where a sum has 64 terms.
+fn dense_product(
+    x: &Array,
+    weight: &Weight,
+    transpose: bool,
+    stream: &StreamHandle,
+) -> Result<Array> {
+    let (s, dtype) = (stream.raw(), product_type(x, weight));
+    let numbers = weight.numbers(stream)?;
+    let numbers = cast(&numbers, dtype, s)?;
+    let numbers = match transpose {
+        true => mlx!(mlx_swapaxes, numbers.as_ptr(), -2, -1, s)?,
+        false => numbers,
+    };
+    dot::product(&cast(x, dtype, s)?, &numbers, stream)
 }
 
 /// Adds the kernel of products, with arrays of indices behind the weight's.

@@ -5,7 +5,7 @@ use std::ffi::CStr;
 use emily_kernels::quantized::{Code, Factor, Of, Packed, Packing};
 use emily_kernels::view::{typed, Row};
 use mlx_rs::Array;
-use mlx_sys::{mlx_array, mlx_optional_int};
+use mlx_sys::{mlx_array, mlx_optional_dtype, mlx_optional_int};
 use smallvec::SmallVec;
 
 use crate::ops::args::Args;
@@ -225,6 +225,27 @@ impl<'a> Weight<'a> {
             _ => self.scales.clone(),
         };
         Ok((scales, self.biases.map(wide).transpose()?))
+    }
+
+    /// The numbers in f32, by MLX.
+    pub(super) fn numbers(&self, stream: &StreamHandle) -> Result<Array> {
+        let (scales, biases) = self.wide(stream)?;
+        let dtype = mlx_optional_dtype {
+            value: Dtype::F32.raw(),
+            has_value: true,
+        };
+        mlx!(
+            mlx_dequantize,
+            self.words.as_ptr(),
+            scales.as_ptr(),
+            handle(biases.as_ref()),
+            self.form.group(),
+            self.form.bits(),
+            self.form.name().as_ptr(),
+            handle(None),
+            dtype,
+            stream.raw()
+        )
     }
 
     pub(super) fn parts(&self) -> Parts {
