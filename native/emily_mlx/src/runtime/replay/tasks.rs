@@ -243,7 +243,7 @@ impl Recording {
     /// Nothing more is recorded; waits for the turn that MLX runs, makes the copies behind it, and answers whether another
     /// turn follows, which a turn leaves as a boolean in a room.
     pub(crate) fn finish(&mut self, goes_on: Room) -> Result<bool> {
-        self.stream.synchronize()?;
+        self.through()?;
         if let Some(failure) = self.failure.take() {
             return Err(failure);
         }
@@ -253,13 +253,20 @@ impl Recording {
 
     /// Copies what is in rooms to others of their sizes, each `(to, from)`, when the stream is through with what it was given.
     pub(crate) fn begin(&self, copies: &[(Room, Room)]) -> Result<()> {
-        self.stream.synchronize()?;
+        self.through()?;
         for (to, from) in copies {
             assert!(to.bytes == from.bytes && to.is_in_a_row() && from.is_in_a_row());
             // SAFETY: of either room the caller holds the array, and nobody else has the memory that is written to.
             unsafe { std::ptr::copy_nonoverlapping(from.data, to.data, to.bytes) }
         }
         Ok(())
+    }
+
+    /// Waits for what the stream was given. With the lock of the graph held, since a failure that MLX keeps for a stream is
+    /// given to whoever waits for it first, and it is whose who has the lock.
+    fn through(&self) -> Result<()> {
+        let _graph = graph();
+        self.stream.synchronize()
     }
 
     /// Runs what was recorded, on this thread, and answers whether another turn follows. Its inputs and outputs are where
