@@ -48,6 +48,10 @@ laid = fn
       Map.new(data, fn {layer, parameters} ->
         {layer,
          Map.new(parameters, fn
+           # The embedding, a word a row as in files.
+           {"kernel", kernel} when layer == "language_modeling_head.output" ->
+             {"kernel", kernel}
+
            # By the host, which lays what it has in rows.
            {"kernel", kernel} ->
              host = kernel |> Nx.transpose() |> Nx.backend_copy(Nx.BinaryBackend)

@@ -2,6 +2,7 @@
 // that wait for one another, over 60 matrices, which no cache holds together.
 //
 //   nvcc -O3 -std=c++17 -arch=sm_90 -o kernels bench/gpu/kernels.cu && ./kernels
+//   ./kernels waiting       each begins when the one before is through
 //
 // The kernels are the bodies that MLX is given, with what MLX puts around them.
 #ifndef __CUDACC_RTC__
@@ -22,49 +23,82 @@ struct Strides {
 typedef __nv_bfloat16 T;
 
 #ifdef __CUDACC__
-#define FEW(NAME, NORMED, GATED, SUMMED)                                                                         \
+// As MLX is given them (`runtime/cuda.rs`): they begin while those before them run, and wait.
+#define BEGIN asm volatile("griddepcontrol.launch_dependents;");
+#define WAIT asm volatile("griddepcontrol.wait;" ::: "memory");
+
+#define FEW(NAME, NORMED, GATED, SUMMED, GROUPS)                                                                \
   __global__ void NAME(const T* x, const T* matrix, const T* other, const T* weight, const T* added, T* out,       \
                        Shape x_shape, Strides x_strides, Shape matrix_shape, Strides matrix_strides,               \
                        Strides other_strides, Strides weight_strides, Strides added_strides) {                     \
-    constexpr int rows = 1, threads = 256, normed = NORMED, gated = GATED, summed = SUMMED, activation = 1,        \
-                  eps_bits = 123;
-FEW(plain, 0, 0, 0)
+    constexpr bool turned = false;                                                                                 \
+    constexpr int rows = 1, threads = 256, half = 1, groups = GROUPS, normed = NORMED, gated = GATED,            \
+                  summed = SUMMED, activation = 1, eps_bits = 123;                                                 \
+    BEGIN
+FEW(plain, 0, 0, 0, 4)
+#include "../../native/emily_mlx/src/ops/dot/few_matrix.cu.h"
+WAIT
 #include "../../native/emily_mlx/src/ops/activation.cu.h"
 #include "../../native/emily_mlx/src/ops/dot/few.cu.h"
 }
-FEW(behind_norm, 1, 0, 0)
+FEW(behind_norm, 1, 0, 0, 2)
+#include "../../native/emily_mlx/src/ops/dot/few_matrix.cu.h"
+WAIT
 #include "../../native/emily_mlx/src/ops/activation.cu.h"
 #include "../../native/emily_mlx/src/ops/dot/few.cu.h"
 }
-FEW(gate, 1, 1, 0)
+FEW(wide, 1, 0, 0, 4)
+#include "../../native/emily_mlx/src/ops/dot/few_matrix.cu.h"
+WAIT
 #include "../../native/emily_mlx/src/ops/activation.cu.h"
 #include "../../native/emily_mlx/src/ops/dot/few.cu.h"
 }
-FEW(sum, 0, 0, 1)
+FEW(widest, 1, 0, 0, 8)
+#include "../../native/emily_mlx/src/ops/dot/few_matrix.cu.h"
+WAIT
+#include "../../native/emily_mlx/src/ops/activation.cu.h"
+#include "../../native/emily_mlx/src/ops/dot/few.cu.h"
+}
+FEW(gate, 1, 1, 0, 2)
+#include "../../native/emily_mlx/src/ops/dot/few_matrix.cu.h"
+WAIT
+#include "../../native/emily_mlx/src/ops/activation.cu.h"
+#include "../../native/emily_mlx/src/ops/dot/few.cu.h"
+}
+FEW(sum, 0, 0, 1, 2)
+#include "../../native/emily_mlx/src/ops/dot/few_matrix.cu.h"
+WAIT
 #include "../../native/emily_mlx/src/ops/activation.cu.h"
 #include "../../native/emily_mlx/src/ops/dot/few.cu.h"
 }
 // The least that such a kernel can be.
-FEW(copy, 0, 0, 0)
+FEW(copy, 0, 0, 0, 2)
+  WAIT
   if (threadIdx.x < 8) out[blockIdx.x * 8 + threadIdx.x] = x[(blockIdx.x * 8 + threadIdx.x) % x_shape[1]];
 }
 __global__ void attention(const T* q, const T* k, const T* v, const unsigned* key_mask, const int* offset, T* out,
                           Shape q_shape, Strides q_strides, Shape k_shape, Strides k_strides, Strides v_strides,
                           Strides key_mask_strides) {
   constexpr int dims = 64, scale_bits = 1040187392;
+  BEGIN WAIT
 #include "../../native/emily_mlx/src/ops/attention/cached.cu.h"
 }
 __global__ void place(const T* x, unsigned* out, Shape x_shape) {
   constexpr int least = 0, last = 0;
+  BEGIN WAIT
 #include "../../native/emily_mlx/src/ops/place.cu.h"
 }
 #endif
 
 #ifndef __CUDACC_RTC__
+#include <algorithm>
 #include <cstdio>
 #include <string>
 
 constexpr int LAUNCHES = 240, RUNS = 20, MATRICES = 60;
+
+// Whether kernels may begin while those before them run.
+int is_early = 1;
 
 template <class Launch>
 void timed(const std::string& name, Launch launch) {
@@ -92,11 +126,21 @@ void timed(const std::string& name, Launch launch) {
 template <class... Parameters, class... Arguments>
 void launched(void (*kernel)(Parameters...), int blocks, int threads, cudaStream_t stream, Arguments... arguments) {
   void* pointers[] = {&arguments...};
-  cudaLaunchKernel(reinterpret_cast<const void*>(kernel), dim3(blocks), dim3(threads), pointers, 0, stream);
+  cudaLaunchAttribute early;
+  early.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+  early.val.programmaticStreamSerializationAllowed = 1;
+  cudaLaunchConfig_t config{};
+  config.gridDim = dim3(blocks);
+  config.blockDim = dim3(threads);
+  config.stream = stream;
+  config.attrs = &early;
+  config.numAttrs = is_early;
+  cudaLaunchKernelExC(&config, reinterpret_cast<const void*>(kernel), pointers);
 }
 
 #ifdef __CUDACC__
-int main() {
+int main(int count, char**) {
+  is_early = count == 1;
   const size_t all = size_t(1) << 30;
   T *matrices, *one, *two;
   cudaMalloc(&matrices, all);
@@ -111,7 +155,7 @@ int main() {
             T *in = i % 2 ? one : two, *out = i % 2 ? two : one, *matrix = matrices + from;
             const Shape x{{1, inner}}, shape{{inner, columns}};
             const Strides row{{inner, 1}}, steps = transposed ? Strides{{1, inner}} : Strides{{columns, 1}}, last{{1}};
-            launched(kernel, columns / 8, 256, stream, (const T*)in, (const T*)matrix, (const T*)(matrix + size),
+            launched(kernel, std::min(columns / 8, 8192), 256, stream, (const T*)in, (const T*)matrix, (const T*)(matrix + size),
                      (const T*)one + 65536, (const T*)two + 65536, out, x, row, shape, steps, steps, last, row);
           });
   };
@@ -121,8 +165,12 @@ int main() {
     few(sum, "product and sum", 576, 576, transposed);
     few(sum, "product and sum", 1536, 576, transposed);
     few(gate, "gate", 576, 1536, transposed);
-    few(plain, "product", 4096, 4096, transposed);
-    few(behind_norm, "norm and product", 576, 49152, transposed);
+    few(plain, "product, 4 groups", 4096, 4096, transposed);
+    for (auto [inner, columns] : {std::pair{4096, 4096}, {576, 49152}, {1024, 151936}}) {
+      few(behind_norm, "norm and product", inner, columns, transposed);
+      few(wide, "the same, 4 groups", inner, columns, transposed);
+      few(widest, "the same, 8 groups", inner, columns, transposed);
+    }
   }
 
   unsigned* mask;

@@ -71,17 +71,19 @@ pub(crate) fn activation_number(op: Op) -> i32 {
 const TEXT: &str = concat!(include_str!("activation.cu.h"), include_str!("gate.cu.h"));
 
 static ACTIVATION: Source = Source {
-    name: c"emily_activation",
+    name: "activation",
     inputs: &[c"x"],
     header: c"#define UP(i) 1.0f\n",
+    ahead: "",
     text: TEXT,
     in_rows: true,
 };
 
 static GATE: Source = Source {
-    name: c"emily_gate",
+    name: "gate",
     inputs: &[c"x", c"up"],
     header: c"#define UP(i) static_cast<float>(up[i])\n",
+    ahead: "",
     text: TEXT,
     in_rows: true,
 };

@@ -368,10 +368,35 @@ impl<'a> Dynamic<'a> {
         clamp(self.op, self.starts, limits, stream)
     }
 
+    /// Whether an entry of one axis is replaced, as a token's in a cache, on CUDA: there MLX's (0.32.4) update of a slice takes
+    /// a thread for each element of `x`, behind another kernel for the place, and its scatter one for each of the entry.
+    /// That does not take 64-bit elements.
+    fn is_entry(&self, stream: &StreamHandle) -> bool {
+        let [axis] = self.axes[..] else {
+            return false;
+        };
+        let whole = |(at, (size, full)): (usize, (&i32, &i32))| at as i32 == axis || size == full;
+        cuda::is_cuda(stream)
+            && self.sizes[axis as usize] == 1
+            && Dtype::of(self.x).size() < 8
+            && self.sizes.iter().zip(self.x.shape()).enumerate().all(whole)
+    }
+
     /// The slice at `starts`, which are within their limits, or `x` with the update there.
     pub(crate) fn at(&self, starts: &Array, stream: &StreamHandle) -> Result<Array> {
         let (x, axes, sizes) = (self.x, &self.axes, &self.sizes);
         match self.update {
+            Some(update) if self.is_entry(stream) => {
+                let entry = mlx!(mlx_expand_dims, update.as_ptr(), 0, stream.raw())?;
+                mlx!(
+                    mlx_scatter_single,
+                    x.as_ptr(),
+                    starts.as_ptr(),
+                    entry.as_ptr(),
+                    axes[0],
+                    stream.raw()
+                )
+            }
             Some(update) => mlx!(
                 mlx_slice_update_dynamic,
                 x.as_ptr(),

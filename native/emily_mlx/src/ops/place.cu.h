@@ -23,6 +23,17 @@ auto meet = [&](float number, int at) {
     place = at;
   }
 };
+// Whether a piece may have a better one.
+auto is_new = [&](const Piece& piece) {
+  float most = static_cast<float>(piece.of[0]);
+  bool is_nan = false;
+  for (int i = 0; i < width; i++) {
+    const float number = static_cast<float>(piece.of[i]);
+    is_nan = is_nan || number != number;
+    most = least ? fminf(most, number) : fmaxf(most, number);
+  }
+  return is_nan || !(least ? most > best : most < best);
+};
 if (columns % width == 0 && reinterpret_cast<size_t>(row) % 16 == 0) {
   constexpr int ahead = 4;
   for (int base = 0; base < columns; base += ahead * width * blockDim.x) {
@@ -33,7 +44,8 @@ if (columns % width == 0 && reinterpret_cast<size_t>(row) % 16 == 0) {
     }
     for (int a = 0; a < ahead; a++) {
       const int at = base + (a * blockDim.x + threadIdx.x) * width;
-      for (int i = 0; i < width; i++) meet(static_cast<float>(pieces[a].of[i]), at < columns ? at + i : -1);
+      if (at >= columns || (place >= 0 && !is_new(pieces[a]))) continue;
+      for (int i = 0; i < width; i++) meet(static_cast<float>(pieces[a].of[i]), at + i);
     }
   }
 } else {

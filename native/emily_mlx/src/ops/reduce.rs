@@ -56,9 +56,10 @@ pub(crate) fn totalled(
 }
 
 static SUM: Source = Source {
-    name: c"emily_sum",
+    name: "sum",
     inputs: &[c"x"],
     header: c"",
+    ahead: "",
     text: include_str!("sum.cu.h"),
     in_rows: true,
 };
@@ -235,9 +236,10 @@ pub(crate) fn place(
 }
 
 static PLACE: Source = Source {
-    name: c"emily_place",
+    name: "place",
     inputs: &[c"x"],
     header: c"",
+    ahead: "",
     text: include_str!("place.cu.h"),
     in_rows: true,
 };

@@ -224,17 +224,19 @@ pub(crate) const PERIODS: &CStr =
 
 /// The rotation on CUDA. MLX's kernel takes negative positions for positions of 2^32 and more.
 static BY_PERIODS: Source = Source {
-    name: c"emily_rope_periods",
+    name: "rope_periods",
     inputs: &[c"x", c"offset", c"periods"],
     header: PERIODS,
+    ahead: "",
     text: concat!(include_str!("angle.cu.h"), include_str!("rope.cu.h")),
     in_rows: false,
 };
 
 static BY_BASE: Source = Source {
-    name: c"emily_rope_base",
+    name: "rope_base",
     inputs: &[c"x", c"offset"],
     header: c"#define FREQUENCY(plane) exp2f(-(float(plane) / half) * log2f(__int_as_float(base_bits)))\n",
+    ahead: "",
     text: concat!(include_str!("angle.cu.h"), include_str!("rope.cu.h")),
     in_rows: false,
 };

@@ -61,9 +61,10 @@ pub(super) fn last(
 }
 
 static ADD: Source = Source {
-    name: c"emily_scatter_add",
+    name: "scatter_add",
     inputs: &[c"places", c"updates"],
     header: c"",
+    ahead: "",
     text: include_str!("scatter.cu.h"),
     in_rows: true,
 };

@@ -1,5 +1,4 @@
-//! Kernels of Emily's own on an NVIDIA GPU. MLX compiles them when they are first used, and keeps what it compiled
-//! in the folder of its own kernels.
+//! Kernels of Emily's own on an NVIDIA GPU. MLX compiles them when they are first used; `compiled` keeps what it compiled.
 
 use std::ffi::{CStr, CString};
 
@@ -13,10 +12,12 @@ use crate::runtime::stream::StreamHandle;
 /// A kernel. Its inputs are pointers of their names, with `x_shape` and `x_strides` where the source names them of an
 /// input `x` that has an axis; its output is `out`. `cg::this_grid()` are the threads.
 pub(crate) struct Source {
-    pub(crate) name: &'static CStr,
+    pub(crate) name: &'static str,
     pub(crate) inputs: &'static [&'static CStr],
     /// What stands before it.
     pub(crate) header: &'static CStr,
+    /// What it does while those before it in a graph still run (`runtime/replay/edges.rs`): it reads nothing that they write.
+    pub(crate) ahead: &'static str,
     pub(crate) text: &'static str,
     /// Whether MLX copies inputs that do not lie in row-major order.
     pub(crate) in_rows: bool,
@@ -35,6 +36,23 @@ pub(crate) struct Launch<'a> {
     /// Whether the output is zero to begin with.
     pub(crate) zeroed: bool,
 }
+
+/// Lets those behind it in a graph begin, which wait as this does.
+const BEGIN: &str = "
+#if __CUDA_ARCH__ >= 900
+asm volatile(\"griddepcontrol.launch_dependents;\");
+#endif
+";
+
+/// Waits until all before it are through and what they wrote is there. At once, unless the graph had it begin early.
+const WAIT: &str = "
+#if __CUDA_ARCH__ >= 900
+asm volatile(\"griddepcontrol.wait;\" ::: \"memory\");
+#endif
+";
+
+/// What the names of all of them begin with, behind MLX's own words.
+pub(crate) const OWN: &str = "emily_";
 
 /// Whether a stream's device takes these kernels.
 pub(crate) fn is_cuda(stream: &StreamHandle) -> bool {
@@ -87,12 +105,14 @@ pub(crate) fn launch(source: &Source, launch: &Launch, stream: &StreamHandle) ->
     let (inputs, outputs) = (Names::new(source.inputs)?, Names::new(&[c"out"])?);
     let arrays = Arrays::new(launch.inputs.iter().copied())?;
     let (shape, dtype) = launch.output;
-    let text = CString::new(source.text).map_err(|error| Error::Mlx(error.to_string()))?;
+    let text = [BEGIN, source.ahead, WAIT, source.text].concat();
+    let c_text = |text: String| CString::new(text).map_err(|error| Error::Mlx(error.to_string()));
+    let (name, text) = (c_text([OWN, source.name].concat())?, c_text(text)?);
     // SAFETY: the handles are live, names and sources end with NUL, the shape is followed by its rank, and MLX
     // copies all of them. The kernel and its configuration are owned by the values that free them.
     let results = unsafe {
         let kernel = Kernel(mlx_sys::mlx_fast_cuda_kernel_new(
-            source.name.as_ptr(),
+            name.as_ptr(),
             inputs.0,
             outputs.0,
             text.as_ptr(),

@@ -7,6 +7,8 @@ pub(crate) mod array;
 #[cfg(target_os = "linux")]
 pub mod blas;
 mod cards;
+#[cfg(all(own_kernels, target_os = "linux"))]
+mod compiled;
 pub(crate) mod contiguous;
 pub(crate) mod cuda;
 #[cfg(own_kernels)]

@@ -13,7 +13,7 @@ use once_cell::sync::Lazy;
 use parking_lot::Mutex;
 
 use crate::runtime::device::gpus;
-use crate::runtime::library::next;
+use crate::runtime::library::functions;
 
 type Pointer = *mut c_void;
 
@@ -25,37 +25,19 @@ struct Node {
     rest: [u64; 8],
 }
 
-type Load =
-    unsafe extern "C" fn(*mut Pointer, *const c_void, c_uint, *mut c_int, *mut Pointer) -> c_int;
-type Find = unsafe extern "C" fn(*mut Pointer, Pointer, *const c_char) -> c_int;
-type Set = unsafe extern "C" fn(Pointer, c_int, c_int) -> c_int;
-type Add = unsafe extern "C" fn(*mut Pointer, Pointer, *const Pointer, usize, *const Node) -> c_int;
-type Launch = unsafe extern "C" fn(*const c_void, Pointer, *mut Pointer, *mut Pointer) -> c_int;
-type Card = unsafe extern "C" fn(*mut c_int) -> c_int;
-
-/// The driver's own functions. What each gives is 0 unless it failed.
-struct Driver {
-    load: Load,
-    find: Find,
-    set: Set,
-    add: Add,
-    launch: Launch,
-    card: Card,
+functions! {
+    /// The driver's own functions.
+    struct Driver {
+        load = c"cuModuleLoadDataEx"(*mut Pointer, *const c_void, c_uint, *mut c_int, *mut Pointer);
+        find = c"cuModuleGetFunction"(*mut Pointer, Pointer, *const c_char);
+        set = c"cuFuncSetAttribute"(Pointer, c_int, c_int);
+        add = c"cuGraphAddKernelNode_v2"(*mut Pointer, Pointer, *const Pointer, usize, *const Node);
+        launch = c"cuLaunchKernelEx"(*const c_void, Pointer, *mut Pointer, *mut Pointer);
+        card = c"cuCtxGetDevice"(*mut c_int);
+    }
 }
 
-static DRIVER: Lazy<Option<Driver>> = Lazy::new(|| {
-    // SAFETY: the driver's functions of these names have these types.
-    unsafe {
-        Some(Driver {
-            load: std::mem::transmute::<Pointer, Load>(next(c"cuModuleLoadDataEx")?),
-            find: std::mem::transmute::<Pointer, Find>(next(c"cuModuleGetFunction")?),
-            set: std::mem::transmute::<Pointer, Set>(next(c"cuFuncSetAttribute")?),
-            add: std::mem::transmute::<Pointer, Add>(next(c"cuGraphAddKernelNode_v2")?),
-            launch: std::mem::transmute::<Pointer, Launch>(next(c"cuLaunchKernelEx")?),
-            card: std::mem::transmute::<Pointer, Card>(next(c"cuCtxGetDevice")?),
-        })
-    }
-});
+static DRIVER: Lazy<Option<Driver>> = Lazy::new(Driver::find);
 
 /// What the driver answers where there is none.
 const NOT_INITIALIZED: c_int = 3;

@@ -1,6 +1,6 @@
 // A block a query. Some lanes of a warp take a key together, so that a warp has several at a time; they join what they
-// have summed up at the end. Keys and values are on their way before the barrier behind which the query is read. A query
-// that sees no key has the mean of all values.
+// have summed up at the end. The first keys and values are on their way before the barrier behind which the query is read,
+// and before it is known how many are seen. A query that sees no key has the mean of all values.
 constexpr int warps = 16, width = 16 / sizeof(T);
 constexpr int pieces = (dims + width - 1) / width;
 constexpr int lanes = pieces > 16 ? 32 : pieces > 8 ? 16 : pieces > 4 ? 8 : pieces > 2 ? 4 : 2;
@@ -35,11 +35,11 @@ auto piece = [&](const T* row, long long step, int d) {
   return read;
 };
 
-for (int d = threadIdx.x; d < each * lanes * width; d += blockDim.x)
-  in[d] = d < dims ? scale * static_cast<float>(from[d * q_strides[3]]) : 0.0f;
+const float of_query = threadIdx.x < dims ? static_cast<float>(from[threadIdx.x * q_strides[3]]) : 0.0f;
 float most = none, weight = 0.0f, sum[each][width] = {};
-const int end = last + 1 < keys ? last + 1 : keys, step = warps * at_once;
-for (int base = 0; base < end; base += ahead * step) {
+const int step = warps * at_once;
+int base = 0, end = keys;
+do {
   Piece key[ahead][each], value[ahead][each];
   bool seen[ahead];
   for (int a = 0; a < ahead; a++) {
@@ -51,8 +51,14 @@ for (int base = 0; base < end; base += ahead * step) {
       value[a][p] = piece(all_values + there * v_strides[2], v_strides[3], from_d);
     }
   }
+  if (base == 0) {
+    // A block has more threads than a query has columns.
+    if (threadIdx.x < each * lanes * width) in[threadIdx.x] = scale * of_query;
+    end = last + 1 < keys ? last + 1 : keys;
+  }
   __syncthreads();
   for (int a = 0; a < ahead; a++) {
+    seen[a] = seen[a] && base + a * step + warp * at_once + of_warp < end;
     float score = 0.0f;
     for (int p = 0; p < each; p++) {
       const int d = (lane + p * lanes) * width;
@@ -68,7 +74,8 @@ for (int base = 0; base < end; base += ahead * step) {
     }
     most = next;
   }
-}
+  base += ahead * step;
+} while (base < end);
 // What the lanes of a warp have for the same columns, then what the warps have.
 for (int o = lanes; o < 32; o *= 2) {
   const float other = __shfl_xor_sync(0xffffffff, most, o), next = fmaxf(most, other);

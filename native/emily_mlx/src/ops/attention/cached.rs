@@ -182,9 +182,10 @@ const MOST_HEADS: i64 = 1 << 16;
 const BLOCK: i32 = 512;
 
 const CACHED: Source = Source {
-    name: c"emily_cached_attention",
+    name: "cached_attention",
     inputs: &[c"q", c"k", c"v", c"key_mask", c"offset"],
     header: c"",
+    ahead: "",
     text: include_str!("cached.cu.h"),
     in_rows: false,
 };

@@ -3,31 +3,25 @@
 // What lies in a row of memory is read in pieces of 16 bytes: where the numbers of a column
 // do, a warp takes a column, and where those of a row do, a block takes some columns. Sums are in f32; what would be an
 // array in between is rounded as that would be.
-constexpr int width = 16 / sizeof(T), matrices = gated || turned ? 2 : 1, warps = threads / 32, groups = 2, splits = threads / groups;
-struct alignas(16) Piece {
-  T of[width];
-};
-const int inner = x_shape[1], columns = matrix_shape[1];
-const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
-const T* of[2] = {matrix, turned ? matrix + half * matrix_strides[1] : other};
-const long long row_steps[2] = {matrix_strides[0], turned ? matrix_strides[0] : other_strides[0]};
-const long long column_steps[2] = {matrix_strides[1], turned ? matrix_strides[1] : other_strides[1]};
-// The columns that sums are taken of, and where these are.
-const int count = turned ? columns / 2 : columns;
-auto place = [](int column) { return turned ? column / half * 2 * half + column % half : column; };
-
 auto piece = [](const T* from) { return *reinterpret_cast<const Piece*>(from); };
 auto rounded = [](float value) { return static_cast<float>(static_cast<T>(value)); };
-auto is_aligned = [](const T* at, long long step) { return reinterpret_cast<size_t>(at) % 16 == 0 && step % width == 0; };
-// What is added to a number of the result. It is read early.
-auto more = [&](int row, int column) {
-  return summed ? static_cast<float>(added[row * added_strides[0] + column * added_strides[1]]) : 0.0f;
+// What a number of the result needs behind the sums, which is read early: what is added, and the angle.
+struct Late {
+  float added, angle;
 };
-auto give = [&](int row, int column, const float* sums, float square, float more) {
+auto later = [&](int row, int column) {
+  Late late{};
+  if (summed) late.added = static_cast<float>(added[row * added_strides[0] + column * added_strides[1]]);
+#ifdef TURNED
+  late.angle = angle(offset[0], column % half);
+#endif
+  return late;
+};
+auto give = [&](int row, int column, const float* sums, float square, Late late) {
   const float scale = normed ? rsqrtf(square / inner + __int_as_float(eps_bits)) : 1.0f;
   float value = rounded(sums[0] * scale);
 #ifdef TURNED
-  const float second = rounded(sums[1] * scale), a = angle(offset[0], column % half), c = cosf(a), s = sinf(a);
+  const float second = rounded(sums[1] * scale), c = cosf(late.angle), s = sinf(late.angle);
   out[(long long)row * columns + column + half] = static_cast<T>(value * s + second * c);
   value = value * c - second * s;
 #endif
@@ -35,17 +29,13 @@ auto give = [&](int row, int column, const float* sums, float square, float more
     const float g = value;
     value = activated(g) * rounded(sums[matrices - 1] * scale);
   }
-  if (summed) value += more;
+  if (summed) value += late.added;
   out[(long long)row * columns + column] = static_cast<T>(value);
 };
 
 bool columns_in_a_row = inner % width == 0 && x_strides[1] == 1 && is_aligned(x, x_strides[0]);
 if (normed) columns_in_a_row = columns_in_a_row && weight_strides[0] == 1 && is_aligned(weight, 0);
-bool rows_in_a_row = (turned ? half : columns) % width == 0;
-for (int m = 0; m < matrices; m++) {
-  columns_in_a_row = columns_in_a_row && row_steps[m] == 1 && is_aligned(of[m], column_steps[m]);
-  rows_in_a_row = rows_in_a_row && column_steps[m] == 1 && is_aligned(of[m], row_steps[m]);
-}
+for (int m = 0; m < matrices; m++) columns_in_a_row = columns_in_a_row && row_steps[m] == 1 && is_aligned(of[m], column_steps[m]);
 
 if (rows_in_a_row) {
   __shared__ float parts[rows][warps][groups * width][matrices], square_parts[rows][warps];
@@ -53,7 +43,7 @@ if (rows_in_a_row) {
   const int its_row = threadIdx.x / (groups * width), its_column = threadIdx.x % (groups * width);
   for (int from = blockIdx.x * groups * width; from < count; from += gridDim.x * groups * width) {
     const bool gives = its_row < rows && from + its_column < count;
-    const float to_add = gives ? more(its_row, place(from + its_column)) : 0.0f;
+    const Late late = gives ? later(its_row, place(from + its_column)) : Late{};
     float sums[matrices][rows][width] = {}, squares[rows] = {};
     // What is beyond the last column is read of the first instead, and given to nobody.
     const int column = place(from + group * width < count ? from + group * width : from);
@@ -91,7 +81,7 @@ if (rows_in_a_row) {
         if (normed) square += square_parts[its_row][w];
         for (int m = 0; m < matrices; m++) totals[m] += parts[its_row][w][its_column][m];
       }
-      give(its_row, place(from + its_column), totals, square, to_add);
+      give(its_row, place(from + its_column), totals, square, late);
     }
     __syncthreads();
   }
@@ -100,8 +90,9 @@ if (rows_in_a_row) {
     const int column = place(from_column);
     const T* from[matrices];
     for (int m = 0; m < matrices; m++) from[m] = of[m] + column * column_steps[m];
-    float sums[rows][matrices] = {}, squares[rows] = {}, to_add[rows];
-    for (int row = 0; row < rows; row++) to_add[row] = lane == 0 ? more(row, column) : 0.0f;
+    float sums[rows][matrices] = {}, squares[rows] = {};
+    Late late[rows];
+    for (int row = 0; row < rows; row++) late[row] = lane == 0 ? later(row, column) : Late{};
     if (columns_in_a_row) {
 #pragma unroll 4
       for (int k = lane * width; k < inner; k += 32 * width) {
@@ -133,7 +124,7 @@ if (rows_in_a_row) {
         if (normed) squares[row] += __shfl_xor_sync(0xffffffff, squares[row], o);
         for (int m = 0; m < matrices; m++) sums[row][m] += __shfl_xor_sync(0xffffffff, sums[row][m], o);
       }
-      if (lane == 0) give(row, column, sums[row], squares[row], to_add[row]);
+      if (lane == 0) give(row, column, sums[row], squares[row], late[row]);
     }
   }
 }

@@ -23,29 +23,29 @@ const IN_BLOCK: i32 = 256;
 const MOST_BLOCKS: i32 = 1 << 13;
 
 const FEW: Source = Source {
-    name: c"emily_few_rows",
+    name: "few_rows",
     inputs: &[c"x", c"matrix", c"other", c"weight", c"added"],
     header: c"",
-    text: concat!(
+    ahead: concat!(
         "constexpr bool turned = false;\nconstexpr int half = 1;\n",
-        include_str!("../activation.cu.h"),
-        include_str!("few.cu.h")
+        include_str!("few_matrix.cu.h")
     ),
+    text: concat!(include_str!("../activation.cu.h"), include_str!("few.cu.h")),
     in_rows: false,
 };
 
 const TURNED: Source = Source {
-    name: c"emily_few_rows_turned",
+    name: "few_rows_turned",
     inputs: &[
         c"x", c"matrix", c"other", c"weight", c"added", c"offset", c"periods",
     ],
     header: PERIODS,
-    text: concat!(
+    ahead: concat!(
         "#define TURNED\nconstexpr bool turned = true;\n",
         include_str!("../angle.cu.h"),
-        include_str!("../activation.cu.h"),
-        include_str!("few.cu.h")
+        include_str!("few_matrix.cu.h")
     ),
+    text: concat!(include_str!("../activation.cu.h"), include_str!("few.cu.h")),
     in_rows: false,
 };
 
@@ -205,6 +205,11 @@ impl Product {
         let (other, weight) = (gate.map(|(_, up)| up), self.norm.as_ref());
         let (rows, columns) = (x.dim(0), self.matrix.dim(1));
         let blocks = (columns / (IN_BLOCK / 32)).clamp(1, MOST_BLOCKS);
+        let groups = match columns {
+            ..4096 => 2,
+            4096..32_768 => 4,
+            _ => 8,
+        };
         // What there is none of is not read.
         let mut inputs: SmallVec<[&Array; 7]> = smallvec![
             x,
@@ -213,9 +218,10 @@ impl Product {
             weight.map_or(x, |norm| &norm.weight),
             added.unwrap_or(x),
         ];
-        let mut numbers: SmallVec<[(&CStr, i32); 10]> = smallvec![
+        let mut numbers: SmallVec<[(&CStr, i32); 11]> = smallvec![
             (c"rows", rows),
             (c"threads", IN_BLOCK),
+            (c"groups", groups),
             (c"normed", weight.is_some().into()),
             (c"gated", gate.is_some().into()),
             (c"summed", added.is_some().into()),

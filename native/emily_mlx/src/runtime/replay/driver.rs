@@ -1,54 +1,44 @@
 //! Graphs of CUDA's driver, which comes with MLX for CUDA. Its headers are not there where this is compiled: graphs, nodes
 //! and streams are pointers.
 
-use std::ffi::{c_int, c_uint, c_ulonglong, c_void};
+use std::ffi::{c_char, c_int, c_uint, c_ulonglong, c_void};
 use std::ptr::null_mut;
 
 use once_cell::sync::Lazy;
 
+use super::edges::{Edge, Edges, Launched};
 use crate::runtime::error::{Error, Result};
-use crate::runtime::library::next;
+use crate::runtime::library::functions;
 
 pub(super) type Pointer = *mut c_void;
 
-macro_rules! functions {
-    ($($(#[$doc:meta])* $field:ident = $name:literal($($argument:ty),*);)*) => {
-        /// Functions of the driver. What each gives is 0 unless it failed.
-        pub(super) struct Driver {
-            $($(#[$doc])* pub(super) $field: unsafe extern "C" fn($($argument),*) -> c_int,)*
-        }
-
-        impl Driver {
-            fn find() -> Option<Driver> {
-                Some(Driver {
-                    $($field: {
-                        let found = next($name)?;
-                        // SAFETY: the driver's function of that name takes these arguments.
-                        unsafe { std::mem::transmute::<Pointer, unsafe extern "C" fn($($argument),*) -> c_int>(found) }
-                    },)*
-                })
-            }
-        }
-    };
-}
-
 functions! {
-    clone_graph = c"cuGraphClone"(*mut Pointer, Pointer);
-    node_in_clone = c"cuGraphNodeFindInClone"(*mut Pointer, Pointer, Pointer);
-    /// From each of the first nodes to the same of the second, with what the edges are, or null.
-    add_dependencies = c"cuGraphAddDependencies_v2"(Pointer, *const Pointer, *const Pointer, *const c_void, usize);
-    create_graph = c"cuGraphCreate"(*mut Pointer, c_uint);
-    add_child = c"cuGraphAddChildGraphNode"(*mut Pointer, Pointer, *const Pointer, usize, Pointer);
-    instantiate = c"cuGraphInstantiateWithFlags"(*mut Pointer, Pointer, c_ulonglong);
-    launch = c"cuGraphLaunch"(Pointer, Pointer);
-    destroy_graph = c"cuGraphDestroy"(Pointer);
-    destroy_launchable = c"cuGraphExecDestroy"(Pointer);
-    copy = c"cuMemcpyAsync"(Pointer, *const c_void, usize, Pointer);
-    synchronize = c"cuStreamSynchronize"(Pointer);
-    create_stream = c"cuStreamCreate"(*mut Pointer, c_uint);
-    destroy_stream = c"cuStreamDestroy_v2"(Pointer);
-    begin_capture = c"cuStreamBeginCapture_v2"(Pointer, c_int);
-    end_capture = c"cuStreamEndCapture"(Pointer, *mut Pointer);
+    /// Functions of the driver.
+    pub(super) struct Driver {
+        clone_graph = c"cuGraphClone"(*mut Pointer, Pointer);
+        node_in_clone = c"cuGraphNodeFindInClone"(*mut Pointer, Pointer, Pointer);
+        /// From each of the first nodes to the same of the second, with what the edges are.
+        add_dependencies = c"cuGraphAddDependencies_v2"(Pointer, *const Pointer, *const Pointer, *const Edge, usize);
+        /// The ends of all edges, as many as are asked for, which it tells where there is no place for them.
+        edges = c"cuGraphGetEdges_v2"(Pointer, *mut Pointer, *mut Pointer, *mut Edge, *mut usize);
+        remove_dependencies = c"cuGraphRemoveDependencies_v2"(Pointer, *const Pointer, *const Pointer, *const Edge, usize);
+        node_type = c"cuGraphNodeGetType"(Pointer, *mut c_int);
+        launched = c"cuGraphKernelNodeGetParams_v2"(Pointer, *mut Launched);
+        function_name = c"cuFuncGetName"(*mut *const c_char, Pointer);
+        kernel_name = c"cuKernelGetName"(*mut *const c_char, Pointer);
+        create_graph = c"cuGraphCreate"(*mut Pointer, c_uint);
+        add_child = c"cuGraphAddChildGraphNode"(*mut Pointer, Pointer, *const Pointer, usize, Pointer);
+        instantiate = c"cuGraphInstantiateWithFlags"(*mut Pointer, Pointer, c_ulonglong);
+        launch = c"cuGraphLaunch"(Pointer, Pointer);
+        destroy_graph = c"cuGraphDestroy"(Pointer);
+        destroy_launchable = c"cuGraphExecDestroy"(Pointer);
+        copy = c"cuMemcpyAsync"(Pointer, *const c_void, usize, Pointer);
+        synchronize = c"cuStreamSynchronize"(Pointer);
+        create_stream = c"cuStreamCreate"(*mut Pointer, c_uint);
+        destroy_stream = c"cuStreamDestroy_v2"(Pointer);
+        begin_capture = c"cuStreamBeginCapture_v2"(Pointer, c_int);
+        end_capture = c"cuStreamEndCapture"(Pointer, *mut Pointer);
+    }
 }
 
 static DRIVER: Lazy<Option<Driver>> = Lazy::new(Driver::find);
@@ -131,8 +121,10 @@ impl Graph {
         if !before.is_empty() {
             // SAFETY: both lists have nodes of the copy, and as many.
             let status = unsafe {
-                let (before, behind, count) = (before.as_ptr(), behind.as_ptr(), before.len());
-                (driver.add_dependencies)(copy.graph, before, behind, null_mut(), count)
+                let edges = Edges::of(driver, &before, &behind);
+                let (before, behind) = (edges.before.as_ptr(), edges.behind.as_ptr());
+                let (kinds, count) = (edges.kinds.as_ptr(), edges.kinds.len());
+                (driver.add_dependencies)(copy.graph, before, behind, kinds, count)
             };
             check("cuGraphAddDependencies", status)?;
         }
@@ -147,6 +139,33 @@ impl Graph {
             unsafe { (self.driver.add_child)(made, self.graph, &self.last, count, graph.graph) }
         })?;
         Ok(())
+    }
+
+    fn remove_edges(&self) -> Result<()> {
+        let mut count = 0;
+        // SAFETY: the graph is live, and so is the place for how many there are.
+        let status = unsafe {
+            let (none, no_edges) = (null_mut(), null_mut());
+            (self.driver.edges)(self.graph, none, none, no_edges, &mut count)
+        };
+        check("cuGraphGetEdges", status)?;
+        if count == 0 {
+            return Ok(());
+        }
+        let (mut before, mut behind) = (vec![null_mut(); count], vec![null_mut(); count]);
+        let mut edges = vec![Edge::default(); count];
+        // SAFETY: the graph is live, and there is a place for each of its edges.
+        let status = unsafe {
+            let (before, behind) = (before.as_mut_ptr(), behind.as_mut_ptr());
+            (self.driver.edges)(self.graph, before, behind, edges.as_mut_ptr(), &mut count)
+        };
+        check("cuGraphGetEdges", status)?;
+        // SAFETY: they are the graph's edges.
+        let status = unsafe {
+            let (before, behind) = (before.as_ptr(), behind.as_ptr());
+            (self.driver.remove_dependencies)(self.graph, before, behind, edges.as_ptr(), count)
+        };
+        check("cuGraphRemoveDependencies", status)
     }
 
     pub(super) fn launchable(&self) -> Result<Launchable> {
@@ -204,7 +223,7 @@ pub(super) unsafe fn copy_all(driver: &Driver, copies: &[Copy], stream: Pointer)
     })
 }
 
-/// A graph of copies.
+/// A graph of copies, none of which writes what another one reads or writes: they wait for nothing.
 ///
 /// # Safety
 /// As of [`copy_all`].
@@ -231,7 +250,9 @@ pub(super) unsafe fn graph_of_copies(driver: &'static Driver, copies: &[Copy]) -
             (driver.end_capture)(stream.1, made)
         });
         let graph = graph.map(|graph| Graph::own(driver, graph));
-        copied.and(graph)
+        let graph = copied.and(graph)?;
+        graph.remove_edges()?;
+        Ok(graph)
     }
 }
 

@@ -9,6 +9,8 @@ pub(crate) use place::Room;
 #[cfg(all(own_kernels, target_os = "linux"))]
 mod driver;
 #[cfg(all(own_kernels, target_os = "linux"))]
+mod edges;
+#[cfg(all(own_kernels, target_os = "linux"))]
 mod encoder;
 #[cfg(all(own_kernels, target_os = "linux"))]
 pub(crate) mod recording;

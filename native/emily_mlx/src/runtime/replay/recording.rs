@@ -272,8 +272,9 @@ fn failed(what: &str) -> Error {
 #[cfg(test)]
 mod tests {
     use std::cell::RefCell;
-    use std::ffi::{c_int, c_uint, c_ulonglong, c_void};
+    use std::ffi::{c_char, c_int, c_uint, c_ulonglong, c_void};
 
+    use super::super::edges::{Edge, Launched};
     use super::super::encoder::encoder;
     use super::*;
 
@@ -328,11 +329,12 @@ mod tests {
             graph: Pointer,
             before: *const Pointer,
             behind: *const Pointer,
-            data: *const c_void,
+            edges: *const Edge,
             count: usize,
         ) -> c_int {
-            assert!(data.is_null());
-            // SAFETY: both have so many.
+            // SAFETY: all have so many.
+            let edges = unsafe { std::slice::from_raw_parts(edges, count) };
+            // SAFETY: as above.
             let numbers = |list| unsafe { std::slice::from_raw_parts(list, count) };
             let numbers = |list| {
                 numbers(list)
@@ -341,7 +343,68 @@ mod tests {
                     .collect::<Vec<_>>()
             };
             let (before, behind) = (numbers(before), numbers(behind));
-            say(format!("in {} {behind:?} behind {before:?}", graph.addr()))
+            let early = edges.iter().map(|edge| *edge != Edge::default());
+            let early: Vec<_> = early.collect();
+            say(format!(
+                "in {} {behind:?} behind {before:?}, early {early:?}",
+                graph.addr()
+            ))
+        }
+        /// A captured graph has one edge, and no other is asked.
+        unsafe extern "C" fn edges(
+            graph: Pointer,
+            before: *mut Pointer,
+            behind: *mut Pointer,
+            edges: *mut Edge,
+            count: *mut usize,
+        ) -> c_int {
+            // SAFETY: whoever asks gives a place for how many, and others for one of each.
+            unsafe {
+                if before.is_null() {
+                    *count = 1;
+                    return say(format!("edges of {}", graph.addr()));
+                }
+                assert_eq!(*count, 1);
+                (*before, *behind) = (pointer(61), pointer(62));
+                *edges = Edge::default();
+            }
+            0
+        }
+        unsafe extern "C" fn remove_dependencies(
+            graph: Pointer,
+            before: *const Pointer,
+            behind: *const Pointer,
+            _edges: *const Edge,
+            count: usize,
+        ) -> c_int {
+            assert_eq!(count, 1);
+            // SAFETY: there is one of each.
+            let (before, behind) = unsafe { ((*before).addr(), (*behind).addr()) };
+            say(format!("in {} {behind} not behind {before}", graph.addr()))
+        }
+        /// An odd number's is a kernel of Emily's own, and of ten and one it is none.
+        unsafe extern "C" fn node_type(node: Pointer, kind: *mut c_int) -> c_int {
+            // SAFETY: whoever asks gives the place for it.
+            unsafe { *kind = c_int::from(node.addr() % 10 == 1) };
+            0
+        }
+        unsafe extern "C" fn launched(node: Pointer, launched: *mut Launched) -> c_int {
+            // SAFETY: as above.
+            unsafe { (*launched).function = node };
+            0
+        }
+        unsafe extern "C" fn function_name(name: *mut *const c_char, function: Pointer) -> c_int {
+            let own = function.addr() % 2 == 1;
+            // SAFETY: as above.
+            unsafe {
+                *name = if own {
+                    c"custom_kernel_emily_sum"
+                } else {
+                    c"copy"
+                }
+                .as_ptr()
+            };
+            0
         }
         unsafe extern "C" fn create_graph(made: *mut Pointer, flags: c_uint) -> c_int {
             assert_eq!(flags, 0);
@@ -416,6 +479,12 @@ mod tests {
             clone_graph,
             node_in_clone,
             add_dependencies,
+            edges,
+            remove_dependencies,
+            node_type,
+            launched,
+            function_name,
+            kernel_name: function_name,
             create_graph,
             add_child,
             instantiate,
@@ -441,10 +510,10 @@ mod tests {
         }
     }
 
-    /// Two commits on stream 7, of graph 1 with an edge and of graph 2.
+    /// Two commits on stream 7, of graph 1 with edges and of graph 2.
     fn recorded() -> Recording {
         let mut recording = Recording::new(&FAKE, 0);
-        let edges = [[pointer(11), pointer(12)]];
+        let edges = [(11, 12), (12, 13), (10, 12)].map(|(a, b)| [pointer(a), pointer(b)]);
         let (first, _ends) = encoder(pointer(7), pointer(1), 2, &edges);
         let (second, _ends) = encoder(pointer(7), pointer(2), 1, &[]);
         recording.take(&first);
@@ -462,7 +531,12 @@ mod tests {
                 "clone 1 makes 101",
                 "node 11 in 101 makes 112",
                 "node 12 in 101 makes 113",
-                "in 101 [113] behind [112]",
+                "node 10 in 101 makes 111",
+                "node 12 in 101 makes 113",
+                "node 13 in 101 makes 114",
+                "node 12 in 101 makes 113",
+                // Of a kernel to one of Emily's own; to one of MLX's; of what is no kernel.
+                "in 101 [113, 114, 113] behind [112, 113, 111], early [true, false, false]",
                 "graph makes 1000",
                 "in 1000 101 behind 0 makes 2101",
                 "destroy 101",
@@ -479,6 +553,8 @@ mod tests {
                 "capture 8",
                 "copy 64 from 21 to 20 on 8",
                 "capture of 8 makes 500",
+                "edges of 500",
+                "in 500 62 not behind 61",
                 "destroy 8",
                 "in 1000 500 behind 2102 makes 2500",
                 "destroy 500",
@@ -546,6 +622,11 @@ mod tests {
             "[replay] cuStreamBeginCapture gave CUDA's error 719",
         );
         refused("copy", "[replay] cuMemcpyAsync gave CUDA's error 719");
+        refused("edges of", "[replay] cuGraphGetEdges gave CUDA's error 719");
+        refused(
+            "in 500",
+            "[replay] cuGraphRemoveDependencies gave CUDA's error 719",
+        );
         refused(
             "launchable",
             "[replay] cuGraphInstantiate gave CUDA's error 719",
