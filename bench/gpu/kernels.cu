@@ -27,53 +27,23 @@ typedef __nv_bfloat16 T;
 #define BEGIN asm volatile("griddepcontrol.launch_dependents;");
 #define WAIT asm volatile("griddepcontrol.wait;" ::: "memory");
 
-#define FEW(NAME, NORMED, GATED, SUMMED, GROUPS)                                                                \
+#define FEW_ROWS(NAME)                                                                                           \
   __global__ void NAME(const T* x, const T* matrix, const T* other, const T* weight, const T* added, T* out,       \
                        Shape x_shape, Strides x_strides, Shape matrix_shape, Strides matrix_strides,               \
-                       Strides other_strides, Strides weight_strides, Strides added_strides) {                     \
-    constexpr bool turned = false;                                                                                 \
-    constexpr int rows = 1, threads = 256, half = 1, groups = GROUPS, normed = NORMED, gated = GATED,            \
-                  summed = SUMMED, activation = 1, eps_bits = 123;                                                 \
-    BEGIN
-FEW(plain, 0, 0, 0, 4)
+                       Strides other_strides, Strides weight_strides, Strides added_strides)
+template <int normed, int gated, int summed, int groups>
+FEW_ROWS(few_rows) {
+  constexpr bool turned = false;
+  constexpr int rows = 1, threads = 256, half = 1, activation = 1, eps_bits = 123;
+  BEGIN
 #include "../../native/emily_mlx/src/ops/dot/few_matrix.cu.h"
-WAIT
-#include "../../native/emily_mlx/src/ops/activation.cu.h"
-#include "../../native/emily_mlx/src/ops/dot/few.cu.h"
-}
-FEW(behind_norm, 1, 0, 0, 2)
-#include "../../native/emily_mlx/src/ops/dot/few_matrix.cu.h"
-WAIT
-#include "../../native/emily_mlx/src/ops/activation.cu.h"
-#include "../../native/emily_mlx/src/ops/dot/few.cu.h"
-}
-FEW(wide, 1, 0, 0, 4)
-#include "../../native/emily_mlx/src/ops/dot/few_matrix.cu.h"
-WAIT
-#include "../../native/emily_mlx/src/ops/activation.cu.h"
-#include "../../native/emily_mlx/src/ops/dot/few.cu.h"
-}
-FEW(widest, 1, 0, 0, 8)
-#include "../../native/emily_mlx/src/ops/dot/few_matrix.cu.h"
-WAIT
-#include "../../native/emily_mlx/src/ops/activation.cu.h"
-#include "../../native/emily_mlx/src/ops/dot/few.cu.h"
-}
-FEW(gate, 1, 1, 0, 2)
-#include "../../native/emily_mlx/src/ops/dot/few_matrix.cu.h"
-WAIT
-#include "../../native/emily_mlx/src/ops/activation.cu.h"
-#include "../../native/emily_mlx/src/ops/dot/few.cu.h"
-}
-FEW(sum, 0, 0, 1, 2)
-#include "../../native/emily_mlx/src/ops/dot/few_matrix.cu.h"
-WAIT
+  WAIT
 #include "../../native/emily_mlx/src/ops/activation.cu.h"
 #include "../../native/emily_mlx/src/ops/dot/few.cu.h"
 }
 // The least that such a kernel can be.
-FEW(copy, 0, 0, 0, 2)
-  WAIT
+FEW_ROWS(copy) {
+  BEGIN WAIT
   if (threadIdx.x < 8) out[blockIdx.x * 8 + threadIdx.x] = x[(blockIdx.x * 8 + threadIdx.x) % x_shape[1]];
 }
 __global__ void attention(const T* q, const T* k, const T* v, const unsigned* key_mask, const int* offset, T* out,
@@ -161,15 +131,15 @@ int main(int count, char**) {
   };
   few(copy, "copy", 576, 576, false);
   for (bool transposed : {false, true}) {
-    few(behind_norm, "norm and product", 576, 576, transposed);
-    few(sum, "product and sum", 576, 576, transposed);
-    few(sum, "product and sum", 1536, 576, transposed);
-    few(gate, "gate", 576, 1536, transposed);
-    few(plain, "product, 4 groups", 4096, 4096, transposed);
+    few(few_rows<1, 0, 0, 2>, "norm and product", 576, 576, transposed);
+    few(few_rows<0, 0, 1, 2>, "product and sum", 576, 576, transposed);
+    few(few_rows<0, 0, 1, 2>, "product and sum", 1536, 576, transposed);
+    few(few_rows<1, 1, 0, 2>, "gate", 576, 1536, transposed);
+    few(few_rows<0, 0, 0, 4>, "product, 4 groups", 4096, 4096, transposed);
     for (auto [inner, columns] : {std::pair{4096, 4096}, {576, 49152}, {1024, 151936}}) {
-      few(behind_norm, "norm and product", inner, columns, transposed);
-      few(wide, "the same, 4 groups", inner, columns, transposed);
-      few(widest, "the same, 8 groups", inner, columns, transposed);
+      few(few_rows<1, 0, 0, 2>, "norm and product", inner, columns, transposed);
+      few(few_rows<1, 0, 0, 4>, "the same, 4 groups", inner, columns, transposed);
+      few(few_rows<1, 0, 0, 8>, "the same, 8 groups", inner, columns, transposed);
     }
   }
 
