@@ -6,7 +6,7 @@ use crate::pool;
 
 /// What is worth a part of its own, in products: 10 to 30 us' work.
 const PART: usize = 1 << (20 - SLOWER);
-/// What is worth waking a thread for, and what one that is awake.
+/// What is worth waking a thread for, and what one that is awake or about to be needed again.
 const SHARED: usize = 1 << (23 - SLOWER);
 const SHARED_AWAKE: usize = 1 << (21 - SLOWER);
 /// Under Miri, which takes seconds for a part, small products have parts.
@@ -37,7 +37,7 @@ pub(super) const FUSED: Grain = Grain {
 pub(super) fn wanted(cost: usize) -> usize {
     match pool::threads() {
         1 => 1,
-        _ if cost < SHARED_AWAKE || cost < SHARED && !pool::is_awake() => 1,
+        _ if cost < SHARED_AWAKE || cost < SHARED && !pool::is_awake_or_to_be() => 1,
         threads => (cost / PART).min(threads * PARTS_EACH),
     }
 }

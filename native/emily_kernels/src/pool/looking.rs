@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 /// How long a thread looks for more before it sleeps. To be woken takes 5 to 100 us, the longer on a virtual machine, and
 /// the large operations of a program follow each other sooner. It does not yield: beside other programs it would lose its
 /// turn, which takes longer.
-const PATIENCE: Duration = Duration::from_micros(100);
+pub(super) const PATIENCE: Duration = Duration::from_micros(100);
 /// How many looks it takes between looks at the clock.
 const LOOKS: usize = 32;
 

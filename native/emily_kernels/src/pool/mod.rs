@@ -2,14 +2,16 @@
 //! that is late: parts are taken one by one, by whoever is free.
 
 use std::any::Any;
+use std::cell::Cell;
 use std::marker::PhantomData;
 use std::panic::{catch_unwind, resume_unwind, AssertUnwindSafe};
 use std::sync::Arc;
 use std::thread;
+use std::time::Instant;
 
 use once_cell::sync::Lazy;
 
-use looking::{core, patiently, NO_CORE};
+use looking::{core, patiently, NO_CORE, PATIENCE};
 use sync::{AtomicUsize, Condvar, Mutex, Ordering};
 
 mod looking;
@@ -25,9 +27,26 @@ pub fn threads() -> usize {
     POOL.threads()
 }
 
+/// After so many times in a row more of the same is expected.
+const OFTEN: usize = 8;
+
 /// Whether a thread looks for work now, which then begins at once.
-pub(crate) fn is_awake() -> bool {
+fn is_awake() -> bool {
     POOL.looking.load(Ordering::Relaxed) > 0
+}
+
+/// Whether work that is worth a thread that looks, and hardly the waking of one, is worth it now: one looks, or the caller
+/// has had such work so often in a row, each within the time that a thread looks, that the next will find it looking.
+pub(crate) fn is_awake_or_to_be() -> bool {
+    thread_local! {
+        static BEFORE: Cell<(Option<Instant>, usize)> = const { Cell::new((None, 0)) };
+    }
+    let now = Instant::now();
+    let (last, often) = BEFORE.get();
+    let follows = last.is_some_and(|last| now.duration_since(last) < PATIENCE);
+    let often = if follows { often + 1 } else { 0 };
+    BEFORE.set((Some(now), often));
+    is_awake() || often >= OFTEN
 }
 
 /// Sets how many threads compute at once. Zero stands for the default.
