@@ -22,6 +22,7 @@ defmodule Emily.Lower do
     Index,
     LinAlg,
     Reduce,
+    Scan,
     Shape,
     Sort,
     Window
@@ -32,6 +33,7 @@ defmodule Emily.Lower do
     Elementwise.Functions,
     Reduce,
     Reduce.Fold,
+    Scan,
     Shape,
     Dot,
     Index,

@@ -1,19 +1,11 @@
 defmodule Emily.Lower.Reduce do
   @moduledoc false
-  # Reductions and cumulative operations.
+  # Reductions.
 
   import Emily.Lower.Types
 
-  @cumulative [
-    cumulative_sum: :cumsum,
-    cumulative_product: :cumprod,
-    cumulative_max: :cummax,
-    cumulative_min: :cummin
-  ]
-
   def names do
-    [:sum, :product, :reduce_max, :reduce_min, :all, :any, :argmax, :argmin] ++
-      Keyword.keys(@cumulative)
+    [:sum, :product, :reduce_max, :reduce_min, :all, :any, :argmax, :argmin]
   end
 
   def lower(:sum, out, [tensor, opts]), do: accumulate(:sum, out, tensor, opts)
@@ -27,12 +19,6 @@ defmodule Emily.Lower.Reduce do
 
   def lower(:argmax, out, [tensor, opts]), do: argument(:argmax_nan, out, tensor, opts)
   def lower(:argmin, out, [tensor, opts]), do: argument(:argmin_nan, out, tensor, opts)
-
-  for {name, op} <- @cumulative do
-    def lower(unquote(name), %{type: type}, [tensor, opts]) do
-      {unquote(op), cast(tensor, type), opts[:axis], opts[:reverse] || false}
-    end
-  end
 
   # MLX adds up complex numbers in f32, in the order in which they lie: as two numbers they are added up as those of f32 are.
   defp accumulate(:sum, %{type: {:c, 64} = type, shape: shape}, tensor, opts) do

@@ -22,5 +22,6 @@ pub mod real;
 pub mod reduce;
 pub mod rope;
 pub mod rows;
+pub mod scan;
 pub mod sort;
 pub mod view;

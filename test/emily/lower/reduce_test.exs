@@ -144,26 +144,6 @@ defmodule Emily.Lower.ReduceTest do
     end
   end
 
-  for name <- [:cumulative_sum, :cumulative_product, :cumulative_max, :cumulative_min] do
-    property "#{name}" do
-      check all(
-              {x, axis} <- along(real_types(), range: {-2, 2}),
-              reverse <- StreamData.boolean(),
-              max_runs: 50
-            ) do
-        fun = fn [x] -> Nx.unquote(name)(x, axis: axis, reverse: reverse) end
-        assert_same([x], fun, accumulates: true)
-      end
-    end
-  end
-
-  property "cumulative_max and cumulative_min of what is not finite" do
-    check all({x, axis} <- along([{:f, 32}], special: true), max_runs: 40) do
-      assert_same([x], fn [x] -> Nx.cumulative_max(x, axis: axis) end)
-      assert_same([x], fn [x] -> Nx.cumulative_min(x, axis: axis) end)
-    end
-  end
-
   defmodule Conditions do
     import Nx.Defn
     defn choose(z), do: if(z, do: 1, else: 2)

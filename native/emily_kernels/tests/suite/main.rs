@@ -14,6 +14,7 @@ mod quantized;
 mod real;
 mod reduce;
 mod rope;
+mod scan;
 mod sort;
 mod support;
 mod view;
