@@ -36,7 +36,7 @@ defmodule Emily.Memory do
   def reset_peak, do: Native.reset_peak_memory()
 
   @doc """
-  Gives the freed bytes that MLX keeps back to the system.
+  Gives the freed bytes that are kept back to the system.
 
   The four loops that were recorded last are kept with the tensors that their turns read, weights among them, as long as the
   compiled function is. They are dropped too.
@@ -58,7 +58,11 @@ defmodule Emily.Memory do
   def set_limit(bytes), do: bytes |> check("set_limit/1") |> Native.set_memory_limit()
 
   @doc """
-  Sets how many freed bytes MLX keeps for the next arrays. Answers the limit before.
+  Sets how many freed bytes are kept for the next arrays. Answers the limit before.
+
+  Of a GPU's memory MLX keeps what is freed. On a CPU under Linux arrays of 32 MiB and more are kept for the next ones of their size,
+  256 MiB in all, and at most a 32nd part of the memory, unless it is set; a large array of another size, and one for which memory is short, have
+  them given back. What is smaller the C library keeps, up to 64 MiB, whatever the limit.
 
       iex> before = Emily.Memory.set_cache_limit(0)
       iex> Emily.Memory.set_cache_limit(before)

@@ -16,6 +16,14 @@ defmodule Emily.Native.MemoryTest do
     end
   end
 
+  defp wait_until(is_true, tries \\ 6000) do
+    unless is_true.() do
+      if tries == 0, do: flunk("it does not come: #{inspect(Native.memory())}")
+      Process.sleep(10)
+      wait_until(is_true, tries - 1)
+    end
+  end
+
   # A process's garbage is gone with the process.
   defp in_process(work), do: work |> Task.async() |> Task.await(:infinity)
 
@@ -181,6 +189,46 @@ defmodule Emily.Native.MemoryTest do
       Native.item(run({:exp, scalar(0.0)}))
       assert Native.clear_cache() == :ok
       assert Native.memory().cache < @megabyte
+    end
+
+    if Enum.all?(Native.devices(), &(&1 == :cpu)) and :os.type() == {:unix, :linux} do
+      test "of the cache have large memory, which the next array of its size takes" do
+        Native.clear_cache()
+        filled = fn size, value -> run({:full, [size * @megabyte], value, :u8}) end
+        in_process(fn -> Native.eval(filled.(40, 1)) end)
+        wait_until(fn -> Native.memory().cache >= 40 * @megabyte end)
+
+        in_process(fn ->
+          array = filled.(40, 2)
+          Native.eval(array)
+          assert Native.memory().cache < @megabyte
+          bytes = Native.to_binary(array)
+          assert {:binary.first(bytes), :binary.last(bytes)} == {2, 2}
+        end)
+
+        wait_until(fn -> Native.memory().cache >= 40 * @megabyte end)
+        # One of another size has it given back.
+        in_process(fn -> Native.eval(filled.(50, 3)) end)
+        wait_until(fn -> Native.memory().cache >= 50 * @megabyte end)
+        assert Native.memory().cache < 51 * @megabyte
+        assert Native.clear_cache() == :ok
+        assert Native.memory().cache < @megabyte
+      end
+
+      test "of the cache stay below its limit" do
+        Native.clear_cache()
+        before = Native.set_cache_limit(100 * @megabyte)
+        on_exit(fn -> Native.set_cache_limit(before) end)
+
+        in_process(fn ->
+          Native.eval(for i <- 1..3, do: run({:full, [40 * @megabyte], i, :u8}))
+        end)
+
+        wait_until(fn -> Native.memory().cache >= 80 * @megabyte end)
+        assert Native.memory().cache < 100 * @megabyte
+        assert Native.set_cache_limit(1) == 100 * @megabyte
+        assert Native.memory().cache < @megabyte
+      end
     end
 
     test "of the peak are set back" do

@@ -10,13 +10,10 @@ use crate::runtime::graph::{is_scheduling, try_graph};
 use crate::runtime::limits::Bound;
 use crate::runtime::queue::finish_all;
 use crate::runtime::room;
+use crate::runtime::shelf;
 
 /// Up to so many bytes are never refused: what little an error needs on its way must be there.
 const SMALL: usize = 4096;
-
-/// From this size on the C library maps memory for each array, and gives it back at once.
-#[cfg(own_kernels)]
-const MAPPED: usize = 32 << 20;
 
 /// From this size on arrays ask for large pages, and how large these mostly are.
 #[cfg(own_kernels)]
@@ -44,6 +41,10 @@ fn admit(bytes: usize) -> Result<(), String> {
         PENDING.fetch_add(bytes, Ordering::Relaxed);
         return Ok(());
     }
+    if look(bytes).is_ok() {
+        return Ok(());
+    }
+    shelf::clear();
     if look(bytes).is_ok() {
         return Ok(());
     }
@@ -90,9 +91,17 @@ fn look(bytes: usize) -> Result<(), Bound> {
 /// first.
 #[cfg(own_kernels)]
 fn can_be_had(bytes: usize) -> bool {
-    if bytes < MAPPED {
-        return true;
-    }
+    bytes < shelf::MAPPED
+        || is_mapped(bytes)
+        || shelf::kept() > 0 && {
+            shelf::clear();
+            is_mapped(bytes)
+        }
+}
+
+/// Whether the system maps memory of a size, which is given back.
+#[cfg(own_kernels)]
+fn is_mapped(bytes: usize) -> bool {
     let (access, kind) = (
         libc::PROT_READ | libc::PROT_WRITE,
         libc::MAP_PRIVATE | libc::MAP_ANONYMOUS,

@@ -3,53 +3,9 @@
 //! what is destroyed. MLX registers through a table of the dynamic linker's, in which a function that registers nothing
 //! takes the place of the C library's.
 
-use std::ffi::{c_char, c_int, c_void, CStr};
-use std::ptr::null_mut;
-use std::sync::atomic::{AtomicPtr, Ordering};
+use std::ffi::c_int;
 
-use libc::Elf64_Sym;
-
-use crate::runtime::library::next;
-
-/// A function of MLX's alone, by which its library is found.
-const OF_MLX: &CStr = c"_ZN3mlx4core17get_active_memoryEv";
-
-const REGISTERS: &CStr = c"__cxa_atexit";
-
-/// What the linker's header calls `struct link_map`, as far as it is of use here.
-#[repr(C)]
-struct Library {
-    base: usize,
-    _name: usize,
-    dynamic: *const Entry,
-}
-
-/// `Elf64_Dyn`.
-#[repr(C)]
-struct Entry {
-    tag: usize,
-    value: usize,
-}
-
-/// `Elf64_Rela`.
-#[repr(C)]
-struct Relocation {
-    place: usize,
-    info: u64,
-    _addend: i64,
-}
-
-/// Tags of entries, as the format numbers them.
-const END: usize = 0;
-const CALLS_BYTES: usize = 2;
-const NAMES: usize = 5;
-const SYMBOLS: usize = 6;
-const DATA: usize = 7;
-const DATA_BYTES: usize = 8;
-const CALLS: usize = 23;
-
-/// `dladdr1`'s request for the linker's own entry.
-const RTLD_DL_LINKMAP: c_int = 2;
+use crate::runtime::table;
 
 extern "C" fn register_nothing(_destroy: usize, _object: usize, _library: usize) -> c_int {
     0
@@ -57,86 +13,7 @@ extern "C" fn register_nothing(_destroy: usize, _object: usize, _library: usize)
 
 /// To be called before MLX is used.
 pub(crate) fn leave_out() {
-    if let Some(library) = next(OF_MLX).and_then(library) {
-        // SAFETY: the entry is the linker's, and nobody uses MLX yet.
-        unsafe { library.leave_out() };
-    }
-}
-
-/// The linker's entry for the library of a function.
-fn library(function: *mut c_void) -> Option<&'static Library> {
-    let mut found = null_mut();
-    // SAFETY: both are written to, and the linker keeps an entry as long as its library is loaded, which MLX is for good.
-    unsafe {
-        let mut info = std::mem::zeroed();
-        let status = libc::dladdr1(function, &mut info, &mut found, RTLD_DL_LINKMAP);
-        found.cast::<Library>().as_ref().filter(|_| status != 0)
-    }
-}
-
-impl Library {
-    /// # Safety
-    /// The linker made the entry, and nobody calls the function that registers.
-    unsafe fn leave_out(&self) -> Option<()> {
-        // SAFETY: the linker has read the library's tables, of which each relocation has a symbol, 0 for none, and each
-        // symbol a name, which may be empty.
-        unsafe {
-            let symbols = self.table(SYMBOLS)?.cast::<Elf64_Sym>();
-            let names = self.table(NAMES)?.cast::<c_char>();
-            for (table, bytes) in [(CALLS, CALLS_BYTES), (DATA, DATA_BYTES)] {
-                let count = self.value(bytes).unwrap_or(0) / size_of::<Relocation>();
-                for i in 0..count {
-                    let relocation = &*self.table(table)?.cast::<Relocation>().add(i);
-                    let symbol = &*symbols.add((relocation.info >> 32) as usize);
-                    if CStr::from_ptr(names.add(symbol.st_name as usize)) == REGISTERS {
-                        replace(self.at(relocation.place).cast());
-                    }
-                }
-            }
-        }
-        Some(())
-    }
-
-    /// # Safety
-    /// The linker made the entry.
-    unsafe fn value(&self, tag: usize) -> Option<usize> {
-        let mut entry = self.dynamic;
-        // SAFETY: the last entry has the tag of the end.
-        unsafe {
-            while (*entry).tag != END {
-                if (*entry).tag == tag {
-                    return Some((*entry).value);
-                }
-                entry = entry.add(1);
-            }
-        }
-        None
-    }
-
-    /// # Safety
-    /// The linker made the entry.
-    unsafe fn table(&self, tag: usize) -> Option<*mut c_void> {
-        // SAFETY: as the caller says.
-        unsafe { self.value(tag) }.map(|address| self.at(address))
-    }
-
-    /// What lies at an address of the file's, which the linker may have made one of the memory's.
-    fn at(&self, address: usize) -> *mut c_void {
-        let offset = address.checked_sub(self.base).unwrap_or(address);
-        std::ptr::with_exposed_provenance_mut(self.base + offset)
-    }
-}
-
-/// # Safety
-/// The linker keeps the address of the function that registers at the place.
-unsafe fn replace(place: *mut *mut c_void) {
-    // SAFETY: the page is the library's, and is written to if the system lets us; the place is aligned.
-    unsafe {
-        let page = libc::sysconf(libc::_SC_PAGESIZE) as usize;
-        let first = place.map_addr(|address| address & !(page - 1)).cast();
-        if libc::mprotect(first, page, libc::PROT_READ | libc::PROT_WRITE) == 0 {
-            let function = register_nothing as *const () as *mut c_void;
-            AtomicPtr::from_ptr(place).store(function, Ordering::Release);
-        }
-    }
+    let function = register_nothing as *const () as *mut _;
+    // SAFETY: it takes and gives what the C library's does; MLX is not used yet, says the caller.
+    unsafe { table::replace(c"__cxa_atexit", function) };
 }

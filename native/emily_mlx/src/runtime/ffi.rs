@@ -58,7 +58,10 @@ static HANDLER: Lazy<()> = Lazy::new(|| {
 /// first call, so that call is made here, before ours takes its place for good.
 fn use_first() {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
-    crate::runtime::destructors::leave_out();
+    {
+        crate::runtime::destructors::leave_out();
+        crate::runtime::shelf::put_up();
+    }
     let _ = mlx_rs::memory::active_memory();
     // MLX knows the machine's memory only, and makes work wait from a part of it on.
     let most = room::limit() / 5 * 4;

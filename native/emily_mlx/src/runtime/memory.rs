@@ -4,11 +4,13 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use mlx_rs::memory;
 
+use crate::runtime::device::gpus;
 use crate::runtime::error::Result;
 use crate::runtime::ffi::wrapped;
 use crate::runtime::graph::graph;
 #[cfg(target_os = "linux")]
 use crate::runtime::pools;
+use crate::runtime::shelf;
 
 /// What the allocator holds.
 #[derive(Clone, Copy, Debug)]
@@ -25,7 +27,7 @@ pub struct Figures {
 pub fn figures() -> Result<Figures> {
     Ok(Figures {
         active: wrapped(memory::active_memory)?,
-        cache: wrapped(memory::cache_memory)?,
+        cache: wrapped(memory::cache_memory)?.saturating_add(shelf::kept()),
         peak: wrapped(memory::peak_memory)?,
         limit: wrapped(memory::memory_limit)?,
     })
@@ -36,8 +38,11 @@ pub fn set_limit(bytes: usize) -> Result<usize> {
     wrapped(|| memory::set_memory_limit(bytes))
 }
 
-/// Sets how many freed bytes are kept; returns the limit before. Waits for the streams of the CPU.
+/// Sets how many freed bytes are kept, of a GPU's where there is one; returns the limit before. Waits for the streams of the CPU.
 pub fn set_cache_limit(bytes: usize) -> Result<usize> {
+    if gpus() == 0 {
+        return Ok(shelf::set_limit(bytes));
+    }
     let _graph = graph();
     wrapped(|| memory::set_cache_limit(bytes))
 }
@@ -47,6 +52,7 @@ pub fn clear_cache() -> Result<()> {
     let graph = graph();
     wrapped(memory::clear_cache)?;
     drop(graph);
+    shelf::clear();
     trim();
     #[cfg(target_os = "linux")]
     pools::trim();
@@ -94,7 +100,8 @@ pub fn settle(after: Collection) -> Result<()> {
 
 /// Has the C library keep what MLX frees, up to 64 MiB, and take arrays of up to 32 MiB from it. By itself
 /// glibc comes to these numbers as a program frees arrays, but the BEAM fixes lower ones, with which
-/// every result is fresh memory that the kernel has to clear. Whoever has set them is left alone.
+/// every result is fresh memory that the kernel has to clear. Whoever has set them is left alone. What is larger is on the
+/// `shelf`.
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 pub fn keep_freed() {
     let is_set = |name| std::env::var_os(name).is_some();

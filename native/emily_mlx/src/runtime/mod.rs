@@ -36,7 +36,14 @@ mod pools;
 pub(crate) mod queue;
 pub(crate) mod replay;
 pub(crate) mod room;
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+mod shelf;
+#[cfg(not(all(target_os = "linux", target_env = "gnu")))]
+#[path = "no_shelf.rs"]
+mod shelf;
 mod short;
 pub(crate) mod stream;
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+mod table;
 pub(crate) mod truth;
 pub(crate) mod worker;

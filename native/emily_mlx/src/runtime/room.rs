@@ -6,6 +6,7 @@ use mlx_rs::Array;
 
 use crate::runtime::error::{refuse, Result};
 use crate::runtime::limits::{self, Bound};
+use crate::runtime::shelf;
 
 /// What was left at the last look, and the least limit then.
 static LEFT: AtomicUsize = AtomicUsize::new(usize::MAX);
@@ -53,7 +54,8 @@ fn least(pending: usize) -> Bound {
         mlx_sys::mlx_get_active_memory(&mut active);
         mlx_sys::mlx_get_cache_memory(&mut cache);
     }
-    let bounds = limits::bounds(active.saturating_add(cache), pending);
+    let held = active.saturating_add(cache).saturating_add(shelf::kept());
+    let bounds = limits::bounds(held, pending);
     let limit = bounds.iter().map(|bound| bound.limit).min();
     LIMIT.store(limit.unwrap_or(usize::MAX), Ordering::Relaxed);
     let unbounded = Bound {
