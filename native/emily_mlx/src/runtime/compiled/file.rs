@@ -68,7 +68,7 @@ impl File {
 
     /// The compiler's name for one of the kernels.
     pub(super) fn lowered(&self, names: &[CString], wanted: &CStr) -> Option<&CStr> {
-        let at = names.iter().position(|name| &**name == wanted)?;
+        let at = names.iter().position(|name| **name == *wanted)?;
         self.lowered.get(at).map(|lowered| &**lowered)
     }
 }

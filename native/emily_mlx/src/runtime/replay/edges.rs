@@ -6,21 +6,11 @@
 //! an edge that lets a kernel do so leads from the node that the graph begins with.
 
 use std::collections::{HashMap, HashSet, VecDeque};
-use std::ffi::{c_char, c_int, c_uint, CStr};
+use std::ffi::{c_char, c_int, CStr};
 use std::ptr::{null, null_mut};
 
-use super::driver::{Driver, Pointer};
+use super::driver::{Driver, Edge, Launched, Pointer};
 use crate::runtime::cuda::OWN;
-
-/// `CUgraphEdgeData`
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub(super) struct Edge {
-    from_port: u8,
-    to_port: u8,
-    kind: u8,
-    reserved: [u8; 5],
-}
 
 /// `CU_GRAPH_DEPENDENCY_TYPE_PROGRAMMATIC` from `CU_GRAPH_KERNEL_NODE_PORT_PROGRAMMATIC`
 const EARLY: Edge = Edge {
@@ -29,19 +19,6 @@ const EARLY: Edge = Edge {
     kind: 1,
     reserved: [0; 5],
 };
-
-/// `CUDA_KERNEL_NODE_PARAMS_v2`
-#[repr(C)]
-pub(super) struct Launched {
-    pub(super) function: Pointer,
-    grid: [c_uint; 3],
-    block: [c_uint; 3],
-    shared_bytes: c_uint,
-    arguments: Pointer,
-    extra: Pointer,
-    pub(super) kernel: Pointer,
-    context: Pointer,
-}
 
 /// `CU_GRAPH_NODE_TYPE_KERNEL`
 const KERNEL: c_int = 0;

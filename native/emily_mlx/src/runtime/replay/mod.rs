@@ -13,6 +13,8 @@ mod edges;
 #[cfg(all(own_kernels, target_os = "linux"))]
 mod encoder;
 #[cfg(all(own_kernels, target_os = "linux"))]
+mod graph;
+#[cfg(all(own_kernels, target_os = "linux"))]
 pub(crate) mod recording;
 #[cfg(all(own_kernels, target_os = "linux"))]
 pub(crate) mod tasks;

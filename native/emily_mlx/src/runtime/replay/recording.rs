@@ -8,10 +8,9 @@ use emily_kernels::dispatch::Level;
 use mlx_rs::Array;
 use once_cell::sync::Lazy;
 
-use super::driver::{
-    copy_all, driver, graph_of_copies, wait, Copy, Driver, Graph, Launchable, Pointer,
-};
+use super::driver::{driver, Driver, Pointer};
 use super::encoder::{Encoder, Held, MLX};
+use super::graph::{copy_all, graph_of_copies, wait, Copy, Graph, Launchable};
 use super::place::Room;
 use crate::runtime::device::version;
 use crate::runtime::error::{Error, Result};
@@ -274,7 +273,7 @@ mod tests {
     use std::cell::RefCell;
     use std::ffi::{c_char, c_int, c_uint, c_ulonglong, c_void};
 
-    use super::super::edges::{Edge, Launched};
+    use super::super::driver::{Edge, Launched};
     use super::super::encoder::encoder;
     use super::*;
 
