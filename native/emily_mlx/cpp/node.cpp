@@ -2,6 +2,7 @@
 // MLX's classes.
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "bridge.h"
@@ -87,6 +88,12 @@ int emily_steps(const mx::array* x) {
   return node ? node->steps() : -1;
 }
 
+// Says that an array is computed.
+void emily_end(mx::array* x) {
+  x->set_status(mx::array::Status::available);
+  x->detach();
+}
+
 // Computes an array, whose inputs are computed, on this thread: by a kernel, or as a view of an input.
 int emily_compute(mx::array* x) {
   return emily::guarded([&] {
@@ -96,8 +103,19 @@ int emily_compute(mx::array* x) {
       std::vector<mx::array> outputs{*x};
       x->primitive().eval_cpu(x->inputs(), outputs);
     }
-    x->set_status(mx::array::Status::available);
-    x->detach();
+    emily_end(x);
+  });
+}
+
+// Hands over the functions that compute an array, whose inputs are computed. The last has what the others need. A view has
+// none.
+int emily_begin(mx::array* x) {
+  return emily::guarded([&] {
+    std::vector<mx::array> outputs{*x};
+    x->primitive().eval_cpu(x->inputs(), outputs);
+    auto& encoder = mx::cpu::get_command_encoder(x->primitive().stream());
+    auto needed = std::exchange(encoder.temporaries(), {});
+    if (!needed.empty()) encoder.dispatch([needed = std::move(needed)] {});
   });
 }
 

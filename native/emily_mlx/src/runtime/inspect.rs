@@ -143,12 +143,6 @@ impl<'a> Node<'a> {
         self.array
     }
 
-    /// Its memory, if it is computed.
-    #[cfg(own_kernels)]
-    pub(crate) fn memory(&self) -> Option<Memory> {
-        memory_at(self.array, false)
-    }
-
     pub(crate) fn id(&self) -> usize {
         self.raw.id
     }

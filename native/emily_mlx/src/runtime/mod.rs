@@ -36,5 +36,7 @@ pub(crate) mod replay;
 pub(crate) mod room;
 mod short;
 pub(crate) mod stream;
+#[cfg(all(own_kernels, target_os = "linux"))]
+mod tasks;
 pub(crate) mod truth;
 pub(crate) mod worker;
