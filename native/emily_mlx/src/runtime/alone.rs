@@ -55,9 +55,6 @@ mod own {
         c"Transpose",
     ];
 
-    /// What has its input's memory where that lies in row-major order, and else a copy.
-    const VIEWS_OF_ROWS: [&CStr; 3] = [c"Flatten", c"Reshape", c"Unflatten"];
-
     struct Graph<'a> {
         stream: i32,
         seen: HashSet<usize>,
@@ -95,15 +92,15 @@ mod own {
     impl By {
         fn of(node: &Node) -> By {
             // SAFETY: the array is live, and its graph this thread's.
-            match is_among(&VIEWS, node) || unsafe { emily_steps(node.raw()) } >= 0 {
+            match is_plain_view(node) || unsafe { emily_steps(node.raw()) } >= 0 {
                 true => By::Itself,
                 false => By::Tasks,
             }
         }
     }
 
-    fn is_among(names: &[&CStr], node: &Node) -> bool {
-        node.operation().is_some_and(|name| names.contains(&name))
+    fn is_plain_view(node: &Node) -> bool {
+        node.operation().is_some_and(|name| VIEWS.contains(&name))
     }
 
     pub(super) fn are_computed(arrays: &[Array]) -> bool {
@@ -119,7 +116,7 @@ mod own {
         let _graph = graph();
         let (node, base) = (Node::of(array), Node::of(base));
         let of_base = || node.inputs().any(|input| input.id() == base.id());
-        (is_among(&VIEWS, &node) || is_among(&VIEWS_OF_ROWS, &node)) && of_base()
+        (is_plain_view(&node) || node.is_reshaped()) && of_base()
     }
 
     pub(super) fn compute(arrays: &[Array], queue: &Queue) -> Result<bool> {
