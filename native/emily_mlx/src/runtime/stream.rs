@@ -217,23 +217,23 @@ mod tests {
     #[test]
     fn what_fails_here_fails_its_caller_alone() {
         let stream = StreamHandle::new(Device::Cpu).expect("every build of MLX has the CPU");
-        let x = Array::from_slice(&[-1.0f32, 0.0, 0.0, -1.0], &[2, 2]);
+        let x = Array::from_slice(&[1.0f32, 2.0, 1.0, 2.0], &[2, 2]);
         // As often as MLX counts what it queues, and more.
         for _ in 0..30 {
             // SAFETY: the handles are live.
-            let root = ffi::array(|root| unsafe {
-                mlx_sys::mlx_linalg_cholesky(root, x.as_ptr(), false, stream.raw())
+            let inverse = ffi::array(|inverse| unsafe {
+                mlx_sys::mlx_linalg_inv(inverse, x.as_ptr(), stream.raw())
             });
-            let root = [root.expect("a matrix of two rows")];
+            let inverse = [inverse.expect("a square matrix")];
             if is_taken() {
-                let failed = alone::compute(&root, &stream.0.queue);
-                assert!(failed.is_err(), "a negative matrix has no such factor");
+                let failed = alone::compute(&inverse, &stream.0.queue);
+                assert!(failed.is_err(), "a singular matrix has no inverse");
             }
         }
         let sum = ffi::call(mlx_sys::mlx_add, &x, &x, stream.raw()).expect("one shape");
         stream
             .compute(std::slice::from_ref(&sum), false)
             .expect("the stream goes on");
-        assert_eq!(sum.as_slice::<f32>(), [-2.0, 0.0, 0.0, -2.0]);
+        assert_eq!(sum.as_slice::<f32>(), [2.0, 4.0, 2.0, 4.0]);
     }
 }
