@@ -159,12 +159,15 @@ mod own {
             // SAFETY: as in `compute`; the lock keeps others from the queue.
             tasks::taken(|| ffi::status(|| unsafe { emily_begin(node.raw()) }))
         };
-        // Those behind one that fails are called too: some count what is queued.
-        let called = tasks?.iter().fold(begun, |before, task| {
-            // SAFETY: the node has its inputs, the last of the tasks what is needed besides, and this thread alone has the
-            // output. A task is called once.
-            before.and(unsafe { task.run(true) })
-        });
+        let mut called = begun;
+        for task in tasks? {
+            // Behind a failure, of an allocation too, what the operation has prepared may be gone.
+            if called.is_ok() || task.counts() {
+                // SAFETY: the node has its inputs, the last of the tasks what is needed besides, and this thread alone has
+                // the output; what counts reads nothing. A task is called once.
+                called = called.and(unsafe { task.run(true) });
+            }
+        }
         called?;
         // SAFETY: as above; the array is computed.
         unsafe { emily_end(node.raw()) };

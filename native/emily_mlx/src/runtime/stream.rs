@@ -230,6 +230,22 @@ mod tests {
                 assert!(failed.is_err(), "a singular matrix has no inverse");
             }
         }
+        #[cfg(own_kernels)]
+        {
+            extern "C" {
+                fn emily_queued() -> usize;
+            }
+            // SAFETY: takes nothing and gives a number. Other tests queue too, for a moment.
+            let is_none = || unsafe { emily_queued() } == 0;
+            let pause = || std::thread::sleep(std::time::Duration::from_millis(1));
+            let is_counted = (0..10_000).any(|_| {
+                is_none() || {
+                    pause();
+                    false
+                }
+            });
+            assert!(is_counted, "MLX counts what has failed as queued");
+        }
         let sum = ffi::call(mlx_sys::mlx_add, &x, &x, stream.raw()).expect("one shape");
         stream
             .compute(std::slice::from_ref(&sum), false)

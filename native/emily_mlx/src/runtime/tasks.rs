@@ -106,22 +106,34 @@ pub(crate) fn taken<T>(work: impl FnOnce() -> T) -> (T, Result<Vec<Task>>) {
 }
 
 fn take<T>(queued: bool, work: impl FnOnce() -> T) -> (T, Result<Vec<Task>>) {
-    /// Ends what the thread takes, also where the work panics.
-    struct End;
-    impl Drop for End {
-        fn drop(&mut self) {
-            TAKEN.set(null_mut());
-        }
-    }
     let mut taken = Taken {
         tasks: Ok(Vec::new()),
         queued,
     };
-    TAKEN.set(&mut taken);
-    let end = End;
-    let done = work();
-    drop(end);
+    let done = with(&mut taken, work);
     (done, taken.tasks)
+}
+
+/// Does what waits for MLX's threads, as for memory, amid what is taken: what tells the end of the wait goes to them.
+pub(crate) fn untaken<T>(work: impl FnOnce() -> T) -> T {
+    with(null_mut(), work)
+}
+
+fn with<T>(taken: *mut Taken, work: impl FnOnce() -> T) -> T {
+    /// What the thread took before, also where the work panics.
+    struct Before(*mut Taken);
+    impl Drop for Before {
+        fn drop(&mut self) {
+            TAKEN.set(self.0);
+        }
+    }
+    let _before = Before(TAKEN.replace(taken));
+    work()
+}
+
+/// Whether a function of this type does nothing but count what is queued. What an encoder makes of an operation is bound.
+pub(crate) fn counts(name: &str) -> bool {
+    !name.starts_with("St5_Bind") && name.contains("14CommandEncoder8dispatch")
 }
 
 /// A function of MLX's.
@@ -142,6 +154,11 @@ impl Task {
         // SAFETY: the function is live; names are texts of the program's.
         let name = unsafe { CStr::from_ptr(emily_task_name(self.0)) };
         name.to_string_lossy().into_owned()
+    }
+
+    /// Whether it does nothing but count what is queued.
+    pub(crate) fn counts(&self) -> bool {
+        counts(&self.name())
     }
 
     /// Calls it, or where it would not stay the same a copy.
@@ -169,4 +186,19 @@ static IS_THERE: Lazy<bool> = Lazy::new(|| {
 
 pub(crate) fn is_there() -> bool {
     *IS_THERE
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::runtime::device::Device;
+    use crate::runtime::stream::StreamHandle;
+
+    #[test]
+    fn a_wait_amid_what_is_taken_ends() {
+        let stream = StreamHandle::new(Device::Cpu).expect("every build of MLX has the CPU");
+        let (waited, tasks) = taken(|| stream.synchronize());
+        waited.expect("nothing has failed");
+        assert_eq!(tasks.expect("there is memory").len(), 0);
+    }
 }

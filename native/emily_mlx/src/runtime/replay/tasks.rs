@@ -10,7 +10,7 @@ use crate::runtime::graph::{async_eval, graph};
 use crate::runtime::inspect::{bytes_on, memory, read_by};
 use crate::runtime::stream::StreamHandle;
 pub(crate) use crate::runtime::tasks::is_there;
-use crate::runtime::tasks::{copied, Task};
+use crate::runtime::tasks::{copied, counts, Task};
 
 /// What a recording may hold, in which no buffer is taken twice: where a turn takes more, MLX's part of its time is
 /// small.
@@ -37,7 +37,7 @@ fn kind(name: &str) -> Kind {
         Some(bound) => Kind::Operation {
             stays: bound.contains("N12_GLOBAL__N_14Node"),
         },
-        None if name.contains("14CommandEncoder8dispatch") => Kind::Count,
+        None if counts(name) => Kind::Count,
         None => Kind::Unknown,
     }
 }
