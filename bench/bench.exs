@@ -3,6 +3,16 @@ for file <-
       ~w(timing peer report ticks busy einsum figures operations sweep smollm2 models generation fused training anchor_arrays anchor_models anchors),
     do: Code.require_file("#{file}.exs", __DIR__)
 
+# Protocols are as in the project of a user. The environment of the tests leaves them open, and looks for the module of
+# each struct, as of a packed weight, on the disk whenever one is an argument.
+path = :code.get_path()
+
+for protocol <- Protocol.extract_protocols(path), not Protocol.consolidated?(protocol) do
+  {:ok, code} = Protocol.consolidate(protocol, Protocol.extract_impls(protocol, path))
+  :code.purge(protocol)
+  {:module, ^protocol} = :code.load_binary(protocol, ~c"#{protocol}", code)
+end
+
 {options, rest, invalid} =
   OptionParser.parse(System.argv(),
     strict: [

@@ -7,12 +7,9 @@
 using mx::allocator::Allocator;
 using mx::allocator::Buffer;
 
-extern "C" {
-
 // `src/runtime/allocator.rs`
-const char* emily_admit(size_t bytes);
-const char* emily_admitted(size_t bytes, const void* memory);
-}
+extern "C" const char* emily_admit(size_t bytes);
+extern "C" const char* emily_admitted(size_t bytes, const void* memory);
 
 namespace {
 

@@ -7,10 +7,8 @@
 
 namespace mx = mlx::core;
 
-extern "C" {
-
 // mlx-c's. Its handles are pointers to MLX's arrays and streams.
-void _mlx_error(const char* file, const int line, const char* format, ...);
+extern "C" void _mlx_error(const char* file, const int line, const char* format, ...);
 
 // As in `src/runtime/inspect.rs`.
 struct emily_memory {
@@ -23,8 +21,7 @@ struct emily_memory {
 };
 
 // The memory of an array that has some, as this machine or its NVIDIA GPU sees it. It is as long as the array is.
-bool emily_memory_of(const mx::array* x, bool on_device, emily_memory* memory);
-}
+extern "C" bool emily_memory_of(const mx::array* x, bool on_device, emily_memory* memory);
 
 namespace emily {
 

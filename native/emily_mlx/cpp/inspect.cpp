@@ -23,7 +23,7 @@ struct emily_node {
 
 using Held = std::vector<std::shared_ptr<mx::array::Data>>;
 
-// What MLX hands to the thread of a CPU's stream; `src/runtime/replay/tasks.rs` stands in its way.
+// What MLX hands to the thread of a CPU's stream; `src/runtime/tasks.rs` stands in its way.
 using Task = std::function<void()>;
 
 bool emily_memory_of(const mx::array* x, bool on_device, emily_memory* memory) {

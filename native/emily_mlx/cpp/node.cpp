@@ -2,6 +2,7 @@
 // MLX's classes.
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "bridge.h"
@@ -12,8 +13,7 @@ extern "C" {
 
 // As in `src/runtime/kernel.rs`: the inputs whose memory and whose order the output has, or less than none.
 struct emily_place {
-  int taken;
-  int like;
+  int taken, like;
 };
 
 const char* emily_kernel_name(const void* kernel);
@@ -87,18 +87,24 @@ int emily_steps(const mx::array* x) {
   return node ? node->steps() : -1;
 }
 
-// Computes an array, whose inputs are computed, on this thread: by a kernel, or as a view of an input.
-int emily_compute(mx::array* x) {
-  return emily::guarded([&] {
-    if (auto* node = dynamic_cast<const Node*>(&x->primitive())) {
-      node->eval_here(x->inputs(), *x);
-    } else {
-      std::vector<mx::array> outputs{*x};
-      x->primitive().eval_cpu(x->inputs(), outputs);
-    }
-    x->set_status(mx::array::Status::available);
-    x->detach();
+// Computes an array, whose inputs are computed, on this thread: by a kernel, or as a view of an input. Of what MLX
+// `queues` hands over the functions that compute it, of which the last has what the others need.
+int emily_begin(mx::array* x, bool queues) {
+  return emily::guarded([=] {
+    if (auto* node = dynamic_cast<const Node*>(&x->primitive())) return node->eval_here(x->inputs(), *x);
+    std::vector<mx::array> outputs{*x};
+    x->primitive().eval_cpu(x->inputs(), outputs);
+    if (!queues) return;
+    auto& encoder = mx::cpu::get_command_encoder(x->primitive().stream());
+    auto needed = std::exchange(encoder.temporaries(), {});
+    if (!needed.empty()) encoder.dispatch([needed = std::move(needed)] {});
   });
+}
+
+// Says that an array is computed.
+void emily_end(mx::array* x) {
+  x->set_status(mx::array::Status::available);
+  x->detach();
 }
 
 // Adds a kernel to the graph, which is dropped with it.

@@ -49,6 +49,21 @@ defmodule Emily.Compiler.DonationTest do
       end
     end
 
+    test "means what others do in operations that MLX computes" do
+      funs = [
+        &Nx.concatenate([Nx.reverse(&1), &2]),
+        &Nx.pad(&1, Nx.sum(&2) |> Nx.as_type(Nx.type(&1)), [{1, 0, 1}, {0, 2, 0}]),
+        &Nx.put_slice(&1, [Nx.reduce_max(&2), 1], Nx.slice(&2, [0, Nx.reduce_min(&2)], [2, 2])),
+        &Nx.gather(&1, Nx.remainder(&2, 4) |> Nx.slice([0, 0], [3, 2]) |> Nx.as_type(:s32)),
+        &(Nx.transpose(&1) |> Nx.reshape({16}) |> Nx.add(Nx.flatten(&2)) |> Nx.argsort())
+      ]
+
+      for fun <- funs, kind <- [:s32, :u8] do
+        [x, y] = for i <- [1, 2], do: Nx.iota({4, 4}) |> Nx.add(i) |> Nx.as_type(kind)
+        assert_equal(donated(fun, [on_emily(x), y]), evaluated(fun, [x, y]))
+      end
+    end
+
     test "is gone" do
       x = on_emily(Nx.tensor([1.0, 2.0]))
       donated(&twice/2, [x, 1])

@@ -1,13 +1,13 @@
 //! Arrays of a graph that one thread has built and nobody else knows, which that thread computes itself: what is
 //! freed by then is free, and what nobody holds any more is written over, while MLX's queue keeps both until the
-//! device is there.
+//! device is there. And no thread waits for another, which takes longer than most operations on a token.
 
 use mlx_rs::Array;
 
 use crate::runtime::error::Result;
 use crate::runtime::queue::Queue;
 
-/// Computes arrays on the calling thread where kernels and views are all that they need; answers whether they are
+/// Computes arrays on the calling thread where all that they need is on the queue's stream; answers whether they are
 /// computed.
 ///
 /// What is not computed of their graph yet must be the calling thread's: nobody else may hold it.
@@ -25,7 +25,7 @@ pub(crate) fn is_view(array: &Array, base: &Array) -> bool {
     own::is_view(array, base)
 }
 
-#[cfg(own_kernels)]
+#[cfg(all(own_kernels, target_os = "linux"))]
 mod own {
     use std::collections::HashSet;
     use std::ffi::{c_int, c_void, CStr};
@@ -37,10 +37,12 @@ mod own {
     use crate::runtime::graph::{graph, scheduling};
     use crate::runtime::inspect::Node;
     use crate::runtime::queue::Queue;
+    use crate::runtime::tasks;
 
     extern "C" {
         fn emily_steps(array: *const c_void) -> c_int;
-        fn emily_compute(array: *mut c_void) -> c_int;
+        fn emily_begin(array: *mut c_void, queues: bool) -> c_int;
+        fn emily_end(array: *mut c_void);
     }
 
     /// What has its input's memory, whatever that is.
@@ -52,13 +54,20 @@ mod own {
         c"Transpose",
     ];
 
-    /// What has its input's memory where that lies in row-major order.
-    const VIEWS_OF_ROWS: [&CStr; 3] = [c"Flatten", c"Reshape", c"Unflatten"];
-
     struct Graph<'a> {
         stream: i32,
         seen: HashSet<usize>,
-        order: Vec<Node<'a>>,
+        /// What is computed, each behind what it needs.
+        order: Vec<(Node<'a>, By)>,
+    }
+
+    /// What computes an array.
+    #[derive(Clone, Copy, PartialEq)]
+    enum By {
+        /// A kernel of Emily's, or a view.
+        Itself,
+        /// Functions that MLX makes for its queue, whose names need not be known.
+        Tasks,
     }
 
     impl<'a> Graph<'a> {
@@ -73,24 +82,24 @@ mod own {
             if node.stream() != Some(self.stream) || node.siblings().len() > 0 {
                 return false;
             }
-            let is_known = is_among(&VIEWS, &node)
-                || is_among(&VIEWS_OF_ROWS, &node)
-                // SAFETY: the array is live, and its graph this thread's.
-                || unsafe { emily_steps(node.raw()) } >= 0;
-            let holds = is_known && node.inputs().all(|input| self.holds(input));
-            self.order.push(node);
+            let holds = node.inputs().all(|input| self.holds(input));
+            self.order.push((node, By::of(&node)));
             holds
         }
     }
 
-    fn is_among(names: &[&CStr], node: &Node) -> bool {
-        node.operation().is_some_and(|name| names.contains(&name))
+    impl By {
+        fn of(node: &Node) -> By {
+            // SAFETY: the array is live, and its graph this thread's.
+            match is_plain_view(node) || unsafe { emily_steps(node.raw()) } >= 0 {
+                true => By::Itself,
+                false => By::Tasks,
+            }
+        }
     }
 
-    /// Whether a view of rows has them.
-    fn has_rows(node: &Node) -> bool {
-        let in_rows = |input: Node| input.memory().is_some_and(|memory| memory.row_contiguous);
-        node.inputs().all(in_rows)
+    fn is_plain_view(node: &Node) -> bool {
+        node.operation().is_some_and(|name| VIEWS.contains(&name))
     }
 
     pub(super) fn are_computed(arrays: &[Array]) -> bool {
@@ -106,7 +115,7 @@ mod own {
         let _graph = graph();
         let (node, base) = (Node::of(array), Node::of(base));
         let of_base = || node.inputs().any(|input| input.id() == base.id());
-        (is_among(&VIEWS, &node) || is_among(&VIEWS_OF_ROWS, &node)) && of_base()
+        (is_plain_view(&node) || node.is_reshaped()) && of_base()
     }
 
     pub(super) fn compute(arrays: &[Array], queue: &Queue) -> Result<bool> {
@@ -125,21 +134,46 @@ mod own {
                 return Ok(false);
             }
         }
+        if !tasks::is_there() && found.order.iter().any(|(_, by)| *by == By::Tasks) {
+            return Ok(false);
+        }
+        // Each lies among the inputs of a later one, which holds it until then, or is one of `arrays`; this thread alone has
+        // what is not computed yet, and what is does not change.
         scheduling(|| {
-            for node in &found.order {
-                if is_among(&VIEWS_OF_ROWS, node) && !has_rows(node) {
-                    return Ok(false);
+            for (node, by) in &found.order {
+                match by {
+                    // SAFETY: as above.
+                    By::Itself => ffi::status(|| unsafe { emily_begin(node.raw(), false) })?,
+                    By::Tasks => call_tasks(node)?,
                 }
-                // SAFETY: each lies among the inputs of a later one, which holds it until then, or is one of `arrays`;
-                // this thread alone has what is not computed yet, and what is does not change.
-                ffi::status(|| unsafe { emily_compute(node.raw()) })?;
+                // SAFETY: as above; the array is computed.
+                unsafe { emily_end(node.raw()) };
             }
             Ok(true)
         })
     }
+
+    /// Calls what MLX would queue, once the queue, which others have too, is left to them.
+    fn call_tasks(node: &Node) -> Result<()> {
+        let (begun, tasks) = {
+            let _graph = graph();
+            // SAFETY: as in `compute`; the lock keeps others from the queue.
+            tasks::taken(|| ffi::status(|| unsafe { emily_begin(node.raw(), true) }))
+        };
+        let mut called = begun;
+        for task in tasks? {
+            // Behind a failure, of an allocation too, what the operation has prepared may be gone.
+            if called.is_ok() || task.counts() {
+                // SAFETY: the node has its inputs, the last of the tasks what is needed besides, and this thread alone has
+                // the output; what counts reads nothing. A task is called once.
+                called = called.and(unsafe { task.run(true) });
+            }
+        }
+        called
+    }
 }
 
-#[cfg(not(own_kernels))]
+#[cfg(not(all(own_kernels, target_os = "linux")))]
 mod own {
     use mlx_rs::Array;
 

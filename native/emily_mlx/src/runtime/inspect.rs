@@ -145,7 +145,7 @@ impl<'a> Node<'a> {
 
     /// Its memory, if it is computed.
     #[cfg(own_kernels)]
-    pub(crate) fn memory(&self) -> Option<Memory> {
+    fn memory(&self) -> Option<Memory> {
         memory_at(self.array, false)
     }
 
@@ -165,6 +165,20 @@ impl<'a> Node<'a> {
     pub(crate) fn operation(&self) -> Option<&'a CStr> {
         // SAFETY: the name lives as long as the operation, which the array holds.
         (!self.raw.name.is_null()).then(|| unsafe { CStr::from_ptr(self.raw.name) })
+    }
+
+    /// Whether it is other axes over its input, which has memory of its own where that does not lie in row-major order.
+    #[cfg(own_kernels)]
+    pub(crate) fn is_reshaped(&self) -> bool {
+        const NAMES: [&CStr; 3] = [c"Flatten", c"Reshape", c"Unflatten"];
+        self.operation().is_some_and(|name| NAMES.contains(&name))
+    }
+
+    /// Whether it is known to be computed, and to lie in row-major order.
+    #[cfg(own_kernels)]
+    pub(crate) fn is_in_rows(&self) -> bool {
+        let lies_so = || self.memory().is_some_and(|memory| memory.row_contiguous);
+        self.is_scheduled() && self.is_available() && lies_so()
     }
 
     /// The number of the stream that computes it, if one does.

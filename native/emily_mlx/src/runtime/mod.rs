@@ -45,5 +45,7 @@ mod short;
 pub(crate) mod stream;
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 mod table;
+#[cfg(all(own_kernels, target_os = "linux"))]
+mod tasks;
 pub(crate) mod truth;
 pub(crate) mod worker;

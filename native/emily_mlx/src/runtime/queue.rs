@@ -12,6 +12,8 @@ use crate::runtime::error::{Error, Result};
 use crate::runtime::exit;
 use crate::runtime::ffi;
 use crate::runtime::graph::graph;
+#[cfg(all(own_kernels, target_os = "linux"))]
+use crate::runtime::tasks;
 
 /// A stream of MLX's, for any thread.
 pub(crate) struct Queue {
@@ -81,7 +83,11 @@ impl Queue {
     /// Waits for the work of the stream.
     pub(crate) fn synchronize(&self) -> Result<()> {
         // SAFETY: the handle is live.
-        ffi::status(|| unsafe { mlx_sys::mlx_synchronize(self.stream.as_ptr()) })
+        let wait = || ffi::status(|| unsafe { mlx_sys::mlx_synchronize(self.stream.as_ptr()) });
+        #[cfg(all(own_kernels, target_os = "linux"))]
+        return tasks::untaken(wait);
+        #[cfg(not(all(own_kernels, target_os = "linux")))]
+        wait()
     }
 }
 

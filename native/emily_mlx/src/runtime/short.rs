@@ -76,7 +76,8 @@ mod own {
                 return true;
             }
             self.seen.push(node.id());
-            let is_view = node.operation().is_some_and(|name| VIEWS.contains(&name));
+            let is_view = node.operation().is_some_and(|name| VIEWS.contains(&name))
+                || node.is_reshaped() && node.inputs().all(|input| input.is_in_rows());
             // SAFETY: the array is live, and the lock keeps its graph.
             let steps = unsafe { emily_steps(node.raw()) }.max(0) as usize;
             let is_known = is_view || steps > 0;

@@ -183,3 +183,73 @@ fn spare(device: Device) -> Option<Arc<Queue>> {
     let at = spare.iter().position(|(other, _)| *other == device)?;
     Some(spare.swap_remove(at).1)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::runtime::device::Device;
+
+    /// Whether what MLX queues is called by the thread that asks for it.
+    fn is_taken() -> bool {
+        let wanted = matches!(Level::chosen(), Ok(Some(_)));
+        cfg!(all(own_kernels, target_os = "linux")) && wanted
+    }
+
+    #[test]
+    fn operations_of_mlx_are_computed_by_whoever_asks() {
+        let stream = StreamHandle::new(Device::Cpu).expect("every build of MLX has the CPU");
+        let x = Array::from_slice(&[1.0f32, 2.0, 3.0, 4.0, 5.0, 6.0], &[2, 3]);
+        // A copy in another order, which needs memory of its own, and an operation without a kernel of Emily's on it.
+        let turned = stream.on(|| x.transpose()).expect("a view");
+        let turned = ffi::reshape(&turned, &[6], stream.raw()).expect("as many");
+        let same = ffi::call(mlx_sys::mlx_logaddexp, &turned, &turned, stream.raw());
+        let arrays = [same.expect("one shape"), turned];
+        let here = alone::compute(&arrays, &stream.0.queue).expect("nothing fails");
+        assert_eq!(here, is_taken());
+        stream.compute_own(&arrays, false).expect("nothing fails");
+        assert_eq!(arrays[1].as_slice::<f32>(), [1.0, 4.0, 2.0, 5.0, 3.0, 6.0]);
+        let doubled = [1.0f32, 4.0, 2.0, 5.0, 3.0, 6.0].map(|x| x + 2.0f32.ln());
+        for (sum, expected) in arrays[0].as_slice::<f32>().iter().zip(doubled) {
+            assert!((sum - expected).abs() < 1.0e-6, "{sum} is not {expected}");
+        }
+    }
+
+    #[test]
+    fn what_fails_here_fails_its_caller_alone() {
+        let stream = StreamHandle::new(Device::Cpu).expect("every build of MLX has the CPU");
+        let x = Array::from_slice(&[1.0f32, 2.0, 1.0, 2.0], &[2, 2]);
+        // As often as MLX counts what it queues, and more.
+        for _ in 0..30 {
+            // SAFETY: the handles are live.
+            let inverse = ffi::array(|inverse| unsafe {
+                mlx_sys::mlx_linalg_inv(inverse, x.as_ptr(), stream.raw())
+            });
+            let inverse = [inverse.expect("a square matrix")];
+            if is_taken() {
+                let failed = alone::compute(&inverse, &stream.0.queue);
+                assert!(failed.is_err(), "a singular matrix has no inverse");
+            }
+        }
+        #[cfg(own_kernels)]
+        {
+            extern "C" {
+                fn emily_queued() -> usize;
+            }
+            // SAFETY: takes nothing and gives a number. Other tests queue too, for a moment.
+            let is_none = || unsafe { emily_queued() } == 0;
+            let pause = || std::thread::sleep(std::time::Duration::from_millis(1));
+            let is_counted = (0..10_000).any(|_| {
+                is_none() || {
+                    pause();
+                    false
+                }
+            });
+            assert!(is_counted, "MLX counts what has failed as queued");
+        }
+        let sum = ffi::call(mlx_sys::mlx_add, &x, &x, stream.raw()).expect("one shape");
+        stream
+            .compute(std::slice::from_ref(&sum), false)
+            .expect("the stream goes on");
+        assert_eq!(sum.as_slice::<f32>(), [2.0, 4.0, 2.0, 4.0]);
+    }
+}

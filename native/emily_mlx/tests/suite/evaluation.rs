@@ -234,6 +234,28 @@ fn short_work_passes_the_worker_by() {
     assert_eq!(numbers(arrays.unwrap().remove(0)), [100.0]);
 }
 
+/// What has its input's memory needs no thread; what is copied does.
+#[cfg(own_kernels)]
+#[test]
+fn other_axes_over_computed_elements_are_there_at_once() {
+    let row = |x: Array| build("reshape", vec![own(x), list(&[4])]).unwrap();
+    let is_here = |x: &Array| cpu().worker().compute_here(std::slice::from_ref(x));
+    let matrix = shaped(&[1.0, 2.0, 3.0, 4.0], &[2, 2]);
+    let same = row(matrix.clone());
+    // It is not while other tests schedule.
+    let pause = || std::thread::sleep(std::time::Duration::from_millis(1));
+    assert!((0..1000).any(|_| is_here(&same) || {
+        pause();
+        false
+    }));
+    assert_eq!(numbers(same), [1.0, 2.0, 3.0, 4.0]);
+
+    let turned = build("transpose", vec![own(matrix), list(&[1, 0])]).unwrap();
+    let turned = row(evaluate_on(cpu(), vec![turned]).unwrap().remove(0));
+    assert!(!is_here(&turned));
+    assert_eq!(numbers(turned), [1.0, 3.0, 2.0, 4.0]);
+}
+
 #[test]
 fn work_outlives_the_handles_of_its_stream() {
     let stream = new_stream();

@@ -98,10 +98,11 @@ impl Program {
         };
         let slots = lent.iter().map(Option::as_ref).zip(given).map(slot);
         let (results, kept) = self.run_on(slots, stream, (true, is_lean), host)?;
-        if self.has_linalg || is_lean {
-            stream.compute(&results, self.has_linalg)?;
-        } else {
-            schedule(&results)?;
+        match is_lean {
+            // Its steps are computed; what was lent, and others may have, may not be.
+            true => stream.compute_unless(results.to_vec(), self.has_linalg)?,
+            false if self.has_linalg => stream.compute(&results, true)?,
+            false => schedule(&results)?,
         }
         kept.into_iter().for_each(|(shelf, kept)| shelf.put(kept));
         Ok(results)

@@ -1,83 +1,20 @@
 //! Steps that are run again on a CPU without MLX: MLX queues one, and the functions that it handed to the stream's thread,
 //! kept by a recording, are called by whoever wants them again, with the same buffers.
 
-use std::cell::Cell;
-use std::ffi::{c_char, c_int, c_void, CStr};
-use std::ptr::null_mut;
-
-use emily_kernels::dispatch::Level;
 use mlx_rs::Array;
-use once_cell::sync::Lazy;
 
-use super::driver::Pointer;
-use super::encoder::MLX;
 use super::place::Room;
-use crate::runtime::device::version;
 use crate::runtime::error::{Error, Result};
-use crate::runtime::ffi::{self, Arrays};
+use crate::runtime::ffi::Arrays;
 use crate::runtime::graph::{async_eval, graph};
 use crate::runtime::inspect::{bytes_on, memory, read_by};
-use crate::runtime::library::next;
 use crate::runtime::stream::StreamHandle;
+pub(crate) use crate::runtime::tasks::is_there;
+use crate::runtime::tasks::{copied, counts, Task};
 
 /// What a recording may hold, in which no buffer is taken twice: where a turn takes more, MLX's part of its time is
 /// small.
 const MOST: usize = 64 << 20;
-
-/// `mlx::core::Stream`
-#[repr(C)]
-#[derive(Clone, Copy)]
-struct Stream {
-    index: c_int,
-    device: [c_int; 2],
-}
-
-/// `mlx::core::scheduler::Scheduler::enqueue(Stream, std::function<void()>)`. It takes the function by its address, as what
-/// is copied by code of its own is passed, and the caller ends it.
-macro_rules! enqueue {
-    () => {
-        "_ZN3mlx4core9scheduler9Scheduler7enqueueENS0_6StreamESt8functionIFvvEE"
-    };
-}
-
-type Enqueue = unsafe extern "C-unwind" fn(*mut c_void, Stream, *mut c_void);
-
-extern "C" {
-    fn emily_task_name(task: *const c_void) -> *const c_char;
-    fn emily_copy_task(copy: *mut Pointer, task: *const c_void) -> c_int;
-    fn emily_run_task(task: *const c_void, stays: bool) -> c_int;
-    fn emily_drop_task(task: Pointer);
-}
-
-thread_local! {
-    /// Whose work the thread records.
-    static RECORDED: Cell<*mut Recording> = const { Cell::new(null_mut()) };
-}
-
-/// MLX's own function of this name.
-static ENQUEUE: Lazy<Enqueue> = Lazy::new(|| {
-    let name = CStr::from_bytes_with_nul(concat!(enqueue!(), "\0").as_bytes());
-    let own = name
-        .ok()
-        .and_then(next)
-        .expect("MLX, which calls it, has it");
-    // SAFETY: it is a method of these arguments, which gives nothing.
-    unsafe { std::mem::transmute::<Pointer, Enqueue>(own) }
-});
-
-/// The library that loads MLX comes before MLX where the dynamic linker looks for a function, so that MLX calls this one.
-#[export_name = enqueue!()]
-extern "C-unwind" fn enqueue(scheduler: *mut c_void, stream: Stream, task: *mut c_void) {
-    let recording = RECORDED.get();
-    // SAFETY: MLX's arguments go on to MLX's own function; what that throws passes here, where nothing is to be dropped.
-    // The recording is live while it is the thread's, whose `of` waits for this call.
-    unsafe {
-        if !recording.is_null() {
-            (*recording).take(task);
-        }
-        ENQUEUE(scheduler, stream, task);
-    }
-}
 
 /// What MLX 0.32.4 hands over, by the type of what is called, as GCC writes it.
 #[derive(Debug, PartialEq)]
@@ -100,32 +37,8 @@ fn kind(name: &str) -> Kind {
         Some(bound) => Kind::Operation {
             stays: bound.contains("N12_GLOBAL__N_14Node"),
         },
-        None if name.contains("14CommandEncoder8dispatch") => Kind::Count,
+        None if counts(name) => Kind::Count,
         None => Kind::Unknown,
-    }
-}
-
-/// A copy of what MLX has handed over.
-struct Task {
-    task: Pointer,
-    stays: bool,
-}
-
-impl Task {
-    /// # Safety
-    /// The task is one of MLX's, and live.
-    unsafe fn copy_of(task: *const c_void, stays: bool) -> Result<Task> {
-        let mut copy = null_mut();
-        // SAFETY: so says the caller; the copy goes to a live place.
-        ffi::status(|| unsafe { emily_copy_task(&mut copy, task) })?;
-        Ok(Task { task: copy, stays })
-    }
-}
-
-impl Drop for Task {
-    fn drop(&mut self) {
-        // SAFETY: the task is owned and dropped once.
-        unsafe { emily_drop_task(self.task) };
     }
 }
 
@@ -146,19 +59,10 @@ pub(crate) fn is_held(array: &Array) -> bool {
     memory(array).is_some_and(|memory| !memory.donatable)
 }
 
-/// Whether the version of MLX is known, and `EMILY_KERNELS` does not say `off`.
-static IS_THERE: Lazy<bool> = Lazy::new(|| {
-    let wanted = matches!(Level::chosen(), Ok(Some(_)));
-    wanted && version().is_ok_and(|version| version == MLX)
-});
-
-pub(crate) fn is_there() -> bool {
-    *IS_THERE
-}
-
 /// A recording. It keeps the buffers of what it runs.
 pub(crate) struct Recording {
-    operations: Vec<Task>,
+    /// Each with whether it is the same after it was run.
+    operations: Vec<(Task, bool)>,
     buffers: Vec<Task>,
     copies: Vec<Copy>,
     /// Where a turn leaves whether another one follows.
@@ -195,36 +99,24 @@ impl Recording {
             _read: read_by(arrays, own)?,
         };
         // MLX queues on this thread.
-        RECORDED.set(&mut recording);
-        let scheduled = async_eval(&vector, &graph);
-        RECORDED.set(null_mut());
-        scheduled.map(|()| Some(recording))
+        let (scheduled, tasks) = copied(|| async_eval(&vector, &graph));
+        scheduled?;
+        // What is queued goes on whatever happens here.
+        let kept =
+            tasks.and_then(|tasks| tasks.into_iter().try_for_each(|task| recording.keep(task)));
+        recording.failure = kept.err();
+        Ok(Some(recording))
     }
 
-    /// Keeps what MLX is about to queue, which goes on whatever happens here.
-    ///
-    /// # Safety
-    /// The task is one of MLX's, and live.
-    unsafe fn take(&mut self, task: *const c_void) {
-        if self.failure.is_none() {
-            // SAFETY: so says the caller.
-            self.failure = unsafe { self.keep(task) }.err();
-        }
-    }
-
-    /// # Safety
-    /// As of `take`.
-    unsafe fn keep(&mut self, task: *const c_void) -> Result<()> {
-        // SAFETY: so says the caller; names are texts of the program's.
-        let name = unsafe { CStr::from_ptr(emily_task_name(task)) }.to_string_lossy();
-        let (list, stays) = match kind(&name) {
-            Kind::Operation { stays } => (&mut self.operations, stays),
-            Kind::Buffers => (&mut self.buffers, true),
-            Kind::Count => return Ok(()),
+    /// Keeps what MLX has queued.
+    fn keep(&mut self, task: Task) -> Result<()> {
+        let name = task.name();
+        match kind(&name) {
+            Kind::Operation { stays } => self.operations.push((task, stays)),
+            Kind::Buffers => self.buffers.push(task),
+            Kind::Count => (),
             Kind::Unknown => return Err(Error::Mlx(format!("[replay] MLX has queued {name}"))),
-        };
-        // SAFETY: so says the caller.
-        list.push(unsafe { Task::copy_of(task, stays) }?);
+        }
         Ok(())
     }
 
@@ -272,10 +164,9 @@ impl Recording {
     /// Runs what was recorded, on this thread, and answers whether another turn follows. Its inputs and outputs are where
     /// they were.
     pub(crate) fn run(&self) -> Result<bool> {
-        for Task { task, stays } in &self.operations {
-            // SAFETY: the task is live; whatever it reads and writes is held by the recording and by its caller, and nobody
-            // else writes there. A failure becomes an error.
-            ffi::status(|| unsafe { emily_run_task(*task, *stays) })?;
+        for (task, stays) in &self.operations {
+            // SAFETY: whatever it reads and writes is held by the recording and by its caller, and nobody else writes there.
+            unsafe { task.run(*stays)? }
         }
         Ok(self.end())
     }
