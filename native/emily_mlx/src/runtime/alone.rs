@@ -28,22 +28,16 @@ pub(crate) fn is_view(array: &Array, base: &Array) -> bool {
 #[cfg(all(own_kernels, target_os = "linux"))]
 mod own {
     use std::collections::HashSet;
-    use std::ffi::{c_int, c_void, CStr};
+    use std::ffi::CStr;
 
     use mlx_rs::Array;
 
     use crate::runtime::error::Result;
-    use crate::runtime::ffi;
     use crate::runtime::graph::{graph, scheduling};
     use crate::runtime::inspect::Node;
     use crate::runtime::queue::Queue;
+    use crate::runtime::single;
     use crate::runtime::tasks;
-
-    extern "C" {
-        fn emily_steps(array: *const c_void) -> c_int;
-        fn emily_begin(array: *mut c_void, queues: bool) -> c_int;
-        fn emily_end(array: *mut c_void);
-    }
 
     /// What has its input's memory, whatever that is.
     const VIEWS: [&CStr; 5] = [
@@ -91,7 +85,7 @@ mod own {
     impl By {
         fn of(node: &Node) -> By {
             // SAFETY: the array is live, and its graph this thread's.
-            match is_plain_view(node) || unsafe { emily_steps(node.raw()) } >= 0 {
+            match is_plain_view(node) || unsafe { single::steps(node) } >= 0 {
                 true => By::Itself,
                 false => By::Tasks,
             }
@@ -143,22 +137,20 @@ mod own {
             for (node, by) in &found.order {
                 match by {
                     // SAFETY: as above.
-                    By::Itself => ffi::status(|| unsafe { emily_begin(node.raw(), false) })?,
-                    By::Tasks => call_tasks(node)?,
+                    By::Itself => unsafe { single::compute(node) }?,
+                    By::Tasks => compute_by_tasks(node)?,
                 }
-                // SAFETY: as above; the array is computed.
-                unsafe { emily_end(node.raw()) };
             }
             Ok(true)
         })
     }
 
     /// Calls what MLX would queue, once the queue, which others have too, is left to them.
-    fn call_tasks(node: &Node) -> Result<()> {
+    fn compute_by_tasks(node: &Node) -> Result<()> {
         let (begun, tasks) = {
             let _graph = graph();
             // SAFETY: as in `compute`; the lock keeps others from the queue.
-            tasks::taken(|| ffi::status(|| unsafe { emily_begin(node.raw(), true) }))
+            tasks::taken(|| unsafe { single::begin(node) })
         };
         let mut called = begun;
         for task in tasks? {
@@ -169,7 +161,8 @@ mod own {
                 called = called.and(unsafe { task.run(true) });
             }
         }
-        called
+        // SAFETY: as above; the array is computed.
+        called.map(|()| unsafe { single::end(node) })
     }
 }
 

@@ -42,6 +42,8 @@ mod shelf;
 #[path = "no_shelf.rs"]
 mod shelf;
 mod short;
+#[cfg(own_kernels)]
+mod single;
 pub(crate) mod stream;
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 mod table;

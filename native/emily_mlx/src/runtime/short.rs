@@ -39,6 +39,7 @@ mod own {
     use crate::runtime::job::{answer, Done};
     use crate::runtime::queue::{adopt_thread, Queue};
     use crate::runtime::room::is_ample;
+    use crate::runtime::single;
 
     extern "C" {
         fn emily_queued() -> usize;
@@ -47,8 +48,6 @@ mod own {
             done: extern "C" fn(*mut c_void),
             data: *mut c_void,
         ) -> c_int;
-        fn emily_steps(array: *const c_void) -> c_int;
-        fn emily_compute(array: *mut c_void) -> c_int;
     }
 
     /// The work that takes less than to wake a thread and to be woken by it, 20 to 200 us: steps of a byte each, and what a
@@ -79,7 +78,7 @@ mod own {
             let is_view = node.operation().is_some_and(|name| VIEWS.contains(&name))
                 || node.is_reshaped() && node.inputs().all(|input| input.is_in_rows());
             // SAFETY: the array is live, and the lock keeps its graph.
-            let steps = unsafe { emily_steps(node.raw()) }.max(0) as usize;
+            let steps = unsafe { single::steps(&node) }.max(0) as usize;
             let is_known = is_view || steps > 0;
             if node.stream() != Some(self.stream) || node.siblings().len() > 0 || !is_known {
                 return false;
@@ -110,7 +109,7 @@ mod own {
         }
         // SAFETY: each lies among the inputs of a later one, which holds it until then, or is one of `arrays`; the lock
         // keeps every other thread from changing a graph.
-        let compute = |node: &Node| ffi::status(|| unsafe { emily_compute(node.raw()) });
+        let compute = |node: &Node| unsafe { single::compute(node) };
         // What fails here fails the worker too, whose answer the caller gets.
         scheduling(|| here.order.iter().all(|node| compute(node).is_ok()))
     }
