@@ -14,10 +14,11 @@ pub(super) const NO_CORE: usize = usize::MAX;
 
 /// The number of the core that the caller runs on, where the system tells.
 pub(super) fn core() -> usize {
-    #[cfg(target_os = "linux")]
+    // Miri has no cores.
+    #[cfg(all(target_os = "linux", not(miri)))]
     // SAFETY: takes nothing and gives a number.
     return usize::try_from(unsafe { libc::sched_getcpu() }).unwrap_or(NO_CORE);
-    #[cfg(not(target_os = "linux"))]
+    #[cfg(not(all(target_os = "linux", not(miri))))]
     NO_CORE
 }
 
