@@ -244,7 +244,8 @@ defmodule Emily.Compiler.DonationTest do
       view = Nx.reshape(x, {16, 64, 128})
       Emily.Native.eval(view.data.ref)
       {_, peak} = peak(fn -> donated(&twice/2, [x, 1]) end)
-      assert peak >= 8 and peak < 8.1
+      # Some bytes of tests before may go meanwhile.
+      assert_in_delta peak, 8, 0.1
       assert Nx.shape(view) == {16, 64, 128}
     end
 
