@@ -136,56 +136,39 @@ impl<T: Scanned> Operation<T> for Product {
     }
 }
 
-impl<T: Scanned> Operation<T> for Greatest {
-    const IDENTITY: T::Total = T::Total::LEAST;
-    const IN_PARTS: bool = true;
-    const IN_VECTORS: bool = T::IS_FLOAT;
-    #[inline(always)]
-    fn of(total: T::Total, x: T::Total) -> T::Total {
-        if x.is_nan() {
-            x
-        } else {
-            <Self as Operation<T>>::of_simple(total, x)
-        }
-    }
-    #[inline(always)]
-    fn are_simple(x: &[T], total: T::Total) -> bool {
-        !total.is_nan() && are_numbers(x)
-    }
-    #[inline(always)]
-    fn of_simple(total: T::Total, x: T::Total) -> T::Total {
-        if x > total {
-            x
-        } else {
-            total
-        }
-    }
+macro_rules! extremes {
+    ($($name:ident: $identity:ident, $is_further:tt;)*) => {
+        $(impl<T: Scanned> Operation<T> for $name {
+            const IDENTITY: T::Total = T::Total::$identity;
+            const IN_PARTS: bool = true;
+            const IN_VECTORS: bool = T::IS_FLOAT;
+            #[inline(always)]
+            fn of(total: T::Total, x: T::Total) -> T::Total {
+                if x.is_nan() {
+                    x
+                } else {
+                    <Self as Operation<T>>::of_simple(total, x)
+                }
+            }
+            #[inline(always)]
+            fn are_simple(x: &[T], total: T::Total) -> bool {
+                !total.is_nan() && are_numbers(x)
+            }
+            #[inline(always)]
+            fn of_simple(total: T::Total, x: T::Total) -> T::Total {
+                if x $is_further total {
+                    x
+                } else {
+                    total
+                }
+            }
+        })*
+    };
 }
 
-impl<T: Scanned> Operation<T> for Least {
-    const IDENTITY: T::Total = T::Total::GREATEST;
-    const IN_PARTS: bool = true;
-    const IN_VECTORS: bool = T::IS_FLOAT;
-    #[inline(always)]
-    fn of(total: T::Total, x: T::Total) -> T::Total {
-        if x.is_nan() {
-            x
-        } else {
-            <Self as Operation<T>>::of_simple(total, x)
-        }
-    }
-    #[inline(always)]
-    fn are_simple(x: &[T], total: T::Total) -> bool {
-        !total.is_nan() && are_numbers(x)
-    }
-    #[inline(always)]
-    fn of_simple(total: T::Total, x: T::Total) -> T::Total {
-        if x < total {
-            x
-        } else {
-            total
-        }
-    }
+extremes! {
+    Greatest: LEAST, >;
+    Least: GREATEST, <;
 }
 
 #[inline(always)]

@@ -36,12 +36,8 @@ pub(crate) fn cumulate(
     args: &Args,
     stream: &StreamHandle,
 ) -> Result<Array> {
-    let along = Along::of(args)?;
-    if let Some(scan) = along.by_kernel(op, stream) {
-        return scan;
-    }
-    let (Along { x, axis, reverse }, s) = (along, stream.raw());
-    cast::in_f32(x, s, |x| {
+    let s = stream.raw();
+    by_kernel_or(op, args, stream, |x, axis, reverse| {
         // SAFETY: the handles are live, and the axis is within the rank.
         ffi::array(|result| unsafe { function(result, x.as_ptr(), axis, reverse, true, s) })
     })
@@ -53,12 +49,8 @@ pub(crate) fn cumulate_typed(
     args: &Args,
     stream: &StreamHandle,
 ) -> Result<Array> {
-    let along = Along::of(args)?;
-    if let Some(scan) = along.by_kernel(op, stream) {
-        return scan;
-    }
-    let (Along { x, axis, reverse }, s) = (along, stream.raw());
-    cast::in_f32(x, s, |x| {
+    let s = stream.raw();
+    by_kernel_or(op, args, stream, |x, axis, reverse| {
         // The result has the type of the input.
         let dtype = mlx_sys::mlx_optional_dtype {
             value: Dtype::of(x).raw(),
@@ -67,6 +59,21 @@ pub(crate) fn cumulate_typed(
         // SAFETY: the handles are live, and the axis is within the rank.
         ffi::array(|result| unsafe { function(result, x.as_ptr(), axis, reverse, true, dtype, s) })
     })
+}
+
+/// By a kernel, or else by MLX's function of the input, the axis, and whether it goes from the end on.
+fn by_kernel_or(
+    op: Op,
+    args: &Args,
+    stream: &StreamHandle,
+    own: impl FnOnce(&Array, i32, bool) -> Result<Array>,
+) -> Result<Array> {
+    let along = Along::of(args)?;
+    if let Some(scan) = along.by_kernel(op, stream) {
+        return scan;
+    }
+    let Along { x, axis, reverse } = along;
+    cast::in_f32(x, stream.raw(), |x| own(x, axis, reverse))
 }
 
 /// `{op, x, axis, reverse}`
