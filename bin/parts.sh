@@ -24,10 +24,15 @@ part() {
   return $status
 }
 
-# What a part printed of its failed tests, else its end. ExUnit tells of a failure when it happens, far above the end.
+# What a part printed of its failed tests, else its end. ExUnit tells of a failure when it happens, far above the end;
+# it ends where a line does not begin with a space.
 failures() {
   local found
-  found=$(grep -E -A 40 '^ +[0-9]+\) (test|property|doctest) |^---- .* stdout ----' "$1" | head -n 200)
+  found=$(awk '
+    /^ +[0-9]+\) (test|property|doctest) / { end = "^[^ ]"; telling = 1 }
+    /^---- .* stdout ----/ { end = "^failures:"; telling = 1 }
+    telling && $0 ~ end { telling = 0 }
+    telling' "$1" | head -n 200)
   if [ -n "$found" ]; then printf '%s\n' "$found"; else tail -n 40 "$1"; fi
 }
 

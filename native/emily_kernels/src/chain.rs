@@ -4,17 +4,11 @@
 use smallvec::SmallVec;
 
 use crate::dispatch::Level;
+use crate::input::{Block, Input, Source, BLOCK, WIDEST};
 use crate::pool;
-use crate::view::{View, Walk};
-
-/// How many elements are computed at a time.
-pub(crate) const BLOCK: usize = 1024;
 
 /// How many elements of each step a thread computes at least: a helper takes as long to wake.
 pub(crate) const PART: usize = 32 * BLOCK;
-
-/// The widest element in bytes.
-pub(crate) const WIDEST: usize = 8;
 
 /// An operation that gives an element for an element of each input.
 pub trait Map: Sync {
@@ -41,12 +35,6 @@ pub struct Step {
     pub operands: SmallVec<[usize; MOST_OPERANDS]>,
     /// The width of an element of the result in bytes.
     pub width: usize,
-}
-
-/// An input of a chain: an array, or what lies where the output goes.
-pub enum Input<'a> {
-    Array(View<'a>),
-    InOutput,
 }
 
 /// Steps whose last gives the result.
@@ -142,7 +130,7 @@ impl Chain {
             let slices: SmallVec<[&[u8]; MOST_OPERANDS]> = step
                 .operands
                 .iter()
-                .map(|operand| sources[*operand].now(n))
+                .map(|operand| sources[*operand].piece(0, n))
                 .collect();
             return step.map.run(level, &slices, output, step.option);
         }
@@ -152,7 +140,8 @@ impl Chain {
             let count = block.min(n - done);
             let out = &mut output[done * width..(done + count) * width];
             for source in &mut sources {
-                source.read(done, count, out);
+                source.read(done, count);
+                source.hold(count, out);
             }
             self.block(level, &sources, &mut registers, count, out);
         }
@@ -173,7 +162,7 @@ impl Chain {
                 .operands
                 .iter()
                 .map(|operand| match operand.checked_sub(self.inputs) {
-                    None => sources[*operand].now(count),
+                    None => sources[*operand].piece(0, count),
                     Some(earlier) => {
                         let Placed { step, register } = &self.steps[earlier];
                         let register = register.map_or(0, |register| register);
@@ -201,121 +190,5 @@ impl Chain {
     /// The width of an element of the result in bytes.
     pub fn width(&self) -> usize {
         self.steps[self.steps.len() - 1].step.width
-    }
-}
-
-/// A line of the cache, which vectors do not straddle.
-#[derive(Clone, Copy, Default)]
-#[repr(C, align(64))]
-struct Line([u64; 8]);
-
-/// Memory for a block of elements.
-#[derive(Default)]
-pub(crate) struct Block(Vec<Line>);
-
-impl Block {
-    pub(crate) fn new(elements: usize) -> Self {
-        Block(vec![Line::default(); (elements * WIDEST).div_ceil(64)])
-    }
-
-    pub(crate) fn bytes(&self, count: usize) -> &[u8] {
-        // SAFETY: lines are bytes without gaps.
-        let (_, bytes, _) = unsafe { self.0.align_to() };
-        &bytes[..count]
-    }
-
-    pub(crate) fn bytes_mut(&mut self, count: usize) -> &mut [u8] {
-        // SAFETY: as above, and all bytes are lines.
-        let (_, bytes, _) = unsafe { self.0.align_to_mut() };
-        &mut bytes[..count]
-    }
-}
-
-/// Where an input's elements come from.
-enum Source<'a> {
-    /// A row of all elements from the first of the part on, and how many bytes into it the block is.
-    Row {
-        bytes: &'a [u8],
-        width: usize,
-        at: usize,
-    },
-    /// One element, a block of times.
-    Scalar { block: Block, width: usize },
-    /// Elements that are gathered into a block.
-    Gathered {
-        walk: Box<Walk<'a>>,
-        block: Block,
-        width: usize,
-    },
-    /// What is in the output's place, which is copied before it is written over.
-    Output { block: Block, width: usize },
-}
-
-impl<'a> Source<'a> {
-    /// An input from its element `first` on, for blocks of so many elements.
-    fn new(input: &Input<'a>, first: usize, block: usize) -> Self {
-        let empty = || Block::new(block);
-        match input {
-            Input::InOutput => Source::Output {
-                block: empty(),
-                width: 0,
-            },
-            Input::Array(view) => {
-                let width = view.width();
-                if view.is_scalar() {
-                    let mut elements = empty();
-                    Walk::new(&view.repeated(block)).copy(elements.bytes_mut(block * width));
-                    return Source::Scalar {
-                        block: elements,
-                        width,
-                    };
-                }
-                match view.as_row() {
-                    Some(bytes) => Source::Row {
-                        bytes: &bytes[first * width..],
-                        width,
-                        at: 0,
-                    },
-                    None => {
-                        let mut walk = Box::new(Walk::new(view));
-                        walk.skip(first);
-                        Source::Gathered {
-                            walk,
-                            block: empty(),
-                            width,
-                        }
-                    }
-                }
-            }
-        }
-    }
-
-    fn is_row(&self) -> bool {
-        matches!(self, Source::Row { .. })
-    }
-
-    /// Goes to the elements from `done` on.
-    fn read(&mut self, done: usize, count: usize, output: &[u8]) {
-        match self {
-            Source::Row { width, at, .. } => *at = done * *width,
-            Source::Scalar { .. } => (),
-            Source::Gathered { walk, block, width } => {
-                walk.copy(block.bytes_mut(count * *width));
-            }
-            Source::Output { block, width } => {
-                *width = output.len() / count;
-                block.bytes_mut(output.len()).copy_from_slice(output);
-            }
-        }
-    }
-
-    /// The elements of the block.
-    fn now(&self, count: usize) -> &[u8] {
-        match self {
-            Source::Row { bytes, width, at } => &bytes[*at..*at + count * width],
-            Source::Scalar { block, width }
-            | Source::Gathered { block, width, .. }
-            | Source::Output { block, width } => block.bytes(count * width),
-        }
     }
 }

@@ -10,6 +10,7 @@ pub mod dot;
 pub mod elementwise;
 pub mod gemm;
 pub mod index;
+pub mod input;
 pub mod integer;
 mod lanes;
 mod maps;

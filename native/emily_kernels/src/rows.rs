@@ -4,12 +4,13 @@
 
 use smallvec::SmallVec;
 
-use crate::chain::{Block, Input, Map, BLOCK, MOST_OPERANDS, PART, WIDEST};
+use crate::chain::{Map, MOST_OPERANDS, PART};
 use crate::dispatch::Level;
+use crate::input::{Block, Input, Source, BLOCK, WIDEST};
 use crate::pool;
 use crate::reduce::rows::{totals, Totals, LONGEST, STEP};
 use crate::reduce::Reduction;
-use crate::view::{typed, typed_mut, Element, Walk};
+use crate::view::{typed, typed_mut, Element};
 
 /// Whether there are such programs over rows of so many elements.
 pub fn fits(columns: usize) -> bool {
@@ -425,9 +426,11 @@ impl Rows {
 
     /// Keeps a piece of what is in the output's place, as far as the step reads it.
     fn hold(&self, state: &mut State, placed: &Placed, piece: Piece, output: &[u8]) {
+        let width = output.len() / (state.rows * self.columns);
+        let held = &output[piece.at * width..(piece.at + piece.count) * width];
         for &operand in &placed.step.operands {
             if operand < self.inputs.len() {
-                state.sources[operand].hold(piece, output, state.rows * self.columns);
+                state.sources[operand].hold(piece.count, held);
             }
         }
     }
@@ -435,7 +438,7 @@ impl Rows {
     /// The elements of an operand for a step of this form.
     fn operand<'a>(&self, state: &'a State, operand: usize, form: Form, piece: Piece) -> &'a [u8] {
         let Some(earlier) = operand.checked_sub(self.inputs.len()) else {
-            return state.sources[operand].piece(piece);
+            return state.sources[operand].piece(piece.at, piece.count);
         };
         let earlier = &self.steps[earlier];
         let width = earlier.step.width;
@@ -482,97 +485,6 @@ impl State<'_> {
             Place::Strip(block) => &mut self.strips[block],
             Place::One(block) => &mut self.ones[block],
             Place::Output => unreachable!("the output is no block"),
-        }
-    }
-}
-
-/// Where an input's elements come from.
-enum Source<'a> {
-    /// All of them in a row, from the first of the part on, and how many bytes into it the strip is.
-    Row {
-        bytes: &'a [u8],
-        width: usize,
-        at: usize,
-    },
-    /// One element, a block of times.
-    Scalar { block: Block, width: usize },
-    /// Elements that are gathered, a strip of them at a time.
-    Gathered {
-        walk: Box<Walk<'a>>,
-        block: Block,
-        width: usize,
-    },
-    /// What is in the output's place: a piece of it, which is copied before it is written over.
-    Output { block: Block, width: usize },
-}
-
-impl<'a> Source<'a> {
-    /// An input from its element `first` on, for strips of so many elements.
-    fn new(input: &Input<'a>, first: usize, strip: usize) -> Self {
-        let view = match input {
-            Input::Array(view) => view,
-            Input::InOutput => {
-                return Source::Output {
-                    block: Block::new(BLOCK.min(strip)),
-                    width: 0,
-                };
-            }
-        };
-        let width = view.width();
-        if view.is_scalar() {
-            let count = strip.min(BLOCK);
-            let mut block = Block::new(count);
-            Walk::new(&view.repeated(count)).copy(block.bytes_mut(count * width));
-            return Source::Scalar { block, width };
-        }
-        match view.as_row() {
-            Some(bytes) => Source::Row {
-                bytes: &bytes[first * width..],
-                width,
-                at: 0,
-            },
-            None => {
-                let mut walk = Box::new(Walk::new(view));
-                walk.skip(first);
-                Source::Gathered {
-                    walk,
-                    block: Block::new(strip),
-                    width,
-                }
-            }
-        }
-    }
-
-    /// Goes to the strip of so many elements from `done` on.
-    fn read(&mut self, done: usize, count: usize) {
-        match self {
-            Source::Row { width, at, .. } => *at = done * *width,
-            Source::Gathered { walk, block, width } => walk.copy(block.bytes_mut(count * *width)),
-            Source::Scalar { .. } | Source::Output { .. } => (),
-        }
-    }
-
-    fn hold(&mut self, piece: Piece, output: &[u8], all: usize) {
-        if let Source::Output { block, width } = self {
-            *width = output.len() / all;
-            let held = &output[piece.at * *width..(piece.at + piece.count) * *width];
-            block.bytes_mut(held.len()).copy_from_slice(held);
-        }
-    }
-
-    fn piece(&self, Piece { at, count, .. }: Piece) -> &[u8] {
-        match self {
-            Source::Row {
-                bytes,
-                width,
-                at: strip,
-            } => &bytes[strip + at * width..strip + (at + count) * width],
-            Source::Gathered { block, width, .. } => {
-                &block.bytes((at + count) * width)[at * width..]
-            }
-            Source::Scalar { block, width } | Source::Output { block, width } => {
-                block.bytes(count * width)
-            }
         }
     }
 }

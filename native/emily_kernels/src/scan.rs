@@ -188,7 +188,9 @@ const TASKS: usize = 4;
 const PARTS: usize = 16;
 /// So many elements are taken together, which stay in the nearest cache.
 const STRETCH: usize = 1024;
-/// Fewer columns have their totals in registers.
+/// At least so many lines are taken together, so that the totals of their columns stay in registers.
+const LINES: usize = 4;
+/// Fewer columns are taken several lines at a time where nothing but their totals is asked for.
 const FEW: usize = 16;
 /// Elements of a row that are taken at a time.
 const WIDTH: usize = 8;
@@ -433,34 +435,18 @@ fn lines<F: Operation<T>, T: Scanned>(
             false => in_row::<F, T, false>(x, output, total),
         };
     }
-    let columns = totals.len();
-    if columns < FEW {
-        return in_few_columns::<F, T>(x, output, totals, reverse);
-    }
-    let both = x
-        .chunks_exact(columns)
-        .zip(output.chunks_exact_mut(columns));
-    let line = |(x, output): (&[T], &mut [T])| {
-        for ((total, x), output) in totals.iter_mut().zip(x).zip(output) {
-            *total = F::of(*total, x.wide());
-            *output = T::narrow(*total);
-        }
-    };
-    match reverse {
-        true => both.rev().for_each(line),
-        false => both.for_each(line),
-    }
+    in_columns::<F, T>(x, output, totals, reverse);
 }
 
-/// Lines are taken as often as their columns need, while they stay in the nearest cache.
+/// Some lines are taken as often as their columns need, while they stay in the nearest cache.
 #[inline(always)]
-fn in_few_columns<F: Operation<T>, T: Scanned>(
+fn in_columns<F: Operation<T>, T: Scanned>(
     x: &[T],
     output: &mut [T],
     totals: &mut [T::Total],
     reverse: bool,
 ) {
-    let most = STRETCH / totals.len() * totals.len();
+    let most = (STRETCH / totals.len()).max(LINES) * totals.len();
     let mut done = 0;
     while done < x.len() {
         let count = most.min(x.len() - done);
@@ -470,7 +456,8 @@ fn in_few_columns<F: Operation<T>, T: Scanned>(
             done
         };
         let (x, output) = (&x[first..first + count], &mut output[first..first + count]);
-        let at = few_columns::<F, T, 8>(x, output, 0, totals, reverse);
+        let at = few_columns::<F, T, 32>(x, output, 0, totals, reverse);
+        let at = few_columns::<F, T, 8>(x, output, at, totals, reverse);
         let at = few_columns::<F, T, 4>(x, output, at, totals, reverse);
         let at = few_columns::<F, T, 2>(x, output, at, totals, reverse);
         few_columns::<F, T, 1>(x, output, at, totals, reverse);

@@ -1,8 +1,9 @@
 //! Programs over rows against one number after the other, and the totals of rows that lie in memory.
 
-use emily_kernels::chain::{Input, Map};
+use emily_kernels::chain::Map;
 use emily_kernels::dispatch::Level;
 use emily_kernels::elementwise;
+use emily_kernels::input::Input;
 use emily_kernels::pool;
 use emily_kernels::reduce::{reduce, Reduction};
 use emily_kernels::rows::{fits, Form, Kind, Rows, Step};

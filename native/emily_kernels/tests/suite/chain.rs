@@ -1,7 +1,8 @@
 //! Chains against one number after the other.
 
-use emily_kernels::chain::{Chain, Input, Step};
+use emily_kernels::chain::{Chain, Step};
 use emily_kernels::dispatch::Level;
+use emily_kernels::input::Input;
 use emily_kernels::view::{extent, Axes, Axis, View, Walk};
 use emily_kernels::{compare, elementwise};
 

@@ -1,7 +1,8 @@
 //! What operations are as parts of a chain, which is one kernel. Each means there, bit for bit, what it means alone.
 
-use emily_kernels::chain::{Chain, Input, Map, Step};
+use emily_kernels::chain::{Chain, Map, Step};
 use emily_kernels::dispatch::Level;
+use emily_kernels::input::Input;
 use emily_kernels::reduce;
 use emily_kernels::view::{bytes_mut, typed_mut};
 use mlx_rs::Array;

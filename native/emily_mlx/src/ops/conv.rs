@@ -1,8 +1,8 @@
 //! Convolution.
 
-use emily_kernels::chain::Input;
 use emily_kernels::conv::{self, Output, Window};
 use emily_kernels::dispatch::Level;
+use emily_kernels::input::Input;
 use emily_kernels::view::{typed_mut, Axes, Axis, View};
 use mlx_rs::Array;
 use smallvec::SmallVec;

@@ -1,9 +1,9 @@
 //! Operations that take indices. MLX 0.32.4 checks none of them (#206); here every index is clamped into its
 //! axis, so that no input reads or writes stray memory.
 
-use emily_kernels::chain::Input;
 use emily_kernels::dispatch::Level;
 use emily_kernels::index::{self as kernels, Indices};
+use emily_kernels::input::Input;
 use emily_kernels::integer;
 use emily_kernels::view::View;
 use mlx_rs::Array;

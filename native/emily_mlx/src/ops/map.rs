@@ -1,7 +1,8 @@
 //! Kernels that give an element for an element, as nodes of MLX's graph.
 
-use emily_kernels::chain::{Chain, Input, Map, Step};
+use emily_kernels::chain::{Chain, Map, Step};
 use emily_kernels::dispatch::Level;
+use emily_kernels::input::Input;
 use mlx_rs::Array;
 
 use crate::ops::op::Op;

@@ -2,8 +2,8 @@
 
 use std::marker::PhantomData;
 
-use emily_kernels::chain::Input;
 use emily_kernels::dispatch::Level;
+use emily_kernels::input::Input;
 use emily_kernels::norm as kernels;
 use emily_kernels::real::Real;
 use emily_kernels::view::{typed, typed_mut, Row};

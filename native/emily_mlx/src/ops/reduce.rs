@@ -2,8 +2,8 @@
 //!
 //! On a CPU sums, products and extremes of f32 are taken in f64 by kernels. Truth and the places of extremes mean more than MLX's.
 
-use emily_kernels::chain::Input;
 use emily_kernels::dispatch::Level;
+use emily_kernels::input::Input;
 use emily_kernels::reduce as kernels;
 use emily_kernels::reduce::fold::{self, Fold};
 use emily_kernels::view::typed_mut;

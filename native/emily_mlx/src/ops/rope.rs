@@ -3,8 +3,8 @@
 use std::ffi::CStr;
 use std::marker::PhantomData;
 
-use emily_kernels::chain::Input;
 use emily_kernels::dispatch::Level;
+use emily_kernels::input::Input;
 use emily_kernels::real::Real;
 use emily_kernels::rope::{self as kernels, Rotary};
 use emily_kernels::view::{typed, typed_mut, View};

@@ -1,8 +1,8 @@
 //! Programs over rows, as one kernel: parts of a chain and totals along its last axes, of which later parts know what is
 //! one for a row. Each means there, bit for bit, what it means alone.
 
-use emily_kernels::chain::Input;
 use emily_kernels::dispatch::Level;
+use emily_kernels::input::Input;
 use emily_kernels::rows::{self, Form, Kind, Rows, Step};
 use mlx_rs::Array;
 use smallvec::SmallVec;

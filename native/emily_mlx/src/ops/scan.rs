@@ -1,8 +1,8 @@
 //! Sums, products and extremes along an axis, of all elements up to each: by kernels on a CPU, elsewhere by MLX, whose sums
 //! lose digits of f32 with every addend.
 
-use emily_kernels::chain::Input;
 use emily_kernels::dispatch::Level;
+use emily_kernels::input::Input;
 use emily_kernels::scan as kernels;
 use emily_kernels::view::View;
 use half::{bf16, f16};

@@ -3,8 +3,8 @@
 
 use std::borrow::Cow;
 
-use emily_kernels::chain::Input;
 use emily_kernels::dispatch::Level;
+use emily_kernels::input::Input;
 use emily_kernels::sort as kernels;
 use emily_kernels::view::View;
 use mlx_rs::Array;

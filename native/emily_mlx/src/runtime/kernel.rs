@@ -1,7 +1,7 @@
 //! Kernels of `emily_kernels` as nodes of MLX's graph, on a CPU.
 
-use emily_kernels::chain::Input;
 use emily_kernels::dispatch::Level;
+use emily_kernels::input::Input;
 use emily_kernels::view::{Row, View, Walk};
 use mlx_rs::Array;
 
@@ -102,7 +102,7 @@ mod own {
     use std::panic::{catch_unwind, AssertUnwindSafe};
     use std::slice;
 
-    use emily_kernels::chain::Input;
+    use emily_kernels::input::Input;
     use emily_kernels::view::{extent, Axes, Axis, View};
     use mlx_rs::Array;
     use mlx_sys::mlx_dtype;

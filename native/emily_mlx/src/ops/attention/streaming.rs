@@ -4,8 +4,8 @@ use std::marker::PhantomData;
 use std::ops::Range;
 
 use emily_kernels::attention as kernels;
-use emily_kernels::chain::Input;
 use emily_kernels::dispatch::Level;
+use emily_kernels::input::Input;
 use emily_kernels::real::Real;
 use emily_kernels::view::{typed_mut, View};
 use half::{bf16, f16};

@@ -2,8 +2,8 @@
 
 pub(crate) mod few;
 
-use emily_kernels::chain::Input;
 use emily_kernels::dispatch::Level;
+use emily_kernels::input::Input;
 use emily_kernels::view::typed_mut;
 use emily_kernels::{dot, gemm};
 use half::{bf16, f16};

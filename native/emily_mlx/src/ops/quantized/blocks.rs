@@ -1,7 +1,7 @@
 //! GGML's blocks as they lie in a file: their numbers, and products with them. MLX has neither.
 
-use emily_kernels::chain::Input;
 use emily_kernels::dispatch::Level;
+use emily_kernels::input::Input;
 use emily_kernels::quantized::blocks::{self as kernels, Blocks, Type};
 use emily_kernels::view::{typed, typed_mut};
 use mlx_rs::Array;

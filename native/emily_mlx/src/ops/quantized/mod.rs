@@ -4,8 +4,8 @@ mod blocks;
 mod product;
 mod weight;
 
-use emily_kernels::chain::Input;
 use emily_kernels::dispatch::Level;
+use emily_kernels::input::Input;
 use emily_kernels::quantized::{self as kernels, Of, Packing};
 use emily_kernels::view::{typed_mut, Row};
 use mlx_rs::Array;

@@ -1,7 +1,7 @@
 //! Products with packed numbers.
 
-use emily_kernels::chain::Input;
 use emily_kernels::dispatch::Level;
+use emily_kernels::input::Input;
 use emily_kernels::quantized as kernels;
 use emily_kernels::view::{typed, typed_mut, Row};
 use mlx_rs::Array;
