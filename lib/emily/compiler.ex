@@ -145,8 +145,10 @@ defmodule Emily.Compiler do
     donated = donated(vars, options.donate)
 
     executable =
-      Cache.fetch(cache_key(key, vars, options), options, fn ->
-        Executable.compile(key, fun.(vars), options)
+      tidied(fn ->
+        Cache.fetch(cache_key(key, vars, options), options, fn ->
+          Executable.compile(key, fun.(vars), options)
+        end)
       end)
       |> Executable.traced(fn -> fun.(vars) end)
 
@@ -159,6 +161,18 @@ defmodule Emily.Compiler do
         result
       end
     end
+  end
+
+  # Words of a heap, 2 MB.
+  @garbage 250_000
+
+  # What a large program was made of would stay with who waits for calls, as a serving does, until the next collection.
+  defp tidied(fetch) do
+    {:total_heap_size, before} = Process.info(self(), :total_heap_size)
+    executable = fetch.()
+    {:total_heap_size, now} = Process.info(self(), :total_heap_size)
+    if now - before > @garbage, do: :erlang.garbage_collect()
+    executable
   end
 
   # The numbers of the tensors of the arguments at these positions.

@@ -6,7 +6,7 @@ defmodule Emily.GGUF.Bumblebee do
 
   alias Emily.{GGUF, Package}
   alias Emily.Native.Options
-  alias Emily.GGUF.{Architectures, Parameters, Spec, Tokenizer}
+  alias Emily.GGUF.{Apart, Architectures, Parameters, Spec, Tokenizer}
   alias Emily.Quantization.Model
 
   @compile {:no_warn_undefined, [Axon, Bumblebee]}
@@ -28,28 +28,42 @@ defmodule Emily.GGUF.Bumblebee do
             "Emily.GGUF: :dequantize must be true or false, got: #{inspect(opts[:dequantize])}"
     end
 
+    file = Apart.start(fn -> described(path, opts) end, &tokenized/1)
+
+    try do
+      {gguf, row, spec, parameters} = Apart.early(file)
+      model = spec |> Bumblebee.build_model(Keyword.take(opts, [:type])) |> states(row)
+
+      info = %{
+        model: if(opts[:dequantize], do: model, else: Model.rewrite(model)),
+        params: params(gguf, parameters, opts),
+        spec: spec
+      }
+
+      Map.put(Apart.late(file), :model_info, info)
+    after
+      Apart.stop(file)
+      # What the tokenizer was made of takes a third of what stays.
+      Emily.Native.clear_cache()
+    end
+  end
+
+  # What the model is made by, and the whole file for the tokenizer. All that the file says of the model is checked before
+  # a model is made of it. Its metadata, a vocabulary among them, stay in this process.
+  defp described(path, opts) do
     gguf = GGUF.read!(path)
     row = Architectures.fetch!(gguf)
-
-    # All that the file says is checked before a model is made of it.
     sizes = Spec.sizes(gguf, row)
     spec = Spec.spec(gguf, row, sizes)
     parameters = Parameters.list(gguf, row, sizes)
     Parameters.check(gguf, row, parameters)
     Parameters.notice(gguf, parameters, opts)
-    tokenizer = Tokenizer.build(gguf)
-    use = if row.generates, do: generation(gguf, sizes), else: embedding(gguf, row)
-    model = spec |> Bumblebee.build_model(Keyword.take(opts, [:type])) |> states(row)
+    {{%{gguf | metadata: %{}, types: %{}}, row, spec, parameters}, {gguf, row, sizes}}
+  end
 
-    %{
-      model_info: %{
-        model: if(opts[:dequantize], do: model, else: Model.rewrite(model)),
-        params: params(gguf, spec, model, parameters, opts),
-        spec: spec
-      },
-      tokenizer: tokenizer
-    }
-    |> Map.merge(use)
+  defp tokenized({gguf, row, sizes}) do
+    use = if row.generates, do: generation(gguf, sizes), else: embedding(gguf, row)
+    Map.put(use, :tokenizer, Tokenizer.build(gguf))
   end
 
   # An embedding model without what it computes of the first token's state: files have no parameters of that.
@@ -105,10 +119,11 @@ defmodule Emily.GGUF.Bumblebee do
     end
   end
 
-  defp params(gguf, %module{} = spec, model, parameters, opts) do
-    state = Axon.trace_init(model, module.input_template(spec))
-    wanted = for {layer, params} <- state.data, {name, _} <- params, do: {layer, name}
-    [] = wanted -- Enum.map(parameters, &{&1.layer, &1.parameter})
-    %{state | data: Parameters.read(gguf, parameters, opts)}
+  # What Axon.trace_init/2 would give, which takes a third as long as all else here.
+  defp params(gguf, parameters, opts) do
+    data = Parameters.read(gguf, parameters, opts)
+    names = Map.new(data, fn {layer, params} -> {layer, Map.keys(params)} end)
+
+    struct!(Axon.ModelState, data: data, parameters: names, state: %{}, frozen_parameters: %{})
   end
 end

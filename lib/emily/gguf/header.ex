@@ -11,7 +11,7 @@ defmodule Emily.GGUF.Header do
   # A vocabulary of 256 thousand tokens with its merges takes about 15 MB. One byte of the header
   # takes at most 16 on the heap, as an item of a list.
   @most 64 * 1024 * 1024
-  @first 2 * 1024 * 1024
+  @first 4 * 1024 * 1024
   @deepest 8
   # The format's limit, and that of Nx's sizes in MLX.
   @ranks 4
@@ -132,7 +132,15 @@ defmodule Emily.GGUF.Header do
 
     {type, rest} = type(bytes, context, key)
     {count, rest} = integer(rest, 64, context, "the length of #{inspect(key)}")
-    {list, type, rest} = list(count, type, rest, context, key, depth + 1, [])
+
+    {list, type, rest} =
+      with :string <- type,
+           {list, rest} <- strings(rest, count, []) do
+        {list, type, rest}
+      else
+        _ -> list(count, type, rest, context, key, depth + 1, [])
+      end
+
     {list, {:array, type}, rest}
   end
 
@@ -140,6 +148,16 @@ defmodule Emily.GGUF.Header do
     {value, rest} = scalar(type, bytes, context, key)
     {value, type, rest}
   end
+
+  # A vocabulary, by the quickest way; `nil` where something is wrong, which `list/7` tells the place of.
+  defp strings(<<rest::binary>>, 0, list), do: {Enum.reverse(list), rest}
+
+  defp strings(<<length::64-little, string::binary-size(length), rest::binary>>, count, list) do
+    # A part of the buffer would keep all of it.
+    if String.valid?(string), do: strings(rest, count - 1, [:binary.copy(string) | list])
+  end
+
+  defp strings(_bytes, _count, _list), do: nil
 
   defp list(0, type, bytes, _context, _key, _depth, list), do: {Enum.reverse(list), type, bytes}
 
@@ -176,14 +194,19 @@ defmodule Emily.GGUF.Header do
   defp scalar(:bool, <<value, _::binary>> = bytes, context, key),
     do: fail(context, offset(bytes, context), "#{inspect(key)} has #{value} for a boolean")
 
-  defp scalar(:string, bytes, context, key), do: string(bytes, context, inspect(key))
-  defp scalar(type, bytes, context, key), do: short(bytes, @bytes[type], context, inspect(key))
+  defp scalar(:string, bytes, context, key), do: string(bytes, context, {:of, key})
+  defp scalar(type, bytes, context, key), do: short(bytes, @bytes[type], context, {:of, key})
 
   defp string(<<length::64-little, rest::binary>> = bytes, context, what) do
     case rest do
       <<string::binary-size(length), rest::binary>> ->
         if not String.valid?(string),
-          do: fail(context, offset(bytes, context), "#{what} is not UTF-8: #{inspect(string)}")
+          do:
+            fail(
+              context,
+              offset(bytes, context),
+              "#{name(what)} is not UTF-8: #{inspect(string)}"
+            )
 
         # A part of the buffer would keep all of it.
         {:binary.copy(string), rest}
@@ -284,14 +307,18 @@ defmodule Emily.GGUF.Header do
   defp offset(bytes, context), do: context.read - byte_size(bytes)
 
   # The buffer ends here: the file may go on.
-  @spec short(binary(), non_neg_integer(), map(), String.t()) :: no_return()
+  @spec short(binary(), non_neg_integer(), map(), String.t() | {:of, String.t()}) :: no_return()
   defp short(bytes, need, context, what) do
     at = offset(bytes, context)
 
     if at + need > context.size,
-      do: fail(context, at, "the file ends within #{what}"),
+      do: fail(context, at, "the file ends within #{name(what)}"),
       else: throw({:more, at + need})
   end
+
+  # What is read, by its key in the metadata: a file has so many strings that their text is made where it is told alone.
+  defp name({:of, key}), do: inspect(key)
+  defp name(text), do: text
 
   @spec fail(map(), non_neg_integer(), String.t()) :: no_return()
   defp fail(context, offset, problem) do

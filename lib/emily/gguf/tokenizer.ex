@@ -46,7 +46,7 @@ defmodule Emily.GGUF.Tokenizer do
     if map_size(vocabulary) != length(tokens),
       do: fail(gguf, "tokenizer.ggml.tokens has tokens twice")
 
-    typed = Enum.zip([parts.vocabulary, types, Stream.iterate(0, &(&1 + 1))])
+    typed = parts.vocabulary |> Enum.zip(types) |> Enum.with_index()
 
     json = %{
       "version" => "1.0",
@@ -64,7 +64,7 @@ defmodule Emily.GGUF.Tokenizer do
       native_tokenizer: native(gguf, json),
       type: parts.type,
       special_tokens: parts.special,
-      additional_special_tokens: MapSet.new(for({token, @control, _} <- typed, do: token))
+      additional_special_tokens: MapSet.new(for({{token, @control}, _id} <- typed, do: token))
     )
   end
 
@@ -101,7 +101,7 @@ defmodule Emily.GGUF.Tokenizer do
   defp added_tokens(gguf, typed) do
     strip? = strips_behind?(gguf)
 
-    for {token, type, id} <- typed, type in [@unknown, @control, @user_defined], token != "" do
+    for {{token, type}, id} <- typed, type in [@unknown, @control, @user_defined], token != "" do
       %{
         "id" => id,
         "content" => token,

@@ -33,6 +33,9 @@ if Code.ensure_loaded?(Bumblebee) do
         %{model_info: %{model: model, params: params, spec: spec}} = loaded
         assert spec.__struct__ == unquote(module)
 
+        traced = Axon.trace_init(model, unquote(module).input_template(spec))
+        assert %{params | data: %{}} == %{traced | data: %{}}
+
         for {_, layer} <- params.data, {_, tensor} <- layer do
           assert %Nx.Tensor{type: {:f, 32}, data: %Emily.Backend{}} = tensor
         end
