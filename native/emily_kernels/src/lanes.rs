@@ -2,6 +2,14 @@
 
 use std::hint::black_box;
 
+use crate::prefetch::prefetch;
+
+/// So many bytes are asked for before they are read: what is computed in f64 keeps a processor from looking as far ahead
+/// as memory is away.
+const AHEAD: usize = 4096;
+/// Those of a line of the cache.
+const LINE: usize = 64;
+
 /// Takes the elements of a row into lanes that begin with `start`, as many at a time as there are lanes. Gives the
 /// lanes and the elements that are left over.
 #[inline(always)]
@@ -13,6 +21,9 @@ pub(crate) fn in_lanes<T: Copy, A: Copy, const COUNT: usize>(
     let mut lanes = start;
     let (blocks, rest) = x.as_chunks::<COUNT>();
     for block in blocks {
+        for at in (0..COUNT).step_by((LINE / size_of::<T>()).max(1)) {
+            prefetch(block.as_ptr().wrapping_add(AHEAD / size_of::<T>() + at));
+        }
         for (lane, x) in lanes.iter_mut().zip(block) {
             *lane = take(*lane, *x);
         }

@@ -18,6 +18,7 @@ pub mod math;
 pub mod norm;
 pub mod number;
 pub mod pool;
+mod prefetch;
 pub mod quantized;
 pub mod real;
 pub mod reduce;

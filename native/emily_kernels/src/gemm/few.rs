@@ -4,6 +4,7 @@ use super::matrix::{Matrix, Target};
 use super::simd::{Element, LONGEST};
 use super::stored::{Load, Stored};
 use super::work::{Work, DEPTH};
+use crate::prefetch::prefetch;
 
 /// No more rows are few.
 pub(super) const ROWS: usize = 16;
@@ -186,7 +187,10 @@ impl<T: Stored> Part<'_, T> {
             for (i, right) in right.iter_mut().enumerate() {
                 for (v, right) in right.iter_mut().enumerate() {
                     let from = self.b.from(k + i, j + v * S::LANES).data;
-                    S::prefetch(from.wrapping_offset(COUNT as isize * self.b.row));
+                    // Long runs are asked for by the processor itself.
+                    if VECTORS > 1 {
+                        prefetch(from.wrapping_offset(COUNT as isize * self.b.row));
+                    }
                     *right = if count == S::LANES {
                         S::load_as(from)
                     } else {
@@ -219,7 +223,7 @@ impl<T: Stored> Part<'_, T> {
                     if j < self.columns {
                         let from = self.b.from(k, j).data;
                         // The columns that come next.
-                        S::prefetch(from.wrapping_offset(S::LANES as isize * self.b.column));
+                        prefetch(from.wrapping_offset(S::LANES as isize * self.b.column));
                         *column = S::load_as(from);
                     }
                 }

@@ -2,6 +2,7 @@
 
 use super::matrix::{Panel, Target};
 use super::simd::{Element, Simd, LONGEST};
+use crate::prefetch::prefetch;
 
 /// The rows of a panel are reached from so many pointers, each one's first `STEP`.
 const HEADS: usize = 4;
@@ -23,7 +24,7 @@ pub(super) unsafe fn kernel<S: Simd, const ROWS: usize, const VECTORS: usize>(
         if target.beta != S::Number::ZERO {
             for i in 0..ROWS {
                 for v in 0..VECTORS {
-                    S::prefetch(target.c.from(i, v * S::LANES).data);
+                    prefetch(target.c.from(i, v * S::LANES).data);
                 }
             }
         }
@@ -38,7 +39,7 @@ pub(super) unsafe fn kernel<S: Simd, const ROWS: usize, const VECTORS: usize>(
             let mut right = [S::splat(S::Number::ZERO); VECTORS];
             for (v, right) in right.iter_mut().enumerate() {
                 *right = S::load(b.add(v * S::LANES));
-                S::prefetch(b.wrapping_offset(AHEAD * panel.b_row + (v * S::LANES) as isize));
+                prefetch(b.wrapping_offset(AHEAD * panel.b_row + (v * S::LANES) as isize));
             }
             for (i, sums) in sums.iter_mut().enumerate() {
                 let left = heads[i / STEP].offset((i % STEP) as isize * panel.a.row);

@@ -5,6 +5,7 @@ use std::ops::Range;
 use super::matrix::Matrix;
 use super::simd::{Element, LONGEST};
 use super::stored::{Load, Stored};
+use crate::prefetch::prefetch;
 
 /// A panel of the right side has at most so many vectors of columns.
 pub(super) const PANEL: usize = 2;
@@ -73,7 +74,7 @@ pub(crate) unsafe fn pack<S: Load<T>, T: Stored>(
                 let vectors = count - count % S::LANES;
                 for j in (0..vectors).step_by(S::LANES) {
                     // The next panel's row.
-                    S::prefetch(row.wrapping_add(width + j));
+                    prefetch(row.wrapping_add(width + j));
                     S::store(S::load_as(row.add(j)), to.add(j));
                 }
                 if vectors < count {

@@ -18,6 +18,9 @@ const LONGER: usize = 64;
 /// Parts are multiples of the panels' widths of all processors.
 const COLUMNS: usize = 32;
 
+/// Where a run of numbers along memory ends, as many are read before the next is at hand.
+const RUN: usize = 16;
+
 /// What parts are cut by.
 #[derive(Clone, Copy)]
 pub(super) struct Grain {
@@ -97,7 +100,7 @@ impl Parts {
 
     /// What it takes for each term.
     fn cost(&self, threads: usize) -> usize {
-        let reads = self.read.saturating_mul(self.height + self.width);
+        let reads = self.read.saturating_mul(self.height + self.width + RUN);
         let part = self.height.saturating_mul(self.width).saturating_add(reads);
         self.count().div_ceil(threads).saturating_mul(part)
     }

@@ -55,9 +55,6 @@ pub unsafe trait Simd: Copy + 'static {
         // SAFETY: the caller's promise.
         unsafe { apart::<Self>(into, from, step, first, end) }
     }
-    /// Asks for memory that is read soon. It may be any.
-    #[inline(always)]
-    fn prefetch<T>(_from: *const T) {}
     unsafe fn multiply(a: Self::Vector, b: Self::Vector) -> Self::Vector;
     /// `a * b + c`.
     unsafe fn multiply_add(a: Self::Vector, b: Self::Vector, c: Self::Vector) -> Self::Vector;

@@ -81,12 +81,6 @@ macro_rules! vectors {
             }
 
             #[inline(always)]
-            fn prefetch<T>(from: *const T) {
-                // SAFETY: every processor of x86-64 has the instruction, which reads nothing that is not there.
-                unsafe { _mm_prefetch::<_MM_HINT_T0>(from.cast()) }
-            }
-
-            #[inline(always)]
             unsafe fn multiply(a: $vector, b: $vector) -> $vector {
                 // SAFETY: the caller's promise.
                 unsafe { $multiply(a, b) }

@@ -3,6 +3,7 @@
 use super::dots::{for_each_dots, Block, Dots, CODES, FACTORS, NUMBERS, SETS};
 use super::matrix::Blocks;
 use super::rounded::{Rounded, HIGHER};
+use crate::prefetch::prefetch;
 
 /// So many bytes before they are needed, what lies behind is asked for: processors look ahead no further than to the end of
 /// a page.
@@ -107,7 +108,7 @@ fn products<B: Block, D: Dots, const ROWS: usize>(
     for at in 0..whole {
         let bytes = &bytes[at * size..][..size];
         for line in 0..size.div_ceil(LINE) {
-            dots.ask_for(bytes.as_ptr().wrapping_add(AHEAD + line * LINE));
+            prefetch(bytes.as_ptr().wrapping_add(AHEAD + line * LINE));
         }
         some::<B, D, ROWS>(dots, rows, at, bytes, &mut totals, &mut shifts, SETS);
     }

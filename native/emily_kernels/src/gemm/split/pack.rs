@@ -6,6 +6,7 @@ use super::tiles::{panel, ROW, SIDE, STEP, TILE};
 use crate::gemm::matrix::Matrix;
 use crate::gemm::simd::Simd;
 use crate::gemm::x86::Avx512;
+use crate::prefetch::prefetch;
 
 /// So many lines are taken apart at once, so that memory is read in long runs.
 pub(super) const GROUP: usize = 8 * SIDE;
@@ -129,7 +130,7 @@ unsafe fn pack_terms(
             unsafe {
                 for half in [0, LINES] {
                     let next = row.wrapping_offset(NEXT * from.row);
-                    _mm_prefetch::<_MM_HINT_T0>(next.wrapping_add(half).cast());
+                    prefetch(next.wrapping_add(half));
                 }
                 let low = _mm512_maskz_loadu_ps(first(left), row);
                 let high =
@@ -170,8 +171,8 @@ unsafe fn pack_pairs(
             let (even, odd) = (2 * pair, 2 * pair + 1);
             // SAFETY: the caller's promises; what is masked is not read, and what is asked for may be any.
             unsafe {
-                _mm_prefetch::<_MM_HINT_T0>(at(even + AHEAD).cast());
-                _mm_prefetch::<_MM_HINT_T0>(at(odd + AHEAD).cast());
+                prefetch(at(even + AHEAD));
+                prefetch(at(odd + AHEAD));
                 let even = _mm512_maskz_loadu_ps(mask(even), at(even));
                 let odd = _mm512_maskz_loadu_ps(mask(odd), at(odd));
                 let to = to.add(line / SIDE * panel + place + line % SIDE / LINES * TILE);

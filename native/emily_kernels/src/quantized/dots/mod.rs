@@ -69,8 +69,6 @@ pub(super) trait Dots: Copy + Sync + 'static {
     fn halves(self, bits: u32) -> [f32; 2];
     /// Those of eight times two, the first ones and the second ones.
     fn many_halves(self, bits: [u32; 8]) -> [[f32; 8]; 2];
-    /// Has the processor bring what lies at an address, which nobody reads here.
-    fn ask_for(self, _address: *const u8) {}
     /// `a * b + c`.
     fn mul_add(self, a: f32, b: f32, c: f32) -> f32;
 

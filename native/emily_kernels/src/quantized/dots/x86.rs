@@ -114,12 +114,6 @@ macro_rules! codes {
         }
 
         #[inline(always)]
-        fn ask_for(self, address: *const u8) {
-            // SAFETY: as above; an address is only asked for.
-            unsafe { _mm_prefetch::<_MM_HINT_T0>(address.cast()) }
-        }
-
-        #[inline(always)]
         fn mul_add(self, a: f32, b: f32, c: f32) -> f32 {
             a.mul_add(b, c)
         }
