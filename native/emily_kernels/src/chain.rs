@@ -5,10 +5,7 @@ use smallvec::SmallVec;
 
 use crate::dispatch::Level;
 use crate::input::{Block, Input, Source, BLOCK, WIDEST};
-use crate::pool;
-
-/// How many elements of each step a thread computes at least: a helper takes as long to wake.
-pub(crate) const PART: usize = 32 * BLOCK;
+use crate::pool::{self, PART};
 
 /// An operation that gives an element for an element of each input.
 pub trait Map: Sync {

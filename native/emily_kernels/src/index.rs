@@ -2,7 +2,7 @@
 
 use crate::dispatch::Level;
 use crate::number::Number;
-use crate::pool;
+use crate::pool::{self, PART};
 use crate::view::{bytes_mut, merged, typed, typed_mut, Axis, Element, Elements, View, Walk};
 
 /// Integers that number rows.
@@ -31,8 +31,6 @@ indices!(u8 u16 u32 u64 i8 i16 i32 i64);
 
 /// How many indices are read at a time.
 const BLOCK: usize = 256;
-/// So many elements that are taken are worth another thread.
-const PART: usize = 1 << 15;
 
 crate::dispatch::for_each_level! {
     fn read<I: Index>(indices: &[u8], rows: usize, numbers: &mut [usize]) {

@@ -9,8 +9,8 @@ use crate::real::{widened, Real};
 
 /// Sums are taken in so many lanes.
 const LANES: usize = 32;
-/// So many elements are worth another thread.
-const PART: usize = 1 << 14;
+/// So many elements are worth another thread, as each takes longer than elsewhere.
+const PART: usize = pool::PART / 2;
 
 #[inline(always)]
 pub(crate) fn sum(x: &[f32], f: impl Fn(f32) -> f32) -> f32 {

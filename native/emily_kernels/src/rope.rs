@@ -113,8 +113,8 @@ fn narrow(from: &[f64], to: &mut [f32]) {
     }
 }
 
-/// So many elements are worth another thread.
-const PART: usize = 1 << 14;
+/// So many elements are worth another thread, as each takes longer than elsewhere.
+const PART: usize = pool::PART / 2;
 
 /// Turns `x`, of shape `[batches, heads, positions, columns]`, into a row-major output. There is one first position in
 /// `offsets`, or one for each batch; `periods` has one for each plane.

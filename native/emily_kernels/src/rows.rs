@@ -4,10 +4,10 @@
 
 use smallvec::SmallVec;
 
-use crate::chain::{Map, MOST_OPERANDS, PART};
+use crate::chain::{Map, MOST_OPERANDS};
 use crate::dispatch::Level;
 use crate::input::{Block, Input, Source, BLOCK, WIDEST};
-use crate::pool;
+use crate::pool::{self, PART};
 use crate::reduce::rows::{totals, Totals, LONGEST, STEP};
 use crate::reduce::Reduction;
 use crate::view::{typed, typed_mut, Element};

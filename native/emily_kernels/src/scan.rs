@@ -6,7 +6,7 @@ use half::{bf16, f16};
 use crate::dispatch::{for_each_level, Level};
 use crate::lanes::in_lanes;
 use crate::number::Number;
-use crate::pool::{self, Shared};
+use crate::pool::{self, Shared, PART};
 use crate::real::Real;
 use crate::view::{typed, typed_mut, zeros, Element, View, Walk};
 
@@ -176,12 +176,10 @@ fn are_numbers<T: Scanned>(x: &[T]) -> bool {
     !x.iter().fold(false, |any, x| any | x.wide().is_nan())
 }
 
-/// So many elements are worth another thread, and stay in a near cache.
-const PART: usize = 1 << 15;
 /// A table of more elements is cut.
 const TABLE: usize = 4 * PART;
 /// More columns are cut into as many blocks as there are tasks, of not more than these.
-const COLUMNS: usize = 1 << 12;
+const COLUMNS: usize = PART / 8;
 /// Where so many tasks are beside each other, lines are not cut into parts; else they are, those of several columns into so
 /// many.
 const TASKS: usize = 4;

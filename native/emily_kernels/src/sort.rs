@@ -7,7 +7,7 @@ mod quick;
 #[cfg(target_arch = "x86_64")]
 use crate::dispatch::Kind;
 use crate::dispatch::{for_each_level, Level};
-use crate::pool::{self, Shared};
+use crate::pool::{self, Shared, PART};
 use crate::view::{typed, typed_mut, zeros, Element, View};
 
 /// A type of numbers, and the unsigned integers that are in order as they are.
@@ -132,9 +132,7 @@ floats! {
 /// Fewer elements are compared, more are put into their places digit by digit.
 const FEW: usize = 128;
 /// More bytes than these are not ordered digit by digit all at once: they would not stay in a near cache.
-const CACHED: usize = 1 << 18;
-/// So many elements are worth another thread.
-const PART: usize = 1 << 15;
+const CACHED: usize = 8 * PART;
 
 /// In how many parts a row is taken. What comes out does not depend on it.
 fn parts(columns: usize) -> usize {

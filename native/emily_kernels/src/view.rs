@@ -6,10 +6,7 @@ use std::ops::Range;
 use half::{bf16, f16};
 use smallvec::SmallVec;
 
-use crate::pool;
-
-/// So many elements that are copied are worth another thread.
-const PART: usize = 1 << 15;
+use crate::pool::{self, PART};
 
 mod sealed {
     pub trait Sealed {}

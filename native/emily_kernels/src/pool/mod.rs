@@ -19,6 +19,9 @@ mod looking;
 mod models;
 mod sync;
 
+/// So many elements are worth another thread, and stay in a near cache. Fewer under Miri, which takes seconds for as many.
+pub(crate) const PART: usize = if cfg!(miri) { 1 << 11 } else { 1 << 15 };
+
 static POOL: Lazy<Pool> = Lazy::new(Pool::new);
 
 /// How many threads compute at once for one caller, itself among them: what was set, or as many as this process may

@@ -3,7 +3,7 @@
 use crate::dispatch::Level;
 use crate::lanes::in_lanes;
 use crate::number::Number;
-use crate::pool;
+use crate::pool::{self, PART};
 use crate::view::{typed, typed_mut, Element};
 
 /// One element for each row of so many columns.
@@ -15,8 +15,6 @@ const BLOCK: usize = 64;
 const PIECE: usize = 16;
 /// Extremes are taken in so many lanes.
 const LANES: usize = 32;
-/// So many elements are worth another thread.
-const PART: usize = 1 << 15;
 
 #[inline(always)]
 fn contains<T: Element>(x: &[T], is: impl Fn(T) -> bool) -> bool {

@@ -9,7 +9,7 @@ use smallvec::SmallVec;
 
 use crate::dispatch::{for_each_level, Level};
 use crate::lanes::in_lanes;
-use crate::pool;
+use crate::pool::{self, PART};
 use crate::view::{bytes, typed, zeros, Axis, Element, Elements, View};
 
 /// What totals are of.
@@ -201,8 +201,6 @@ fn each(loops: &[Loop], input: isize, output: usize, f: &mut impl FnMut(isize, u
     }
 }
 
-/// So many elements are worth another thread. Those that are computed first stay in a near cache.
-const PART: usize = 1 << 15;
 /// More columns than these elements have are taken in parts of so many lines at least.
 const LINES: usize = 64;
 

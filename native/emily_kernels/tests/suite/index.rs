@@ -4,7 +4,7 @@ use emily_kernels::dispatch::Level;
 use emily_kernels::index::{self, Index, Indices};
 use emily_kernels::view::{extent, Axes, Axis, View, Walk};
 
-use crate::support::{bytes, bytes_mut, rounds, samples, Random, Sample};
+use crate::support::{bytes, bytes_mut, large, rounds, samples, Random, Sample};
 
 /// Indices on both sides of what there is.
 fn clamped<I: Sample>(index: I, rows: usize) -> usize
@@ -91,9 +91,9 @@ fn rows_are_taken_of_any_layout() {
 #[test]
 fn many_rows_are_taken() {
     let mut random = Random::new(12);
-    for columns in [1, 3, 700, 40_000] {
+    for columns in [1, 3, large(700), large(40_000)] {
         let x = samples::<u32>(&mut random, 9 * columns);
-        let indices = random_indices(&mut random, 100_000 / columns + 1, 9);
+        let indices = random_indices(&mut random, large(100_000) / columns + 1, 9);
         let mut got = vec![0u32; indices.len() * columns];
         let numbers = Indices::new::<i16>(Level::best(), bytes(&indices));
         let rows = View::in_rows(bytes(&x), 4, &[9, columns]);

@@ -6,7 +6,7 @@ use emily_kernels::pool;
 use emily_kernels::real::Real;
 use half::{bf16, f16};
 
-use crate::support::{Random, LENGTHS};
+use crate::support::{large, Random, LENGTHS};
 
 fn numbers(random: &mut Random, count: usize) -> Vec<f32> {
     (0..count)
@@ -65,8 +65,8 @@ fn nan_goes_through_a_softmax() {
 #[test]
 fn threads_change_no_bit() {
     let mut random = Random::new(16);
-    for columns in [7, 300, 20_000] {
-        let x = numbers(&mut random, 60_000 / columns * columns);
+    for columns in [7, large(300), large(20_000)] {
+        let x = numbers(&mut random, large(60_000) / columns * columns);
         let (weight, bias) = (numbers(&mut random, columns), numbers(&mut random, columns));
         let (weight, bias) = (Some(&weight[..]), Some(&bias[..]));
         let bits = |threads| {

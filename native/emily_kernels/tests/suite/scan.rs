@@ -6,7 +6,7 @@ use emily_kernels::scan::{scan, Greatest, Least, Operation, Product, Scanned, Su
 use emily_kernels::view::{extent, Axes, Axis, View};
 use half::{bf16, f16};
 
-use crate::support::{bytes, bytes_mut, random_axes, rounds, Random, Sample, LENGTHS};
+use crate::support::{bytes, bytes_mut, large, random_axes, rounds, Random, Sample, LENGTHS};
 
 /// An array in memory of some order.
 struct Stored<T> {
@@ -131,18 +131,16 @@ fn shapes(random: &mut Random) -> Vec<(Vec<usize>, usize)> {
         let shape: Vec<usize> = (0..rank).map(|_| 1 + random.below(most)).collect();
         shapes.push((shape, random.below(rank)));
     }
-    if !cfg!(miri) {
-        shapes.extend([
-            (vec![200_003], 0),
-            (vec![3, 150_001], 1),
-            (vec![70_000, 3], 0),
-            (vec![2, 40_001, 2], 1),
-            (vec![9, 40_000], 0),
-            (vec![5, 30, 1001], 1),
-            (vec![7000, 30], 1),
-            (vec![0, 3], 1),
-        ]);
-    }
+    shapes.extend([
+        (vec![large(200_003)], 0),
+        (vec![3, large(150_001)], 1),
+        (vec![large(70_000), 3], 0),
+        (vec![2, large(40_001), 2], 1),
+        (vec![9, large(40_000)], 0),
+        (vec![5, 30, large(1001)], 1),
+        (vec![large(7000), 30], 1),
+        (vec![0, 3], 1),
+    ]);
     shapes
 }
 
@@ -276,7 +274,7 @@ fn sums_of_any_numbers() {
 /// What was rounded once is within half a unit of the exact sum, of a million numbers as of one.
 #[test]
 fn sums_lose_no_digit() {
-    let count = if cfg!(miri) { 1000 } else { 1_000_000 };
+    let count = large(1_000_000);
     let mut random = Random::new(32);
     let x: Vec<f32> = (0..count).map(|_| random.below(1 << 24) as f32).collect();
     let mut got = vec![0.0f32; count];
@@ -292,9 +290,9 @@ fn sums_lose_no_digit() {
 
 #[test]
 fn a_product_that_is_zero_stays_zero() {
-    let mut x = vec![f32::MAX; 300_000];
+    let mut x = vec![f32::MAX; large(300_000)];
     x[0] = 0.0;
-    x[150_000] = -1.0;
+    x[large(150_000)] = -1.0;
     let mut got = vec![1.0f32; x.len()];
     let view = View::row(bytes(&x), 4);
     scan::<Product, f32>(Level::best(), &view, 0, false, bytes_mut(&mut got));
@@ -316,9 +314,9 @@ fn minus_zero_stays() {
 fn threads_change_no_bit() {
     let mut random = Random::new(33);
     for (shape, axis) in [
-        (vec![500_001], 0),
-        (vec![50_000, 5], 0),
-        (vec![300, 1000], 1),
+        (vec![large(500_001)], 0),
+        (vec![large(50_000), 5], 0),
+        (vec![300, large(1000)], 1),
     ] {
         let axes = axes(&mut random, &shape);
         let x = Stored::<f32>::new(axes, |count| {

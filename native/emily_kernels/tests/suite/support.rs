@@ -32,6 +32,15 @@ pub const LENGTHS: [usize; 19] = [
 /// The length of many blocks, of few under Miri.
 pub const LONG: usize = if cfg!(miri) { 100 } else { 1000 };
 
+/// A size that is cut into parts, which are smaller under Miri.
+pub const fn large(size: usize) -> usize {
+    if cfg!(miri) {
+        size.div_ceil(16)
+    } else {
+        size
+    }
+}
+
 /// So many cases at random; a few of them under Miri, which takes its time.
 pub fn rounds(count: usize) -> usize {
     if cfg!(miri) {

@@ -4,7 +4,7 @@ use emily_kernels::dispatch::Level;
 use emily_kernels::number::Number;
 use emily_kernels::reduce::fold::{self, Fold};
 
-use crate::support::{bytes, bytes_mut, samples, Random, Sample, LENGTHS, LONG};
+use crate::support::{bytes, bytes_mut, large, samples, Random, Sample, LENGTHS, LONG};
 
 fn check<T: Sample, O: Sample>(name: &str, fold: Fold, wanted: impl Fn(&[T]) -> O) {
     let mut random = Random::new(7);
@@ -97,8 +97,8 @@ fn places() {
 /// As many as several threads take.
 #[test]
 fn places_of_many_rows() {
-    for columns in [1, 33, 70_000] {
-        let rows = 200_000 / columns;
+    for columns in [1, 33, large(70_000)] {
+        let rows = large(200_000) / columns;
         let x: Vec<f32> = (0..rows * columns)
             .map(|i| (i * 7919 % 1009) as f32)
             .collect();

@@ -7,7 +7,7 @@ use emily_kernels::pool;
 use emily_kernels::reduce::{is_computable, reduce, reduce_computed, Reduction};
 use emily_kernels::view::{extent, Axes, Axis, View};
 
-use crate::support::{bytes, rounds, Random};
+use crate::support::{bytes, large, rounds, Random};
 
 /// An array of small whole numbers, of which every sum and product is exact in f64.
 struct Stored {
@@ -157,15 +157,15 @@ fn extremes() {
 fn totals_of_what_is_computed() {
     let mut random = Random::new(41);
     let shapes: [&[usize]; 9] = [
-        &[200_000],
-        &[70_001],
-        &[3, 33_000],
-        &[1000, 77],
-        &[70_000, 3],
-        &[150, 5000],
+        &[large(200_000)],
+        &[large(70_001)],
+        &[3, large(33_000)],
+        &[large(1000), 77],
+        &[large(70_000), 3],
+        &[150, large(5000)],
         &[7, 130, 50],
-        &[40_000, 2, 2],
-        &[2, 1, 66_000],
+        &[large(40_000), 2, 2],
+        &[2, 1, large(66_000)],
     ];
     for sizes in shapes {
         let count: usize = sizes.iter().product();
