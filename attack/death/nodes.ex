@@ -14,7 +14,7 @@ defmodule Attack.Death.Nodes do
     :rand.seed(:exsss, seed)
     {here, here_node} = Nodes.start!(:here)
     Nodes.call(here, Nodes, :serve, [])
-    for _ <- 1..times, do: lose(here, here_node)
+    for _ <- 1..times//1, do: lose(here, here_node)
     count(times)
   end
 
@@ -32,8 +32,8 @@ defmodule Attack.Death.Nodes do
     for {:wrong, text} <- answers, do: fault(text)
     if Enum.count(answers, &(&1 == :right)) == 0, do: fault("nobody was answered")
 
-    # By then the other's end is known.
-    wait_for_loss(here, 600)
+    # By then the other's end is known, to those who choose a serving too: the connection is gone before these are told.
+    wait_for_loss(here, here_node, 600)
 
     for answer <- ask(here, 20, []),
         answer != :right,
@@ -42,11 +42,11 @@ defmodule Attack.Death.Nodes do
     if Nodes.call(here, Nodes, :ask, [[1]]) != {here_node, [3]}, do: fault("another node answers")
   end
 
-  defp wait_for_loss(here, attempts) do
+  defp wait_for_loss(here, here_node, attempts) do
     cond do
-      Nodes.call(here, Node, :list, []) == [] -> :ok
+      Nodes.call(here, Nodes, :serving, []) == [here_node] -> :ok
       attempts == 0 -> fault("a lost node is not missed")
-      true -> Process.sleep(100) && wait_for_loss(here, attempts - 1)
+      true -> Process.sleep(100) && wait_for_loss(here, here_node, attempts - 1)
     end
   end
 

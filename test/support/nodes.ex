@@ -73,6 +73,9 @@ defmodule Emily.Nodes do
     end
   end
 
+  @doc "The nodes that this one knows the serving of."
+  def serving, do: Nx.Serving.PG |> :pg.get_members(@name) |> Enum.map(&node/1) |> Enum.uniq()
+
   @doc "Starts the serving of that name, which computes `2 * x + 1` and says where."
   def serve(streaming \\ false) do
     serving =
