@@ -85,10 +85,12 @@ defmodule Emily.GGUFTest do
     end
 
     test "longer than the first part that is read", %{tmp_dir: folder} do
-      long = String.duplicate("x", 3_000_000)
+      long = String.duplicate("x", 12_000_000)
+      many = List.duplicate(String.duplicate("y", 1_000_000), 12)
       tensors = [{"w", 0, [1], <<7.0::float-32-little>>}]
-      gguf = [{"a", :string, long}, {"b", :string, long}] |> bytes(tensors) |> read(folder)
-      assert gguf.metadata == %{"a" => long, "b" => long}
+      metadata = [{"a", :string, long}, {"b", {:array, :string}, many}, {"c", :string, long}]
+      gguf = metadata |> bytes(tensors) |> read(folder)
+      assert gguf.metadata == %{"a" => long, "b" => many, "c" => long}
       assert Nx.to_list(GGUF.tensor(gguf, "w")) == [7.0]
     end
 
@@ -283,6 +285,13 @@ defmodule Emily.GGUFTest do
 
     test "metadata that mean nothing", %{tmp_dir: folder} do
       refused(bytes([{"a", :string, <<0xFF>>}], []), folder, ~r/"a" is not UTF-8/)
+
+      refused(
+        bytes([{"a", {:array, :string}, ["b", <<0xFF>>]}], []),
+        folder,
+        ~r/"a" is not UTF-8/
+      )
+
       refused(bytes([{<<0xFF>>, :u8, 0}], []), folder, ~r/a key is not UTF-8/)
       refused(bytes([{"a", {:raw, 13}, <<>>}], []), folder, ~r/unknown type 13/)
       refused(bytes([{"a", {:raw, 7}, <<2>>}], []), folder, ~r/2 for a boolean/)

@@ -11,7 +11,7 @@ defmodule Emily.GGUF.Header do
   # A vocabulary of 256 thousand tokens with its merges takes about 15 MB. One byte of the header
   # takes at most 16 on the heap, as an item of a list.
   @most 64 * 1024 * 1024
-  @first 4 * 1024 * 1024
+  @first 16 * 1024 * 1024
   @deepest 8
   # The format's limit, and that of Nx's sizes in MLX.
   @ranks 4
