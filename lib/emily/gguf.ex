@@ -269,9 +269,12 @@ defmodule Emily.GGUF do
     * `"llama"`, SentencePiece's pairs by their scores, with bytes for what it has not
     * `"bert"`, pieces of words
 
-  Metadata, tensors and tokens are checked against each other before a model is built: what is not supported,
+  Metadata and tensors are checked against each other before a model is built, and tokens while it is: what is not supported,
   missing, of another type or shape, or does not fit the rest raises an `ArgumentError` that names the field
   or the tensor. So does a project without Bumblebee.
+
+  A process of its own reads the metadata and makes the tokenizer. Freed memory goes back to the system at the end, as by
+  `Emily.Memory.clear_cache/0`.
 
   ## Options
 
