@@ -9,9 +9,12 @@ from mlx_lm.generate import generate_step
 from mlx_lm.models import llama, qwen3
 
 PROMPT, NEW = 32, 128
-if "--qwen" in sys.argv:
-    name, model = "Qwen3-0.6B", qwen3.Model(qwen3.ModelArgs(
-        model_type="qwen3", hidden_size=1024, num_hidden_layers=28, intermediate_size=3072, num_attention_heads=16,
+if "--qwen" in sys.argv or "--qwen-4b" in sys.argv:
+    name, width, layers, inner, heads = "Qwen3-0.6B", 1024, 28, 3072, 16
+    if "--qwen-4b" in sys.argv:
+        name, width, layers, inner, heads = "Qwen3-4B", 2560, 36, 9728, 32
+    model = qwen3.Model(qwen3.ModelArgs(
+        model_type="qwen3", hidden_size=width, num_hidden_layers=layers, intermediate_size=inner, num_attention_heads=heads,
         num_key_value_heads=8, head_dim=128, rms_norm_eps=1e-6, vocab_size=151936, tie_word_embeddings=True,
         max_position_embeddings=2048, rope_theta=1e6, rope_scaling=None))
 else:

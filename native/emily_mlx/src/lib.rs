@@ -22,6 +22,7 @@ pub use runtime::blas;
 pub use runtime::device::{devices, version, Device, Info};
 pub use runtime::dtype::Dtype;
 pub use runtime::error::{Error, Result};
+pub use runtime::fetch::fetch;
 #[cfg(own_kernels)]
 #[doc(hidden)]
 pub use runtime::inspect;

@@ -1,6 +1,6 @@
 //! Computing arrays. Each call queues a job and returns; its answer is the message `{tag, answer}`.
 
-use emily_mlx::{Error, Job, QueueFull, SharedArray};
+use emily_mlx::{fetch, Error, Job, QueueFull, SharedArray};
 use mlx_rs::Array;
 use rustler::{
     Binary, Encoder, Env, LocalPid, NewBinary, NifResult, OwnedEnv, Reference, ResourceArc, Term,
@@ -186,7 +186,15 @@ fn to_binary<'a>(
             });
         }
     }
-    queue_readable(env, array, tag, |env, copy, source| {
+    if let Some(in_rows) = array.0.fetchable().map_err(raise)? {
+        return queue_readable(env, array, in_rows, tag, |env, in_rows, _| {
+            let mut binary = NewBinary::new(env, in_rows.nbytes());
+            fetch(&in_rows, binary.as_mut_slice())?;
+            Ok(binary.into())
+        });
+    }
+    let readable = array.0.readable().map_err(raise)?;
+    queue_readable(env, array, readable, tag, |env, copy, source| {
         let shared = SharedArray::computed(copy, source.0.stream());
         let resource = ResourceArc::new(ArrayResource(shared));
         Ok(binary(env, &resource)?.ok_or_else(missing)?.to_term(env))
@@ -203,7 +211,8 @@ fn address<'a>(env: Env<'a>, array: Term<'a>, tag: Reference<'a>) -> NifResult<T
             return Ok((bytes.as_ptr() as u64).encode(env));
         }
     }
-    queue_readable(env, array, tag, |env, copy, source| {
+    let readable = array.0.readable().map_err(raise)?;
+    queue_readable(env, array, readable, tag, |env, copy, source| {
         // Where its own bytes can be read, the copy would only be its own memory again.
         if source.0.bytes()?.is_none() {
             source.0.pin(copy);
@@ -217,17 +226,17 @@ fn missing() -> Error {
     Error::Mlx("the evaluation gave no array".to_owned())
 }
 
-/// Queues the computation of an array and of its elements in row-major order, of which `answer`
-/// makes what the caller gets.
+/// Queues the computation of an array and of its elements in row-major order, `readable`, of which `answer` makes what
+/// the caller gets.
 fn queue_readable<'a>(
     env: Env<'a>,
     array: ArrayRef,
+    readable: Array,
     tag: Reference<'a>,
     answer: impl for<'b> FnOnce(Env<'b>, Array, &ArrayRef) -> emily_mlx::Result<Term<'b>>
         + Send
         + 'static,
 ) -> NifResult<Term<'a>> {
-    let readable = array.0.readable().map_err(raise)?;
     let caller = Caller::new(env, tag);
     let pid = caller.pid;
     let source = array.clone();

@@ -84,11 +84,16 @@ fn gone<T>() -> Result<T> {
     Err(Error::Argument("the call was given up".to_owned()))
 }
 
-impl Host for Process<'_> {
-    fn call(&self, index: usize, operands: Vec<Array>, results: usize) -> Result<Vec<Array>> {
-        let share = |array| SharedArray::lazy(array, self.stream, 0, false);
-        let wrap = |array| ResourceArc::new(ArrayResource(share(array)));
-        let arrays: Vec<ArrayRef> = operands.into_iter().map(wrap).collect();
+impl Process<'_> {
+    /// Hands arrays to the process, and waits for as many answers as a call of so many results wants.
+    fn hand(
+        &self,
+        index: usize,
+        operands: impl Iterator<Item = SharedArray>,
+        results: usize,
+    ) -> Result<Vec<Array>> {
+        let wrap = |array| ResourceArc::new(ArrayResource(array));
+        let arrays: Vec<ArrayRef> = operands.map(wrap).collect();
         self.caller
             .tell(|env| (call(), self.run.clone(), index, arrays).encode(env));
         let mut unanswered = self.unanswered.lock();
@@ -107,6 +112,19 @@ impl Host for Process<'_> {
         }
         last.truncate(results);
         Ok(last)
+    }
+}
+
+impl Host for Process<'_> {
+    fn call(&self, index: usize, operands: Vec<Array>, results: usize) -> Result<Vec<Array>> {
+        let share = |array| SharedArray::lazy(array, self.stream, 0, false);
+        self.hand(index, operands.into_iter().map(share), results)
+    }
+
+    fn tell(&self, index: usize, operands: Vec<Array>) -> Result<()> {
+        let share = |array| SharedArray::computed(array, self.stream);
+        let shared = operands.into_iter().map(share);
+        self.hand(index, shared, 0).map(drop)
     }
 
     fn is_waiting(&self) -> bool {

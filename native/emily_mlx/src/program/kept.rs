@@ -33,9 +33,16 @@ pub(super) struct Part {
     pub is_own: bool,
 }
 
+/// A call of each turn that has no results: which one, and the arrays that it hands to the host, in memory of their own.
+pub(super) struct Told {
+    pub index: usize,
+    pub arrays: Vec<Array>,
+}
+
 /// A recording with what it reads.
 pub(super) struct Kept {
     recording: Recording,
+    told: Vec<Told>,
     stream: StreamHandle,
     /// MLX keeps some of what its kernels use by thread.
     thread: ThreadId,
@@ -53,7 +60,7 @@ unsafe impl Send for Kept {}
 impl Kept {
     /// A finished recording, where it can be kept.
     pub(super) fn of(
-        recording: Recording,
+        (recording, told): (Recording, Vec<Told>),
         stream: &StreamHandle,
         (state, around): (Vec<Part>, Vec<Part>),
         goes_on: Array,
@@ -77,6 +84,7 @@ impl Kept {
         };
         Some(Kept {
             recording,
+            told,
             stream: stream.clone(),
             thread: thread::current().id(),
             state: placed(state)?,
@@ -103,8 +111,8 @@ impl Kept {
         self.recording.begin(&copies).map(|()| true)
     }
 
-    pub(super) fn recording(&self) -> &Recording {
-        &self.recording
+    pub(super) fn recording(&self) -> (&Recording, &[Told]) {
+        (&self.recording, &self.told)
     }
 
     /// The state that the last turn has left.

@@ -63,10 +63,20 @@ impl Recording {
         }
     }
 
-    pub(super) fn finish(&mut self, goes_on: Room) -> Result<bool> {
+    /// Nothing more is recorded; waits for the turn, and answers whether another one follows, which it leaves in a room, as what
+    /// the host is told.
+    pub(super) fn finish(&mut self, goes_on: Room, told: &[Room]) -> Result<bool> {
         match self {
-            Recording::OnCpu(tasks) => tasks.finish(goes_on),
-            Recording::OnGpu(recording) => recording.finish(goes_on),
+            Recording::OnCpu(tasks) => tasks.finish(goes_on, told),
+            Recording::OnGpu(recording) => recording.finish(goes_on, told),
+        }
+    }
+
+    /// What the last turn has left in one of the rooms that the host is told of.
+    pub(super) fn told(&self, at: usize) -> &[u8] {
+        match self {
+            Recording::OnCpu(tasks) => tasks.told(at),
+            Recording::OnGpu(recording) => recording.told(at),
         }
     }
 

@@ -136,6 +136,7 @@ mod hook {
 
     use super::{admit, ask_for_large_pages, can_be_had, LARGE, PENDING};
     use crate::runtime::cxx;
+    use crate::runtime::device::Device;
 
     extern "C" {
         fn emily_asking_allocator(own: *mut c_void) -> *mut c_void;
@@ -143,8 +144,34 @@ mod hook {
 
     const NAME: &CStr = c"_ZN3mlx4core9allocator9allocatorEv";
 
+    const NO_GPU: &str = "MLX is built for CUDA, which sees no GPU, and without one it has no memory for the CPU's arrays either: give the \
+                          process a GPU (NVIDIA's driver, CUDA_VISIBLE_DEVICES), or build Emily with EMILY_MLX=cpu";
+
+    /// Whether MLX is one for CUDA, which sees no GPU. Its own allocator (0.32.4) ends the process then, and its events ask CUDA
+    /// for memory on a CPU too.
+    static IS_WITHOUT_GPU: Lazy<bool> =
+        Lazy::new(|| is_for_cuda() && !Device::Gpu(0).is_available());
+
+    #[cfg(target_os = "linux")]
+    fn is_for_cuda() -> bool {
+        let commit = c"_ZN3mlx4core2cu14CommandEncoder11commit_implEv";
+        crate::runtime::library::next(commit).is_some()
+    }
+
+    #[cfg(not(target_os = "linux"))]
+    fn is_for_cuda() -> bool {
+        false
+    }
+
+    /// Stands for MLX's own where nothing is admitted, so that nobody looks at it.
+    static NONE: usize = 0;
+
     /// The address of the allocator that MLX gets.
     static ALLOCATOR: Lazy<usize> = Lazy::new(|| {
+        if *IS_WITHOUT_GPU {
+            // SAFETY: it keeps the address alone.
+            return unsafe { emily_asking_allocator((&raw const NONE).cast_mut().cast()) as usize };
+        }
         // SAFETY: the name ends with a zero. The next library that has a function of it is MLX, whose function takes
         // nothing; what it and C++ give lives as long as the process.
         unsafe {
@@ -165,6 +192,9 @@ mod hook {
     /// Nothing where `bytes` may be taken, else why not.
     #[no_mangle]
     extern "C" fn emily_admit(bytes: usize) -> *const c_char {
+        if *IS_WITHOUT_GPU {
+            return cxx::failure(Err(NO_GPU.to_owned()));
+        }
         let admitted = admit(bytes).and_then(|()| {
             if can_be_had(bytes) {
                 return Ok(());

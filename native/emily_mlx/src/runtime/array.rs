@@ -10,6 +10,7 @@ use parking_lot::{MappedRwLockReadGuard, RwLock, RwLockReadGuard};
 use crate::runtime::contiguous;
 use crate::runtime::dtype::Dtype;
 use crate::runtime::error::{refuse, Error, Result};
+use crate::runtime::fetch;
 use crate::runtime::ffi;
 use crate::runtime::job::{Job, QueueFull};
 use crate::runtime::stream::StreamHandle;
@@ -156,6 +157,15 @@ impl SharedArray {
     /// The same elements in row-major order, for the processor to read once they are computed.
     pub fn readable(&self) -> Result<Array> {
         contiguous::readable(&*self.array()?, &self.stream)
+    }
+
+    /// The same elements in row-major order, for [`fetch`](crate::fetch) once they are computed, where that can be.
+    pub fn fetchable(&self) -> Result<Option<Array>> {
+        let array = self.array()?;
+        let is_there = array.nbytes() <= fetch::MOST && fetch::is_there(&self.stream);
+        is_there
+            .then(|| contiguous::contiguous(&array, &self.stream))
+            .transpose()
     }
 
     /// Keeps the computed `readable` of this array as long as this, for its bytes' address to

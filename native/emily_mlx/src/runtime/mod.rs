@@ -16,9 +16,12 @@ mod cxx;
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 mod destructors;
 pub(crate) mod device;
+#[cfg(all(own_kernels, target_os = "linux"))]
+mod driver;
 pub(crate) mod dtype;
 pub(crate) mod error;
 mod exit;
+pub(crate) mod fetch;
 pub(crate) mod ffi;
 pub(crate) mod graph;
 #[cfg(own_kernels)]

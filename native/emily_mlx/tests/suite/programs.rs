@@ -41,6 +41,40 @@ impl Host for Doubling {
         operands.iter().take(results).map(double).collect()
     }
 
+    fn tell(&self, index: usize, _operands: Vec<Array>) -> Result<()> {
+        self.0.lock().expect("nobody panics").push(index);
+        Ok(())
+    }
+
+    fn is_waiting(&self) -> bool {
+        true
+    }
+}
+
+/// Reads what it is told, with whether it is computed.
+#[derive(Default)]
+struct Reading(Mutex<Vec<(bool, f64)>>);
+
+impl Reading {
+    fn read(&self, index: usize, operands: Vec<Array>, is_computed: bool) {
+        assert_eq!((index, operands.len()), (3, 1));
+        let told = operands.into_iter().map(|x| (is_computed, numbers(x)[0]));
+        self.0.lock().expect("nobody panics").extend(told);
+    }
+}
+
+impl Host for Reading {
+    fn call(&self, index: usize, operands: Vec<Array>, results: usize) -> Result<Vec<Array>> {
+        assert_eq!(results, 0);
+        self.read(index, operands, false);
+        Ok(Vec::new())
+    }
+
+    fn tell(&self, index: usize, operands: Vec<Array>) -> Result<()> {
+        self.read(index, operands, true);
+        Ok(())
+    }
+
     fn is_waiting(&self) -> bool {
         true
     }
@@ -214,6 +248,31 @@ fn a_loop_calls_its_host_once_an_iteration() {
     let results = run_with(&program.expect("one array"), &[&[1.0]], &host).expect("it ends");
     assert_eq!(results, [[32.0]]);
     assert_eq!(*host.0.lock().expect("nobody panics"), [7; 5]);
+}
+
+#[test]
+fn a_loop_tells_its_host_each_turn_once_and_in_order() {
+    // What it tells is an array of the state as the turn finds it, which the turn writes over at its end.
+    let program = doubling(1e6, |builder, x| {
+        builder.call(3, places(&[x]), 0).expect("it is set");
+        doubled(builder, x)
+    });
+    let program = program.expect("one array");
+    // The second run begins with what the first has recorded.
+    for _ in 0..2 {
+        let host = Reading::default();
+        let results = run_with(&program, &[&[1.0]], &host).expect("it ends");
+        assert_eq!(results, [[f64::from(1 << 20)]]);
+        let told = host.0.into_inner().expect("nobody panics");
+        let numbers: Vec<f64> = told.iter().map(|(_, number)| *number).collect();
+        let wanted: Vec<f64> = (0..20).map(|turn| f64::from(1 << turn)).collect();
+        assert_eq!(numbers, wanted);
+        #[cfg(target_os = "linux")]
+        if std::env::var("EMILY_KERNELS").as_deref() != Ok("off") {
+            let recorded = told.iter().filter(|(is_computed, _)| *is_computed).count();
+            assert!(recorded >= 17, "{told:?}");
+        }
+    }
 }
 
 #[test]

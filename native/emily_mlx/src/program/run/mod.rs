@@ -8,6 +8,7 @@ mod lean;
 mod repeat;
 mod replay;
 mod state;
+mod told;
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -15,7 +16,7 @@ use std::collections::HashMap;
 use mlx_rs::Array;
 use smallvec::{smallvec, SmallVec};
 
-use super::kept::{Kept, Shelf};
+use super::kept::{Kept, Shelf, Told};
 use super::step::{Block, Call, Cond, Operand, Operation, Place, Program, Register, Step};
 use crate::ops::apply::{apply, Value};
 use crate::ops::args::{Arg, Args};
@@ -43,6 +44,9 @@ pub trait Host {
     /// Computes the results of a call. One without results may go on behind the program's back.
     fn call(&self, index: usize, operands: Vec<Array>, results: usize) -> Result<Vec<Array>>;
 
+    /// Makes a call without results, of arrays that are computed and that the processor can read.
+    fn tell(&self, index: usize, operands: Vec<Array>) -> Result<()>;
+
     /// Whether anybody still waits for the program.
     fn is_waiting(&self) -> bool;
 }
@@ -52,6 +56,10 @@ pub struct NoHost;
 
 impl Host for NoHost {
     fn call(&self, index: usize, _operands: Vec<Array>, _results: usize) -> Result<Vec<Array>> {
+        refuse!("there is no host for call {index}")
+    }
+
+    fn tell(&self, index: usize, _operands: Vec<Array>) -> Result<()> {
         refuse!("there is no host for call {index}")
     }
 
@@ -145,6 +153,7 @@ impl Program {
             few: HashMap::new(),
             read_once: &self.read_once,
             kept: Recordings::new(),
+            told: None,
             host,
         };
         run.block(&self.body, &self.inputs)?;
@@ -211,6 +220,8 @@ pub(super) struct Run<'a> {
     /// For each register whether one operand reads it, where that is known.
     read_once: &'a [bool],
     kept: Recordings,
+    /// The calls of a turn that is recorded.
+    told: Option<Vec<Told>>,
     host: &'a dyn Host,
 }
 
@@ -339,6 +350,11 @@ impl Run<'_> {
     }
 
     fn call(&mut self, call: &Call) -> Result<()> {
+        if self.note(call)? {
+            self.clear(call.ended.iter().copied());
+            self.registers[call.to] = Slot::Value(Value::Many(Vec::new()));
+            return Ok(());
+        }
         let operands = self.arrays(&call.operands)?;
         self.clear(call.ended.iter().copied());
         if self.has_linalg {

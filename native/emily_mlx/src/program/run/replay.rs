@@ -13,9 +13,10 @@ use std::time::{Duration, Instant};
 use mlx_rs::Array;
 
 use super::state::{unwanted, Kind};
+use super::told;
 use super::{check_condition, is_true, Run, Slot};
 use crate::ops::apply::Value;
-use crate::program::kept::{Kept, Part};
+use crate::program::kept::{Kept, Part, Told};
 use crate::program::recording::{is_held, is_there, room, Recording};
 use crate::program::step::{Block, Place, Step, While};
 use crate::runtime::contiguous::{contiguous, copy};
@@ -81,7 +82,8 @@ pub(super) enum Replayed {
 impl Run<'_> {
     /// Whether turns of a loop can be recorded: nothing in them waits for the host.
     pub(super) fn records(&self, repeat: &While) -> bool {
-        let plain = [&repeat.condition, &repeat.body].into_iter().all(is_plain);
+        // What a condition tells would be told once more where the loop is recorded anew.
+        let plain = is_plain(&repeat.condition, false) && is_plain(&repeat.body, true);
         plain && !self.has_linalg && is_there(self.stream)
     }
 
@@ -100,7 +102,8 @@ impl Run<'_> {
             if !kept.begin(state, &around)? {
                 return Ok(false);
             }
-            self.turns(kept.recording(), true)?;
+            let (recording, told) = kept.recording();
+            self.turns(recording, told, true)?;
             *state = kept.state()?;
         }
         self.keep(repeat, kept);
@@ -156,13 +159,14 @@ impl Run<'_> {
     }
 
     /// Runs a recording, if it goes on, until it does no more.
-    fn turns(&self, recording: &Recording, mut goes_on: bool) -> Result<()> {
+    fn turns(&self, recording: &Recording, told: &[Told], mut goes_on: bool) -> Result<()> {
         while goes_on {
             if !self.host.is_waiting() {
                 return Err(unwanted());
             }
             goes_on = recording.run()?;
             turns::count();
+            self.tell(recording, told)?;
         }
         Ok(())
     }
@@ -196,30 +200,36 @@ impl Run<'_> {
             .map(|(own, array)| own.clone().unwrap_or(array))
             .collect();
         let may_wait = std::mem::replace(&mut self.may_wait, false);
+        self.told = Some(Vec::new());
         let turn = self.within(around.as_deref().unwrap_or(&[]), |run| {
             run.turn(repeat, kinds, given, &own)
         });
         self.may_wait = may_wait;
+        let told = self.told.take().unwrap_or_default();
         let (next, condition) = turn?;
 
-        let results: Vec<Array> = next.iter().chain([&condition]).cloned().collect();
+        let handed = told.iter().flat_map(|told| &told.arrays);
+        let results = next.iter().chain([&condition]).chain(handed);
+        let results: Vec<Array> = results.cloned().collect();
         let recording = Recording::of(&results, &consumed, self.stream)?;
         drop(results);
         *state = next;
         let Some(mut recording) = recording else {
-            return Ok(Replayed::Never);
+            return self.hand_over(told).map(|()| Replayed::Never);
         };
         match links(&mut recording, &room, &own, &before, state, slots) {
             Linked::Wholly => (),
-            Linked::WithMoreCopies => return Ok(Replayed::OneTurn),
-            Linked::Not => return Ok(Replayed::Never),
+            Linked::WithMoreCopies => return self.hand_over(told).map(|()| Replayed::OneTurn),
+            Linked::Not => return self.hand_over(told).map(|()| Replayed::Never),
         }
         check_condition(&condition)?;
-        let finished = room(&condition).map(|goes_on| recording.finish(goes_on));
+        let rooms = room(&condition).zip(told::rooms(&told, &room));
+        let finished = rooms.map(|(goes_on, rooms)| recording.finish(goes_on, &rooms));
         let Some(Ok(goes_on)) = finished else {
-            return Ok(Replayed::Never);
+            return self.hand_over(told).map(|()| Replayed::Never);
         };
-        self.turns(&recording, goes_on)?;
+        self.tell(&recording, &told)?;
+        self.turns(&recording, &told, goes_on)?;
         for (array, own) in state.iter_mut().zip(own) {
             if let Some(own) = own {
                 *array = own;
@@ -232,7 +242,7 @@ impl Run<'_> {
         let parts = state.iter().zip(is_own).map(part).collect();
         let kept = around.and_then(|around| {
             let around = around.into_iter().map(|(_, part)| part).collect();
-            Kept::of(recording, stream, (parts, around), condition)
+            Kept::of((recording, told), stream, (parts, around), condition)
         });
         if let Some(kept) = kept {
             *state = kept.state()?;
@@ -332,8 +342,12 @@ fn links(
     linked
 }
 
-/// Whether a block is operations alone.
-fn is_plain(block: &Block) -> bool {
-    let plain = |step: &Step| matches!(step, Step::Operation(_) | Step::Chain(_));
+/// Whether a block is operations, and calls without results where it may have them.
+fn is_plain(block: &Block, tells: bool) -> bool {
+    let plain = |step: &Step| match step {
+        Step::Operation(_) | Step::Chain(_) => true,
+        Step::Call(call) => tells && call.results == 0,
+        Step::Cond(_) | Step::While(_) => false,
+    };
     block.steps.iter().all(plain)
 }

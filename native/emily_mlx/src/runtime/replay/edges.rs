@@ -9,8 +9,8 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use std::ffi::{c_char, c_int, CStr};
 use std::ptr::{null, null_mut};
 
-use super::driver::{Driver, Edge, Launched, Pointer};
 use crate::runtime::cuda::OWN;
+use crate::runtime::driver::{Driver, Edge, Launched, Pointer};
 
 /// `CU_GRAPH_DEPENDENCY_TYPE_PROGRAMMATIC` from `CU_GRAPH_KERNEL_NODE_PORT_PROGRAMMATIC`
 const EARLY: Edge = Edge {

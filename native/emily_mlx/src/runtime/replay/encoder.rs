@@ -3,7 +3,7 @@
 
 use std::ffi::{c_int, c_void};
 
-use super::driver::Pointer;
+use crate::runtime::driver::Pointer;
 
 /// The version of MLX whose encoder this is.
 pub(super) const MLX: &str = "0.32.4";

@@ -3,20 +3,13 @@
 use std::ffi::{c_int, c_uint};
 use std::ptr::null_mut;
 
-use super::driver::{check, Driver, Edge, Pointer};
 use super::edges::Edges;
+use crate::runtime::driver::{check, made, Driver, Edge, Pointer, Stream};
 use crate::runtime::error::Result;
 
 const FLAGS: c_uint = 0;
-/// Neither waits for the other: the stream and the one that has no name.
-const NON_BLOCKING: c_uint = 1;
 /// Other threads may do what cannot be captured meanwhile.
 const OF_THE_THREAD: c_int = 1;
-
-fn made(what: &str, make: impl FnOnce(*mut Pointer) -> c_int) -> Result<Pointer> {
-    let mut made = null_mut();
-    check(what, make(&mut made)).map(|()| made)
-}
 
 /// A graph, destroyed with the value.
 pub(super) struct Graph {
@@ -178,40 +171,20 @@ pub(super) unsafe fn copy_all(driver: &Driver, copies: &[Copy], stream: Pointer)
 /// # Safety
 /// As of [`copy_all`].
 pub(super) unsafe fn graph_of_copies(driver: &'static Driver, copies: &[Copy]) -> Result<Graph> {
-    struct Stream(&'static Driver, Pointer);
-    impl Drop for Stream {
-        fn drop(&mut self) {
-            // SAFETY: the stream is owned and destroyed once.
-            unsafe { (self.0.destroy_stream)(self.1) };
-        }
-    }
+    let stream = Stream::new(driver)?;
     // SAFETY: the stream is live from here on to the end of the function, and nobody else has it.
     unsafe {
-        let stream = made("cuStreamCreate", |made| {
-            (driver.create_stream)(made, NON_BLOCKING)
-        })?;
-        let stream = Stream(driver, stream);
         check(
             "cuStreamBeginCapture",
-            (driver.begin_capture)(stream.1, OF_THE_THREAD),
+            (driver.begin_capture)(stream.raw(), OF_THE_THREAD),
         )?;
-        let copied = copy_all(driver, copies, stream.1);
+        let copied = copy_all(driver, copies, stream.raw());
         let graph = made("cuStreamEndCapture", |made| {
-            (driver.end_capture)(stream.1, made)
+            (driver.end_capture)(stream.raw(), made)
         });
         let graph = graph.map(|graph| Graph::own(driver, graph));
         let graph = copied.and(graph)?;
         graph.remove_edges()?;
         Ok(graph)
     }
-}
-
-/// Waits until a stream is through.
-///
-/// # Safety
-/// The stream is live.
-pub(super) unsafe fn wait(driver: &Driver, stream: Pointer) -> Result<()> {
-    // SAFETY: so says the caller.
-    let status = unsafe { (driver.synchronize)(stream) };
-    check("cuStreamSynchronize", status)
 }

@@ -7,13 +7,13 @@ pub(crate) mod turns;
 pub(crate) use place::Room;
 
 #[cfg(all(own_kernels, target_os = "linux"))]
-mod driver;
-#[cfg(all(own_kernels, target_os = "linux"))]
 mod edges;
 #[cfg(all(own_kernels, target_os = "linux"))]
 mod encoder;
 #[cfg(all(own_kernels, target_os = "linux"))]
 mod graph;
+#[cfg(all(own_kernels, target_os = "linux"))]
+mod host;
 #[cfg(all(own_kernels, target_os = "linux"))]
 pub(crate) mod recording;
 #[cfg(all(own_kernels, target_os = "linux"))]

@@ -42,7 +42,11 @@ impl Recording {
         match *self {}
     }
 
-    pub(crate) fn finish(&mut self, _goes_on: Room) -> Result<bool> {
+    pub(crate) fn finish(&mut self, _goes_on: Room, _told: &[Room]) -> Result<bool> {
+        match *self {}
+    }
+
+    pub(crate) fn told(&self, _at: usize) -> &[u8] {
         match *self {}
     }
 

@@ -8,11 +8,12 @@ use emily_kernels::dispatch::Level;
 use mlx_rs::Array;
 use once_cell::sync::Lazy;
 
-use super::driver::{driver, Driver, Pointer};
 use super::encoder::{Encoder, Held, MLX};
-use super::graph::{copy_all, graph_of_copies, wait, Copy, Graph, Launchable};
+use super::graph::{copy_all, graph_of_copies, Copy, Graph, Launchable};
+use super::host::HostMemory;
 use super::place::Room;
 use crate::runtime::device::version;
+use crate::runtime::driver::{driver, wait, Driver, Pointer};
 use crate::runtime::error::{Error, Result};
 use crate::runtime::ffi::Arrays;
 use crate::runtime::graph::{async_eval, graph};
@@ -91,8 +92,7 @@ pub(crate) struct Recording {
     graph: Option<Graph>,
     launchable: Option<Launchable>,
     copies: Vec<Copy>,
-    /// Where a turn leaves whether another one follows.
-    goes_on: Option<Room>,
+    said: Option<Said>,
     held: Vec<Held>,
     failure: Option<Error>,
     bytes: usize,
@@ -106,7 +106,7 @@ impl Recording {
             graph: None,
             launchable: None,
             copies: Vec::new(),
-            goes_on: None,
+            said: None,
             held: Vec::new(),
             failure: None,
             bytes,
@@ -176,8 +176,9 @@ impl Recording {
     }
 
     /// Nothing more is recorded, and what was becomes one launch; then come the copies of the turn that MLX runs. Waits
-    /// for them, and answers whether another turn follows, which a turn leaves as a boolean in a room.
-    pub(crate) fn finish(&mut self, goes_on: Room) -> Result<bool> {
+    /// for them, and answers whether another turn follows, which a turn leaves as a boolean in a room. In others, which nothing
+    /// is copied to, it leaves what the host is told.
+    pub(crate) fn finish(&mut self, goes_on: Room, told: &[Room]) -> Result<bool> {
         let _graph = graph();
         if let Some(failure) = self.failure.take() {
             return Err(failure);
@@ -185,18 +186,28 @@ impl Recording {
         if self.graph.is_none() {
             return Err(failed("nothing was recorded"));
         }
-        // SAFETY: of either room of a copy the caller holds the array as long as the recording.
+        let rooms = || [&goes_on].into_iter().chain(told);
+        let is_read = |to: *mut u8| rooms().any(|room| room.data == to);
+        if self.copies.iter().any(|copy| is_read(copy.to)) {
+            return Err(failed("a turn writes over what it says"));
+        }
+        let said = self.said.insert(Said::new(self.driver, rooms())?);
+        let copies: Vec<Copy> = self.copies.iter().chain(&said.copies).copied().collect();
+        // SAFETY: of either room of a copy the caller holds the array as long as the recording, whose own the host's memory is.
         unsafe {
-            if !self.copies.is_empty() {
-                let copies = graph_of_copies(self.driver, &self.copies)?;
-                self.append(&copies)?;
-            }
+            let graph = graph_of_copies(self.driver, &copies)?;
+            self.append(&graph)?;
             self.launchable = self.graph.as_ref().map(Graph::launchable).transpose()?;
             // What MLX has run so far is the turn without its copies.
-            copy_all(self.driver, &self.copies, self.stream)?;
+            copy_all(self.driver, &copies, self.stream)?;
         }
-        self.goes_on = Some(goes_on);
         self.end()
+    }
+
+    /// What the last turn has left in one of the rooms that the host is told of.
+    pub(crate) fn told(&self, at: usize) -> &[u8] {
+        let said = self.said.as_ref().expect("it is finished");
+        said.read(1 + at)
     }
 
     /// Copies what is in rooms to others of their sizes, each `(to, from)`, behind all that the stream was given.
@@ -221,18 +232,11 @@ impl Recording {
         self.end()
     }
 
-    /// Waits for what was queued, and reads whether another turn follows. Not through MLX (0.32.4), which moves memory that
-    /// the host reads, unless it is the host's too: later turns would write where it was.
+    /// Waits for what was queued, and reads whether another turn follows.
     fn end(&self) -> Result<bool> {
-        let mut goes_on = 0;
-        let read = self.goes_on.map(|room| Copy {
-            to: &raw mut goes_on,
-            from: room.data,
-            bytes: 1,
-        });
-        // SAFETY: the caller holds the array as long as the recording; the byte lives through the wait.
-        unsafe { copy_all(self.driver, read.as_slice(), self.stream) }.and(self.wait())?;
-        Ok(goes_on != 0)
+        self.wait()?;
+        let said = self.said.as_ref();
+        Ok(said.is_some_and(|said| said.read(0)[0] != 0))
     }
 
     /// Waits for what was queued, with the lock of the graph held.
@@ -250,6 +254,41 @@ impl Drop for Recording {
         // Before what they use.
         self.launchable = None;
         self.graph = None;
+    }
+}
+
+/// What a turn says to the host: whether another one follows, and what the host is told. The device copies it to the host's
+/// memory. Not through MLX (0.32.4), which moves memory that the host reads, unless it is the host's too: later turns would
+/// write where it was.
+struct Said {
+    _memory: HostMemory,
+    copies: Vec<Copy>,
+}
+
+impl Said {
+    fn new<'a>(driver: &Driver, rooms: impl Iterator<Item = &'a Room> + Clone) -> Result<Said> {
+        assert!(rooms.clone().all(|room| room.row_contiguous));
+        let memory = HostMemory::new(driver, rooms.clone().map(|room| room.bytes).sum())?;
+        let mut offset = 0;
+        let copy = |room: &Room| {
+            let to = memory.at(offset);
+            offset += room.bytes;
+            Copy {
+                to,
+                from: room.data,
+                bytes: room.bytes,
+            }
+        };
+        let copies = rooms.map(copy).collect();
+        let _memory = memory;
+        Ok(Said { _memory, copies })
+    }
+
+    /// What was copied last of a room.
+    fn read(&self, at: usize) -> &[u8] {
+        let Copy { to, bytes, .. } = self.copies[at];
+        // SAFETY: it is a part of the memory, which the device writes to in a turn, and a turn is waited for.
+        unsafe { std::slice::from_raw_parts(to, bytes) }
     }
 }
 
@@ -273,9 +312,9 @@ mod tests {
     use std::cell::RefCell;
     use std::ffi::{c_char, c_int, c_uint, c_ulonglong, c_void};
 
-    use super::super::driver::{Edge, Launched};
     use super::super::encoder::encoder;
     use super::*;
+    use crate::runtime::driver::{Edge, Launched};
 
     thread_local! {
         static SAID: RefCell<Vec<String>> = const { RefCell::new(Vec::new()) };
@@ -448,9 +487,9 @@ mod tests {
             bytes: usize,
             stream: Pointer,
         ) -> c_int {
-            if bytes == 1 {
-                // SAFETY: the byte is the host's, and lives through the wait.
-                unsafe { *to.cast() = 1u8 };
+            if matches!(bytes, 1 | 8) {
+                // SAFETY: it is the host's memory. The device has another number at each address.
+                unsafe { to.cast::<u8>().write_bytes(from.addr() as u8, bytes) };
                 return say(format!("read {} on {}", from.addr(), stream.addr()));
             }
             say(format!(
@@ -459,6 +498,12 @@ mod tests {
                 to.addr(),
                 stream.addr()
             ))
+        }
+        unsafe extern "C" fn host_memory(made: *mut Pointer, bytes: usize, flags: c_uint) -> c_int {
+            assert_eq!(flags, 1);
+            // SAFETY: whoever asks gives the place for it.
+            unsafe { *made = vec![0u8; bytes].leak().as_mut_ptr().cast() };
+            say("host's memory".to_owned())
         }
         unsafe extern "C" fn synchronize(stream: Pointer) -> c_int {
             say(format!("wait for {}", stream.addr()))
@@ -491,6 +536,7 @@ mod tests {
             destroy_graph,
             destroy_launchable: destroy_graph,
             copy,
+            host_memory,
             synchronize,
             create_stream,
             destroy_stream: destroy_graph,
@@ -500,11 +546,15 @@ mod tests {
     };
 
     fn room(at: usize) -> Room {
+        room_of(at, 64)
+    }
+
+    fn room_of(at: usize, bytes: usize) -> Room {
         let data = pointer(at).cast();
         Room {
             data,
             buffer: data,
-            bytes: 64,
+            bytes,
             row_contiguous: true,
         }
     }
@@ -544,13 +594,22 @@ mod tests {
                 "destroy 102",
             ]
         );
-        assert!(recording.finish(room(22)).expect("it was recorded"));
+        let told = [room_of(32, 8), room_of(33, 8)];
+        let finished = recording.finish(room_of(22, 1), &told);
+        assert!(finished.expect("it was recorded"));
+        assert_eq!([0, 1].map(|at| recording.told(at)), [[32; 8], [33; 8]]);
+        let mut said_first = said();
+        // The first takes it, and the others after it.
+        said_first.retain(|what| what != "host's memory");
         assert_eq!(
-            said(),
+            said_first,
             [
                 "stream makes 8",
                 "capture 8",
                 "copy 64 from 21 to 20 on 8",
+                "read 22 on 8",
+                "read 32 on 8",
+                "read 33 on 8",
                 "capture of 8 makes 500",
                 "edges of 500",
                 "in 500 62 not behind 61",
@@ -560,11 +619,13 @@ mod tests {
                 "launchable of 1000 makes 5000",
                 "copy 64 from 21 to 20 on 7",
                 "read 22 on 7",
+                "read 32 on 7",
+                "read 33 on 7",
                 "wait for 7",
             ]
         );
         assert!(recording.run().expect("it is finished"));
-        assert_eq!(said(), ["launch 5000 on 7", "read 22 on 7", "wait for 7"]);
+        assert_eq!(said(), ["launch 5000 on 7", "wait for 7"]);
         let copied = recording.begin(&[(room(20), room(30)), (room(23), room(33))]);
         copied.expect("the driver copies");
         assert_eq!(
@@ -576,13 +637,23 @@ mod tests {
     }
 
     #[test]
+    fn what_a_turn_writes_over_is_not_what_it_says() {
+        let mut recording = recorded();
+        recording.copy(&room(20), &room(21));
+        let refused = recording.finish(room_of(20, 1), &[]);
+        let error = refused.expect_err("it is copied to").to_string();
+        assert_eq!(error, "[replay] a turn writes over what it says");
+        said();
+    }
+
+    #[test]
     fn what_fails_is_told_at_the_end_and_everything_is_destroyed() {
         let refused = |broken, message: &str| {
             BROKEN.set(broken);
             let mut recording = recorded();
             recording.copy(&room(20), &room(21));
             let error = recording
-                .finish(room(22))
+                .finish(room_of(22, 1), &[])
                 .expect_err("the driver refused")
                 .to_string();
             assert_eq!(error, message);
@@ -602,35 +673,35 @@ mod tests {
                 }
             }
         };
-        refused("clone 2", "[replay] cuGraphClone gave CUDA's error 719");
+        refused("clone 2", "[cuda] cuGraphClone gave CUDA's error 719");
         refused(
             "node 12",
-            "[replay] cuGraphNodeFindInClone gave CUDA's error 719",
+            "[cuda] cuGraphNodeFindInClone gave CUDA's error 719",
         );
         refused(
             "in 101",
-            "[replay] cuGraphAddDependencies gave CUDA's error 719",
+            "[cuda] cuGraphAddDependencies gave CUDA's error 719",
         );
-        refused("graph", "[replay] cuGraphCreate gave CUDA's error 719");
+        refused("graph", "[cuda] cuGraphCreate gave CUDA's error 719");
         refused(
             "in 1000 102",
-            "[replay] cuGraphAddChildGraphNode gave CUDA's error 719",
+            "[cuda] cuGraphAddChildGraphNode gave CUDA's error 719",
         );
         refused(
             "capture 8",
-            "[replay] cuStreamBeginCapture gave CUDA's error 719",
+            "[cuda] cuStreamBeginCapture gave CUDA's error 719",
         );
-        refused("copy", "[replay] cuMemcpyAsync gave CUDA's error 719");
-        refused("edges of", "[replay] cuGraphGetEdges gave CUDA's error 719");
+        refused("copy", "[cuda] cuMemcpyAsync gave CUDA's error 719");
+        refused("edges of", "[cuda] cuGraphGetEdges gave CUDA's error 719");
         refused(
             "in 500",
-            "[replay] cuGraphRemoveDependencies gave CUDA's error 719",
+            "[cuda] cuGraphRemoveDependencies gave CUDA's error 719",
         );
         refused(
             "launchable",
-            "[replay] cuGraphInstantiate gave CUDA's error 719",
+            "[cuda] cuGraphInstantiate gave CUDA's error 719",
         );
-        refused("wait", "[replay] cuStreamSynchronize gave CUDA's error 719");
+        refused("wait", "[cuda] cuStreamSynchronize gave CUDA's error 719");
     }
 
     #[test]
@@ -639,7 +710,7 @@ mod tests {
         let (nothing, _ends) = encoder(pointer(7), pointer(1), 0, &[]);
         recording.take(&nothing);
         let error = recording
-            .finish(room(22))
+            .finish(room_of(22, 1), &[])
             .expect_err("nothing is there")
             .to_string();
         assert_eq!(error, "[replay] nothing was recorded");
@@ -648,7 +719,7 @@ mod tests {
         let (other, _ends) = encoder(pointer(9), pointer(3), 1, &[]);
         recording.take(&other);
         let error = recording
-            .finish(room(22))
+            .finish(room_of(22, 1), &[])
             .expect_err("another stream")
             .to_string();
         assert_eq!(error, "[replay] there are two streams");

@@ -67,6 +67,8 @@ pub(crate) struct Recording {
     copies: Vec<Copy>,
     /// Where a turn leaves whether another one follows.
     goes_on: Option<Room>,
+    /// Where it leaves what the host is told.
+    told: Vec<Room>,
     failure: Option<Error>,
     bytes: usize,
     stream: StreamHandle,
@@ -93,6 +95,7 @@ impl Recording {
             buffers: Vec::new(),
             copies: Vec::new(),
             goes_on: None,
+            told: Vec::new(),
             failure: None,
             bytes,
             stream: stream.clone(),
@@ -133,14 +136,24 @@ impl Recording {
     }
 
     /// Nothing more is recorded; waits for the turn that MLX runs, makes the copies behind it, and answers whether another
-    /// turn follows, which a turn leaves as a boolean in a room.
-    pub(crate) fn finish(&mut self, goes_on: Room) -> Result<bool> {
+    /// turn follows, which a turn leaves as a boolean in a room. In others, which nothing is copied to, it leaves what the
+    /// host is told.
+    pub(crate) fn finish(&mut self, goes_on: Room, told: &[Room]) -> Result<bool> {
         self.through()?;
         if let Some(failure) = self.failure.take() {
             return Err(failure);
         }
         self.goes_on = Some(goes_on);
+        self.told = told.to_vec();
         Ok(self.end())
+    }
+
+    /// What the last turn has left in one of the rooms that the host is told of.
+    pub(crate) fn told(&self, at: usize) -> &[u8] {
+        let room = self.told[at];
+        assert!(room.is_in_a_row());
+        // SAFETY: the caller holds the array as long as the recording, and the next turn, which writes there, is the caller's.
+        unsafe { std::slice::from_raw_parts(room.data, room.bytes) }
     }
 
     /// Copies what is in rooms to others of their sizes, each `(to, from)`, when the stream is through with what it was given.

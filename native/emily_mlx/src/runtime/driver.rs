@@ -1,41 +1,42 @@
-//! Graphs of CUDA's driver, which comes with MLX for CUDA. Its headers are not there where this is compiled: graphs, nodes
-//! and streams are pointers.
+//! Graphs, streams and copies of CUDA's driver, which comes with MLX for CUDA. Its headers are not there where this is compiled:
+//! graphs, nodes and streams are pointers.
 
 use std::ffi::{c_char, c_int, c_uint, c_ulonglong, c_void};
+use std::ptr::null_mut;
 
 use once_cell::sync::Lazy;
 
 use crate::runtime::error::{Error, Result};
 use crate::runtime::library::functions;
 
-pub(super) type Pointer = *mut c_void;
+pub(crate) type Pointer = *mut c_void;
 
 /// `CUgraphEdgeData`
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub(super) struct Edge {
-    pub(super) from_port: u8,
-    pub(super) to_port: u8,
-    pub(super) kind: u8,
-    pub(super) reserved: [u8; 5],
+pub(crate) struct Edge {
+    pub(crate) from_port: u8,
+    pub(crate) to_port: u8,
+    pub(crate) kind: u8,
+    pub(crate) reserved: [u8; 5],
 }
 
 /// `CUDA_KERNEL_NODE_PARAMS_v2`
 #[repr(C)]
-pub(super) struct Launched {
-    pub(super) function: Pointer,
-    pub(super) grid: [c_uint; 3],
-    pub(super) block: [c_uint; 3],
-    pub(super) shared_bytes: c_uint,
-    pub(super) arguments: Pointer,
-    pub(super) extra: Pointer,
-    pub(super) kernel: Pointer,
-    pub(super) context: Pointer,
+pub(crate) struct Launched {
+    pub(crate) function: Pointer,
+    pub(crate) grid: [c_uint; 3],
+    pub(crate) block: [c_uint; 3],
+    pub(crate) shared_bytes: c_uint,
+    pub(crate) arguments: Pointer,
+    pub(crate) extra: Pointer,
+    pub(crate) kernel: Pointer,
+    pub(crate) context: Pointer,
 }
 
 functions! {
     /// Functions of the driver.
-    pub(super) struct Driver {
+    pub(crate) struct Driver {
         clone_graph = c"cuGraphClone"(*mut Pointer, Pointer);
         node_in_clone = c"cuGraphNodeFindInClone"(*mut Pointer, Pointer, Pointer);
         /// From each of the first nodes to the same of the second, with what the edges are.
@@ -54,6 +55,7 @@ functions! {
         destroy_graph = c"cuGraphDestroy"(Pointer);
         destroy_launchable = c"cuGraphExecDestroy"(Pointer);
         copy = c"cuMemcpyAsync"(Pointer, *const c_void, usize, Pointer);
+        host_memory = c"cuMemHostAlloc"(*mut Pointer, usize, c_uint);
         synchronize = c"cuStreamSynchronize"(Pointer);
         create_stream = c"cuStreamCreate"(*mut Pointer, c_uint);
         destroy_stream = c"cuStreamDestroy_v2"(Pointer);
@@ -65,15 +67,56 @@ functions! {
 static DRIVER: Lazy<Option<Driver>> = Lazy::new(Driver::find);
 
 /// CUDA's, where it has all of them.
-pub(super) fn driver() -> Option<&'static Driver> {
+pub(crate) fn driver() -> Option<&'static Driver> {
     DRIVER.as_ref()
 }
 
-pub(super) fn check(what: &str, status: c_int) -> Result<()> {
+/// What a call makes, which the driver writes to a place.
+pub(crate) fn made(what: &str, make: impl FnOnce(*mut Pointer) -> c_int) -> Result<Pointer> {
+    let mut made = null_mut();
+    check(what, make(&mut made)).map(|()| made)
+}
+
+pub(crate) fn check(what: &str, status: c_int) -> Result<()> {
     match status {
         0 => Ok(()),
         status => Err(Error::Mlx(format!(
-            "[replay] {what} gave CUDA's error {status}"
+            "[cuda] {what} gave CUDA's error {status}"
         ))),
     }
+}
+
+/// Neither waits for the other: the stream and the one that has no name.
+const NON_BLOCKING: c_uint = 1;
+
+/// A stream of Emily's own.
+pub(crate) struct Stream(&'static Driver, Pointer);
+
+impl Stream {
+    pub(crate) fn new(driver: &'static Driver) -> Result<Stream> {
+        // SAFETY: the stream is written to a live place.
+        let create = |made| unsafe { (driver.create_stream)(made, NON_BLOCKING) };
+        made("cuStreamCreate", create).map(|stream| Stream(driver, stream))
+    }
+
+    pub(crate) fn raw(&self) -> Pointer {
+        self.1
+    }
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        // SAFETY: the stream is owned and destroyed once.
+        unsafe { (self.0.destroy_stream)(self.1) };
+    }
+}
+
+/// Waits until a stream is through.
+///
+/// # Safety
+/// The stream is live.
+pub(crate) unsafe fn wait(driver: &Driver, stream: Pointer) -> Result<()> {
+    // SAFETY: so says the caller.
+    let status = unsafe { (driver.synchronize)(stream) };
+    check("cuStreamSynchronize", status)
 }
