@@ -217,6 +217,9 @@ defmodule Attack.Files do
   defp entries(<<length::64-little, json::binary-size(length), _::binary>>),
     do: Jason.decode!(json)
 
+  # It has been cut off since it was read.
+  defp entries(_bytes), do: raise(File.Error, reason: :eio, action: "read", path: "the file")
+
   # The numbers are those of the file, where they are so plain that they are its bytes.
   defp same(name, bytes, %{type: type, offset: offset, length: length}, tensor) do
     x = tensor.()
