@@ -25,6 +25,11 @@ pub(crate) fn is_view(array: &Array, base: &Array) -> bool {
     own::is_view(array, base)
 }
 
+/// Whether an array that is computed is the number 0.0 of 32 or 64 bits, with its sign.
+pub(crate) fn is_zero(array: &Array) -> bool {
+    own::is_zero(array)
+}
+
 #[cfg(all(own_kernels, target_os = "linux"))]
 mod own {
     use std::collections::HashSet;
@@ -32,6 +37,7 @@ mod own {
 
     use mlx_rs::Array;
 
+    use crate::runtime::dtype::Dtype;
     use crate::runtime::error::Result;
     use crate::runtime::graph::{graph, scheduling};
     use crate::runtime::inspect::Node;
@@ -109,7 +115,29 @@ mod own {
         let _graph = graph();
         let (node, base) = (Node::of(array), Node::of(base));
         let of_base = || node.inputs().any(|input| input.id() == base.id());
-        (is_plain_view(&node) || node.is_reshaped()) && of_base()
+        // The elements of another view seldom lie in the order in which they get other axes.
+        let is_reshaped = || node.is_reshaped() && !is_plain_view(&base);
+        (is_plain_view(&node) || is_reshaped()) && of_base()
+    }
+
+    pub(super) fn is_zero(array: &Array) -> bool {
+        if array.ndim() != 0 || !are_computed(std::slice::from_ref(array)) {
+            return false;
+        }
+        // SAFETY: the array is computed, has one element of its type, and lives through the read.
+        unsafe {
+            match Dtype::of(array) {
+                Dtype::F32 => {
+                    let data = mlx_sys::mlx_array_data_float32(array.as_ptr());
+                    !data.is_null() && (*data).to_bits() == 0
+                }
+                Dtype::F64 => {
+                    let data = mlx_sys::mlx_array_data_float64(array.as_ptr());
+                    !data.is_null() && (*data).to_bits() == 0
+                }
+                _ => false,
+            }
+        }
     }
 
     pub(super) fn compute(arrays: &[Array], queue: &Queue) -> Result<bool> {
@@ -178,6 +206,10 @@ mod own {
     }
 
     pub(super) fn is_view(_array: &Array, _base: &Array) -> bool {
+        false
+    }
+
+    pub(super) fn is_zero(_array: &Array) -> bool {
         false
     }
 
