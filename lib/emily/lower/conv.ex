@@ -186,7 +186,8 @@ defmodule Emily.Lower.Conv do
   defp conv(x, w, %{kernel_dilation: kernel, input_dilation: input} = config, channels_first) do
     {low, high} = Enum.unzip(config.padding)
 
-    {:conv, x, w, config.strides, low, high, kernel, input, config.groups, config.flip, channels_first}
+    {:conv, x, w, config.strides, low, high, kernel, input, config.groups, config.flip,
+     channels_first}
   end
 
   ## Patches: each window of the input as a row

@@ -312,6 +312,49 @@ mod tests {
         assert_eq!(order(&tasks, &memories), [0, 2, 4, 1, 3, 5]);
     }
 
+    /// A truth of memory 0 ends it, before the product 2 takes as much.
+    #[test]
+    fn what_ends_something_larger_comes_first() {
+        let memories = [
+            memory(8, false),
+            memory(1, true),
+            memory(8, false),
+            memory(2, false),
+            memory(8, true),
+        ];
+        let mut tasks = [
+            task(&[], &[0], 1),
+            task(&[], &[], 2),
+            task(&[], &[0], 3),
+            task(&[1, 2], &[2, 3], 4),
+        ];
+        tasks[0].wanted = true;
+        (tasks[3].in_place, tasks[3].wanted) = (true, true);
+        assert_eq!(order(&tasks, &memories), [0, 2, 1, 3]);
+        assert_eq!(peak(&tasks, &memories, &[0, 2, 1, 3]), (1, 8 + 1 + 2));
+        assert_eq!(peak(&tasks, &memories, &[1, 0, 2, 3]), (2, 8 + 8 + 1 + 2));
+    }
+
+    /// Two truths of one memory, of which neither ends it by itself.
+    #[test]
+    fn several_end_something_together() {
+        let memories = [
+            memory(8, false),
+            memory(8, false),
+            memory(2, false),
+            memory(2, false),
+            memory(8, true),
+        ];
+        let mut tasks = [
+            task(&[], &[], 1),
+            task(&[], &[0], 2),
+            task(&[], &[0], 3),
+            task(&[0, 1, 2], &[1, 2, 3], 4),
+        ];
+        (tasks[3].in_place, tasks[3].wanted) = (true, true);
+        assert_eq!(order(&tasks, &memories), [1, 2, 0, 3]);
+    }
+
     #[test]
     fn an_operand_is_written_over_when_it_was_read_for_the_last_time() {
         // What is read by a product, and updated.

@@ -16,7 +16,7 @@ use crate::ops::op::Op;
 pub(super) trait Known {
     /// Whether it is an array of floats of 32 or 64 bits.
     fn is_float(&self, register: Register) -> bool;
-    /// Whether it is the number 0.0, in a scalar.
+    /// Whether it is zero, of any type, in a scalar; no negative one.
     fn is_zero(&self, place: Place) -> bool;
     fn bytes(&self, register: Register) -> u64;
     /// Bytes of an element.
@@ -74,6 +74,7 @@ fn is_view(op: Op) -> bool {
 pub(super) fn rectify(steps: &mut Steps, known: &impl Known, next: &mut Register) -> bool {
     let mut changed = false;
     for at in 0..steps.len() {
+        let at = hoist(steps, at);
         if let Some(maximum) = Maximum::find(steps, at, known) {
             maximum.rectify(steps, known, next);
             changed = true;
@@ -82,13 +83,37 @@ pub(super) fn rectify(steps: &mut Steps, known: &impl Known, next: &mut Register
     changed
 }
 
+/// Puts a maximum right behind what it is of, before all that asks for it; answers where it is.
+fn hoist(steps: &mut Steps, at: usize) -> usize {
+    let [Operation {
+        op: Op::Maximum, ..
+    }] = &steps[at][..]
+    else {
+        return at;
+    };
+    let mut reads: SmallVec<[Register; 2]> = SmallVec::new();
+    steps[at][0].each_read(&mut |place| reads.push(place.register));
+    let gives = |one: &Vec<Operation>| one.last().is_some_and(|last| reads.contains(&last.to));
+    let to = steps[..at]
+        .iter()
+        .rposition(gives)
+        .map_or(0, |giver| giver + 1);
+    let maximum = steps.remove(at);
+    steps.insert(to, maximum);
+    to
+}
+
 /// A maximum with zero.
 struct Maximum {
     /// The step that it ends.
     at: usize,
     x: Register,
     zero: Place,
+    /// Whether negative zeros of `x` become positive ones, as they do of the first of two equals.
+    is_x_first: bool,
     to: Register,
+    /// The registers of zeros of other types that are cast.
+    zeros: HashSet<Register>,
     /// The registers that hold it, in some shape.
     held: HashSet<Register>,
 }
@@ -105,17 +130,27 @@ impl Maximum {
             _ => return None,
         };
         let is_inside = steps[at].iter().any(|one| one.to == x.register);
+        let is_x_first = x == one;
         let (x, to) = (x.element.is_none().then_some(x.register)?, last.to);
-        let same = known.is_float(x) && known.bytes(x) == known.bytes(to);
+        let same = known.is_float(x) && known.is_float(zero.register);
+        let same = same && known.bytes(x) == known.bytes(to);
         if is_inside || !same || !known.may_end(x) || !known.may_end(to) {
             return None;
         }
+        let cast_zero = |one: &Operation| match one.operands.first() {
+            Some(Operand::Place(of)) if one.op == Op::Astype => {
+                known.is_zero(*of).then_some(one.to)
+            }
+            _ => None,
+        };
         let held = HashSet::from([to]);
         let mut maximum = Maximum {
             at,
             x,
             zero,
+            is_x_first,
             to,
+            zeros: steps.iter().flatten().filter_map(cast_zero).collect(),
             held,
         };
         let mut asked = false;
@@ -157,7 +192,7 @@ impl Maximum {
                 known.may_end(operation.to)
             }
             Op::Matmul | Op::Conv => true,
-            op => may_take_part(op) || may_reduce(op),
+            op => self.is_x_first && (may_take_part(op) || may_reduce(op)),
         }
     }
 
@@ -174,7 +209,7 @@ impl Maximum {
         };
         let (op, operands) = match (operation.op, is_x_first) {
             (Op::Equal, _) if other == to => (Op::IsPositive, vec![place(self.to)]),
-            _ if !known.is_zero(other) => return None,
+            _ if !known.is_zero(other) && !self.zeros.contains(&other.register) => return None,
             (Op::GreaterEqual, true) | (Op::LessEqual, false) => {
                 (Op::IsPositive, vec![place(self.to)])
             }

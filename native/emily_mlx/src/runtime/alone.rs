@@ -25,7 +25,7 @@ pub(crate) fn is_view(array: &Array, base: &Array) -> bool {
     own::is_view(array, base)
 }
 
-/// Whether an array that is computed is the number 0.0 of 32 or 64 bits, with its sign.
+/// Whether an array is a scalar that is computed, and zero; no negative one.
 pub(crate) fn is_zero(array: &Array) -> bool {
     own::is_zero(array)
 }
@@ -37,10 +37,9 @@ mod own {
 
     use mlx_rs::Array;
 
-    use crate::runtime::dtype::Dtype;
     use crate::runtime::error::Result;
     use crate::runtime::graph::{graph, scheduling};
-    use crate::runtime::inspect::Node;
+    use crate::runtime::inspect::{self, Node};
     use crate::runtime::queue::Queue;
     use crate::runtime::single;
     use crate::runtime::tasks;
@@ -121,23 +120,16 @@ mod own {
     }
 
     pub(super) fn is_zero(array: &Array) -> bool {
-        if array.ndim() != 0 || !are_computed(std::slice::from_ref(array)) {
+        let is_computed = || are_computed(std::slice::from_ref(array));
+        let Some(memory) = Some(array)
+            .filter(|array| array.ndim() == 0 && is_computed())
+            .and_then(inspect::memory)
+        else {
             return false;
-        }
-        // SAFETY: the array is computed, has one element of its type, and lives through the read.
-        unsafe {
-            match Dtype::of(array) {
-                Dtype::F32 => {
-                    let data = mlx_sys::mlx_array_data_float32(array.as_ptr());
-                    !data.is_null() && (*data).to_bits() == 0
-                }
-                Dtype::F64 => {
-                    let data = mlx_sys::mlx_array_data_float64(array.as_ptr());
-                    !data.is_null() && (*data).to_bits() == 0
-                }
-                _ => false,
-            }
-        }
+        };
+        // SAFETY: the array is computed, so that its element is there, which does not change, and lives through the read.
+        let element = unsafe { std::slice::from_raw_parts(memory.data, memory.item) };
+        element.iter().all(|byte| *byte == 0)
     }
 
     pub(super) fn compute(arrays: &[Array], queue: &Queue) -> Result<bool> {
