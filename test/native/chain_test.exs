@@ -14,7 +14,7 @@ defmodule Emily.Native.ChainTest do
   @unary [
     {@numbers, ~w(negative abs square logical_not)a},
     {@floats, ~w(sqrt floor ceil round sign isnan isinf isfinite exp log sin tanh)a},
-    {@floats, ~w(rsqrt sigmoid erf erfc erfinv cbrt)a},
+    {@floats, ~w(rsqrt sigmoid erf erfc erfinv cbrt rectify is_positive)a},
     {[:f32], ~w(round_away)a},
     {@integers, ~w(bitwise_invert)a},
     {[:bool], ~w(logical_not)a}
@@ -31,7 +31,7 @@ defmodule Emily.Native.ChainTest do
   ]
 
   @to_bool ~w(equal not_equal greater greater_equal less less_equal logical_and logical_or logical_not)a ++
-             ~w(isnan isinf isfinite)a
+             ~w(isnan isinf isfinite is_positive)a
 
   # Shapes that broadcast to the last.
   @shapes [

@@ -2,7 +2,8 @@ defmodule Emily.Lower.Conv do
   @moduledoc false
   # Convolution. On a CPU it is a kernel of f32 and f64. Elsewhere, and where no kernels are wanted, MLX has it for f32
   # and up to three spatial axes, of which three take no groups; f64, integers beyond f32's exactness and more axes
-  # are the product of the input's patches with the kernel. Complex numbers are four convolutions of their parts.
+  # are the product of the input's patches with the kernel. Complex numbers are four convolutions of their parts. With
+  # `flip: true`, which the compiler gives, the kernel is read from its end on along the spatial axes.
 
   import Emily.Lower.Types
   import Emily.Expr, only: [share: 2, scalar: 2]
@@ -14,7 +15,8 @@ defmodule Emily.Lower.Conv do
   def lower(:conv, %{type: type}, [tensor, kernel, opts]) do
     # The groups of the batch become groups of channels. Nx allows one kind of groups at a time.
     config =
-      Map.new(opts) |> Map.put(:groups, opts[:feature_group_size] * opts[:batch_group_size])
+      Map.new([flip: false] ++ opts)
+      |> Map.put(:groups, opts[:feature_group_size] * opts[:batch_group_size])
 
     sum = fn x, w -> x |> sum(w, config) |> from_zero(x.type) end
 
@@ -46,6 +48,10 @@ defmodule Emily.Lower.Conv do
     cond do
       x.type in [f: 32, f: 64] and Native.kernels() != nil and not on_gpu?(x, w) ->
         kernel(x, w, config)
+
+      config.flip ->
+        [_, _ | spatial] = config.kernel_permutation
+        sum(x, with_value(w, {:flip, value(w), spatial}, w.type), %{config | flip: false})
 
       x.type == {:f, 32} and tuple_size(x.shape) <= 5 ->
         native(x, w, config)
@@ -180,7 +186,8 @@ defmodule Emily.Lower.Conv do
   defp conv(x, w, %{kernel_dilation: kernel, input_dilation: input} = config, channels_first) do
     {low, high} = Enum.unzip(config.padding)
 
-    {:conv, x, w, config.strides, low, high, kernel, input, config.groups, false, channels_first}
+    {:conv, x, w, config.strides, low, high, kernel, input, config.groups, config.flip,
+     channels_first}
   end
 
   ## Patches: each window of the input as a row

@@ -12,9 +12,10 @@ defmodule Emily.Native.Expression do
 
     * one array: `{:exp, x}`, and likewise `abs negative expm1 log log1p log2 log10 sqrt rsqrt
       square sin cos tan arcsin arccos arctan sinh cosh tanh arcsinh arccosh arctanh erf erfc
-      erfinv sigmoid cbrt sign floor ceil round round_away trunc logical_not bitwise_invert isnan
-      isinf isfinite isposinf isneginf real imag conjugate contiguous`. The sign of NaN is NaN; `round_away`
-      takes halves away from zero.
+      erfinv sigmoid cbrt sign floor ceil round round_away trunc rectify is_positive logical_not bitwise_invert
+      isnan isinf isfinite isposinf isneginf real imag conjugate contiguous`. The sign of NaN is NaN; `round_away`
+      takes halves away from zero; `rectify` is the greater of a number and zero, -0.0 of those below zero, and
+      `is_positive` is true of 0.0 and false of -0.0.
     * `{:chop, x, least}`: what is no larger than `least` becomes zero, of a complex number each part
     * two arrays, promoted and broadcast: `{:add, x, y}`, and likewise `subtract multiply divide
       floor_divide remainder fmod power integer_power maximum minimum arctan2 logaddexp equal

@@ -149,6 +149,17 @@ impl<'a> View<'a> {
         View::new(self.memory, first, self.width, axes)
     }
 
+    /// The same elements, those along some axes from the last on.
+    pub fn flipped(&self, along: Range<usize>) -> View<'a> {
+        let (mut first, mut axes) = (self.first, self.axes.clone());
+        for axis in axes[along].iter_mut().filter(|axis| axis.size > 0) {
+            let last = (axis.size - 1) as isize * axis.stride * self.width as isize;
+            first = first.wrapping_add_signed(last);
+            axis.stride = -axis.stride;
+        }
+        View::new(self.memory, first, self.width, axes)
+    }
+
     /// How many elements there are.
     pub fn size(&self) -> usize {
         self.axes.iter().map(|axis| axis.size).product()

@@ -56,6 +56,13 @@ maps! {
         let sign = if x < T::ZERO { T::MINUS_ONE } else { above };
         if x.is_nan() { x } else { sign }
     };
+    /// The greater of a number and zero, which is negative where the number is below it. NaN stays.
+    rectify<T: Float>(x) -> T = {
+        let above = if x > T::ZERO { x } else { x.plus(T::ZERO) };
+        if x < T::ZERO { T::ZERO.negated() } else { above }
+    };
+    /// Neither below zero nor a negative zero, nor NaN.
+    is_positive<T: Float>(x) -> u8 = u8::from(x >= T::ZERO) & u8::from(T::ONE.signed_as(x) > T::ZERO);
     is_nan<T: Number>(x) -> u8 = u8::from(x.is_nan());
     is_infinite<T: Float>(x) -> u8 = u8::from(x.magnitude() > T::MAX);
     is_finite<T: Float>(x) -> u8 = u8::from(x.magnitude() <= T::MAX);

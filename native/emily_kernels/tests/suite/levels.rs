@@ -118,11 +118,14 @@ fn floats() {
             maps::<$type, $type>(1, table![
                 elementwise::sqrt::<$type> elementwise::floor::<$type> elementwise::ceil::<$type>
                 elementwise::round::<$type> elementwise::round_away::<$type> elementwise::sign::<$type>
+                elementwise::rectify::<$type>
             ]);
             maps::<$type, $type>(1, &[
                 ("Sqrt", &unary::<math::Sqrt, $type>), ("Rsqrt", &unary::<math::Rsqrt, $type>),
             ]);
-            maps::<$type, u8>(1, table![elementwise::is_infinite::<$type> elementwise::is_finite::<$type>]);
+            maps::<$type, u8>(1, table![
+                elementwise::is_infinite::<$type> elementwise::is_finite::<$type> elementwise::is_positive::<$type>
+            ]);
         )*};
     }
     test!(f32 f64);

@@ -69,13 +69,6 @@ pub(crate) fn conv(args: &Args, stream: &StreamHandle) -> Result<Array> {
         sizes.push(((input - kernel) / i64::from(strides[axis]) + 1) as i32);
     }
     let s = stream.raw();
-    // MLX's own flip on a CPU turns the caller's kernel round in place.
-    let weight = if flip {
-        let axes: Vec<i32> = (0..spatial).map(|axis| (axis + first) as i32).collect();
-        mlx!(mlx_flip_axes, weight.as_ptr(), axes.as_ptr(), axes.len(), s)?
-    } else {
-        weight.clone()
-    };
     let options = Options {
         strides,
         low,
@@ -85,21 +78,28 @@ pub(crate) fn conv(args: &Args, stream: &StreamHandle) -> Result<Array> {
         groups,
     };
     let dtype = Dtype::of(x);
-    let has_kernel = matches!(dtype, Dtype::F32 | Dtype::F64) && Dtype::of(&weight) == dtype;
+    let has_kernel = matches!(dtype, Dtype::F32 | Dtype::F64) && Dtype::of(weight) == dtype;
     if let Some(level) = kernel::level(stream).filter(|_| has_kernel) {
         let at = if channels_first { 0 } else { sizes.len() };
         sizes.insert(at, outputs);
         sizes.insert(0, x.dim(0));
-        let kernel = Convolution::new(&options, &sizes, channels_first, dtype, level);
+        let kernel = Convolution::new(&options, &sizes, (channels_first, flip), dtype, level);
         return kernel::add(
             "conv",
             kernel,
-            &[x, &weight],
+            &[x, weight],
             (&sizes, dtype),
             Placement::Apart,
             stream,
         );
     }
+    // MLX's own flip on a CPU turns the caller's kernel round in place.
+    let weight = if flip {
+        let axes: Vec<i32> = (0..spatial).map(|axis| (axis + first) as i32).collect();
+        mlx!(mlx_flip_axes, weight.as_ptr(), axes.as_ptr(), axes.len(), s)?
+    } else {
+        weight.clone()
+    };
     if spatial > 3 {
         refuse!(
             "conv: MLX has up to three spatial axes, got shapes {:?} and {:?}",
@@ -144,6 +144,8 @@ struct Convolution {
     windows: SmallVec<[Window; 3]>,
     groups: usize,
     channels_first: bool,
+    /// Whether the kernel's entries are taken from its end on.
+    flip: bool,
     dtype: Dtype,
     level: Level,
 }
@@ -152,7 +154,7 @@ impl Convolution {
     fn new(
         options: &Options,
         shape: &[i32],
-        channels_first: bool,
+        (channels_first, flip): (bool, bool),
         dtype: Dtype,
         level: Level,
     ) -> Self {
@@ -167,6 +169,7 @@ impl Convolution {
             windows: (0..options.strides.len()).map(window).collect(),
             groups: options.groups as usize,
             channels_first,
+            flip,
             dtype,
             level,
         }
@@ -193,6 +196,9 @@ impl Convolution {
     fn run_as<T: conv::Number>(&self, x: &View, w: &View, output: &mut [u8]) {
         let rank = x.axes().len();
         let channel = if self.channels_first { 1 } else { rank - 1 };
+        let first = if self.channels_first { 2 } else { 1 };
+        let flipped = self.flip.then(|| w.flipped(first..first + rank - 2));
+        let w = flipped.as_ref().unwrap_or(w);
         let x_axes = self.axes(x.axes(), channel, channel);
         let w_axes = self.axes(w.axes(), 0, channel);
         conv::convolve::<T>(

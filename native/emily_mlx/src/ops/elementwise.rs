@@ -246,6 +246,52 @@ pub(crate) fn sign(args: &Args, stream: &StreamHandle) -> Result<Array> {
     call(mlx_sys::mlx_maximum, &sign, &low, s)
 }
 
+/// The greater of a number and zero, which is negative where the number is below it. NaN stays.
+pub(crate) fn rectify(args: &Args, stream: &StreamHandle) -> Result<Array> {
+    let (x, s) = (args.array()?, stream.raw());
+    if let Some(kernel) = kernel(Op::Rectify, &[x], stream) {
+        return kernel.apply(&[x], stream);
+    }
+    floats(args, x)?;
+    let zero = number_like(args.op, 0.0, x)?;
+    let is_below = call(mlx_sys::mlx_less, x, &zero, s)?;
+    let (below, above) = (
+        number_like(args.op, -0.0, x)?,
+        call(mlx_sys::mlx_add, x, &zero, s)?,
+    );
+    mlx!(
+        mlx_where,
+        is_below.as_ptr(),
+        below.as_ptr(),
+        above.as_ptr(),
+        s
+    )
+}
+
+/// Whether a number is neither below zero nor a negative zero, nor NaN: the reciprocal of a zero has its sign.
+pub(crate) fn is_positive(args: &Args, stream: &StreamHandle) -> Result<Array> {
+    let (x, s) = (args.array()?, stream.raw());
+    if let Some(kernel) = kernel(Op::IsPositive, &[x], stream) {
+        return kernel.apply_with(&[x], Dtype::Bool, 0.0, stream);
+    }
+    floats(args, x)?;
+    let zero = number_like(args.op, 0.0, x)?;
+    let reciprocal = mlx!(mlx_reciprocal, x.as_ptr(), s)?;
+    let is_above = call(mlx_sys::mlx_greater, x, &zero, s)?;
+    let is_zero = call(mlx_sys::mlx_equal, x, &zero, s)?;
+    let has_sign = call(mlx_sys::mlx_greater, &reciprocal, &zero, s)?;
+    let is_zero = call(mlx_sys::mlx_logical_and, &is_zero, &has_sign, s)?;
+    call(mlx_sys::mlx_logical_or, &is_above, &is_zero, s)
+}
+
+fn floats(args: &Args, x: &Array) -> Result<()> {
+    let dtype = Dtype::of(x);
+    if !dtype.is_real_float() {
+        refuse!("{}: needs real floats, got {}", args.op, dtype.name())
+    }
+    Ok(())
+}
+
 /// Halves go away from zero, where MLX's go to even. What is added is the greatest number below one half: one half
 /// itself would take that number up to 1.
 pub(crate) fn round_away(args: &Args, stream: &StreamHandle) -> Result<Array> {
@@ -324,6 +370,8 @@ pub(crate) fn own(op: Op, dtype: Dtype) -> Option<&'static dyn Map> {
     match op {
         Op::Power if dtype.is_integer() => map!(dtype, integers, integer::power),
         Op::Sign => map!(dtype, floats, elementwise::sign),
+        Op::Rectify => map!(dtype, floats, elementwise::rectify),
+        Op::IsPositive => map!(dtype, floats, elementwise::is_positive),
         Op::Cbrt => by_type!(dtype, floats, T => some(&functions::unary::<math::Cbrt, T>)),
         Op::Chop if matches!(dtype, Dtype::F32 | Dtype::C64) => Some(&elementwise::chop),
         Op::Sqrt if dtype == Dtype::F32 => Some(&elementwise::sqrt::<f32>),

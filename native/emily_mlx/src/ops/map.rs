@@ -97,6 +97,7 @@ pub(crate) fn result_type(op: Op, dtype: Dtype) -> Dtype {
         | Op::GreaterEqual
         | Op::Less
         | Op::LessEqual
+        | Op::IsPositive
         | Op::Isnan
         | Op::Isinf
         | Op::Isfinite

@@ -34,6 +34,8 @@ macro_rules! operations {
             Sigmoid => elementwise::function(op, mlx_sys::mlx_sigmoid, args, stream),
             Cbrt => elementwise::cbrt(args, stream),
             Sign => elementwise::sign(args, stream),
+            Rectify => elementwise::rectify(args, stream),
+            IsPositive => elementwise::is_positive(args, stream),
             Floor => elementwise::unary(op, mlx_sys::mlx_floor, args, stream),
             Ceil => elementwise::unary(op, mlx_sys::mlx_ceil, args, stream),
             Round => elementwise::round(args, stream),

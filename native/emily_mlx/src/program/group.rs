@@ -36,20 +36,10 @@ pub(crate) fn group(block: &mut Block) {
             (Step::Operation(operation), Some(end)) => {
                 chains.entry(end).or_default().push(operation);
                 if end == at {
-                    block.steps.extend(chains.remove(&end).map(chain));
+                    block.steps.extend(chains.remove(&end).map(Step::of));
                 }
             }
             (step, _) => block.steps.push(step),
-        }
-    }
-}
-
-fn chain(mut operations: Vec<Operation>) -> Step {
-    match (operations.len(), operations.pop()) {
-        (1, Some(operation)) => Step::Operation(operation),
-        (_, last) => {
-            operations.extend(last);
-            Step::Chain(operations)
         }
     }
 }

@@ -1,5 +1,6 @@
 //! Programs: operations over registers, with conditions, loops and calls, turned into MLX's graph.
 
+mod again;
 mod builder;
 pub mod fusion;
 mod group;
@@ -8,6 +9,7 @@ mod liveness;
 mod order;
 mod recording;
 mod run;
+mod sparing;
 mod step;
 
 pub use builder::{Builder, Function};

@@ -1,6 +1,8 @@
 //! An order of steps in which little memory is needed at once: what the program gives, and what can be written over
 //! something that has ended, comes as soon as its operands are there.
 
+use std::collections::HashSet;
+
 use smallvec::SmallVec;
 
 /// A step that is no condition, loop or call.
@@ -27,8 +29,9 @@ pub(super) struct Memory {
 
 /// The numbers of the tasks in the order to run them in.
 ///
-/// One result after the other: next is the one after which least memory is taken, with all that it needs and is not
-/// there, and of these the one that takes least on the way.
+/// One result after the other: next is the one that has the most that is taken at once grow least, with all that it needs
+/// and is not there, and of these the one after which least memory is taken. What gives memory back, or takes the place of
+/// what has ended, comes as soon as its operands are there.
 pub(super) fn order(tasks: &[Task], memories: &[Memory]) -> Vec<usize> {
     let mut state = State::new(tasks, memories);
     let mut order = Vec::with_capacity(tasks.len());
@@ -50,21 +53,48 @@ pub(super) fn order(tasks: &[Task], memories: &[Memory]) -> Vec<usize> {
         let Some((_, at, needed)) = best else {
             break;
         };
-        for task in &needed {
-            state.run(*task);
-        }
-        order.extend(needed);
         goals.remove(at);
+        for task in needed {
+            while let Some(saving) = state.saving(task) {
+                state.run(saving, &mut order);
+            }
+            if !state.done[task] {
+                state.run(task, &mut order);
+            }
+        }
+        while let Some(saving) = state.saving(usize::MAX) {
+            state.run(saving, &mut order);
+        }
+        goals.retain(|goal| !state.done[*goal]);
     }
     order
+}
+
+/// Where in an order the most memory is taken, and how much.
+pub(super) fn peak(tasks: &[Task], memories: &[Memory], order: &[usize]) -> (usize, u64) {
+    let given: HashSet<usize> = tasks.iter().filter_map(|task| task.gives).collect();
+    let before = memories.iter().enumerate();
+    let before = before.filter(|(at, _)| !given.contains(at));
+    let before = before.map(|(_, memory)| memory.bytes).sum::<u64>();
+    let mut state = State::new(tasks, memories);
+    let mut at = 0;
+    for (place, task) in order.iter().enumerate() {
+        let most = state.most;
+        state.run(*task, &mut Vec::new());
+        if state.most > most {
+            at = place;
+        }
+    }
+    (at, before.saturating_add_signed(state.most))
 }
 
 /// Goals that need many times as many tasks as others are not looked at, unless they are few.
 const FAR: usize = 4;
 const NEAR: usize = 64;
 
-/// What is taken for long, and what for a while.
-type Cost = (i64, i64);
+/// Whether it could take less once others have run, the most that is taken at once, with what was taken before, then what
+/// is taken for long, and what for a while.
+type Cost = (bool, i64, i64, i64);
 
 struct State<'a> {
     tasks: &'a [Task],
@@ -72,9 +102,17 @@ struct State<'a> {
     done: Vec<bool>,
     /// How many tasks that have not run read each memory.
     readers: Vec<u32>,
+    /// How many tasks that have not run each task needs, and who needs it.
+    waits_for: Vec<usize>,
+    needed_by: Vec<SmallVec<[usize; 3]>>,
+    /// The tasks that need none any more and have not run.
+    ready: Vec<usize>,
     /// The round in which each task was met.
     met: Vec<usize>,
     round: usize,
+    /// What is taken beyond what there was at first, and the most so far.
+    taken: i64,
+    most: i64,
 }
 
 impl<'a> State<'a> {
@@ -83,20 +121,29 @@ impl<'a> State<'a> {
         for memory in tasks.iter().flat_map(|task| &task.reads) {
             readers[*memory] += 1;
         }
+        let mut needed_by = vec![SmallVec::new(); tasks.len()];
+        for (at, task) in tasks.iter().enumerate() {
+            task.needs.iter().for_each(|need| needed_by[*need].push(at));
+        }
+        let waits_for: Vec<usize> = tasks.iter().map(|task| task.needs.len()).collect();
         State {
             tasks,
             memories,
             done: vec![false; tasks.len()],
             readers,
+            ready: (0..tasks.len()).filter(|at| waits_for[*at] == 0).collect(),
+            waits_for,
+            needed_by,
             met: vec![0; tasks.len()],
             round: 0,
+            taken: 0,
+            most: 0,
         }
     }
 
     /// Whether a task is wanted for itself: each task is needed by one that is.
     fn is_goal(&self, at: usize) -> bool {
-        let is_needed = || self.tasks.iter().any(|task| task.needs.contains(&at));
-        self.tasks[at].wanted || !is_needed()
+        self.tasks[at].wanted || self.needed_by[at].is_empty()
     }
 
     /// What has to run for a task, itself included, in order; none where that is more than `most`.
@@ -120,9 +167,10 @@ impl<'a> State<'a> {
     }
 
     fn cost(&mut self, tasks: &[usize]) -> Cost {
-        let (mut taken, mut most) = (0, 0);
+        let (mut taken, mut most, mut waits) = (0, 0, false);
         for task in tasks {
             let (before, after) = self.takes(*task);
+            waits = before > 0 && self.may_take_a_place(*task);
             most = most.max(taken + before);
             taken += after;
             self.read(*task, |readers| *readers -= 1);
@@ -130,7 +178,18 @@ impl<'a> State<'a> {
         for task in tasks {
             self.read(*task, |readers| *readers += 1);
         }
-        (taken, most)
+        (waits, self.most.max(self.taken + most), taken, most)
+    }
+
+    /// Whether a task's result can lie in the memory of something that others read.
+    fn may_take_a_place(&self, task: usize) -> bool {
+        let task = &self.tasks[task];
+        let given = task.gives.map_or(0, |memory| self.memories[memory].bytes);
+        let fits = |memory: &usize| {
+            let Memory { bytes, stays } = self.memories[*memory];
+            !stays && bytes == given && self.readers[*memory] > 1
+        };
+        task.in_place && task.reads.iter().any(fits)
     }
 
     /// What a task takes while it runs, and what then.
@@ -151,9 +210,59 @@ impl<'a> State<'a> {
         }
     }
 
-    fn run(&mut self, task: usize) {
+    /// A task that is ready and takes no memory for long, nor any that it does not give back: the one that gives most. Or one
+    /// of several that together do so. None has more taken at once than there was or than the `next` task has.
+    fn saving(&self, next: usize) -> Option<usize> {
+        let waits = next < self.tasks.len() && !self.done[next];
+        let next = if waits { self.takes(next).0 } else { 0 };
+        let room = (self.most - self.taken).max(next - 1).max(0);
+        let gives = |task: &&usize| self.tasks[**task].gives.is_some();
+        let ready = || self.ready.iter().filter(gives);
+        let saves = |task: &&usize| {
+            let (before, after) = self.takes(**task);
+            before <= room && (after < 0 || (before, after) == (0, 0))
+        };
+        let alone = ready().filter(saves);
+        let alone = alone.min_by_key(|task| (self.takes(**task).1, **task));
+        let together = || ready().find(|task| self.saves_with_others(**task, room));
+        alone.or_else(together).copied()
+    }
+
+    /// Whether a task and the others that read the same memory, which are ready as well, give less than they end.
+    fn saves_with_others(&self, task: usize, room: i64) -> bool {
+        let reads = |memory: usize| {
+            let ready = self.ready.iter().map(|other| &self.tasks[*other]);
+            ready.filter(move |other| other.reads.contains(&memory))
+        };
+        let given = |task: &Task| task.gives.map(|memory| self.memories[memory].bytes);
+        self.tasks[task].reads.iter().any(|&memory| {
+            let Memory { bytes, stays } = self.memories[memory];
+            let readers = self.readers[memory] as usize;
+            let all = || reads(memory).map(given);
+            let sum: u64 = all().flatten().sum();
+            !stays
+                && readers > 1
+                && all().count() == readers
+                && all().all(|given| given.is_some())
+                && sum < bytes
+                && sum as i64 <= room
+        })
+    }
+
+    fn run(&mut self, task: usize, order: &mut Vec<usize>) {
+        let (meanwhile, then) = self.takes(task);
+        self.most = self.most.max(self.taken + meanwhile);
+        self.taken += then;
+        order.push(task);
         self.done[task] = true;
         self.read(task, |readers| *readers -= 1);
+        self.ready.retain(|other| *other != task);
+        for &waiting in &self.needed_by[task] {
+            self.waits_for[waiting] -= 1;
+            if self.waits_for[waiting] == 0 {
+                self.ready.push(waiting);
+            }
+        }
     }
 }
 
@@ -201,6 +310,49 @@ mod tests {
             update(&[3], &[5, 0], 7),
         ];
         assert_eq!(order(&tasks, &memories), [0, 2, 4, 1, 3, 5]);
+    }
+
+    /// A truth of memory 0 ends it, before the product 2 takes as much.
+    #[test]
+    fn what_ends_something_larger_comes_first() {
+        let memories = [
+            memory(8, false),
+            memory(1, true),
+            memory(8, false),
+            memory(2, false),
+            memory(8, true),
+        ];
+        let mut tasks = [
+            task(&[], &[0], 1),
+            task(&[], &[], 2),
+            task(&[], &[0], 3),
+            task(&[1, 2], &[2, 3], 4),
+        ];
+        tasks[0].wanted = true;
+        (tasks[3].in_place, tasks[3].wanted) = (true, true);
+        assert_eq!(order(&tasks, &memories), [0, 2, 1, 3]);
+        assert_eq!(peak(&tasks, &memories, &[0, 2, 1, 3]), (1, 8 + 1 + 2));
+        assert_eq!(peak(&tasks, &memories, &[1, 0, 2, 3]), (2, 8 + 8 + 1 + 2));
+    }
+
+    /// Two truths of one memory, of which neither ends it by itself.
+    #[test]
+    fn several_end_something_together() {
+        let memories = [
+            memory(8, false),
+            memory(8, false),
+            memory(2, false),
+            memory(2, false),
+            memory(8, true),
+        ];
+        let mut tasks = [
+            task(&[], &[], 1),
+            task(&[], &[0], 2),
+            task(&[], &[0], 3),
+            task(&[0, 1, 2], &[1, 2, 3], 4),
+        ];
+        (tasks[3].in_place, tasks[3].wanted) = (true, true);
+        assert_eq!(order(&tasks, &memories), [1, 2, 0, 3]);
     }
 
     #[test]

@@ -40,7 +40,7 @@ impl Place {
 pub type Places = SmallVec<[Place; 2]>;
 
 /// An argument of a step.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub enum Operand {
     Place(Place),
     Places(Vec<Place>),
@@ -59,7 +59,7 @@ impl Operand {
 }
 
 /// An operation on arguments, and where its result goes.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Operation {
     pub op: Op,
     pub operands: Vec<Operand>,
@@ -74,6 +74,9 @@ impl Operation {
             .for_each(|operand| operand.each_read(f));
     }
 }
+
+/// The operations of each step that is no condition, loop or call; more than one are a chain.
+pub(super) type Steps = Vec<Vec<Operation>>;
 
 /// The operands of an operation that has arrays and literals alone.
 pub(super) struct Operands<'a> {
@@ -106,6 +109,26 @@ pub(super) enum Step {
 }
 
 impl Step {
+    /// A step of operations, of which there is one at least.
+    pub fn of(mut operations: Vec<Operation>) -> Self {
+        match (operations.len(), operations.pop()) {
+            (1, Some(operation)) => Step::Operation(operation),
+            (_, last) => {
+                operations.extend(last);
+                Step::Chain(operations)
+            }
+        }
+    }
+
+    /// The operations of a step that is no condition, loop or call.
+    pub fn operations(&self) -> &[Operation] {
+        match self {
+            Step::Operation(operation) => std::slice::from_ref(operation),
+            Step::Chain(operations) => operations,
+            Step::Cond(_) | Step::While(_) | Step::Call(_) => &[],
+        }
+    }
+
     /// The register that the step writes.
     pub fn to(&self) -> Register {
         match self {
@@ -197,10 +220,12 @@ pub(super) struct Call {
 /// How steps between conditions, loops and calls run, as it was found when they ran first.
 #[derive(Debug)]
 pub(super) struct Plan {
-    /// The number of each step in its block, and the registers that nothing reads any more once it is built.
-    pub steps: Vec<(usize, Vec<Register>)>,
+    /// The steps in their order, and the registers that nothing reads any more once each is built.
+    pub steps: Vec<(Step, Vec<Register>)>,
     /// Registers that the steps do not read, nor anybody else.
     pub unread: Vec<Register>,
+    /// How many registers there are, with those of the plan's own.
+    pub registers: usize,
 }
 
 #[derive(Debug, Default)]

@@ -25,6 +25,11 @@ pub(crate) fn is_view(array: &Array, base: &Array) -> bool {
     own::is_view(array, base)
 }
 
+/// Whether an array is a scalar that is computed, and zero; no negative one.
+pub(crate) fn is_zero(array: &Array) -> bool {
+    own::is_zero(array)
+}
+
 #[cfg(all(own_kernels, target_os = "linux"))]
 mod own {
     use std::collections::HashSet;
@@ -34,7 +39,7 @@ mod own {
 
     use crate::runtime::error::Result;
     use crate::runtime::graph::{graph, scheduling};
-    use crate::runtime::inspect::Node;
+    use crate::runtime::inspect::{self, Node};
     use crate::runtime::queue::Queue;
     use crate::runtime::single;
     use crate::runtime::tasks;
@@ -109,7 +114,22 @@ mod own {
         let _graph = graph();
         let (node, base) = (Node::of(array), Node::of(base));
         let of_base = || node.inputs().any(|input| input.id() == base.id());
-        (is_plain_view(&node) || node.is_reshaped()) && of_base()
+        // The elements of another view seldom lie in the order in which they get other axes.
+        let is_reshaped = || node.is_reshaped() && !is_plain_view(&base);
+        (is_plain_view(&node) || is_reshaped()) && of_base()
+    }
+
+    pub(super) fn is_zero(array: &Array) -> bool {
+        let is_computed = || are_computed(std::slice::from_ref(array));
+        let Some(memory) = Some(array)
+            .filter(|array| array.ndim() == 0 && is_computed())
+            .and_then(inspect::memory)
+        else {
+            return false;
+        };
+        // SAFETY: the array is computed, so that its element is there, which does not change, and lives through the read.
+        let element = unsafe { std::slice::from_raw_parts(memory.data, memory.item) };
+        element.iter().all(|byte| *byte == 0)
     }
 
     pub(super) fn compute(arrays: &[Array], queue: &Queue) -> Result<bool> {
@@ -178,6 +198,10 @@ mod own {
     }
 
     pub(super) fn is_view(_array: &Array, _base: &Array) -> bool {
+        false
+    }
+
+    pub(super) fn is_zero(_array: &Array) -> bool {
         false
     }
 

@@ -281,9 +281,12 @@ mod own {
             Placement::Elementwise => in_order(inputs),
             _ => None,
         };
-        let fits = |at: usize, input: &Memory| match like {
-            Some(_) => !is_scalar(input),
-            None => head.placement == Placement::InFirst && at == 0 && input.row_contiguous,
+        // Where orders differ the output lies in rows.
+        let fits = |at: usize, input: &Memory| match (like, head.placement) {
+            (Some(_), _) => !is_scalar(input),
+            (None, Placement::Elementwise) => input.row_contiguous && !is_scalar(input),
+            (None, Placement::InFirst) => input.row_contiguous && at == 0,
+            (None, Placement::Apart) => false,
         };
         let taken = inputs
             .iter()

@@ -110,7 +110,7 @@ fn calls(op: Op, form: Form, of: Dtype) -> Vec<Vec<Arg<'static>>> {
         Op::Abs | Op::Negative | Op::Exp | Op::Expm1 | Op::Log | Op::Log1p | Op::Log2 | Op::Log10 | Op::Sqrt | Op::Rsqrt
         | Op::Square | Op::Sin | Op::Cos | Op::Tan | Op::Arcsin | Op::Arccos | Op::Arctan | Op::Sinh | Op::Cosh | Op::Tanh
         | Op::Arcsinh | Op::Arccosh | Op::Arctanh | Op::Erf | Op::Erfc | Op::Erfinv | Op::Sigmoid | Op::Cbrt | Op::Sign | Op::Floor
-        | Op::Ceil | Op::Round | Op::RoundAway | Op::Trunc | Op::LogicalNot | Op::BitwiseInvert | Op::Isnan | Op::Isinf
+        | Op::Rectify | Op::IsPositive | Op::Ceil | Op::Round | Op::RoundAway | Op::Trunc | Op::LogicalNot | Op::BitwiseInvert | Op::Isnan | Op::Isinf
         | Op::Isfinite | Op::Isposinf | Op::Isneginf | Op::Real | Op::Imag | Op::Conjugate | Op::Contiguous | Op::Gelu
         | Op::GeluTanh => all().into_iter().map(|shape| vec![x(shape)]).collect(),
         Op::Chop => all().into_iter().map(|shape| vec![x(shape), float(0.5)]).collect(),

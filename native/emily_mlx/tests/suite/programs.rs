@@ -454,3 +454,92 @@ fn constants_are_computed_once() {
     assert_eq!(program.operations(), 1);
     assert_eq!(run(&program, &[&[4.0]]).expect("they fit"), [[8.0]]);
 }
+
+/// What a program gives that is given its first input, and what it gives without.
+fn given_and_lent(build: impl Fn(&mut Builder, Place) -> Vec<Place>, x: &[f32]) {
+    let run = |gives: bool| {
+        let mut builder = Builder::new();
+        builder.keep_constants();
+        let input = builder.input();
+        // Not the input itself, whose memory the first step takes.
+        let one = full(&mut builder, 1.0);
+        let read = pair(&mut builder, Op::Multiply, input, one);
+        let results = build(&mut builder, read);
+        let mut program = builder.finish(places(&results)).expect("all are set");
+        program.chain();
+        let array = vector(x);
+        let input = if gives { Input::Given } else { Input::Lent };
+        // A plan is found in the first run, and there in the second.
+        for _ in 0..2 {
+            let again = vec![input(vector(x))];
+            program.run_waiting(again, cpu(), &NoHost).expect("it fits");
+        }
+        let results = program.run_waiting(vec![input(array)], cpu(), &NoHost);
+        let results = results.expect("it fits").into_iter().map(numbers);
+        results
+            .map(|numbers| numbers.into_iter().map(f64::to_bits).collect())
+            .collect::<Vec<Vec<u64>>>()
+    };
+    assert_eq!(run(true), run(false));
+}
+
+#[test]
+fn maxima_with_zero_keep_where_they_come_from() {
+    let special = [
+        1.5,
+        -2.5,
+        0.0,
+        -0.0,
+        f32::INFINITY,
+        f32::NEG_INFINITY,
+        f32::NAN,
+    ];
+    for first in [true, false] {
+        given_and_lent(
+            |builder, x| {
+                let (zero, one) = (full(builder, 0.0), full(builder, 1.0));
+                let (left, right) = if first { (x, zero) } else { (zero, x) };
+                let maximum = pair(builder, Op::Maximum, left, right);
+                let is_greatest = pair(builder, Op::Equal, x, maximum);
+                let is_zero = pair(builder, Op::Equal, zero, maximum);
+                let is_above = pair(builder, Op::Greater, x, zero);
+                let is_not_below = pair(builder, Op::LessEqual, zero, x);
+                // The sign of a zero.
+                let reciprocal = pair(builder, Op::Divide, one, maximum);
+                let dot = pair(builder, Op::Matmul, maximum, maximum);
+                let all = [is_greatest, is_zero, is_above, is_not_below];
+                let mut all: Vec<Place> = all
+                    .into_iter()
+                    .map(|truth| {
+                        let operands = vec![Operand::Place(truth), literal(Dtype::F32)];
+                        builder.operation(Op::Astype, operands).expect("it is set")
+                    })
+                    .collect();
+                all.extend([reciprocal, dot]);
+                all
+            },
+            &special,
+        );
+    }
+}
+
+#[test]
+fn what_is_asked_of_a_large_array_may_be_a_step_of_its_own() {
+    let numbers: Vec<f32> = (0..20_000).map(|i| (i % 7) as f32 - 3.0).collect();
+    given_and_lent(
+        |builder, x| {
+            let (zero, two) = (full(builder, 0.0), full(builder, 2.0));
+            let axes = Operand::Literal(Literal::Ints(vec![0]));
+            let keep = Operand::Literal(Literal::Bool(true));
+            let operands = vec![Operand::Place(x), axes, keep];
+            let total = builder.operation(Op::Sum, operands).expect("it is set");
+            let is_above = pair(builder, Op::Greater, x, zero);
+            let is_two = pair(builder, Op::Equal, x, two);
+            let both = pair(builder, Op::LogicalOr, is_above, is_two);
+            let operands = [both, total, zero].map(Operand::Place).to_vec();
+            let chosen = builder.operation(Op::Where, operands).expect("it is set");
+            vec![pair(builder, Op::Add, chosen, total)]
+        },
+        &numbers,
+    );
+}

@@ -67,6 +67,16 @@ fn rounding() {
             }
         },
     );
+    check(
+        "rectify",
+        &elementwise::rectify::<f32>,
+        0.0,
+        |x: f32| match x.partial_cmp(&0.0) {
+            Some(std::cmp::Ordering::Less) => -0.0,
+            Some(std::cmp::Ordering::Equal) => 0.0,
+            _ => x,
+        },
+    );
     check("round", &elementwise::round::<f32>, 0.0, |x: f32| {
         let (below, rest) = (floor(x), f64::from(x) - f64::from(floor(x)));
         let odd = (below / 2.0).fract() != 0.0;

@@ -9,10 +9,18 @@ use mlx_rs::Array;
 use super::{Run, Slot};
 use crate::ops::apply::Value;
 use crate::ops::chain::may_take_part;
-use crate::program::order::{order, Memory, Task};
-use crate::program::step::{Block, Place, Plan, Register, Step};
+use crate::program::again::{Memories, Ordered};
+use crate::program::order::{Memory, Task};
+use crate::program::sparing::{self, Known};
+use crate::program::step::{Block, Operation, Place, Plan, Register, Step, Steps};
 use crate::runtime::alone;
+use crate::runtime::dtype::Dtype;
 use crate::runtime::error::Result;
+use crate::runtime::kernel;
+
+/// So many times it is looked for what is to be computed again, as long as the memory needed falls by such a part.
+const MOST_AGAIN: usize = 4;
+const WORTH: u64 = 100;
 
 fn is_plain(step: &Step) -> bool {
     matches!(step, Step::Operation(_) | Step::Chain(_))
@@ -31,9 +39,9 @@ impl Run<'_> {
             let plain = block.steps[at..].iter().take_while(|step| is_plain(step));
             let end = at + plain.count();
             let plan = self.plan(block, parameters, at, end)?;
+            self.reserve(plan.registers);
             self.clear(plan.unread.iter().copied());
-            for (number, ended) in &plan.steps {
-                let step = &block.steps[*number];
+            for (step, ended) in &plan.steps {
                 self.step(step)?;
                 self.clear(ended.iter().copied());
                 self.compute_register(step.to())?;
@@ -41,6 +49,12 @@ impl Run<'_> {
             at = end;
         }
         Ok(())
+    }
+
+    fn reserve(&mut self, registers: usize) {
+        if self.registers.len() < registers {
+            self.registers.resize_with(registers, || Slot::Empty);
+        }
     }
 
     /// Computes what a step gave. What is not computed of it is this run's own: its operands are computed, and what calls
@@ -78,7 +92,6 @@ impl Run<'_> {
         at: usize,
         end: usize,
     ) -> Result<Plan> {
-        let steps = &block.steps[at..end];
         let mut later: HashSet<Register> = HashSet::new();
         let mut note = |place: Place| {
             later.insert(place.register);
@@ -87,47 +100,90 @@ impl Run<'_> {
             step.each_read(&mut note);
         }
         block.results.iter().copied().for_each(note);
+        let own = parameters.iter().copied();
+        let own = own.chain(block.steps[..end].iter().map(Step::to)).collect();
+        let mut ends = Ends { own, later };
 
-        let may_wait = std::mem::replace(&mut self.may_wait, false);
-        let built = steps.iter().try_for_each(|step| self.step(step));
-        self.may_wait = may_wait;
-        built?;
-        let mut found = Found::default();
-        let own: HashSet<Register> = parameters
-            .iter()
-            .copied()
-            .chain(block.steps[..end].iter().map(Step::to))
-            .collect();
-        let may_end = |register: &Register| own.contains(register) && !later.contains(register);
-        for (number, step) in steps.iter().enumerate() {
-            found.add(self, number, step, &may_end);
+        let steps = block.steps[at..end].iter();
+        let mut steps: Steps = steps.map(|step| step.operations().to_vec()).collect();
+        self.build(&steps)?;
+        let mut next = self.registers.len();
+        let mut splits = Vec::new();
+        if kernel::level(self.stream).is_some() {
+            let known = Arrays {
+                run: self,
+                ends: &ends,
+            };
+            let changed = sparing::rectify(&mut steps, &known, &mut next);
+            splits = sparing::split(&mut steps, &known);
+            if changed || !splits.is_empty() {
+                self.reserve(next);
+                self.build(&steps)?;
+            }
+        }
+        let mut order = self.order(&steps, &mut ends);
+        for _ in 0..MOST_AGAIN {
+            let Some(again) = order.with_less(&steps, &mut next) else {
+                break;
+            };
+            self.reserve(next);
+            self.build(&again)?;
+            let with = self.order(&again, &mut ends);
+            if with.peak + with.peak / WORTH >= order.peak {
+                self.clear(again.iter().flatten().map(|one| one.to));
+                break;
+            }
+            (order, steps) = (with, again);
         }
         // What was built is built again in order, without what was looked up for it.
-        self.clear(steps.iter().map(Step::to));
+        self.clear(steps.iter().flatten().map(|one| one.to));
         self.seen = None;
         self.within.clear();
 
-        let order = order(&found.tasks, &found.memories);
+        let tasks = order.tasks.iter();
+        let mut steps: Steps = tasks.map(|one| std::mem::take(&mut steps[*one])).collect();
+        sparing::join(&mut steps, &splits);
+        let steps: Vec<Step> = steps.into_iter().map(Step::of).collect();
         let mut last: HashMap<Register, usize> = HashMap::new();
-        for (place, number) in order.iter().enumerate() {
-            last.insert(steps[*number].to(), place);
-            steps[*number].each_read(&mut |read| {
+        for (place, step) in steps.iter().enumerate() {
+            last.insert(step.to(), place);
+            step.each_read(&mut |read| {
                 last.insert(read.register, place);
             });
         }
-        let mut ended = vec![Vec::new(); order.len()];
+        let mut ended = vec![Vec::new(); steps.len()];
         let mut unread = Vec::new();
-        for register in own.iter().filter(|register| may_end(register)) {
+        for register in ends.own.iter().filter(|one| ends.may_end(**one)) {
             match last.get(register) {
                 Some(place) => ended[*place].push(*register),
                 None => unread.push(*register),
             }
         }
-        let numbers = order.into_iter().map(|number| at + number);
         Ok(Plan {
-            steps: numbers.zip(ended).collect(),
+            steps: steps.into_iter().zip(ended).collect(),
             unread,
+            registers: self.registers.len(),
         })
+    }
+
+    /// The order of steps that are built.
+    fn order(&self, steps: &Steps, ends: &mut Ends) -> Ordered {
+        let given = steps.iter().filter_map(|one| one.last());
+        ends.own.extend(given.map(|last| last.to));
+        let mut found = Found::default();
+        for (number, operations) in steps.iter().enumerate() {
+            found.add(self, number, operations, ends);
+        }
+        Ordered::of(found.tasks, found.memories, found.of)
+    }
+
+    /// Builds steps without a look at any array.
+    fn build(&mut self, steps: &Steps) -> Result<()> {
+        let may_wait = std::mem::replace(&mut self.may_wait, false);
+        let mut steps = steps.iter().map(|one| Step::of(one.clone()));
+        let built = steps.try_for_each(|step| self.step(&step));
+        self.may_wait = may_wait;
+        built
     }
 }
 
@@ -138,45 +194,80 @@ fn value_arrays(value: &Value) -> &[Array] {
     }
 }
 
+/// What the run has in its registers, where steps are built.
+struct Arrays<'a, 'b> {
+    run: &'a Run<'b>,
+    ends: &'a Ends,
+}
+
+/// The block's registers, and those of them that are read behind the steps.
+struct Ends {
+    own: HashSet<Register>,
+    later: HashSet<Register>,
+}
+
+impl Ends {
+    fn may_end(&self, register: Register) -> bool {
+        self.own.contains(&register) && !self.later.contains(&register)
+    }
+}
+
+impl Known for Arrays<'_, '_> {
+    fn is_float(&self, register: Register) -> bool {
+        let is_float = |array: &Array| matches!(Dtype::of(array), Dtype::F32 | Dtype::F64);
+        self.run.one(register).is_some_and(is_float)
+    }
+
+    fn is_zero(&self, place: Place) -> bool {
+        match (self.run.one(place.register), place.element) {
+            (Some(array), None) => alone::is_zero(array),
+            _ => false,
+        }
+    }
+
+    fn bytes(&self, register: Register) -> u64 {
+        self.run.bytes(register)
+    }
+
+    fn width(&self, register: Register) -> u64 {
+        let width = |array: &Array| Dtype::of(array).size() as u64;
+        self.run.one(register).map_or(0, width)
+    }
+
+    fn may_end(&self, register: Register) -> bool {
+        self.ends.may_end(register)
+    }
+}
+
 /// What steps are, as tasks.
 #[derive(Default)]
 struct Found {
     tasks: Vec<Task>,
     memories: Vec<Memory>,
     /// The memory that each register has, and the task that gives it.
-    of: HashMap<Register, (usize, Option<usize>)>,
+    of: Memories,
 }
 
 impl Found {
-    fn add(&mut self, run: &Run, number: usize, step: &Step, may_end: &impl Fn(&Register) -> bool) {
+    fn add(&mut self, run: &Run, number: usize, operations: &[Operation], ends: &Ends) {
+        let Some(last) = operations.last() else {
+            return;
+        };
+        let to = last.to;
         let mut task = Task {
-            in_place: match step {
-                Step::Chain(operations) => {
-                    operations.last().is_some_and(|last| may_take_part(last.op))
-                }
-                Step::Operation(operation) => may_take_part(operation.op),
-                _ => false,
-            },
-            wanted: !may_end(&step.to()),
+            in_place: may_take_part(last.op),
+            wanted: ends.later.contains(&to),
             ..Task::default()
         };
-        let bytes = |register: Register| match &run.registers[register] {
-            Slot::Empty => 0,
-            Slot::Input(array) => array.nbytes() as u64,
-            Slot::Value(value) => value_arrays(value)
-                .iter()
-                .map(|one| one.nbytes() as u64)
-                .sum(),
-        };
         let mut viewed = None;
-        step.each_read(&mut |place| {
+        let mut read = |place: Place| {
             let register = place.register;
             let lent = matches!(run.registers[register], Slot::Input(_));
             let memories = &mut self.memories;
             let (memory, giver) = *self.of.entry(register).or_insert_with(|| {
                 memories.push(Memory {
-                    bytes: bytes(register),
-                    stays: lent || !may_end(&register),
+                    bytes: run.bytes(register),
+                    stays: lent || !ends.may_end(register),
                 });
                 (memories.len() - 1, None)
             });
@@ -185,10 +276,18 @@ impl Found {
             }
             task.needs
                 .extend(giver.filter(|giver| !task.needs.contains(giver)));
-            if run.is_view(step.to(), register) {
+            if run.is_view(to, register) {
                 viewed = Some(memory);
             }
-        });
+        };
+        let inside = |register| operations.iter().any(|one| one.to == register);
+        for operation in operations {
+            operation.each_read(&mut |place| {
+                if !inside(place.register) {
+                    read(place);
+                }
+            });
+        }
         let memory = match viewed {
             Some(memory) => {
                 // It stays as long as its views.
@@ -197,14 +296,14 @@ impl Found {
             }
             None => {
                 self.memories.push(Memory {
-                    bytes: bytes(step.to()),
+                    bytes: run.bytes(to),
                     stays: task.wanted,
                 });
                 task.gives = Some(self.memories.len() - 1);
                 self.memories.len() - 1
             }
         };
-        self.of.insert(step.to(), (memory, Some(number)));
+        self.of.insert(to, (memory, Some(number)));
         self.tasks.push(task);
     }
 }
@@ -215,6 +314,15 @@ impl Run<'_> {
         match (self.one(register), self.one(of)) {
             (Some(view), Some(base)) => alone::is_view(view, base),
             _ => false,
+        }
+    }
+
+    fn bytes(&self, register: Register) -> u64 {
+        let bytes = |array: &Array| array.nbytes() as u64;
+        match &self.registers[register] {
+            Slot::Empty => 0,
+            Slot::Input(array) => bytes(array),
+            Slot::Value(value) => value_arrays(value).iter().map(bytes).sum(),
         }
     }
 
