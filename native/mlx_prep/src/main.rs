@@ -57,7 +57,7 @@ fn main() -> Result<(), Box<dyn Error>> {
             generate_bindings(&mlx_c, mlx_include, &prelude, out, &target)
                 .map_err(|error| error.to_string())
         });
-        compile(&mlx_c, mlx_include, &prelude, out, &target)?;
+        compile(&mlx_c, mlx_include, out, &target)?;
         bindings
             .join()
             .unwrap_or_else(|panic| resume_unwind(panic))?;
@@ -106,7 +106,6 @@ fn with_extension(folder: &Path, extension: &str) -> Result<Vec<PathBuf>, Box<dy
 fn compile(
     mlx_c: &Path,
     mlx_include: &Path,
-    prelude: &Path,
     out: &Path,
     target: &str,
 ) -> Result<(), Box<dyn Error>> {
@@ -134,10 +133,13 @@ fn compile(
         .flag(format!("-ffile-prefix-map={}=mlx", mlx_include.display()))
         .out_dir(out)
         .cargo_metadata(false);
-    let precompiled = precompile(&build, prelude)?;
+    // Another file than the bindings' one: libclang would try what stands beside it.
+    let prelude = out.join("prelude.hpp");
+    fs::write(&prelude, PRELUDE)?;
+    let precompiled = precompile(&build, &prelude)?;
     build
         .flag("-include")
-        .flag(prelude)
+        .flag(&prelude)
         .files(files)
         .try_compile("mlxc")?;
     if let Some(precompiled) = precompiled {
@@ -153,7 +155,7 @@ fn precompile(build: &cc::Build, header: &Path) -> Result<Option<PathBuf>, Box<d
     if !compiler.is_like_gnu() {
         return Ok(None);
     }
-    let precompiled = header.with_extension("h.gch");
+    let precompiled = header.with_extension("hpp.gch");
     let status = compiler
         .to_command()
         .args(["-x", "c++-header", "-o"])
