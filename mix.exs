@@ -1,11 +1,10 @@
 defmodule Emily.MixProject do
   use Mix.Project
 
-  # The compiler of the native part. It is no part of the application, so it stands outside of lib/.
-  for file <-
-        ~w(failure command lock record cache download index wheel openblas mlx sbom nif precompiled emily_build tasks) do
-    Code.require_file("build/#{file}.ex", __DIR__)
-  end
+  # The build of the native part is no part of the application, so it stands outside of lib/. Every command of a project
+  # that depends on Emily reads this file, but builds nothing: there it is loaded when something asks for it.
+  Code.require_file("build/tasks.ex", __DIR__)
+  if Mix.Project.get() == nil, do: Emily.Build.Files.load()
 
   @version "0.1.0"
 

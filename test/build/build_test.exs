@@ -306,6 +306,16 @@ defmodule Emily.BuildTest do
     assert Mlx.triple() == "riscv64-unknown-linux-gnu"
   end
 
+  # Debian's `g++-14` alone brings no `cc`, for which a crate with assembly would look.
+  test "cargo's crates are compiled by the compiler that links them" do
+    for target <- ~w(x86_64-unknown-linux-gnu aarch64-unknown-linux-gnu) do
+      put_env("CARGO_BUILD_TARGET", target)
+      config = Nif.cargo_config(target: "t", triple: Mlx.triple(), linker: "g++-14")
+      assert config =~ ~s([target.#{target}]\nlinker = "g++-14"\n)
+      assert config =~ ~s([env]\nCC_#{target} = "g++-14"\n)
+    end
+  end
+
   describe "for macOS" do
     setup do
       put_env("CARGO_BUILD_TARGET", "aarch64-apple-darwin")

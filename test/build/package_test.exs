@@ -42,13 +42,15 @@ defmodule Emily.Build.PackageTest do
   end
 
   defp run(folder, env) do
-    env = [{"EMILY_NO_NX", "1"}, {"MIX_ENV", "prod"}, {"MIX_BUILD_PATH", nil} | env]
-
-    {output, status} =
-      System.cmd("mix", ["run", "-e", @code], cd: folder, env: env, stderr_to_stdout: true)
-
-    assert status == 0, output
+    output = mix(folder, ["run", "-e", @code], env)
     assert output =~ "{:item, 3}"
+    output
+  end
+
+  defp mix(folder, arguments, env \\ []) do
+    env = [{"EMILY_NO_NX", "1"}, {"MIX_ENV", "prod"}, {"MIX_BUILD_PATH", nil} | env]
+    {output, status} = System.cmd("mix", arguments, cd: folder, env: env, stderr_to_stdout: true)
+    assert status == 0, output
     output
   end
 
@@ -60,6 +62,13 @@ defmodule Emily.Build.PackageTest do
     native = Path.join(emily, "native")
     assert Emily.Build.Nif.sources(native) == Emily.Build.Nif.sources(Path.expand("native"))
     assert files(emily) == before
+
+    # A command that builds nothing does not compile the build either.
+    loaded =
+      "IO.inspect(for name <- [Files, Mlx], do: Code.ensure_loaded?(Module.concat(Emily.Build, name)))"
+
+    assert mix(folder, ["run", "--no-compile", "-e", loaded]) =~ "[true, false]"
+    assert mix(folder, ["emily.doctor"]) =~ ~r/^ok +build tools +Rust/m
   end
 
   defp files(folder),

@@ -4,7 +4,7 @@ defmodule Emily.Doctor.Findings do
   # stands alone: one that cannot be made becomes `{:error, message}`. What only a build needs is `:elsewhere` where
   # there is none, in a release.
 
-  alias Emily.Build.{Download, Index, Mlx}
+  alias Emily.Build.{Download, Files, Index, Mlx}
   alias Emily.Doctor.Kernels
   alias Emily.Native.Threads
 
@@ -42,8 +42,9 @@ defmodule Emily.Doctor.Findings do
   # macOS has one MLX, one BLAS and no glibc.
   defp on_linux(fun), do: if(:os.type() == {:unix, :linux}, do: try_to(fun), else: :elsewhere)
 
-  # Emily's build belongs to its mix.exs, which Mix has loaded.
-  defp build?, do: Code.ensure_loaded?(Mix.Project) and Code.ensure_loaded?(Mlx)
+  # Emily's build belongs to its mix.exs, which Mix has loaded; in a release there is neither.
+  defp build?,
+    do: Code.ensure_loaded?(Mix.Project) and Code.ensure_loaded?(Files) and Files.load() == :ok
 
   defp arch,
     do: :erlang.system_info(:system_architecture) |> to_string() |> String.split("-") |> hd()

@@ -6,7 +6,10 @@
 
 use std::error::Error;
 use std::fs;
+use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::thread;
 
 /// A header put before every translation unit.
 ///
@@ -23,7 +26,7 @@ typedef _Float16 float16_t;
 typedef __bf16 bfloat16_t;
 #endif
 #ifdef __cplusplus
-#include \"mlx/ops.h\"
+#include \"mlx/mlx.h\"
 namespace mlx::core {
 inline array gather_qmm(
     const array& x, const array& w, const array& scales, const std::optional<array>& biases,
@@ -48,23 +51,44 @@ fn main() -> Result<(), Box<dyn Error>> {
     fs::write(&prelude, PRELUDE)?;
 
     let mlx_c = mlx_sys_sources(native)?.join("src/mlx-c");
-    compile(&mlx_c, mlx_include, &prelude, out, &target)?;
-    generate_bindings(&mlx_c, mlx_include, &prelude, out, &target)
+    // libclang reads the headers while GCC does.
+    thread::scope(|scope| {
+        let bindings = scope.spawn(|| {
+            generate_bindings(&mlx_c, mlx_include, &prelude, out, &target)
+                .map_err(|error| error.to_string())
+        });
+        compile(&mlx_c, mlx_include, out, &target)?;
+        bindings
+            .join()
+            .unwrap_or_else(|panic| resume_unwind(panic))?;
+        Ok(())
+    })
 }
 
-/// The folder of the mlx-sys crate that the workspace's lock file names.
+/// The folder of the mlx-sys crate that the workspace's lock file names. Of what cargo says, this path alone is
+/// read: a parser of JSON takes longer to compile than all of this crate.
 fn mlx_sys_sources(native: &Path) -> Result<PathBuf, Box<dyn Error>> {
-    let metadata = cargo_metadata::MetadataCommand::new()
+    let cargo = std::env::var_os("CARGO").unwrap_or("cargo".into());
+    let output = Command::new(cargo)
         .current_dir(native)
-        .other_options(["--locked".to_string()])
-        .exec()?;
-    let package = metadata
-        .packages
-        .iter()
-        .find(|package| package.name.as_str() == "mlx-sys")
-        .ok_or("the workspace does not depend on mlx-sys")?;
-    let folder = package.manifest_path.parent();
-    Ok(folder.ok_or("mlx-sys has no folder")?.into())
+        .args(["metadata", "--format-version=1", "--locked"])
+        .stderr(Stdio::inherit())
+        .output()?;
+    let metadata = String::from_utf8(output.stdout)?;
+    let folder = metadata
+        .split('"')
+        .filter_map(|text| text.strip_suffix("/Cargo.toml"))
+        .map(Path::new)
+        .find(|folder| is_mlx_sys(folder));
+    Ok(folder
+        .ok_or("the workspace does not depend on mlx-sys")?
+        .into())
+}
+
+/// cargo's folders of crates end in their versions, and those of `cargo vendor` need not.
+fn is_mlx_sys(folder: &Path) -> bool {
+    let name = folder.file_name().and_then(|name| name.to_str());
+    name.is_some_and(|name| name == "mlx-sys" || name.starts_with("mlx-sys-"))
 }
 
 fn with_extension(folder: &Path, extension: &str) -> Result<Vec<PathBuf>, Box<dyn Error>> {
@@ -82,7 +106,6 @@ fn with_extension(folder: &Path, extension: &str) -> Result<Vec<PathBuf>, Box<dy
 fn compile(
     mlx_c: &Path,
     mlx_include: &Path,
-    prelude: &Path,
     out: &Path,
     target: &str,
 ) -> Result<(), Box<dyn Error>> {
@@ -94,7 +117,8 @@ fn compile(
     let host = format!("{}-{system}", std::env::consts::ARCH);
     let files = with_extension(&mlx_c.join("mlx/c"), "cpp")?;
     println!("compiling {} files of mlx-c", files.len());
-    cc::Build::new()
+    let mut build = cc::Build::new();
+    build
         .cpp(true)
         .target(target)
         .host(&host)
@@ -104,16 +128,43 @@ fn compile(
         .std("c++20")
         .include(mlx_c)
         .include(mlx_include)
-        .flag("-include")
-        .flag(prelude)
         // mlx-c and MLX put the names of their files into error messages.
         .flag(format!("-ffile-prefix-map={}=mlx-c", mlx_c.display()))
         .flag(format!("-ffile-prefix-map={}=mlx", mlx_include.display()))
-        .files(files)
         .out_dir(out)
-        .cargo_metadata(false)
+        .cargo_metadata(false);
+    // Another file than the bindings' one: libclang would try what stands beside it.
+    let prelude = out.join("prelude.hpp");
+    fs::write(&prelude, PRELUDE)?;
+    let precompiled = precompile(&build, &prelude)?;
+    build
+        .flag("-include")
+        .flag(&prelude)
+        .files(files)
         .try_compile("mlxc")?;
+    if let Some(precompiled) = precompiled {
+        fs::remove_file(precompiled)?;
+    }
     Ok(())
+}
+
+/// Every file of mlx-c reads all of MLX's headers, which takes most of its time: GCC reads them once, and takes this
+/// file in the place of the header that it stands beside.
+fn precompile(build: &cc::Build, header: &Path) -> Result<Option<PathBuf>, Box<dyn Error>> {
+    let compiler = build.try_get_compiler()?;
+    if !compiler.is_like_gnu() {
+        return Ok(None);
+    }
+    let precompiled = header.with_extension("hpp.gch");
+    let status = compiler
+        .to_command()
+        .args(["-x", "c++-header", "-o"])
+        .args([&precompiled, header])
+        .status()?;
+    if !status.success() {
+        return Err(format!("precompiling {}: {status}", header.display()).into());
+    }
+    Ok(Some(precompiled))
 }
 
 fn generate_bindings(
