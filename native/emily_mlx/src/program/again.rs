@@ -140,11 +140,11 @@ impl Search<'_> {
             next,
         };
         let mut first = None;
-        for number in 0..steps.len() {
+        for (number, operations) in steps.iter_mut().enumerate() {
             if !is_late(number) {
                 continue;
             }
-            for operation in &mut steps[number] {
+            for operation in operations {
                 for register in registers_mut(operation) {
                     let is_of = self.of.of.get(register).is_some_and(|of| of.0 == memory);
                     let is_given_late = copy.giver(*register).is_some_and(is_late);
