@@ -83,7 +83,9 @@ defmodule Emily.Build.Download do
     range = if offset > 0, do: [{~c"range", ~c"bytes=#{offset}-"}], else: []
     headers = [{~c"accept", to_charlist(accept)} | authorization(uri) ++ range]
     request = {uri |> shown() |> to_charlist(), headers}
-    options = [sync: false, stream: {:self, :once}, body_format: :binary]
+    # A larger buffer makes fewer messages of the body, each of which is asked for.
+    sockets = [socket_opts: [buffer: 16_384]]
+    options = [sync: false, stream: {:self, :once}, body_format: :binary] ++ sockets
 
     case :httpc.request(:get, request, http_options(uri), options, @profile) do
       {:ok, id} ->

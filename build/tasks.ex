@@ -4,8 +4,13 @@ defmodule Emily.Build.Files do
 
   @names ~w(failure command lock record cache download index wheel openblas mlx sbom nif precompiled emily_build)
 
-  @doc "Loads what is not loaded."
-  def load, do: Enum.each(@names, &Code.require_file("#{&1}.ex", __DIR__))
+  @doc "Loads what is not loaded. A file is checked before those that it names are there: what that tells is no warning."
+  def load do
+    {:ok, _diagnostics} =
+      Code.with_diagnostics(fn -> Enum.each(@names, &Code.require_file("#{&1}.ex", __DIR__)) end)
+
+    :ok
+  end
 end
 
 defmodule Mix.Tasks.Compile.EmilyNative do

@@ -36,6 +36,8 @@ static LOOKING: Mutex<()> = Mutex::new(());
 /// Admits memory, which is pending then, or says why not.
 fn admit(bytes: usize) -> Result<(), String> {
     let left = |left: usize| left.checked_sub(bytes);
+    // Newer Rust deprecates the name; the oldest that Emily is built with has no other.
+    #[allow(deprecated)]
     let taken = ALLOWANCE.fetch_update(Ordering::Relaxed, Ordering::Relaxed, left);
     if bytes <= SMALL || taken.is_ok() {
         PENDING.fetch_add(bytes, Ordering::Relaxed);
