@@ -20,6 +20,8 @@ defmodule Emily.NumbersTest do
 
   for type <- [{:bf, 16}, {:f, 16}, {:f, 32}, {:f, 64}] do
     @type_under_test type
+    if type == {:f, 64}, do: @tag(:f64)
+
     test "#{inspect(type)}: a constant is what Nx.tensor makes of the number" do
       type = @type_under_test
 
@@ -107,6 +109,8 @@ defmodule Emily.NumbersTest do
   for type <- [{:bf, 16}, {:f, 16}, {:f, 32}, {:f, 64}], seed <- [1, 42, 1701] do
     @type_under_test type
     @seed_under_test seed
+    if type == {:f, 64}, do: @tag(:f64)
+
     test "#{inspect(type)}: random numbers are finite and in their interval, key #{seed}" do
       type = @type_under_test
       key = Random.key(@seed_under_test)

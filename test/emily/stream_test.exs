@@ -91,8 +91,8 @@ defmodule Emily.StreamTest do
   describe "a closed stream" do
     test "refuses the next operation, eager and compiled, and may be closed again" do
       stream = Stream.new(:cpu)
-      x = Nx.tensor([1.0, 2.0], backend: @on_emily)
-      compiled = Nx.Defn.jit(&Nx.exp/1, compiler: Emily.Compiler)
+      x = Nx.tensor([1.0, 2.0], backend: {Emily.Backend, device: :cpu})
+      compiled = Nx.Defn.jit(&Nx.exp/1, compiler: Emily.Compiler, device: :cpu)
       assert Stream.close(stream) == :ok
       assert Stream.close(stream) == :ok
 

@@ -9,10 +9,33 @@ defmodule Emily.Lower.ComplexMath do
 
   @type_c64 {:c, 64}
 
-  @inverses [acos: :arccos, asin: :arcsin, atanh: :arctanh]
+  @inverses [acos: :arccos, asin: :arcsin]
 
-  def lower(name, %{type: {:c, 64}}, [tensor]) when name in [:acos, :asin, :atanh] do
+  def lower(name, %{type: {:c, 64}}, [tensor]) when name in [:acos, :asin] do
     share(cast(tensor, @type_c64), fn x -> where_finite([x], {@inverses[name], x}) end)
+  end
+
+  # Half the logarithm of (1 + z) / (1 - z), by its parts: MLX (0.32.4) has none for a GPU. The size of the real part has no
+  # cancellation, and its sign is that of z.
+  def lower(:atanh, %{type: {:c, 64}}, [tensor]) do
+    share(cast(tensor, @type_c64), fn z ->
+      share({:real, z}, fn x ->
+        share({:imag, z}, fn y ->
+          share({:abs, x}, fn size ->
+            share({:square, y}, fn square ->
+              rest = {:subtract, scalar(1, :f32), size}
+              far = {:add, {:square, rest}, square}
+              ratio = {:divide, {:multiply, scalar(4, :f32), size}, far}
+              real = {:multiply, {:multiply, {:sign, x}, scalar(0.25, :f32)}, {:log1p, ratio}}
+              near = {:multiply, rest, {:add, scalar(1, :f32), size}}
+              angle = {:arctan2, {:add, y, y}, {:subtract, near, square}}
+              parts = {:stack, [real, {:multiply, scalar(0.5, :f32), angle}], -1}
+              where_finite([z], {:squeeze, {:view, parts, :c64}, [-1]})
+            end)
+          end)
+        end)
+      end)
+    end)
   end
 
   # A third of the angle. What is built of its parts needs no product with i, which would be NaN where the

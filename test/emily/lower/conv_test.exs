@@ -48,8 +48,10 @@ defmodule Emily.Lower.ConvTest do
   end
 
   property "half precision, double precision and complex numbers" do
+    types = (floats() -- [{:f, 32}]) ++ [{:c, 64}]
+
     check all(
-            {x, k, opts} <- convolution([{:f, 16}, {:bf, 16}, {:f, 64}, {:c, 64}], 2),
+            {x, k, opts} <- convolution(types, 2),
             Enum.sort([x.type, k.type]) != [{:c, 64}, {:f, 64}],
             max_runs: 40
           ) do
@@ -99,6 +101,7 @@ defmodule Emily.Lower.ConvTest do
     end
   end
 
+  @tag :f64
   property "sums of integers are exact before they are rounded to f32" do
     check all(
             type <- type(integers()),

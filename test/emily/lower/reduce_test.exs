@@ -31,6 +31,7 @@ defmodule Emily.Lower.ReduceTest do
     end
   end
 
+  @tag :f64
   test "sums of complex numbers round once" do
     numbers = for at <- 1..5000, do: Complex.new(:math.sin(at) * 1.0e3, 1 / at)
     x = Nx.tensor(numbers)

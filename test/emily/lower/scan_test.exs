@@ -22,13 +22,16 @@ defmodule Emily.Lower.ScanTest do
   end
 
   property "cumulative_max and cumulative_min of what is not finite" do
-    check all({x, opts} <- along([{:f, 32}, {:f, 64}], special: true), max_runs: 40) do
+    types = [{:f, 32}] ++ if(f64?(), do: [{:f, 64}], else: [])
+
+    check all({x, opts} <- along(types, special: true), max_runs: 40) do
       assert_same([x], fn [x] -> Nx.cumulative_max(x, opts) end)
       assert_same([x], fn [x] -> Nx.cumulative_min(x, opts) end)
     end
   end
 
   # The sums that Elixir has in f64.
+  @tag :f64
   test "sums of long rows round once" do
     count = 300_000
     numbers = for at <- 1..count, do: :math.sin(at) + 0.5

@@ -11,7 +11,7 @@ use crate::ops::args::Args;
 use crate::ops::checks;
 use crate::runtime::dtype::Dtype;
 use crate::runtime::error::{refuse, Result};
-use crate::runtime::ffi::mlx;
+use crate::runtime::ffi::{mlx, Stream};
 use crate::runtime::kernel::{self, Kernel, Placement};
 use crate::runtime::stream::StreamHandle;
 
@@ -100,7 +100,7 @@ pub(crate) fn conv(args: &Args, stream: &StreamHandle) -> Result<Array> {
     } else {
         weight.clone()
     };
-    if spatial > 3 {
+    if spatial > MOST_AXES {
         refuse!(
             "conv: MLX has up to three spatial axes, got shapes {:?} and {:?}",
             x.shape(),
@@ -124,6 +124,9 @@ pub(crate) fn conv(args: &Args, stream: &StreamHandle) -> Result<Array> {
     let result = options.by_mlx(&moved(x, &last)?, &moved(&weight, &last)?, stream)?;
     moved(&result, &back)
 }
+
+/// MLX has no more spatial axes.
+const MOST_AXES: usize = 3;
 
 type Ints = SmallVec<[i32; 8]>;
 
@@ -264,6 +267,8 @@ impl Options {
         let bytes = (padded + patches).saturating_mul(4 * channels);
         checks::bytes_fit("conv", "its padded input and the patches of it", bytes)?;
         let s = stream.raw();
+        let x = &self.dilated(x, s)?;
+        let dense = [1; MOST_AXES];
         mlx!(
             mlx_conv_general,
             x.as_ptr(),
@@ -276,10 +281,38 @@ impl Options {
             spatial,
             self.kernel_dilation.as_ptr(),
             spatial,
-            self.input_dilation.as_ptr(),
+            dense.as_ptr(),
             spatial,
             self.groups,
             false,
+            s
+        )
+    }
+
+    /// What is convolved with its entries apart, and zeros between them: MLX (0.32.4) gives wrong numbers on CUDA where it is to
+    /// put strides and these together.
+    fn dilated(&self, x: &Array, s: Stream) -> Result<Array> {
+        if self.input_dilation.iter().all(|step| *step == 1) {
+            return Ok(x.clone());
+        }
+        let mut shape = x.shape().to_vec();
+        let mut steps = vec![1; shape.len()];
+        for (axis, dilation) in self.input_dilation.iter().enumerate() {
+            shape[axis + 1] = (shape[axis + 1] - 1) * dilation + 1;
+            steps[axis + 1] = *dilation;
+        }
+        let (rank, starts) = (shape.len(), vec![0; shape.len()]);
+        let zeros = mlx!(mlx_zeros, shape.as_ptr(), rank, Dtype::of(x).raw(), s)?;
+        mlx!(
+            mlx_slice_update,
+            zeros.as_ptr(),
+            x.as_ptr(),
+            starts.as_ptr(),
+            rank,
+            shape.as_ptr(),
+            rank,
+            steps.as_ptr(),
+            rank,
             s
         )
     }

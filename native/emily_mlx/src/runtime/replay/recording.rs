@@ -615,12 +615,12 @@ mod tests {
                 "in 500 62 not behind 61",
                 "destroy 8",
                 "in 1000 500 behind 2102 makes 2500",
-                "destroy 500",
                 "launchable of 1000 makes 5000",
                 "copy 64 from 21 to 20 on 7",
                 "read 22 on 7",
                 "read 32 on 7",
                 "read 33 on 7",
+                "destroy 500",
                 "wait for 7",
             ]
         );
