@@ -9,7 +9,8 @@ defmodule Attack.Calls.Operations do
 
   @unary ~w(abs negative exp expm1 log log1p log2 log10 sqrt rsqrt square sin cos tan arcsin arccos arctan sinh cosh tanh
             arcsinh arccosh arctanh erf erfc erfinv sigmoid cbrt sign floor ceil round round_away trunc logical_not
-            bitwise_invert isnan isinf isfinite isposinf isneginf real imag conjugate contiguous gelu gelu_tanh)a
+            bitwise_invert isnan isinf isfinite isposinf isneginf real imag conjugate contiguous gelu gelu_tanh
+            rectify is_positive)a
   @binary ~w(add subtract multiply divide floor_divide remainder fmod power integer_power maximum minimum arctan2 logaddexp
              equal not_equal greater greater_equal less less_equal logical_and logical_or bitwise_and bitwise_or bitwise_xor
              left_shift right_shift wide_left_shift wide_right_shift swiglu geglu geglu_tanh)a
