@@ -1,10 +1,12 @@
-//! Memory of the host that a device writes to.
+//! Memory of the host that a device writes to, and what a turn leaves there.
 
 use std::ffi::c_uint;
 use std::ptr::null_mut;
 
 use parking_lot::Mutex;
 
+use super::graph::Copy;
+use super::place::Room;
 use crate::runtime::driver::{check, Driver};
 use crate::runtime::error::Result;
 
@@ -25,11 +27,11 @@ unsafe impl Send for Block {}
 static FREE: Mutex<Vec<Block>> = Mutex::new(Vec::new());
 
 /// A piece of it, which goes to the next who asks when it is dropped.
-pub(super) struct HostMemory(Option<Block>);
+struct HostMemory(Option<Block>);
 
 impl HostMemory {
     /// At least so many bytes.
-    pub(super) fn new(driver: &Driver, bytes: usize) -> Result<HostMemory> {
+    fn new(driver: &Driver, bytes: usize) -> Result<HostMemory> {
         let bytes = bytes.max(LEAST).next_power_of_two();
         let mut free = FREE.lock();
         if let Some(at) = free.iter().position(|block| block.bytes == bytes) {
@@ -43,7 +45,7 @@ impl HostMemory {
         Ok(HostMemory(Some(Block { data, bytes })))
     }
 
-    pub(super) fn at(&self, offset: usize) -> *mut u8 {
+    fn at(&self, offset: usize) -> *mut u8 {
         let block = self.0.as_ref().expect("it is there until the end");
         assert!(offset <= block.bytes);
         block.data.wrapping_add(offset)
@@ -53,5 +55,43 @@ impl HostMemory {
 impl Drop for HostMemory {
     fn drop(&mut self) {
         FREE.lock().extend(self.0.take());
+    }
+}
+
+/// What a turn says to the host: whether another one follows, and what the host is told. The device copies it to the host's
+/// memory. Not through MLX (0.32.4), which moves memory that the host reads, unless it is the host's too: later turns would
+/// write where it was.
+pub(super) struct Said {
+    _memory: HostMemory,
+    pub(super) copies: Vec<Copy>,
+}
+
+impl Said {
+    pub(super) fn new<'a>(
+        driver: &Driver,
+        rooms: impl Iterator<Item = &'a Room> + Clone,
+    ) -> Result<Said> {
+        assert!(rooms.clone().all(|room| room.row_contiguous));
+        let memory = HostMemory::new(driver, rooms.clone().map(|room| room.bytes).sum())?;
+        let mut offset = 0;
+        let copy = |room: &Room| {
+            let to = memory.at(offset);
+            offset += room.bytes;
+            Copy {
+                to,
+                from: room.data,
+                bytes: room.bytes,
+            }
+        };
+        let copies = rooms.map(copy).collect();
+        let _memory = memory;
+        Ok(Said { _memory, copies })
+    }
+
+    /// What was copied last of a room.
+    pub(super) fn read(&self, at: usize) -> &[u8] {
+        let Copy { to, bytes, .. } = self.copies[at];
+        // SAFETY: it is a part of the memory, which the device writes to in a turn, and a turn is waited for.
+        unsafe { std::slice::from_raw_parts(to, bytes) }
     }
 }

@@ -10,7 +10,7 @@ use once_cell::sync::Lazy;
 
 use super::encoder::{Encoder, Held, MLX};
 use super::graph::{copy_all, graph_of_copies, Copy, Graph, Launchable};
-use super::host::HostMemory;
+use super::host::Said;
 use super::place::Room;
 use crate::runtime::device::version;
 use crate::runtime::driver::{driver, wait, Driver, Pointer};
@@ -254,41 +254,6 @@ impl Drop for Recording {
         // Before what they use.
         self.launchable = None;
         self.graph = None;
-    }
-}
-
-/// What a turn says to the host: whether another one follows, and what the host is told. The device copies it to the host's
-/// memory. Not through MLX (0.32.4), which moves memory that the host reads, unless it is the host's too: later turns would
-/// write where it was.
-struct Said {
-    _memory: HostMemory,
-    copies: Vec<Copy>,
-}
-
-impl Said {
-    fn new<'a>(driver: &Driver, rooms: impl Iterator<Item = &'a Room> + Clone) -> Result<Said> {
-        assert!(rooms.clone().all(|room| room.row_contiguous));
-        let memory = HostMemory::new(driver, rooms.clone().map(|room| room.bytes).sum())?;
-        let mut offset = 0;
-        let copy = |room: &Room| {
-            let to = memory.at(offset);
-            offset += room.bytes;
-            Copy {
-                to,
-                from: room.data,
-                bytes: room.bytes,
-            }
-        };
-        let copies = rooms.map(copy).collect();
-        let _memory = memory;
-        Ok(Said { _memory, copies })
-    }
-
-    /// What was copied last of a room.
-    fn read(&self, at: usize) -> &[u8] {
-        let Copy { to, bytes, .. } = self.copies[at];
-        // SAFETY: it is a part of the memory, which the device writes to in a turn, and a turn is waited for.
-        unsafe { std::slice::from_raw_parts(to, bytes) }
     }
 }
 
