@@ -635,6 +635,16 @@ defmodule Emily.Native do
   def replayed_turns, do: Nif.replayed_turns()
 
   @doc """
+  How many times this VM has run the steps of a program between its loops, conditions and calls from a recording, as
+  `replayed_turns/0` counts turns.
+
+      iex> Emily.Native.replayed_runs() >= 0
+      true
+  """
+  @spec replayed_runs() :: non_neg_integer()
+  def replayed_runs, do: Nif.replayed_runs()
+
+  @doc """
   Sets how many threads compute a product together: `:all`, or a number from 1 to 1024. Returns the number before.
 
       iex> before = Emily.Native.set_threads(1)

@@ -66,6 +66,7 @@ defmodule Emily.Native.Nif do
 
   def kernels, do: stub()
   def replayed_turns, do: stub()
+  def replayed_runs, do: stub()
   def threads, do: stub()
   def set_threads(_count), do: stub()
 

@@ -30,5 +30,5 @@ pub use runtime::job::{Job, QueueFull};
 pub use runtime::kernel::kernels;
 pub use runtime::memory;
 pub use runtime::queue::finish_on_exit;
-pub use runtime::replay::turns::replayed_turns;
+pub use runtime::replay::counts::{replayed_runs, replayed_turns};
 pub use runtime::stream::StreamHandle;

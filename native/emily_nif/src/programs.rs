@@ -1,6 +1,6 @@
 //! Compiled programs. One without conditions and loops is built where it is called; one with them
 //! waits for what they depend on, so it runs on a thread of its own and answers by message, as does
-//! one with calls, or that looks at data.
+//! one with calls, or that looks at data, or that is worth a GPU's recording.
 
 use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::sync::Arc;
@@ -31,6 +31,8 @@ pub struct ProgramResource {
     fusion: Option<Fusion>,
     parameters: usize,
     captured: Vec<ArrayRef>,
+    /// Whether it runs on a thread of its own.
+    waits: bool,
     /// Whether it nests so deep that what recurses into it wants `DEEP_STACK`.
     deep: bool,
 }
@@ -112,6 +114,10 @@ fn decode(function: Term, chains: bool) -> Result<Decoded> {
     catch_unwind(AssertUnwindSafe(decode)).unwrap_or_else(|_| Err(failed()))
 }
 
+fn has_gpu() -> bool {
+    emily_mlx::devices().iter().any(|device| device.is_gpu())
+}
+
 /// What the results of a program are to be: `{type, shape}` each.
 fn declared(results: Term) -> NifResult<Vec<(Dtype, Vec<i32>)>> {
     let wrong = || {
@@ -149,17 +155,16 @@ fn compile<'a>(
     let captured = captured.iter().map(|(term, _)| array_ref(*term));
     let captured: Vec<ArrayRef> = captured.collect::<NifResult<_>>()?;
     // What MLX cannot compile keeps its steps.
-    let fuses = fuse == Some(true)
-        && emily_mlx::devices().iter().any(|device| device.is_gpu())
-        && !program.waits()
-        && !program.has_linalg();
-    let waits = program.waits() || program.looks() || fuses;
+    let fuses = fuse == Some(true) && has_gpu() && !program.waits() && !program.has_linalg();
+    let records = program.is_long() && has_gpu();
+    let waits = program.waits() || program.looks() || fuses || records;
     let operations = program.operations();
     let resource = ResourceArc::new(ProgramResource {
         parameters: program.inputs() - captured.len(),
         program: Arc::new(program),
         fusion: fuses.then(Fusion::default),
         captured,
+        waits,
         deep: blocks > SHALLOW,
     });
     Ok((resource, operations, waits).encode(env))
@@ -180,7 +185,7 @@ fn build_program<'a>(
     inputs: Term<'a>,
     on: Term<'a>,
 ) -> NifResult<Built> {
-    if program.program.waits() || program.program.looks() || program.fusion.is_some() {
+    if program.waits {
         return Err(refuse("run_program: the program waits".to_owned()));
     }
     let Some(list) = items(inputs) else {

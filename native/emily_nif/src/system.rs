@@ -122,6 +122,11 @@ fn replayed_turns() -> u64 {
 }
 
 #[rustler::nif]
+fn replayed_runs() -> u64 {
+    emily_mlx::replayed_runs()
+}
+
+#[rustler::nif]
 fn threads() -> usize {
     emily_mlx::threads()
 }

@@ -1,10 +1,11 @@
-//! Recorded turns of loops that are kept for the next run of the same loop, which begins with the first of them instead of
-//! the third, and records nothing.
+//! Recordings that are kept for the next run of the same loop, which begins with the first of its turns instead of
+//! the third, or of the same steps, and record nothing then.
 //!
-//! A turn reads its state from certain memory and leaves the next one there. What a run begins with is copied to that
-//! memory, but for what is there already, as weights are. What a run gives are copies, so that nobody else ever has the
+//! A recording reads certain memory: what a run begins with is copied to it, but for what is there already, as weights are.
+//! A turn leaves the next state where it reads it. What a run gives are copies, so that nobody else ever has the
 //! memory: they are made on the stream that later copies wait on.
 
+use std::collections::HashSet;
 use std::sync::{Arc, Weak};
 use std::thread::{self, ThreadId};
 
@@ -16,17 +17,23 @@ use crate::runtime::contiguous::copy;
 use crate::runtime::dtype::Dtype;
 use crate::runtime::error::Result;
 use crate::runtime::inspect::Node;
+use crate::runtime::memory::figures;
 use crate::runtime::replay::Room;
 use crate::runtime::stream::StreamHandle;
 
 /// How many recordings are kept, of all programs.
-const MOST: usize = 4;
+const MOST: usize = 8;
 
-/// Up to so many bytes of its own a recording has that is kept, by device.
+/// Up to so many bytes of its own a recording has that is kept, by device; of a large card's, a part of its memory.
 const LARGEST_ON_CPU: usize = 16 << 20;
 const LARGEST_ON_GPU: usize = 1 << 30;
+const PART_OF_GPU: usize = 32;
 
-/// An array that each turn reads.
+/// So many recordings that no later run fits are made at most.
+const MOST_IN_VAIN: usize = 3;
+
+/// An array that a recording reads or gives.
+#[derive(Clone)]
 pub(super) struct Part {
     pub array: Array,
     /// Whether nobody else has its memory, which may be written to.
@@ -39,18 +46,17 @@ pub(super) struct Told {
     pub arrays: Vec<Array>,
 }
 
-/// A recording with what it reads.
+/// A recording with what it reads and gives.
 pub(super) struct Kept {
     recording: Recording,
     told: Vec<Told>,
     stream: StreamHandle,
     /// MLX keeps some of what its kernels use by thread.
     thread: ThreadId,
-    state: Vec<(Part, Room)>,
-    /// What is read of the steps around the loop.
-    around: Vec<(Part, Room)>,
+    reads: Vec<(Part, Room)>,
+    gives: Vec<Part>,
     /// Where a turn leaves whether another one follows.
-    _goes_on: Array,
+    _goes_on: Option<Array>,
 }
 
 // SAFETY: it has pointers to memory that its arrays and its recording hold, graphs and functions of MLX's, none of which
@@ -62,46 +68,34 @@ impl Kept {
     pub(super) fn of(
         (recording, told): (Recording, Vec<Told>),
         stream: &StreamHandle,
-        (state, around): (Vec<Part>, Vec<Part>),
-        goes_on: Array,
-    ) -> Option<Kept> {
-        let own = |part: &&Part| part.is_own;
-        let own: usize = state
-            .iter()
-            .filter(own)
-            .map(|part| part.array.nbytes())
-            .sum();
-        let largest = match stream.is_cpu() {
-            true => LARGEST_ON_CPU,
-            false => LARGEST_ON_GPU,
-        };
-        if own.saturating_add(recording.bytes()) > largest {
-            return None;
+        (reads, gives): (Vec<Part>, Vec<Part>),
+        goes_on: Option<Array>,
+    ) -> Result<Option<Kept>> {
+        let own = reads.iter().filter(|part| part.is_own);
+        let own: usize = own.map(|part| part.array.nbytes()).sum();
+        if own.saturating_add(recording.bytes()) > largest(stream)? {
+            return Ok(None);
         }
-        let placed = |parts: Vec<Part>| -> Option<Vec<(Part, Room)>> {
-            let placed = |part: Part| room(&part.array, stream).map(|room| (part, room));
-            parts.into_iter().map(placed).collect()
-        };
-        Some(Kept {
+        let placed = |part: Part| room(&part.array, stream).map(|room| (part, room));
+        let reads: Option<Vec<_>> = reads.into_iter().map(placed).collect();
+        Ok(reads.map(|reads| Kept {
             recording,
             told,
             stream: stream.clone(),
             thread: thread::current().id(),
-            state: placed(state)?,
-            around: placed(around)?,
+            reads,
+            gives,
             _goes_on: goes_on,
-        })
+        }))
     }
 
-    /// Has the next turn begin with a computed state; answers whether it fits.
-    pub(super) fn begin(&self, state: &[Array], around: &[Array]) -> Result<bool> {
-        let parts = self.state.iter().chain(&self.around);
-        let arrays = state.iter().chain(around);
-        if arrays.clone().count() != parts.clone().count() {
+    /// Has the next run read computed arrays; answers whether they fit.
+    pub(super) fn begin(&self, arrays: &[Array]) -> Result<bool> {
+        if arrays.len() != self.reads.len() {
             return Ok(false);
         }
         let mut copies = Vec::new();
-        for ((part, its_room), array) in parts.zip(arrays) {
+        for ((part, its_room), array) in self.reads.iter().zip(arrays) {
             match part.wants(its_room, array, &self.stream) {
                 Some(Wanted::Nothing) => (),
                 Some(Wanted::Copy(from)) => copies.push((*its_room, from)),
@@ -111,18 +105,35 @@ impl Kept {
         self.recording.begin(&copies).map(|()| true)
     }
 
+    /// Of arrays that may not fit, which are others than those that are read where they lie.
+    pub(super) fn others<'a>(&'a self, arrays: &'a [Array]) -> impl Iterator<Item = usize> + 'a {
+        let is_other = |(_, ((part, _), array)): &(usize, (&(Part, Room), &Array))| {
+            !part.is_own && Node::of(&part.array).id() != Node::of(array).id()
+        };
+        let pairs = self.reads.iter().zip(arrays).enumerate();
+        pairs.filter(is_other).map(|(at, _)| at)
+    }
+
     pub(super) fn recording(&self) -> (&Recording, &[Told]) {
         (&self.recording, &self.told)
     }
 
-    /// The state that the last turn has left.
-    pub(super) fn state(&self) -> Result<Vec<Array>> {
-        let given = |(part, _): &(Part, Room)| match part.is_own {
+    /// What the last run has left.
+    pub(super) fn given(&self) -> Result<Vec<Array>> {
+        let given = |part: &Part| match part.is_own {
             true => copy(&part.array, &self.stream),
             false => Ok(part.array.clone()),
         };
-        self.state.iter().map(given).collect()
+        self.gives.iter().map(given).collect()
     }
+}
+
+/// How many bytes of its own a recording has at most that is kept.
+pub(super) fn largest(stream: &StreamHandle) -> Result<usize> {
+    Ok(match stream.is_cpu() {
+        true => LARGEST_ON_CPU,
+        false => LARGEST_ON_GPU.max(figures()?.limit / PART_OF_GPU),
+    })
 }
 
 enum Wanted {
@@ -152,7 +163,7 @@ impl Part {
     }
 }
 
-/// Where a loop's recording is between runs.
+/// Where a recording is between runs.
 #[derive(Clone, Default)]
 pub(super) struct Shelf(Arc<Stand>);
 
@@ -199,6 +210,33 @@ fn forget(full: Vec<Weak<Stand>>) {
     for stand in full.iter().filter_map(Weak::upgrade) {
         let kept = stand.0.lock().take();
         drop(kept);
+    }
+}
+
+/// What earlier runs have shown.
+#[derive(Debug, Default)]
+pub(super) struct Luck {
+    /// Whether they ran once, so that kernels are compiled.
+    has_run: bool,
+    in_vain: usize,
+    /// Numbers of what is read that is another array in each run.
+    pub changes: HashSet<usize>,
+}
+
+impl Luck {
+    /// Whether the next run is worth a recording. Asked once in each run that has none.
+    pub fn records(&mut self) -> bool {
+        std::mem::replace(&mut self.has_run, true) && self.in_vain < MOST_IN_VAIN
+    }
+
+    /// A recording did not fit, where these are others than it knew.
+    pub fn missed(&mut self, others: impl Iterator<Item = usize>) {
+        self.in_vain += 1;
+        self.changes.extend(others);
+    }
+
+    pub fn never(&mut self) {
+        self.in_vain = MOST_IN_VAIN;
     }
 }
 

@@ -11,6 +11,7 @@ mod recording;
 mod run;
 mod sparing;
 mod step;
+mod straight;
 
 pub use builder::{Builder, Function};
 pub use kept::forget_recordings;

@@ -1,4 +1,4 @@
-//! A recorded turn of a loop, on either device.
+//! A recorded turn of a loop, or recorded steps, on either device.
 
 use mlx_rs::Array;
 
@@ -36,15 +36,19 @@ pub(super) fn is_held(array: &Array, stream: &StreamHandle) -> bool {
 }
 
 impl Recording {
-    /// Schedules arrays and records it, where that can be. Of what they read MLX may write over arrays of these numbers.
+    /// Schedules arrays and records it, where that can be, and takes no more than so many bytes. Of what they read MLX may
+    /// write over arrays of these numbers.
     pub(super) fn of(
         arrays: &[Array],
         consumed: &[usize],
         stream: &StreamHandle,
+        most: usize,
     ) -> Result<Option<Recording>> {
         Ok(match stream.is_cpu() {
-            true => tasks::Recording::of(arrays, consumed, stream)?.map(Recording::OnCpu),
-            false => recording::Recording::of(arrays, consumed, stream)?.map(Recording::OnGpu),
+            true => tasks::Recording::of(arrays, consumed, stream, most)?.map(Recording::OnCpu),
+            false => {
+                recording::Recording::of(arrays, consumed, stream, most)?.map(Recording::OnGpu)
+            }
         })
     }
 
@@ -63,9 +67,9 @@ impl Recording {
         }
     }
 
-    /// Nothing more is recorded; waits for the turn, and answers whether another one follows, which it leaves in a room, as what
-    /// the host is told.
-    pub(super) fn finish(&mut self, goes_on: Room, told: &[Room]) -> Result<bool> {
+    /// Nothing more is recorded; waits for the turn, and answers whether another one follows, which it may leave in a room, as
+    /// what the host is told.
+    pub(super) fn finish(&mut self, goes_on: Option<Room>, told: &[Room]) -> Result<bool> {
         match self {
             Recording::OnCpu(tasks) => tasks.finish(goes_on, told),
             Recording::OnGpu(recording) => recording.finish(goes_on, told),
@@ -89,6 +93,15 @@ impl Recording {
         }
     }
 
+    /// Has what was recorded run once more, behind what the stream was given.
+    pub(super) fn launch(&self) -> Result<()> {
+        match self {
+            Recording::OnCpu(tasks) => tasks.launch(),
+            Recording::OnGpu(recording) => recording.launch(),
+        }
+    }
+
+    /// Runs it, and answers whether another turn follows.
     pub(super) fn run(&self) -> Result<bool> {
         match self {
             Recording::OnCpu(tasks) => tasks.run(),

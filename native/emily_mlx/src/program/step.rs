@@ -1,16 +1,21 @@
 //! What programs are made of: steps over registers.
 
 use std::collections::HashMap;
+use std::ops::Range;
 use std::sync::Arc;
 
+use once_cell::sync::OnceCell;
 use parking_lot::Mutex;
 use smallvec::SmallVec;
 
-use super::kept::Shelf;
+use super::kept::{Luck, Shelf};
 use crate::ops::args::Literal;
 use crate::ops::op::Op;
 use crate::runtime::array::SharedArray;
 use crate::runtime::dtype::Dtype;
+
+/// From so many operations on a program waits for a GPU's recording.
+const LONG: u32 = 64;
 
 /// Where a step leaves its result.
 pub(super) type Register = usize;
@@ -206,6 +211,18 @@ impl While {
     }
 }
 
+/// Steps of a program's body without conditions, loops and calls, which can be recorded as one.
+#[derive(Debug)]
+pub(super) struct Straight {
+    pub steps: Range<usize>,
+    /// What the steps read of others.
+    pub reads: Vec<Place>,
+    /// The registers that others read of them.
+    pub gives: Vec<Register>,
+    pub shelf: Shelf,
+    pub luck: Mutex<Luck>,
+}
+
 /// Arrays handed to the host, which gives `results` arrays for them.
 #[derive(Debug)]
 pub(super) struct Call {
@@ -261,6 +278,8 @@ pub struct Program {
     /// For each register whether one operand reads it, where that is known.
     pub(super) read_once: Vec<bool>,
     pub(super) declared: Option<Vec<(Dtype, Vec<i32>)>>,
+    /// What of the body can be recorded, found in the first run.
+    pub(super) straight: OnceCell<Vec<Straight>>,
 }
 
 impl Program {
@@ -287,6 +306,11 @@ impl Program {
     /// Whether it looks at arrays where it may wait for them.
     pub fn looks(&self) -> bool {
         self.looks
+    }
+
+    /// Whether it is worth a recording by a device that Emily does not compute on itself.
+    pub fn is_long(&self) -> bool {
+        self.operations >= LONG && !self.has_linalg
     }
 
     /// Says what the results have to be: a run that gives others is refused.

@@ -326,7 +326,7 @@ impl Run<'_> {
         }
     }
 
-    fn one(&self, register: Register) -> Option<&Array> {
+    pub(super) fn one(&self, register: Register) -> Option<&Array> {
         match &self.registers[register] {
             Slot::Input(array) => Some(array),
             Slot::Value(Value::One(array)) => Some(array),

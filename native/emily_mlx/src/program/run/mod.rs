@@ -8,6 +8,7 @@ mod lean;
 mod repeat;
 mod replay;
 mod state;
+mod straight;
 mod told;
 
 use std::borrow::Cow;
@@ -156,7 +157,7 @@ impl Program {
             told: None,
             host,
         };
-        run.block(&self.body, &self.inputs)?;
+        run.body(self)?;
         let results = run.end(&self.body)?;
         self.check(&results)?;
         Ok((results, run.kept))
@@ -239,7 +240,11 @@ impl Run<'_> {
         if self.lean {
             return self.lean_block(block, parameters);
         }
-        block.steps.iter().try_for_each(|step| self.step(step))
+        self.all(&block.steps)
+    }
+
+    fn all(&mut self, steps: &[Step]) -> Result<()> {
+        steps.iter().try_for_each(|step| self.step(step))
     }
 
     fn step(&mut self, step: &Step) -> Result<()> {

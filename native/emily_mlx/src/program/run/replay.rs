@@ -16,18 +16,18 @@ use super::state::{unwanted, Kind};
 use super::told;
 use super::{check_condition, is_true, Run, Slot};
 use crate::ops::apply::Value;
-use crate::program::kept::{Kept, Part, Told};
+use crate::program::kept::{Kept, Part, Shelf, Told};
 use crate::program::recording::{is_held, is_there, room, Recording};
 use crate::program::step::{Block, Place, Step, While};
 use crate::runtime::contiguous::{contiguous, copy};
 use crate::runtime::error::Result;
 use crate::runtime::inspect::Node;
-use crate::runtime::replay::{turns, Room};
+use crate::runtime::replay::{counts, Room};
 use crate::runtime::stream::StreamHandle;
 
 /// Up to so many bytes an array of the state is copied without a look, and up to so many it is copied at all.
 const SMALL: usize = 4 << 10;
-const LARGE: usize = 64 << 20;
+pub(super) const LARGE: usize = 64 << 20;
 
 const SHORT_WAIT: Duration = Duration::from_micros(20);
 const LONGEST_WAIT: Duration = Duration::from_millis(3);
@@ -99,21 +99,22 @@ impl Run<'_> {
         let read = state.iter().chain(&around).chain([&condition]);
         self.compute(&read.cloned().collect::<Vec<_>>())?;
         if is_true(&condition)? {
-            if !kept.begin(state, &around)? {
+            let read: Vec<Array> = state.iter().chain(&around).cloned().collect();
+            if !kept.begin(&read)? {
                 return Ok(false);
             }
             let (recording, told) = kept.recording();
             self.turns(recording, told, true)?;
-            *state = kept.state()?;
+            *state = kept.given()?;
         }
-        self.keep(repeat, kept);
+        self.keep(&repeat.shelf, kept);
         Ok(true)
     }
 
     /// Has the next run find a recording, once the results of this one are on their way.
-    fn keep(&mut self, repeat: &While, kept: Kept) {
-        self.kept.retain(|(shelf, _)| !shelf.is(&repeat.shelf));
-        self.kept.push((repeat.shelf.clone(), kept));
+    pub(super) fn keep(&mut self, shelf: &Shelf, kept: Kept) {
+        self.kept.retain(|(other, _)| !other.is(shelf));
+        self.kept.push((shelf.clone(), kept));
     }
 
     /// What a loop reads of the steps around it, where that is there.
@@ -123,27 +124,42 @@ impl Run<'_> {
         places.into_iter().map(array).collect()
     }
 
-    /// The same as a recorded turn is to find it: of what is small, which each run may compute anew, a copy of the loop's own.
+    /// The same as a recorded turn is to find it.
     fn own_around(&self, repeat: &While) -> Result<Option<Vec<(Place, Part)>>> {
         let Some(around) = self.around(repeat) else {
             return Ok(None);
         };
-        let own = |(place, array): (Place, Array)| {
-            let is_own = array.nbytes() <= SMALL && place.element.is_none();
+        self.parts(&repeat.around(), around, &|_| false).map(Some)
+    }
+
+    /// Arrays as a recording is to find them, computed: of what is small, which each run may compute anew, and of others as
+    /// their numbers say, copies of its own.
+    pub(super) fn parts(
+        &self,
+        places: &[Place],
+        arrays: Vec<Array>,
+        changes: &dyn Fn(usize) -> bool,
+    ) -> Result<Vec<(Place, Part)>> {
+        let part = |(at, (place, array)): (usize, (&Place, Array))| {
+            let is_own = (array.nbytes() <= SMALL || changes(at)) && place.element.is_none();
             let array = match is_own {
                 true => copy(&array, self.stream)?,
                 false => array,
             };
-            Ok((place, Part { array, is_own }))
+            Ok((*place, Part { array, is_own }))
         };
-        let own = repeat.around().into_iter().zip(around).map(own);
-        let own = own.collect::<Result<Vec<_>>>()?;
-        let arrays: Vec<Array> = own.iter().map(|(_, part)| part.array.clone()).collect();
-        self.compute(&arrays).map(|()| Some(own))
+        let parts = places.iter().zip(arrays).enumerate().map(part);
+        let parts = parts.collect::<Result<Vec<_>>>()?;
+        let arrays: Vec<Array> = parts.iter().map(|(_, part)| part.array.clone()).collect();
+        self.compute(&arrays).map(|()| parts)
     }
 
     /// Does something with the loop's own copies in the place of what is around it.
-    fn within<T>(&mut self, around: &[(Place, Part)], act: impl FnOnce(&mut Self) -> T) -> T {
+    pub(super) fn within<T>(
+        &mut self,
+        around: &[(Place, Part)],
+        act: impl FnOnce(&mut Self) -> T,
+    ) -> T {
         let own = around.iter().filter(|(_, part)| part.is_own);
         let replace = |(place, part): &(Place, Part)| {
             let own = Slot::Value(Value::One(part.array.clone()));
@@ -165,7 +181,7 @@ impl Run<'_> {
                 return Err(unwanted());
             }
             goes_on = recording.run()?;
-            turns::count();
+            counts::TURNS.count();
             self.tell(recording, told)?;
         }
         Ok(())
@@ -211,7 +227,7 @@ impl Run<'_> {
         let handed = told.iter().flat_map(|told| &told.arrays);
         let results = next.iter().chain([&condition]).chain(handed);
         let results: Vec<Array> = results.cloned().collect();
-        let recording = Recording::of(&results, &consumed, self.stream)?;
+        let recording = Recording::of(&results, &consumed, self.stream, usize::MAX)?;
         drop(results);
         *state = next;
         let Some(mut recording) = recording else {
@@ -224,7 +240,7 @@ impl Run<'_> {
         }
         check_condition(&condition)?;
         let rooms = room(&condition).zip(told::rooms(&told, &room));
-        let finished = rooms.map(|(goes_on, rooms)| recording.finish(goes_on, &rooms));
+        let finished = rooms.map(|(goes_on, rooms)| recording.finish(Some(goes_on), &rooms));
         let Some(Ok(goes_on)) = finished else {
             return self.hand_over(told).map(|()| Replayed::Never);
         };
@@ -239,14 +255,16 @@ impl Run<'_> {
             array: array.clone(),
             is_own,
         };
-        let parts = state.iter().zip(is_own).map(part).collect();
-        let kept = around.and_then(|around| {
-            let around = around.into_iter().map(|(_, part)| part).collect();
-            Kept::of((recording, told), stream, (parts, around), condition)
-        });
+        let parts: Vec<Part> = state.iter().zip(is_own).map(part).collect();
+        let Some(around) = around else {
+            return Ok(Replayed::ToTheEnd);
+        };
+        let around = around.into_iter().map(|(_, part)| part);
+        let reads = parts.iter().cloned().chain(around).collect();
+        let kept = Kept::of((recording, told), stream, (reads, parts), Some(condition))?;
         if let Some(kept) = kept {
-            *state = kept.state()?;
-            self.keep(repeat, kept);
+            *state = kept.given()?;
+            self.keep(&repeat.shelf, kept);
         }
         Ok(Replayed::ToTheEnd)
     }

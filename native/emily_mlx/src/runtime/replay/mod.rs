@@ -1,8 +1,8 @@
 //! Steps that are run again without MLX: MLX queues one, and what it handed to the device, kept by a recording, is run as
 //! often as is wanted, with the same buffers.
 
+pub(crate) mod counts;
 mod place;
-pub(crate) mod turns;
 
 pub(crate) use place::Room;
 
@@ -10,6 +10,8 @@ pub(crate) use place::Room;
 mod edges;
 #[cfg(all(own_kernels, target_os = "linux"))]
 mod encoder;
+#[cfg(all(test, own_kernels, target_os = "linux"))]
+mod fake;
 #[cfg(all(own_kernels, target_os = "linux"))]
 mod graph;
 #[cfg(all(own_kernels, target_os = "linux"))]

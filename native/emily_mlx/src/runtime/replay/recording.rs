@@ -119,11 +119,12 @@ impl Recording {
         arrays: &[Array],
         _own: &[usize],
         stream: &StreamHandle,
+        most: usize,
     ) -> Result<Option<Recording>> {
         let vector = Arrays::new(arrays)?;
         let number = stream.number()?;
         let graph = graph();
-        let most = figures()?.limit / PART;
+        let most = most.min(figures()?.limit / PART);
         let bytes = bytes_on(arrays, number).filter(|bytes| *bytes <= most);
         let (Some(driver), Some(bytes)) = (driver(), bytes) else {
             return async_eval(&vector, &graph).map(|()| None);
@@ -176,9 +177,9 @@ impl Recording {
     }
 
     /// Nothing more is recorded, and what was becomes one launch; then come the copies of the turn that MLX runs. Waits
-    /// for them, and answers whether another turn follows, which a turn leaves as a boolean in a room. In others, which nothing
-    /// is copied to, it leaves what the host is told.
-    pub(crate) fn finish(&mut self, goes_on: Room, told: &[Room]) -> Result<bool> {
+    /// for them, and answers whether another turn follows, which a turn may leave as a boolean in a room. In others, which
+    /// nothing is copied to, it leaves what the host is told.
+    pub(crate) fn finish(&mut self, goes_on: Option<Room>, told: &[Room]) -> Result<bool> {
         let _graph = graph();
         if let Some(failure) = self.failure.take() {
             return Err(failure);
@@ -186,17 +187,22 @@ impl Recording {
         if self.graph.is_none() {
             return Err(failed("nothing was recorded"));
         }
-        let rooms = || [&goes_on].into_iter().chain(told);
+        let rooms = || goes_on.iter().chain(told);
         let is_read = |to: *mut u8| rooms().any(|room| room.data == to);
         if self.copies.iter().any(|copy| is_read(copy.to)) {
             return Err(failed("a turn writes over what it says"));
         }
-        let said = self.said.insert(Said::new(self.driver, rooms())?);
-        let copies: Vec<Copy> = self.copies.iter().chain(&said.copies).copied().collect();
+        if rooms().next().is_some() {
+            self.said = Some(Said::new(self.driver, rooms())?);
+        }
+        let said = self.said.iter().flat_map(|said| &said.copies);
+        let copies: Vec<Copy> = self.copies.iter().chain(said).copied().collect();
         // SAFETY: of either room of a copy the caller holds the array as long as the recording, whose own the host's memory is.
         unsafe {
-            let graph = graph_of_copies(self.driver, &copies)?;
-            self.append(&graph)?;
+            if !copies.is_empty() {
+                let graph = graph_of_copies(self.driver, &copies)?;
+                self.append(&graph)?;
+            }
             self.launchable = self.graph.as_ref().map(Graph::launchable).transpose()?;
             // What MLX has run so far is the turn without its copies.
             copy_all(self.driver, &copies, self.stream)?;
@@ -224,12 +230,23 @@ impl Recording {
     /// and ends the process then.
     pub(crate) fn run(&self) -> Result<bool> {
         let _graph = graph();
+        self.queue()?;
+        self.end()
+    }
+
+    /// Queues what was recorded.
+    pub(crate) fn launch(&self) -> Result<()> {
+        let _graph = graph();
+        self.queue()
+    }
+
+    /// Queues it, with the lock of the graph held.
+    fn queue(&self) -> Result<()> {
         let Some(launchable) = &self.launchable else {
             return Err(failed("it is not finished"));
         };
         // SAFETY: whatever it reads and writes is held by the recording and by its caller.
-        unsafe { launchable.launch(self.stream) }?;
-        self.end()
+        unsafe { launchable.launch(self.stream) }
     }
 
     /// Waits for what was queued, and reads whether another turn follows.
@@ -274,241 +291,9 @@ fn failed(what: &str) -> Error {
 
 #[cfg(test)]
 mod tests {
-    use std::cell::RefCell;
-    use std::ffi::{c_char, c_int, c_uint, c_ulonglong, c_void};
-
     use super::super::encoder::encoder;
+    use super::super::fake::{pointer, said, BROKEN, FAKE};
     use super::*;
-    use crate::runtime::driver::{Edge, Launched};
-
-    thread_local! {
-        static SAID: RefCell<Vec<String>> = const { RefCell::new(Vec::new()) };
-        /// What fails from here on.
-        static BROKEN: Cell<&'static str> = const { Cell::new("nothing") };
-    }
-
-    fn pointer(number: usize) -> Pointer {
-        std::ptr::without_provenance_mut(number)
-    }
-
-    fn say(what: String) -> c_int {
-        let broken = what.starts_with(BROKEN.get());
-        SAID.with_borrow_mut(|said| said.push(what));
-        if broken {
-            719
-        } else {
-            0
-        }
-    }
-
-    fn said() -> Vec<String> {
-        SAID.take()
-    }
-
-    /// Makes a number of another.
-    fn make(made: *mut Pointer, number: usize, what: String) -> c_int {
-        // SAFETY: whoever asks gives the place for it.
-        unsafe { *made = pointer(number) };
-        say(format!("{what} makes {number}"))
-    }
-
-    /// Stands for the device: says what it is asked for.
-    static FAKE: Driver = {
-        unsafe extern "C" fn clone_graph(made: *mut Pointer, graph: Pointer) -> c_int {
-            make(made, graph.addr() + 100, format!("clone {}", graph.addr()))
-        }
-        unsafe extern "C" fn node_in_clone(
-            made: *mut Pointer,
-            node: Pointer,
-            graph: Pointer,
-        ) -> c_int {
-            make(
-                made,
-                node.addr() + graph.addr(),
-                format!("node {} in {}", node.addr(), graph.addr()),
-            )
-        }
-        unsafe extern "C" fn add_dependencies(
-            graph: Pointer,
-            before: *const Pointer,
-            behind: *const Pointer,
-            edges: *const Edge,
-            count: usize,
-        ) -> c_int {
-            // SAFETY: all have so many.
-            let edges = unsafe { std::slice::from_raw_parts(edges, count) };
-            // SAFETY: as above.
-            let numbers = |list| unsafe { std::slice::from_raw_parts(list, count) };
-            let numbers = |list| {
-                numbers(list)
-                    .iter()
-                    .map(|x: &Pointer| x.addr())
-                    .collect::<Vec<_>>()
-            };
-            let (before, behind) = (numbers(before), numbers(behind));
-            let early = edges.iter().map(|edge| *edge != Edge::default());
-            let early: Vec<_> = early.collect();
-            say(format!(
-                "in {} {behind:?} behind {before:?}, early {early:?}",
-                graph.addr()
-            ))
-        }
-        /// A captured graph has one edge, and no other is asked.
-        unsafe extern "C" fn edges(
-            graph: Pointer,
-            before: *mut Pointer,
-            behind: *mut Pointer,
-            edges: *mut Edge,
-            count: *mut usize,
-        ) -> c_int {
-            // SAFETY: whoever asks gives a place for how many, and others for one of each.
-            unsafe {
-                if before.is_null() {
-                    *count = 1;
-                    return say(format!("edges of {}", graph.addr()));
-                }
-                assert_eq!(*count, 1);
-                (*before, *behind) = (pointer(61), pointer(62));
-                *edges = Edge::default();
-            }
-            0
-        }
-        unsafe extern "C" fn remove_dependencies(
-            graph: Pointer,
-            before: *const Pointer,
-            behind: *const Pointer,
-            _edges: *const Edge,
-            count: usize,
-        ) -> c_int {
-            assert_eq!(count, 1);
-            // SAFETY: there is one of each.
-            let (before, behind) = unsafe { ((*before).addr(), (*behind).addr()) };
-            say(format!("in {} {behind} not behind {before}", graph.addr()))
-        }
-        /// An odd number's is a kernel of Emily's own, and of ten and one it is none.
-        unsafe extern "C" fn node_type(node: Pointer, kind: *mut c_int) -> c_int {
-            // SAFETY: whoever asks gives the place for it.
-            unsafe { *kind = c_int::from(node.addr() % 10 == 1) };
-            0
-        }
-        unsafe extern "C" fn launched(node: Pointer, launched: *mut Launched) -> c_int {
-            // SAFETY: as above.
-            unsafe { (*launched).function = node };
-            0
-        }
-        unsafe extern "C" fn function_name(name: *mut *const c_char, function: Pointer) -> c_int {
-            let own = function.addr() % 2 == 1;
-            // SAFETY: as above.
-            unsafe {
-                *name = if own {
-                    c"custom_kernel_emily_sum"
-                } else {
-                    c"copy"
-                }
-                .as_ptr()
-            };
-            0
-        }
-        unsafe extern "C" fn create_graph(made: *mut Pointer, flags: c_uint) -> c_int {
-            assert_eq!(flags, 0);
-            make(made, 1000, "graph".to_owned())
-        }
-        unsafe extern "C" fn add_child(
-            made: *mut Pointer,
-            graph: Pointer,
-            behind: *const Pointer,
-            count: usize,
-            child: Pointer,
-        ) -> c_int {
-            let behind = match count {
-                0 => 0,
-                // SAFETY: there is one.
-                _ => unsafe { (*behind).addr() },
-            };
-            let what = format!("in {} {} behind {behind}", graph.addr(), child.addr());
-            make(made, child.addr() + 2000, what)
-        }
-        unsafe extern "C" fn instantiate(
-            made: *mut Pointer,
-            graph: Pointer,
-            flags: c_ulonglong,
-        ) -> c_int {
-            assert_eq!(flags, 0);
-            make(
-                made,
-                graph.addr() + 4000,
-                format!("launchable of {}", graph.addr()),
-            )
-        }
-        unsafe extern "C" fn launch(launchable: Pointer, stream: Pointer) -> c_int {
-            say(format!("launch {} on {}", launchable.addr(), stream.addr()))
-        }
-        unsafe extern "C" fn destroy_graph(graph: Pointer) -> c_int {
-            say(format!("destroy {}", graph.addr()))
-        }
-        unsafe extern "C" fn copy(
-            to: Pointer,
-            from: *const c_void,
-            bytes: usize,
-            stream: Pointer,
-        ) -> c_int {
-            if matches!(bytes, 1 | 8) {
-                // SAFETY: it is the host's memory. The device has another number at each address.
-                unsafe { to.cast::<u8>().write_bytes(from.addr() as u8, bytes) };
-                return say(format!("read {} on {}", from.addr(), stream.addr()));
-            }
-            say(format!(
-                "copy {bytes} from {} to {} on {}",
-                from.addr(),
-                to.addr(),
-                stream.addr()
-            ))
-        }
-        unsafe extern "C" fn host_memory(made: *mut Pointer, bytes: usize, flags: c_uint) -> c_int {
-            assert_eq!(flags, 1);
-            // SAFETY: whoever asks gives the place for it.
-            unsafe { *made = vec![0u8; bytes].leak().as_mut_ptr().cast() };
-            say("host's memory".to_owned())
-        }
-        unsafe extern "C" fn synchronize(stream: Pointer) -> c_int {
-            say(format!("wait for {}", stream.addr()))
-        }
-        unsafe extern "C" fn create_stream(made: *mut Pointer, flags: c_uint) -> c_int {
-            assert_eq!(flags, 1);
-            make(made, 8, "stream".to_owned())
-        }
-        unsafe extern "C" fn begin_capture(stream: Pointer, mode: c_int) -> c_int {
-            assert_eq!(mode, 1);
-            say(format!("capture {}", stream.addr()))
-        }
-        unsafe extern "C" fn end_capture(stream: Pointer, made: *mut Pointer) -> c_int {
-            make(made, 500, format!("capture of {}", stream.addr()))
-        }
-        Driver {
-            clone_graph,
-            node_in_clone,
-            add_dependencies,
-            edges,
-            remove_dependencies,
-            node_type,
-            launched,
-            function_name,
-            kernel_name: function_name,
-            create_graph,
-            add_child,
-            instantiate,
-            launch,
-            destroy_graph,
-            destroy_launchable: destroy_graph,
-            copy,
-            host_memory,
-            synchronize,
-            create_stream,
-            destroy_stream: destroy_graph,
-            begin_capture,
-            end_capture,
-        }
-    };
 
     fn room(at: usize) -> Room {
         room_of(at, 64)
@@ -560,7 +345,7 @@ mod tests {
             ]
         );
         let told = [room_of(32, 8), room_of(33, 8)];
-        let finished = recording.finish(room_of(22, 1), &told);
+        let finished = recording.finish(Some(room_of(22, 1)), &told);
         assert!(finished.expect("it was recorded"));
         assert_eq!([0, 1].map(|at| recording.told(at)), [[32; 8], [33; 8]]);
         let mut said_first = said();
@@ -605,7 +390,7 @@ mod tests {
     fn what_a_turn_writes_over_is_not_what_it_says() {
         let mut recording = recorded();
         recording.copy(&room(20), &room(21));
-        let refused = recording.finish(room_of(20, 1), &[]);
+        let refused = recording.finish(Some(room_of(20, 1)), &[]);
         let error = refused.expect_err("it is copied to").to_string();
         assert_eq!(error, "[replay] a turn writes over what it says");
         said();
@@ -618,7 +403,7 @@ mod tests {
             let mut recording = recorded();
             recording.copy(&room(20), &room(21));
             let error = recording
-                .finish(room_of(22, 1), &[])
+                .finish(Some(room_of(22, 1)), &[])
                 .expect_err("the driver refused")
                 .to_string();
             assert_eq!(error, message);
@@ -675,7 +460,7 @@ mod tests {
         let (nothing, _ends) = encoder(pointer(7), pointer(1), 0, &[]);
         recording.take(&nothing);
         let error = recording
-            .finish(room_of(22, 1), &[])
+            .finish(Some(room_of(22, 1)), &[])
             .expect_err("nothing is there")
             .to_string();
         assert_eq!(error, "[replay] nothing was recorded");
@@ -684,7 +469,7 @@ mod tests {
         let (other, _ends) = encoder(pointer(9), pointer(3), 1, &[]);
         recording.take(&other);
         let error = recording
-            .finish(room_of(22, 1), &[])
+            .finish(Some(room_of(22, 1)), &[])
             .expect_err("another stream")
             .to_string();
         assert_eq!(error, "[replay] there are two streams");

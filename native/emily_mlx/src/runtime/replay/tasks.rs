@@ -83,11 +83,12 @@ impl Recording {
         arrays: &[Array],
         own: &[usize],
         stream: &StreamHandle,
+        most: usize,
     ) -> Result<Option<Recording>> {
         let vector = Arrays::new(arrays)?;
         let number = stream.number()?;
         let graph = graph();
-        let Some(bytes) = bytes_on(arrays, number).filter(|bytes| *bytes <= MOST) else {
+        let Some(bytes) = bytes_on(arrays, number).filter(|bytes| *bytes <= most.min(MOST)) else {
             return async_eval(&vector, &graph).map(|()| None);
         };
         let mut recording = Recording {
@@ -136,14 +137,14 @@ impl Recording {
     }
 
     /// Nothing more is recorded; waits for the turn that MLX runs, makes the copies behind it, and answers whether another
-    /// turn follows, which a turn leaves as a boolean in a room. In others, which nothing is copied to, it leaves what the
+    /// turn follows, which a turn may leave as a boolean in a room. In others, which nothing is copied to, it leaves what the
     /// host is told.
-    pub(crate) fn finish(&mut self, goes_on: Room, told: &[Room]) -> Result<bool> {
+    pub(crate) fn finish(&mut self, goes_on: Option<Room>, told: &[Room]) -> Result<bool> {
         self.through()?;
         if let Some(failure) = self.failure.take() {
             return Err(failure);
         }
-        self.goes_on = Some(goes_on);
+        self.goes_on = goes_on;
         self.told = told.to_vec();
         Ok(self.end())
     }
@@ -177,11 +178,14 @@ impl Recording {
     /// Runs what was recorded, on this thread, and answers whether another turn follows. Its inputs and outputs are where
     /// they were.
     pub(crate) fn run(&self) -> Result<bool> {
-        for (task, stays) in &self.operations {
-            // SAFETY: whatever it reads and writes is held by the recording and by its caller, and nobody else writes there.
-            unsafe { task.run(*stays)? }
-        }
-        Ok(self.end())
+        self.launch().map(|()| self.end())
+    }
+
+    /// Runs what was recorded, without the copies.
+    pub(crate) fn launch(&self) -> Result<()> {
+        // SAFETY: whatever it reads and writes is held by the recording and by its caller, and nobody else writes there.
+        let run = |(task, stays): &(Task, bool)| unsafe { task.run(*stays) };
+        self.operations.iter().try_for_each(run)
     }
 
     /// Makes the copies, and reads whether another turn follows.
