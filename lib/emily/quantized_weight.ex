@@ -109,7 +109,12 @@ defmodule Emily.QuantizedWeight do
         _ -> Native.default_device()
       end
 
-    array = Emily.Backend.array(w, device)
+    # On CUDA MLX (0.32.4) rounds numbers that lie between two codes otherwise, and has other scales for zeros: the bits would
+    # depend on the device.
+    on = if packing.mode == "affine", do: device, else: :cpu
+    # MLX moves memory of a GPU's that the processor reads.
+    w = if on == device, do: w, else: Nx.backend_copy(w, Nx.BinaryBackend)
+    array = Emily.Backend.array(w, on)
     axes = Enum.to_list(0..(tuple_size(w.shape) - 1))
 
     [finite | refs] =
@@ -118,7 +123,7 @@ defmodule Emily.QuantizedWeight do
           {:all, {:isfinite, array}, axes, false},
           {:quantize, array, packing.group_size, packing.bits, packing.mode}
         ],
-        Emily.Stream.of(device)
+        Emily.Stream.of(on)
       )
 
     # Else the dense weight would stay beside the packed one.

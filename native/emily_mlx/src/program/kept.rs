@@ -94,8 +94,9 @@ impl Kept {
         if arrays.len() != self.reads.len() {
             return Ok(false);
         }
+        let arrays = self.in_rows(arrays)?;
         let mut copies = Vec::new();
-        for ((part, its_room), array) in self.reads.iter().zip(arrays) {
+        for ((part, its_room), array) in self.reads.iter().zip(&arrays) {
             match part.wants(its_room, array, &self.stream) {
                 Some(Wanted::Nothing) => (),
                 Some(Wanted::Copy(from)) => copies.push((*its_room, from)),
@@ -103,6 +104,23 @@ impl Kept {
             }
         }
         self.recording.begin(&copies).map(|()| true)
+    }
+
+    /// The arrays, of which those that are to be copied as bytes lie in rows.
+    fn in_rows(&self, arrays: &[Array]) -> Result<Vec<Array>> {
+        let mut copied = Vec::new();
+        let mut in_row = |((part, _), array): (&(Part, Room), &Array)| {
+            let room = room(array, &self.stream);
+            if !part.is_own || room.is_none_or(|room| room.is_in_a_row()) {
+                return Ok(array.clone());
+            }
+            copied.push(copy(array, &self.stream)?);
+            Ok(copied[copied.len() - 1].clone())
+        };
+        let pairs = self.reads.iter().zip(arrays);
+        let arrays = pairs.map(&mut in_row).collect::<Result<Vec<_>>>()?;
+        self.stream.compute_unless(copied, false)?;
+        Ok(arrays)
     }
 
     /// Of arrays that may not fit, which are others than those that are read where they lie.

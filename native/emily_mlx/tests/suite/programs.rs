@@ -622,6 +622,29 @@ fn a_recording_reads_what_is_large_where_it_lies_until_that_changes() {
 }
 
 #[test]
+fn what_is_one_element_in_memory_is_written_out_for_a_recording() {
+    let _alone = RECORDINGS.lock();
+    forget_recordings();
+    let mut builder = Builder::new();
+    let (x, y) = (builder.input(), builder.input());
+    let results = additions(&mut builder, x, y, 30);
+    let program = builder.finish(places(&results)).expect("all are set");
+    for run in 0..4_u8 {
+        let before = replayed_runs();
+        let one = shaped(&[f32::from(run)], &[1, 1]);
+        let x = build("broadcast_to", vec![own(one), list(&[2, 3])]).expect("it fits");
+        let inputs = vec![Input::Lent(x), Input::Lent(vector(&[1.0, 2.0, 3.0]))];
+        let results = program
+            .run_waiting(inputs, cpu(), &NoHost)
+            .expect("they fit");
+        let sums = [30.0, 60.0, 90.0].map(|sum| f64::from(run) + sum);
+        assert_eq!(numbers(results[0].clone()), [sums, sums].concat());
+        assert_eq!(replayed_runs() - before, u64::from(run >= 2 && records()));
+    }
+    forget_recordings();
+}
+
+#[test]
 fn steps_before_and_behind_a_loop_are_recorded_with_it() {
     let _alone = RECORDINGS.lock();
     forget_recordings();
