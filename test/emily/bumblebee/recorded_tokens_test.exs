@@ -2,7 +2,7 @@
 if Code.ensure_loaded?(Bumblebee) do
   defmodule Emily.Bumblebee.RecordedTokensTest do
     # A generation whose turns are recorded and run again, of one sequence, whose products are those of few rows on a GPU. Alone,
-    # as it counts the turns of the whole VM.
+    # as it counts the turns and runs of the whole VM.
     use Emily.FastKernelsCase, async: false
 
     alias Bumblebee.Text.{Generation, Llama, Qwen3}
@@ -53,6 +53,41 @@ if Code.ensure_loaded?(Bumblebee) do
             do: assert(Emily.Native.replayed_turns() - before >= 2 * @new - 8)
         end
       end
+    end
+
+    test "a prompt is recorded, and another one of its length is read by the recording" do
+      info = model(Llama, @options)
+      config = %Bumblebee.Text.GenerationConfig{max_new_tokens: 4, pad_token_id: 0}
+
+      # More rows than a kernel of few takes; the last is padded on its left, with fewer keys to see.
+      prompts =
+        for {first, pads} <- [{1, 0}, {2, 0}, {5, 0}, {7, 0}, {3, 0}, {4, 9}, {6, 0}] do
+          ids = for at <- 1..24, do: if(at <= pads, do: 0, else: rem(first * at * at, 95) + 1)
+
+          %{
+            "input_ids" => Nx.tensor([ids]),
+            "attention_mask" => Nx.tensor([for(at <- 1..24, do: if(at <= pads, do: 0, else: 1))]),
+            "seed" => Nx.tensor([1])
+          }
+        end
+
+      run = fn model, compiler ->
+        generate = Generation.build_generate(model, info.spec, config)
+        Nx.Defn.jit(generate, compiler: compiler)
+      end
+
+      right = run.(info.model, Nx.Defn.Evaluator)
+      Emily.Memory.clear_cache()
+      before = Emily.Native.replayed_runs()
+      compiled = run.(FastKernels.apply(info.model), Emily.Compiler)
+
+      for inputs <- prompts do
+        tokens = Nx.to_flat_list(right.(info.params, inputs).token_ids)
+        assert Nx.to_flat_list(compiled.(info.params, inputs).token_ids) == tokens
+      end
+
+      if :os.type() == {:unix, :linux} and System.get_env("EMILY_KERNELS") != "off",
+        do: assert(Emily.Native.replayed_runs() > before)
     end
 
     defp streamed do

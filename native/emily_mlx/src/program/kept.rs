@@ -6,6 +6,7 @@
 //! memory: they are made on the stream that later copies wait on.
 
 use std::collections::HashSet;
+use std::ops::Range;
 use std::sync::{Arc, Weak};
 use std::thread::{self, ThreadId};
 
@@ -55,6 +56,8 @@ pub(super) struct Kept {
     thread: ThreadId,
     reads: Vec<(Part, Room)>,
     gives: Vec<Part>,
+    /// The keys of a cache that it attends to.
+    pub keys: Option<Range<i32>>,
     /// Where a turn leaves whether another one follows.
     _goes_on: Option<Array>,
 }
@@ -85,6 +88,7 @@ impl Kept {
             thread: thread::current().id(),
             reads,
             gives,
+            keys: None,
             _goes_on: goes_on,
         }))
     }
@@ -242,6 +246,14 @@ pub(super) struct Luck {
 }
 
 impl Luck {
+    /// Where what has these numbers is known to be another array in each run.
+    pub fn of(changes: HashSet<usize>) -> Self {
+        Luck {
+            changes,
+            ..Luck::default()
+        }
+    }
+
     /// Whether the next run is worth a recording. Asked once in each run that has none.
     pub fn records(&mut self) -> bool {
         std::mem::replace(&mut self.has_run, true) && self.in_vain < MOST_IN_VAIN

@@ -166,6 +166,24 @@ impl Step {
     }
 }
 
+/// The operands of a step that is an attention to a cache.
+pub(super) fn attends(step: &Step) -> Option<&[Operand]> {
+    match step {
+        Step::Operation(operation) if operation.op == Op::CachedAttention => {
+            Some(&operation.operands)
+        }
+        _ => None,
+    }
+}
+
+/// The operands of a cached attention that say what is seen.
+pub(super) fn what_is_seen(operands: &[Operand]) -> [Option<Place>; 2] {
+    [4, 5].map(|at| match operands.get(at) {
+        Some(Operand::Place(place)) => Some(*place),
+        _ => None,
+    })
+}
+
 /// One of two blocks, chosen when the predicate is computed.
 #[derive(Debug)]
 pub(super) struct Cond {

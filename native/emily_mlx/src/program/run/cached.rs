@@ -6,12 +6,12 @@
 
 use mlx_rs::Array;
 
-use super::Run;
+use super::{CacheKey, Run};
 use crate::ops::apply::{checked, Value};
 use crate::ops::attention::cached::{CachedAttention, Seen};
 use crate::ops::attention::seen::{integer, range, rows};
 use crate::ops::op::Op;
-use crate::program::step::Operand;
+use crate::program::step::{attends, what_is_seen, Operand, Step};
 use crate::runtime::contiguous;
 use crate::runtime::dtype::Dtype;
 use crate::runtime::error::{refuse, Result};
@@ -21,10 +21,6 @@ impl Run<'_> {
     /// What is seen of the cache is looked at once for all layers of a model.
     pub(super) fn cached_attention(&mut self, operands: &[Operand]) -> Result<Value> {
         let (op, seen) = (Op::CachedAttention, self.seen.take());
-        let place = |at: usize| match operands.get(at) {
-            Some(Operand::Place(place)) => Some(*place),
-            _ => None,
-        };
         let args = self.args(op, operands)?;
         let attention = CachedAttention::read(&args)?;
         if let Some(attended) = attention.on_device(self.stream)? {
@@ -33,7 +29,7 @@ impl Run<'_> {
             self.seen = seen;
             return Ok(value);
         }
-        let key = ([place(4), place(5)], attention.queries());
+        let key = (what_is_seen(operands), attention.queries());
         let seen = match seen {
             Some((known, seen)) if known == key => seen,
             _ if self.may_wait => look(&attention, self.has_linalg, self.stream)?,
@@ -44,6 +40,21 @@ impl Run<'_> {
         drop(args);
         self.seen = Some((key, seen));
         Ok(value)
+    }
+
+    /// What steps see of a cache that begin with an attention to it, where it has to be looked at.
+    pub(super) fn seen_by(&self, steps: &[Step]) -> Result<Option<(CacheKey, Seen)>> {
+        let Some(operands) = attends(&steps[0]) else {
+            return Ok(None);
+        };
+        let args = self.args(Op::CachedAttention, operands)?;
+        let attention = CachedAttention::read(&args)?;
+        if attention.on_device(self.stream)?.is_some() {
+            return Ok(None);
+        }
+        let key = (what_is_seen(operands), attention.queries());
+        let seen = look(&attention, self.has_linalg, self.stream)?;
+        Ok(Some((key, seen)))
     }
 }
 

@@ -6,6 +6,7 @@ use mlx_rs::Array;
 use super::replay::LARGE;
 use super::{Run, Slot};
 use crate::ops::apply::Value;
+use crate::ops::attention::cached::Seen;
 use crate::program::kept::{largest, Kept, Part};
 use crate::program::recording::{is_there, Recording};
 use crate::program::step::{Program, Register, Step, Straight};
@@ -41,10 +42,17 @@ impl Run<'_> {
     }
 
     fn straight(&mut self, steps: &[Step], straight: &Straight) -> Result<()> {
+        self.seen = self.seen_by(steps)?;
+        let keys = match &self.seen {
+            // A mask is another one in each run.
+            Some((_, Seen { mask: Some(_), .. })) => return self.all(steps),
+            Some((_, Seen { keys, mask: None })) => Some(keys.clone()),
+            None => None,
+        };
         let reads = self.arrays(&straight.reads)?;
         if let Some(kept) = straight.shelf.take(self.stream) {
             self.stream.compute_unless(reads.clone(), false)?;
-            if kept.begin(&reads)? {
+            if kept.keys == keys && kept.begin(&reads)? {
                 kept.recording().0.launch()?;
                 counts::RUNS.count();
                 return self.hand_on(straight, kept);
@@ -67,8 +75,11 @@ impl Run<'_> {
         let changes = straight.luck.lock().changes.clone();
         let parts = self.parts(&straight.reads, reads, &|at| changes.contains(&at))?;
         let may_wait = std::mem::replace(&mut self.may_wait, false);
+        let seen = self.seen.take();
+        let keys = seen.as_ref().map(|(_, seen)| seen.keys.clone());
         let ran = self.within(&parts, |run| {
             run.forget_found();
+            run.seen = seen;
             run.all(steps)
         });
         self.may_wait = may_wait;
@@ -105,7 +116,10 @@ impl Run<'_> {
             Some(Err(_)) | None => None,
         };
         match kept {
-            Some(kept) => self.hand_on(straight, kept),
+            Some(mut kept) => {
+                kept.keys = keys;
+                self.hand_on(straight, kept)
+            }
             None => {
                 straight.luck.lock().never();
                 Ok(())
