@@ -1,5 +1,6 @@
 //! What kernels of several steps read, a block of elements at a time.
 
+use crate::prefetch::prefetch_later;
 use crate::view::{View, Walk};
 
 /// How many elements are computed at a time.
@@ -108,6 +109,19 @@ impl<'a> Source<'a> {
             Source::Row { width, at, .. } => *at = done * *width,
             Source::Gathered { walk, block, width } => walk.copy(block.bytes_mut(count * *width)),
             Source::Scalar { .. } | Source::Output { .. } => (),
+        }
+    }
+
+    /// Asks for so many elements of the next strip, from its element `at` on; strips have `strip` elements.
+    pub(crate) fn ask(&self, strip: usize, at: usize, count: usize) {
+        if let Source::Row {
+            bytes,
+            width,
+            at: start,
+        } = self
+        {
+            let from = start + (strip + at) * width;
+            prefetch_later(bytes.as_ptr().wrapping_add(from), count * width);
         }
     }
 

@@ -31,3 +31,20 @@ pub(crate) fn in_lanes<T: Copy, A: Copy, const COUNT: usize>(
     // The compiler makes vectors of lanes that are wanted in memory, whatever becomes of them there.
     (black_box(lanes), rest)
 }
+
+/// Takes what fills all lanes, of a piece of one of several rows, which are walked over in turn: a processor looks ahead in
+/// each of them by itself.
+#[inline(always)]
+pub(crate) fn into_lanes<T: Copy, A: Copy, const COUNT: usize>(
+    x: &[T],
+    lanes: &mut [A; COUNT],
+    take: impl Fn(A, T) -> A,
+) {
+    let mut own = *lanes;
+    for block in x.as_chunks::<COUNT>().0 {
+        for (lane, x) in own.iter_mut().zip(block) {
+            *lane = take(*lane, *x);
+        }
+    }
+    *lanes = own;
+}

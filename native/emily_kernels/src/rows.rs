@@ -12,6 +12,9 @@ use crate::reduce::rows::{totals, Totals, LONGEST, STEP};
 use crate::reduce::Reduction;
 use crate::view::{typed, typed_mut, Element};
 
+/// In how many parts each thread takes many rows: the first strip of a part is not asked for before it is read.
+const PARTS_EACH: usize = 16;
+
 /// Whether there are such programs over rows of so many elements.
 pub fn fits(columns: usize) -> bool {
     (2..=LONGEST).contains(&columns)
@@ -239,7 +242,10 @@ impl Rows {
     pub fn run(&self, level: Level, inputs: &[Input], output: &mut [u8]) {
         assert_eq!(inputs.len(), self.inputs.len());
         let strip = self.strip();
-        let part = (PART / self.columns).max(1).next_multiple_of(strip);
+        let part = (PART / self.columns)
+            .max(output.len() / self.result_width() / (PARTS_EACH * pool::threads()))
+            .max(1)
+            .next_multiple_of(strip);
         pool::each_part(output, part * self.result_width(), |at, output| {
             self.compute(level, inputs, at * part, output);
         });
@@ -313,6 +319,8 @@ impl Rows {
         let has_rows = |placed: &Placed| {
             placed.form == Form::Row || matches!(placed.step.kind, Kind::Total(_))
         };
+        // The walks after the first find the rows in a cache; memory has nothing to do then.
+        let asks = walk > 0 && walk + 1 == self.walks;
         for at in (0..all).step_by(BLOCK) {
             let piece = Piece {
                 at,
@@ -320,7 +328,19 @@ impl Rows {
                 is_first: at == 0,
                 is_last: at + BLOCK >= all,
             };
-            for (number, placed) in steps().filter(|(_, placed)| has_rows(placed)) {
+            let with_rows = || steps().filter(|(_, placed)| has_rows(placed));
+            let parts = with_rows().count();
+            for (part, (number, placed)) in with_rows().enumerate() {
+                if asks {
+                    // A part before each step: what is asked for at once is waited for.
+                    let start = piece.count * part / parts;
+                    let end = piece.count * (part + 1) / parts;
+                    for (source, form) in state.sources.iter().zip(&self.inputs) {
+                        if *form == Form::Row {
+                            source.ask(all, piece.at + start, end - start);
+                        }
+                    }
+                }
                 match placed.step.kind {
                     Kind::Map { map, option } => {
                         self.map(state, placed, (map, option), piece, output)

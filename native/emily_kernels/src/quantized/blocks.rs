@@ -40,7 +40,7 @@ fn multiply_as<B: Block>(
         return tiles::multiply::<B>(level, &strips, blocks, output);
     }
     let rounded = Rounded::of::<B>(level, x, blocks.columns);
-    let rows = few::Row::all::<B>(&rounded);
+    let rows = few::Row::all::<B>(level, &rounded);
     by_rows(rows.len(), size, output, |first, output| {
         few::part::<B>(level, &rows, blocks, first, output)
     })

@@ -1,8 +1,11 @@
 //! Few rows times the rows of a matrix of blocks, each block where it lies.
 
+use std::hint::black_box;
+
 use super::dots::{for_each_dots, Block, Dots, CODES, FACTORS, NUMBERS, SETS};
 use super::matrix::Blocks;
 use super::rounded::{Rounded, HIGHER};
+use crate::dispatch::Level;
 use crate::prefetch::prefetch;
 
 /// So many bytes before they are needed, what lies behind is asked for: processors look ahead no further than to the end of
@@ -10,15 +13,20 @@ use crate::prefetch::prefetch;
 const AHEAD: usize = 2048;
 /// What is asked for at once.
 const LINE: usize = 64;
+/// Rows of fewer bytes are taken from so many places in turn: processors look ahead in each place by itself.
+const SHORT: usize = 2048;
+const PLACES: usize = 4;
 
 /// A row as it is multiplied: for each `NUMBERS` numbers a part, whose rest is zeros at the end of the row.
 pub(super) struct Row {
     parts: Vec<Part>,
 }
 
+/// Sets lie in a line of the cache each.
+#[repr(align(64))]
 struct Part {
-    /// The higher integers and the lower ones.
-    codes: [[[i8; CODES]; SETS]; 2],
+    /// The higher integers and the lower ones of each set, as the level's instructions have them.
+    codes: [[[i8; CODES]; 2]; SETS],
     /// What the blocks' offset makes of each set, in the lanes that begin its groups.
     starts: [[i32; 8]; SETS],
     /// The scale of each group, and the sum of what is multiplied with its codes.
@@ -28,11 +36,12 @@ struct Part {
 
 impl Row {
     /// The rows of what was rounded for blocks of this type.
-    pub(super) fn all<B: Block>(x: &Rounded) -> Vec<Row> {
+    pub(super) fn all<B: Block>(level: Level, x: &Rounded) -> Vec<Row> {
         let row = |row: usize| {
             let pair = [2 * row, 2 * row + 1];
             let parts = 0..x.columns.div_ceil(NUMBERS);
-            let parts = parts.map(|part| Part::of::<B>(x, pair, part)).collect();
+            let mut parts: Vec<Part> = parts.map(|part| Part::of::<B>(x, pair, part)).collect();
+            arrange::<B>(level, &mut parts);
             Row { parts }
         };
         (0..x.rows / 2).map(row).collect()
@@ -42,7 +51,7 @@ impl Row {
 impl Part {
     fn of<B: Block>(x: &Rounded, pair: [usize; 2], at: usize) -> Self {
         let mut part = Part {
-            codes: [[[0; CODES]; SETS]; 2],
+            codes: [[[0; CODES]; 2]; SETS],
             starts: [[0; 8]; SETS],
             scales: [0.0; FACTORS],
             sums: [0.0; FACTORS],
@@ -50,8 +59,8 @@ impl Part {
         let groups = NUMBERS / B::GROUP;
         for (half, row) in pair.into_iter().enumerate() {
             let (sets, _) = x.row(&x.codes, row).as_chunks::<CODES>();
-            for (to, from) in part.codes[half].iter_mut().zip(&sets[at * SETS..]) {
-                *to = *from;
+            for (to, from) in part.codes.iter_mut().zip(&sets[at * SETS..]) {
+                to[half] = *from;
             }
             let sums = &x.row(&x.sums, row)[at * groups..];
             for (to, sum) in part.sums[..groups].iter_mut().zip(sums) {
@@ -76,10 +85,24 @@ impl Part {
 }
 
 for_each_dots! {
+    /// Brings codes into the order of the level.
+    fn arrange<B: Block; dots>(parts: &mut [Part]) {
+        for set in parts.iter_mut().flat_map(|part| &mut part.codes) {
+            *set = dots.arrange::<B>(*set);
+        }
+    }
+}
+
+for_each_dots! {
     /// The products of all rows with some of the matrix's, from one on.
     pub(super) fn part<B: Block; dots>(rows: &[Row], blocks: &Blocks, first: usize, output: &mut [f32]) {
-        for (i, output) in output.chunks_exact_mut(rows.len()).enumerate() {
-            let bytes = blocks.row(first + i);
+        let count = output.len() / rows.len();
+        let apart = if blocks.bytes_a_row() < SHORT { count / PLACES } else { 0 };
+        for i in 0..count {
+            let in_turn = i % PLACES * apart + i / PLACES;
+            let row = if i < PLACES * apart { in_turn } else { i };
+            let output = &mut output[row * rows.len()..][..rows.len()];
+            let bytes = blocks.row(first + row);
             let (pairs, rest) = rows.as_chunks::<2>();
             let (outputs, last) = output.as_chunks_mut::<2>();
             for (rows, output) in pairs.iter().zip(outputs) {
@@ -153,6 +176,8 @@ fn some<B: Block, D: Dots, const ROWS: usize>(
             }
         }
     }
+    // In memory, from which they are spread without a shuffle.
+    let scales = black_box(scales);
     macro_rules! add {
         ($($set:expr),*) => {
             $(one::<B, D, ROWS>(dots, rows, (at, $set), bytes, &scales, totals);)*
@@ -186,7 +211,7 @@ fn one<B: Block, D: Dots, const ROWS: usize>(
         *total = dots.add::<B>(
             *total,
             codes,
-            [&part.codes[0][set], &part.codes[1][set]],
+            &part.codes[set],
             &part.starts[set],
             &scales[row][set * groups..][..groups],
         );

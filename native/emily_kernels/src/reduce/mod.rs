@@ -3,8 +3,11 @@
 //! by piece. It is cut by its sizes alone, so that a total does not depend on the threads.
 
 pub mod fold;
+mod row;
 pub(crate) mod rows;
 
+pub(crate) use row::folded;
+use row::{in_rows, row, side_by_side};
 use smallvec::SmallVec;
 
 use crate::dispatch::{for_each_level, Level};
@@ -121,6 +124,10 @@ const FEW: usize = 4 * WIDTH;
 /// near the processor holds.
 const PAGE: usize = 1024;
 const CACHED: usize = 128 * 1024;
+/// So many rows are walked over side by side, a piece of so many elements of each in turn, where each is in pages of its own:
+/// processors look ahead in each of them, and no further than to the end of a page.
+const STREAMS: usize = 4;
+const PIECE: usize = 4 * LANES;
 
 /// An axis of the input, with the distance of its elements in the output, which is 0 where it is reduced.
 #[derive(Clone, Copy)]
@@ -286,11 +293,28 @@ impl Cut {
             return self.whole::<F>(level, source, output);
         }
         let mut totals: Vec<F::Total> = zeros(self.tables * parts * columns);
-        pool::each_part(&mut totals, columns, |at, totals| {
-            let (table, first) = (at / parts, at % parts * most);
-            let place = (table * lines + first) * columns;
-            let count = most.min(lines - first);
-            self.lines::<F>(level, source, (place, count), totals, &mut Vec::new());
+        let group = match columns {
+            1 => in_streams(1, totals.len()),
+            _ => 1,
+        };
+        pool::each_part(&mut totals, group * columns, |at, totals| {
+            let place = |i: usize| {
+                let at = at * group + i;
+                let (table, first) = (at / parts, at % parts * most);
+                ((table * lines + first) * columns, most.min(lines - first))
+            };
+            if let (Source::Memory(x), true) = (source, totals.len() == STREAMS && columns == 1) {
+                let rows: [&[f32]; STREAMS] = std::array::from_fn(|i| {
+                    let (place, count) = place(i);
+                    &x[place..place + count]
+                });
+                if rows.iter().all(|row| row.len() == most) {
+                    return side_by_side::<F>(level, &rows, totals);
+                }
+            }
+            for (i, totals) in totals.chunks_exact_mut(columns).enumerate() {
+                self.lines::<F>(level, source, place(i), totals, &mut Vec::new());
+            }
         });
         let tables = totals.chunks_exact(parts * columns);
         for (out, totals) in output.chunks_exact_mut(columns).zip(tables) {
@@ -322,6 +346,7 @@ impl Cut {
     /// The totals of short rows.
     fn rows<F: Operation>(&self, level: Level, source: &Source, output: &mut [f32]) {
         let group = (PART / self.lines).clamp(1, BLOCK);
+        let group = in_streams(group, output.len());
         pool::each_part(output, group, |at, output| {
             let mut totals = [F::IDENTITY; BLOCK];
             let totals = &mut totals[..output.len()];
@@ -393,6 +418,15 @@ impl Cut {
                 }
             }
         }
+    }
+}
+
+/// How many rows each thread takes at a time, of so many: as many as are walked over side by side, if all threads have some then.
+fn in_streams(group: usize, rows: usize) -> usize {
+    if rows >= 2 * STREAMS * pool::threads() {
+        group.next_multiple_of(STREAMS)
+    } else {
+        group
     }
 }
 
@@ -514,59 +548,15 @@ fn rows<F: Operation>(
         totals[done..done + WIDTH].copy_from_slice(&lanes);
         done += WIDTH;
     }
+    while !in_order && reduced.size >= PAGE && done + STREAMS <= kept.size {
+        let first = at + done as isize * kept.stride;
+        let rows = std::array::from_fn(|i| x.row(first + i as isize * kept.stride, reduced.size));
+        in_rows::<F>(&rows, &mut totals[done..]);
+        done += STREAMS;
+    }
     for (i, total) in totals.iter_mut().enumerate().skip(done) {
         *total = row::<F>(x, at + i as isize * kept.stride, reduced, *total);
     }
-}
-
-#[inline(always)]
-fn row<F: Operation>(
-    x: &Elements<f32>,
-    at: isize,
-    Axis { size, stride }: Axis,
-    total: F::Total,
-) -> F::Total {
-    if stride == 1 && size >= 2 * LANES {
-        return in_row::<F, LANES>(x.row(at, size), total);
-    }
-    if stride == 1 && size >= FEW {
-        return in_row::<F, WIDTH>(x.row(at, size), total);
-    }
-    let along = |i: usize| F::Total::of_f32(x.at(at + i as isize * stride));
-    if size < 2 * LANES {
-        return (0..size).fold(total, |total, i| F::of(total, along(i)));
-    }
-    let mut lanes = [F::IDENTITY; 2 * WIDTH];
-    let whole = size - size % lanes.len();
-    for i in (0..whole).step_by(2 * WIDTH) {
-        for (lane, total) in lanes.iter_mut().enumerate() {
-            *total = F::of(*total, along(i + lane));
-        }
-    }
-    let total = F::of(total, folded::<F>(&mut lanes));
-    (whole..size).fold(total, |total, i| F::of(total, along(i)))
-}
-
-/// The total of elements in a row: so many lanes at a time, and those left over one by one.
-#[inline(always)]
-fn in_row<F: Operation, const COUNT: usize>(x: &[f32], total: F::Total) -> F::Total {
-    let take = |total, x| F::of(total, F::Total::of_f32(x));
-    let (mut lanes, rest) = in_lanes(x, [F::IDENTITY; COUNT], take);
-    let total = F::of(total, folded::<F>(&mut lanes));
-    rest.iter().fold(total, |total, x| take(total, *x))
-}
-
-/// Lanes in one, halves onto halves down to a vector, and its four in pairs.
-#[inline(always)]
-pub(crate) fn folded<F: Operation>(lanes: &mut [F::Total]) -> F::Total {
-    let mut half = lanes.len() / 2;
-    while half >= WIDTH {
-        for i in 0..half {
-            lanes[i] = F::of(lanes[i], lanes[i + half]);
-        }
-        half /= 2;
-    }
-    F::of(F::of(lanes[0], lanes[1]), F::of(lanes[2], lanes[3]))
 }
 
 /// COUNT rows are taken at a time, so that a total is read and written once for all of them.

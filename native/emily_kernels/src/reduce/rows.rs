@@ -1,6 +1,7 @@
 //! Totals of rows that come one after the other, or piece by piece: those that [`reduce`](super::reduce) gives of them.
 
-use super::{elements, folded, take, Greatest, Least, Lines, Operation, Product, Sum, Total};
+use super::row::folded;
+use super::{elements, take, Greatest, Least, Lines, Operation, Product, Sum, Total};
 use super::{Reduction, LANES, PART};
 use crate::dispatch::{for_each_level, Level};
 use crate::lanes::in_lanes;

@@ -87,14 +87,19 @@ pub(super) trait Dots: Copy + Sync + 'static {
     /// The entries with these numbers, which are below 16.
     fn look_up(self, table: &[u8; 16], codes: Self::Codes) -> Self::Codes;
 
+    /// How `add` reads the higher and the lower integers of what is multiplied with blocks of this type.
+    fn arrange<B: Block>(self, x: [[i8; CODES]; 2]) -> [[i8; CODES]; 2] {
+        x
+    }
+
     fn none(self) -> Self::Sums;
-    /// Adds the products of `x`, its higher integers and its lower ones, and the codes less the blocks' offset, times a scale
-    /// for each group. `starts` is what the offset makes of each, in its first lane.
+    /// Adds the products of `x`, as it was arranged, and the codes less the blocks' offset, times a scale for each group.
+    /// `starts` is what the offset makes of each, in its first lane.
     fn add<B: Block>(
         self,
         sums: Self::Sums,
         codes: Self::Codes,
-        x: [&[i8; CODES]; 2],
+        x: &[[i8; CODES]; 2],
         starts: &[i32; 8],
         scales: &[f32],
     ) -> Self::Sums;

@@ -110,7 +110,7 @@ impl<A: Arithmetic + Sync + 'static> Dots for Plain<A> {
         self,
         mut sums: [f32; LANES],
         codes: [u8; CODES],
-        x: [&[i8; CODES]; 2],
+        x: &[[i8; CODES]; 2],
         starts: &[i32; 8],
         scales: &[f32],
     ) -> [f32; LANES] {
@@ -122,7 +122,7 @@ impl<A: Arithmetic + Sync + 'static> Dots for Plain<A> {
             for at in 0..CODES / 8 {
                 for (lane, sum) in integers.iter_mut().enumerate() {
                     let at = half * CODES / 2 + at * LANES / 2 + lane;
-                    let [high, low] = x.map(|x| i32::from(x[at]));
+                    let (high, low) = (i32::from(x[0][at]), i32::from(x[1][at]));
                     *sum += i32::from(codes[at]) * (high * HIGHER + low);
                 }
             }

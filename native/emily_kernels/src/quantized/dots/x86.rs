@@ -2,7 +2,7 @@
 
 use std::arch::x86_64::*;
 
-use crate::quantized::rounded::HIGHER_BITS;
+use crate::quantized::rounded::{HIGHER, HIGHER_BITS};
 
 use super::{Block, Dots, CODES, WIDE};
 
@@ -204,21 +204,15 @@ macro_rules! codes {
             self,
             sums: __m256,
             codes: __m256i,
-            x: [&[i8; CODES]; 2],
+            x: &[[i8; CODES]; 2],
             starts: &[i32; 8],
             scales: &[f32],
         ) -> __m256 {
             // SAFETY: as above; eight integers are a vector.
             unsafe {
-                let high = _mm256_loadu_si256(x[0].as_ptr().cast());
-                let low = _mm256_loadu_si256(x[1].as_ptr().cast());
-                let high = self.products::<B>(_mm256_setzero_si256(), codes, high);
-                let mut starts_at = _mm256_slli_epi32(high, HIGHER_BITS);
-                if self.starts::<B>() {
-                    let starts = _mm256_loadu_si256(starts.as_ptr().cast());
-                    starts_at = _mm256_add_epi32(starts_at, starts);
-                }
-                let products = self.products::<B>(starts_at, codes, low);
+                let x = [&x[0], &x[1]].map(|x| _mm256_loadu_si256(x.as_ptr().cast()));
+                let starts = _mm256_loadu_si256(starts.as_ptr().cast());
+                let products = self.products::<B>(codes, x, starts);
                 let scales = match B::GROUP {
                     CODES => _mm256_set1_ps(scales[0]),
                     _ => _mm256_set_m128(_mm_set1_ps(scales[1]), _mm_set1_ps(scales[0])),
@@ -300,6 +294,29 @@ macro_rules! lanes {
     };
 }
 
+/// Sums of four products each, by what adds four products of 8 bits.
+macro_rules! vnni {
+    () => {
+        #[inline(always)]
+        unsafe fn products<B: Block>(
+            self,
+            codes: __m256i,
+            [high, low]: [__m256i; 2],
+            starts: __m256i,
+        ) -> __m256i {
+            // SAFETY: the caller's promise.
+            unsafe {
+                let high = self.dots(_mm256_setzero_si256(), codes, high);
+                let mut sums = _mm256_slli_epi32(high, HIGHER_BITS);
+                if B::OFFSET != 0 {
+                    sums = _mm256_add_epi32(sums, starts);
+                }
+                self.dots(sums, codes, low)
+            }
+        }
+    };
+}
+
 impl Avx2 {
     #[inline(always)]
     unsafe fn pairs(self, sums: __m256i, codes: __m256i, x: __m256i) -> __m256i {
@@ -307,42 +324,57 @@ impl Avx2 {
         unsafe { add_in_order(sums, _mm256_madd_epi16(codes, x)) }
     }
 
-    /// Codes that are wide have signs.
+    /// The sums of four products each.
     #[inline(always)]
-    unsafe fn dots<B: Block>(self, sums: __m256i, codes: __m256i, x: __m256i) -> __m256i {
-        // SAFETY: the caller's promise.
-        unsafe {
-            let pairs = if B::OFFSET == WIDE {
-                _mm256_maddubs_epi16(_mm256_abs_epi8(codes), _mm256_sign_epi8(x, codes))
-            } else {
-                _mm256_maddubs_epi16(codes, x)
-            };
-            _mm256_add_epi32(sums, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)))
-        }
-    }
-
-    #[inline(always)]
-    unsafe fn products<B: Block>(self, sums: __m256i, codes: __m256i, x: __m256i) -> __m256i {
+    unsafe fn products<B: Block>(
+        self,
+        codes: __m256i,
+        [first, second]: [__m256i; 2],
+        starts: __m256i,
+    ) -> __m256i {
         // SAFETY: the caller's promise.
         unsafe {
             if B::OFFSET == WIDE {
+                // With signs, and 256 times as much; four products of 23 bits are still within 32.
                 let codes = _mm256_xor_si256(codes, _mm256_set1_epi8(i8::MIN));
-                return self.dots::<B>(sums, codes, x);
+                let even = _mm256_madd_epi16(_mm256_slli_epi16(codes, 8), first);
+                let odd = _mm256_and_si256(codes, _mm256_set1_epi16(-256));
+                let odd = _mm256_madd_epi16(odd, second);
+                return _mm256_srai_epi32(_mm256_add_epi32(even, odd), 8);
             }
-            self.dots::<B>(sums, codes, x)
+            let high = _mm256_maddubs_epi16(codes, first);
+            let high = _mm256_madd_epi16(high, _mm256_set1_epi16(HIGHER as i16));
+            let low = _mm256_maddubs_epi16(codes, second);
+            let low = _mm256_madd_epi16(low, _mm256_set1_epi16(1));
+            let sums = _mm256_add_epi32(high, low);
+            if B::OFFSET == 0 {
+                return sums;
+            }
+            _mm256_add_epi32(sums, starts)
         }
-    }
-
-    /// Whether the offset is in what is added up.
-    #[inline(always)]
-    fn starts<B: Block>(self) -> bool {
-        B::OFFSET != 0 && B::OFFSET != WIDE
     }
 }
 
 impl Dots for Avx2 {
     codes!();
     lanes!();
+
+    /// Wide codes are multiplied with integers of 16 bits: those in the even places, and the others.
+    #[inline(always)]
+    fn arrange<B: Block>(self, x: [[i8; CODES]; 2]) -> [[i8; CODES]; 2] {
+        if B::OFFSET != WIDE {
+            return x;
+        }
+        let mut arranged = [[0; CODES]; 2];
+        for at in 0..CODES {
+            let [high, low] = x.map(|x| i32::from(x[at]));
+            let bytes = ((high * HIGHER + low) as i16).to_le_bytes();
+            let place = at - at % 2;
+            arranged[at % 2][place] = bytes[0] as i8;
+            arranged[at % 2][place + 1] = bytes[1] as i8;
+        }
+        arranged
+    }
 }
 
 impl Vnni256 {
@@ -353,21 +385,12 @@ impl Vnni256 {
     }
 
     #[inline(always)]
-    unsafe fn dots<B: Block>(self, sums: __m256i, codes: __m256i, x: __m256i) -> __m256i {
-        // SAFETY: who has such a value has AVX-VNNI.
+    unsafe fn dots(self, sums: __m256i, codes: __m256i, x: __m256i) -> __m256i {
+        // SAFETY: as above.
         unsafe { _mm256_dpbusd_avx_epi32(sums, codes, x) }
     }
 
-    #[inline(always)]
-    unsafe fn products<B: Block>(self, sums: __m256i, codes: __m256i, x: __m256i) -> __m256i {
-        // SAFETY: the caller's promise.
-        unsafe { self.dots::<B>(sums, codes, x) }
-    }
-
-    #[inline(always)]
-    fn starts<B: Block>(self) -> bool {
-        B::OFFSET != 0
-    }
+    vnni!();
 }
 
 impl Dots for Vnni256 {
@@ -377,15 +400,12 @@ impl Dots for Vnni256 {
 
 impl Vnni512 {
     #[inline(always)]
-    unsafe fn products<B: Block>(self, sums: __m256i, codes: __m256i, x: __m256i) -> __m256i {
+    unsafe fn dots(self, sums: __m256i, codes: __m256i, x: __m256i) -> __m256i {
         // SAFETY: who has such a value has AVX-512 VNNI.
         unsafe { _mm256_dpbusd_epi32(sums, codes, x) }
     }
 
-    #[inline(always)]
-    fn starts<B: Block>(self) -> bool {
-        B::OFFSET != 0
-    }
+    vnni!();
 }
 
 impl Dots for Vnni512 {
