@@ -25,10 +25,12 @@ use crate::runtime::stream::StreamHandle;
 /// How many recordings are kept, of all programs.
 const MOST: usize = 8;
 
-/// Up to so many bytes of its own a recording has that is kept, by device; of a large card's, a part of its memory.
+/// Up to so many bytes of its own a recording has that is kept, by device; of a large card's, a part of its memory. All of a
+/// device have at most so many times as much.
 const LARGEST_ON_CPU: usize = 16 << 20;
 const LARGEST_ON_GPU: usize = 1 << 30;
-const PART_OF_GPU: usize = 32;
+const PART_OF_GPU: usize = 16;
+const LARGE_ONES: usize = 4;
 
 /// So many recordings that no later run fits are made at most.
 const MOST_IN_VAIN: usize = 3;
@@ -54,6 +56,9 @@ pub(super) struct Kept {
     stream: StreamHandle,
     /// MLX keeps some of what its kernels use by thread.
     thread: ThreadId,
+    /// The bytes that it has of its own, and how many it may have.
+    bytes: usize,
+    largest: usize,
     reads: Vec<(Part, Room)>,
     gives: Vec<Part>,
     /// The keys of a cache that it attends to.
@@ -76,7 +81,9 @@ impl Kept {
     ) -> Result<Option<Kept>> {
         let own = reads.iter().filter(|part| part.is_own);
         let own: usize = own.map(|part| part.array.nbytes()).sum();
-        if own.saturating_add(recording.bytes()) > largest(stream)? {
+        let bytes = own.saturating_add(recording.bytes());
+        let largest = largest(stream)?;
+        if bytes > largest {
             return Ok(None);
         }
         let placed = |part: Part| room(&part.array, stream).map(|room| (part, room));
@@ -86,6 +93,8 @@ impl Kept {
             told,
             stream: stream.clone(),
             thread: thread::current().id(),
+            bytes,
+            largest,
             reads,
             gives,
             keys: None,
@@ -192,8 +201,15 @@ pub(super) struct Shelf(Arc<Stand>);
 #[derive(Default)]
 struct Stand(Mutex<Option<Kept>>);
 
+/// A stand that was given a recording.
+struct Full {
+    stand: Weak<Stand>,
+    is_cpu: bool,
+    bytes: usize,
+}
+
 /// Those with a recording, the last one put last.
-static FULL: Mutex<Vec<Weak<Stand>>> = Mutex::new(Vec::new());
+static FULL: Mutex<Vec<Full>> = Mutex::new(Vec::new());
 
 impl Shelf {
     /// The recording, for the thread that has recorded it, on the same stream; any other is dropped.
@@ -208,15 +224,33 @@ impl Shelf {
 
     /// Keeps a recording whose results are on their way to being computed.
     pub(super) fn put(&self, kept: Kept) {
+        let (is_cpu, largest) = (kept.stream.is_cpu(), kept.largest);
+        let own = Full {
+            stand: Arc::downgrade(&self.0),
+            is_cpu,
+            bytes: kept.bytes,
+        };
         let before = self.0 .0.lock().replace(kept);
         drop(before);
         let mut full = FULL.lock();
         full.retain(|other| {
-            !std::ptr::eq(other.as_ptr(), Arc::as_ptr(&self.0)) && other.strong_count() > 0
+            !std::ptr::eq(other.stand.as_ptr(), Arc::as_ptr(&self.0))
+                && other.stand.strong_count() > 0
         });
-        full.push(Arc::downgrade(&self.0));
-        let many = full.len().saturating_sub(MOST);
-        let oldest: Vec<_> = full.drain(..many).collect();
+        full.push(own);
+        let mut oldest = Vec::new();
+        let is_alike = |other: &Full| other.is_cpu == is_cpu;
+        let bytes = |full: &[Full]| -> usize {
+            let alike = full.iter().filter(|other| is_alike(other));
+            alike.map(|other| other.bytes).sum()
+        };
+        while full.len() > MOST {
+            oldest.push(full.remove(0));
+        }
+        while bytes(&full) > LARGE_ONES * largest {
+            let first = full.iter().position(is_alike);
+            oldest.push(full.remove(first.expect("its bytes are counted")));
+        }
         drop(full);
         forget(oldest);
     }
@@ -228,8 +262,8 @@ pub fn forget_recordings() {
     forget(full);
 }
 
-fn forget(full: Vec<Weak<Stand>>) {
-    for stand in full.iter().filter_map(Weak::upgrade) {
+fn forget(full: Vec<Full>) {
+    for stand in full.iter().filter_map(|full| full.stand.upgrade()) {
         let kept = stand.0.lock().take();
         drop(kept);
     }
