@@ -34,8 +34,8 @@ pub trait Integer: Number {
 /// Of up to 32 bits: a quotient of doubles never rounds up to the next integer.
 macro_rules! narrow_quotient {
     (u32, $x:expr, $y:expr) => {{
-        // Processors convert signed integers, so that the range is moved to theirs and back.
-        let half = 2f64.powi(31);
+        // Processors convert signed integers, so that the range is moved to theirs and back. (`powi` promises no digits.)
+        let half = f64::from(1u32 << 31);
         let wide = |x: u32| f64::from((x ^ 0x8000_0000) as i32) + half;
         let quotient = (wide($x) / wide($y)).trunc();
         // SAFETY: the quotient is no larger than the dividend and not below zero.

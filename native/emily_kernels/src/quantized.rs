@@ -33,10 +33,10 @@ pub use minifloat::{float_codes, float_scales, Of};
 
 /// So many lanes work side by side, each on words of its own.
 const LANES: usize = 16;
-/// How many numbers are worth a part of their own, about ten microseconds' work.
-const PART: usize = 1 << 18;
+/// How many numbers are worth a part of their own, about ten microseconds' work; under Miri, which takes seconds, fewer.
+const PART: usize = if cfg!(miri) { 1 << 9 } else { 1 << 18 };
 /// How many are worth giving to another thread, and how many parts each takes at most.
-const FEW: usize = 1 << 15;
+const FEW: usize = PART >> 3;
 const PARTS_EACH: usize = 4;
 /// From so many rows on, numbers are unpacked once for all of them.
 const MANY: usize = 16;

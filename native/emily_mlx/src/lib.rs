@@ -21,12 +21,13 @@ pub use runtime::array::{Held, SharedArray};
 pub use runtime::blas;
 pub use runtime::device::{devices, version, Device, Info};
 pub use runtime::dtype::Dtype;
+pub use runtime::engine::Job;
 pub use runtime::error::{Error, Result};
 pub use runtime::fetch::fetch;
 #[cfg(own_kernels)]
 #[doc(hidden)]
 pub use runtime::inspect;
-pub use runtime::job::{Job, QueueFull};
+pub use runtime::job::QueueFull;
 pub use runtime::kernel::kernels;
 pub use runtime::memory;
 pub use runtime::queue::finish_on_exit;

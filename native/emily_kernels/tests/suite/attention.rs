@@ -86,7 +86,7 @@ struct Case<T> {
 const SCALE: f32 = 0.375;
 
 /// Several blocks of keys; under Miri, which takes its time, little more than one.
-const MANY: usize = if cfg!(miri) { 260 } else { 900 };
+const MANY: usize = if cfg!(miri) { 18 } else { 900 };
 
 /// Orders of the axes, those of heads before positions, and behind them, and one with the last axis not last.
 const ORDERS: [[usize; 4]; 3] = [[0, 1, 2, 3], [0, 2, 1, 3], [0, 1, 3, 2]];
@@ -264,8 +264,9 @@ fn shapes(random: &mut Random) -> Vec<Shape> {
     if cfg!(miri) {
         return vec![
             shape(1, 1, 1, 1, 1, 1, 1),
-            shape(2, 4, 2, 3, 9, 5, 3),
-            shape(1, 1, 1, 1, 260, 2, 1),
+            shape(2, 2, 1, 3, 5, 3, 3),
+            shape(1, 2, 1, 2, 9, 3, 2),
+            shape(1, 1, 1, 1, 18, 2, 1),
         ];
     }
     let mut shapes = vec![
@@ -294,8 +295,9 @@ fn shapes(random: &mut Random) -> Vec<Shape> {
 
 fn all<T: Real>(epsilon: f64, seed: u64) {
     let mut random = Random::new(seed);
-    for shape in shapes(&mut random) {
-        for kind in 0..4 {
+    for (at, shape) in shapes(&mut random).into_iter().enumerate() {
+        // Under Miri each shape has a kind of its own.
+        for kind in (0..4).filter(|kind| !cfg!(miri) || *kind == at % 4) {
             let sinks = random.below(2) == 0;
             Case::<T>::new(shape, kind, sinks, &mut random).check(epsilon);
         }

@@ -116,12 +116,29 @@ fn number(of: Type, block: &[u8], i: usize) -> f64 {
     }
 }
 
+/// Rows and blocks of each, and how many rows are multiplied with them.
+const SIZES: &[(usize, usize)] = if cfg!(miri) {
+    &[(2, 1)]
+} else {
+    &[(1, 1), (5, 3), (9, 2)]
+};
+const HEIGHTS: &[usize] = if cfg!(miri) {
+    &[1, 9]
+} else {
+    &[1, 2, 6, 8, 17]
+};
+
+/// What several threads multiply.
+const ROWS: usize = if cfg!(miri) { 8 } else { 1024 };
+const COLUMNS: usize = if cfg!(miri) { 256 } else { 1024 };
+const THREADED: &[usize] = if cfg!(miri) { &[1, 9] } else { &[1, 3, 20] };
+
 /// Random matrices of each type, with their numbers.
 fn each_matrix(mut check: impl FnMut(&mut Random, &Blocks, &[f64])) {
     let mut random = Random::new(47);
     for (_, of) in Type::ALL {
         let (numbers, size) = of.block();
-        for (rows, blocks) in [(1, 1), (5, 3), (9, 2)] {
+        for &(rows, blocks) in SIZES {
             let bytes = random_bytes(&mut random, of, rows * blocks);
             let columns = blocks * numbers;
             let dense: Vec<f64> = bytes
@@ -166,7 +183,7 @@ fn products() {
             } else {
                 (rows, columns)
             };
-            for height in [1, 2, 6, 8, 17] {
+            for &height in HEIGHTS {
                 let x: Vec<f32> = (0..height * inner)
                     .map(|_| (random.below(4001) as f32 - 2000.0) / 500.0)
                     .collect();
@@ -241,19 +258,19 @@ fn threads_change_nothing() {
     let mut random = Random::new(48);
     for of in [Type::Q4_1, Type::Q6K] {
         let (numbers, _) = of.block();
-        let bytes = random_bytes(&mut random, of, 1024 * 1024 / numbers);
+        let bytes = random_bytes(&mut random, of, ROWS * COLUMNS / numbers);
         let blocks = Blocks {
             of,
-            columns: 1024,
+            columns: COLUMNS,
             bytes: &bytes,
         };
-        for height in [1, 3, 20] {
-            let x: Vec<f32> = (0..height * 1024)
+        for &height in THREADED {
+            let x: Vec<f32> = (0..height * COLUMNS)
                 .map(|_| random.below(2001) as f32 / 1000.0 - 1.0)
                 .collect();
             let results = [1, 3, 4].map(|threads| {
                 pool::set_threads(threads);
-                let mut got = vec![f32::NAN; height * 1024];
+                let mut got = vec![f32::NAN; height * ROWS];
                 multiply(Level::best(), &x, &blocks, true, &mut got);
                 got
             });

@@ -24,6 +24,18 @@ const PACKINGS: [(Code, usize, Factor); 15] = [
     (Code::E2m1, 16, Factor::E4m3),
 ];
 
+/// Rows and groups of each, and how many rows are multiplied with them.
+const SIZES: &[(usize, usize)] = if cfg!(miri) {
+    &[(3, 2)]
+} else {
+    &[(1, 1), (5, 3), (33, 2), (7, 9)]
+};
+const HEIGHTS: &[usize] = if cfg!(miri) { &[1, 6] } else { &[1, 2, 6, 17] };
+
+/// The side of what several threads multiply.
+const SIDE: usize = if cfg!(miri) { 32 } else { 1024 };
+const THREADED: &[usize] = if cfg!(miri) { &[1, 9] } else { &[1, 3, 20] };
+
 /// A packed matrix that owns its bytes.
 struct Matrix {
     packing: Packing,
@@ -129,7 +141,7 @@ fn each_matrix(mut check: impl FnMut(&mut Random, &Matrix, usize, usize)) {
             group,
             factor,
         };
-        for (rows, groups) in [(1, 1), (5, 3), (33, 2), (7, 9)] {
+        for &(rows, groups) in SIZES {
             let columns = groups * group;
             let matrix = Matrix::random(&mut random, packing, rows, columns);
             check(&mut random, &matrix, rows, columns);
@@ -166,7 +178,7 @@ fn products() {
             } else {
                 (rows, columns)
             };
-            for height in [1, 2, 6, 17] {
+            for &height in HEIGHTS {
                 let x: Vec<f32> = (0..height * inner)
                     .map(|_| (random.below(4001) as f32 - 2000.0) / 500.0)
                     .collect();
@@ -205,15 +217,15 @@ fn threads_change_nothing() {
         factor: Factor::F32,
     };
     let mut random = Random::new(32);
-    let matrix = Matrix::random(&mut random, packing, 1024, 1024);
+    let matrix = Matrix::random(&mut random, packing, SIDE, SIDE);
     for transpose in [true, false] {
-        for height in [1, 3, 20] {
-            let x: Vec<f32> = (0..height * 1024)
+        for &height in THREADED {
+            let x: Vec<f32> = (0..height * SIDE)
                 .map(|_| random.below(2001) as f32 / 1000.0 - 1.0)
                 .collect();
             let results = [1, 3, 4].map(|threads| {
                 pool::set_threads(threads);
-                let mut got = vec![f32::NAN; height * 1024];
+                let mut got = vec![f32::NAN; height * SIDE];
                 multiply(Level::best(), &x, &matrix.packed(), transpose, &mut got);
                 got
             });

@@ -45,10 +45,10 @@ compared! {
 fn half(bits: u16) -> f64 {
     let (exponent, fraction) = ((bits >> 10 & 31) as i32, f64::from(bits & 0x3FF));
     let size = match exponent {
-        0 => fraction * 2f64.powi(-24),
+        0 => fraction / f64::from(1 << 24),
         31 if fraction == 0.0 => f64::INFINITY,
         31 => f64::NAN,
-        _ => (1024.0 + fraction) * 2f64.powi(exponent - 25),
+        _ => (1024.0 + fraction) * f64::from(1 << exponent) / f64::from(1 << 25),
     };
     if bits >> 15 == 1 {
         -size

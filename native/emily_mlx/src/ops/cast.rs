@@ -104,7 +104,7 @@ fn truncate(args: &Args, x: &Array, to: Dtype, s: Stream) -> Result<Array> {
     let is_less = call(
         mlx_sys::mlx_less,
         x,
-        &number_like(args.op, 2f64.powi(63), x)?,
+        &number_like(args.op, (1u64 << 63) as f64, x)?,
         s,
     )?;
     let unsigned = mlx!(mlx_astype, x.as_ptr(), to.raw(), s)?;

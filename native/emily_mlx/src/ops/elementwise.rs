@@ -4,6 +4,7 @@ use emily_kernels::chain::Map;
 use emily_kernels::dispatch::Level;
 use emily_kernels::elementwise::{self, functions};
 use emily_kernels::{integer, math};
+use half::{bf16, f16};
 use mlx_rs::Array;
 use mlx_sys::mlx_array;
 
@@ -300,10 +301,10 @@ pub(crate) fn round_away(args: &Args, stream: &StreamHandle) -> Result<Array> {
         return kernel.apply(&[x], stream);
     }
     let half = match Dtype::of(x) {
-        Dtype::F64 => 0.5 - 2f64.powi(-54),
-        Dtype::F32 => 0.5 - 2f64.powi(-25),
-        Dtype::F16 => 0.5 - 2f64.powi(-12),
-        Dtype::Bf16 => 0.5 - 2f64.powi(-9),
+        Dtype::F64 => 0.5 - f64::EPSILON / 4.0,
+        Dtype::F32 => 0.5 - f64::from(f32::EPSILON) / 4.0,
+        Dtype::F16 => 0.5 - f64::from(f16::EPSILON) / 4.0,
+        Dtype::Bf16 => 0.5 - f64::from(bf16::EPSILON) / 4.0,
         other => refuse!("round_away: needs real floats, got {}", other.name()),
     };
     let size = mlx!(mlx_abs, x.as_ptr(), s)?;

@@ -2,33 +2,31 @@
 
 use std::panic::{catch_unwind, AssertUnwindSafe};
 
-use mlx_rs::Array;
-
 use crate::runtime::error::Result;
 
 /// What is told of a job's end, on the worker's thread.
-pub type Done = Box<dyn FnOnce(Result<Vec<Array>>) + Send>;
+pub type Done<A> = Box<dyn FnOnce(Result<Vec<A>>) + Send>;
 
-pub enum Job {
+pub enum Job<A> {
     /// Compute the arrays and wait for them, unless nobody wants them any more.
     Evaluate {
-        arrays: Vec<Array>,
+        arrays: Vec<A>,
         /// Whether linear algebra is among the work. MLX keeps its failure for the stream (0.32.4, #4329),
         /// not for the array, so such a job runs alone.
         may_fail: bool,
         wanted: Box<dyn Fn() -> bool + Send>,
-        done: Done,
+        done: Done<A>,
     },
     /// Start computing the arrays.
-    Schedule { arrays: Vec<Array>, done: Done },
+    Schedule { arrays: Vec<A>, done: Done<A> },
     /// Free an array that may be computed together with others.
-    Free(Array),
+    Free(A),
 }
 
 /// The queue of a stream is full: its job comes back.
-pub struct QueueFull(pub Job);
+pub struct QueueFull<A>(pub Job<A>);
 
 /// A panic while an answer is given is its caller's loss only.
-pub(crate) fn answer(done: Done, result: Result<Vec<Array>>) {
+pub(crate) fn answer<A>(done: Done<A>, result: Result<Vec<A>>) {
     let _ = catch_unwind(AssertUnwindSafe(|| done(result)));
 }

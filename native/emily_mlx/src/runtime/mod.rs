@@ -19,6 +19,7 @@ pub(crate) mod device;
 #[cfg(all(own_kernels, target_os = "linux"))]
 mod driver;
 pub(crate) mod dtype;
+pub(crate) mod engine;
 pub(crate) mod error;
 mod exit;
 pub(crate) mod fetch;
@@ -48,6 +49,7 @@ mod short;
 #[cfg(own_kernels)]
 mod single;
 pub(crate) mod stream;
+mod sync;
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 mod table;
 #[cfg(all(own_kernels, target_os = "linux"))]

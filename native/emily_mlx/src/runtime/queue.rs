@@ -16,7 +16,7 @@ use crate::runtime::graph::graph;
 use crate::runtime::tasks;
 
 /// A stream of MLX's, for any thread.
-pub(crate) struct Queue {
+pub struct Queue {
     stream: Stream,
     device: Device,
     /// MLX's number of a CPU's stream, whose thread can tell the end of work.

@@ -18,10 +18,10 @@ pub(crate) fn compute(arrays: &[Array], queue: &Queue, graph: &MutexGuard<()>) -
 /// back where it is not.
 pub(crate) fn schedule(
     arrays: Vec<Array>,
-    done: Done,
+    done: Done<Array>,
     queue: &Queue,
     graph: &MutexGuard<()>,
-) -> std::result::Result<(), (Vec<Array>, Done)> {
+) -> std::result::Result<(), (Vec<Array>, Done<Array>)> {
     own::schedule(arrays, done, queue, graph)
 }
 
@@ -174,7 +174,7 @@ mod own {
 
     struct Waiting {
         arrays: Vec<Array>,
-        done: Done,
+        done: Done<Array>,
     }
 
     extern "C" fn computed(data: *mut c_void) {
@@ -185,10 +185,10 @@ mod own {
 
     pub(super) fn schedule(
         arrays: Vec<Array>,
-        done: Done,
+        done: Done<Array>,
         queue: &Queue,
         graph: &MutexGuard<()>,
-    ) -> std::result::Result<(), (Vec<Array>, Done)> {
+    ) -> std::result::Result<(), (Vec<Array>, Done<Array>)> {
         adopt_thread(queue.device());
         // What MLX refuses here it refuses the worker too, whose answer the caller gets.
         let scheduled = queue.number().is_some_and(|number| {
@@ -236,10 +236,10 @@ mod own {
 
     pub(super) fn schedule(
         arrays: Vec<Array>,
-        done: Done,
+        done: Done<Array>,
         _queue: &Queue,
         _graph: &MutexGuard<()>,
-    ) -> std::result::Result<(), (Vec<Array>, Done)> {
+    ) -> std::result::Result<(), (Vec<Array>, Done<Array>)> {
         Err((arrays, done))
     }
 }

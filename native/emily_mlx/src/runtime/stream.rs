@@ -9,10 +9,11 @@ use parking_lot::Mutex;
 
 use crate::runtime::alone;
 use crate::runtime::device::{Device, PerDevice};
+use crate::runtime::engine::wait;
 use crate::runtime::error::{refuse, Result};
 use crate::runtime::ffi;
 use crate::runtime::queue::{adopt_thread, Queue};
-use crate::runtime::worker::{compute, schedule_marked, wait, Worker};
+use crate::runtime::worker::{compute, schedule_marked, Worker};
 
 /// A stream that any thread may build on. Cheap to clone.
 #[derive(Clone)]
@@ -21,7 +22,7 @@ pub struct StreamHandle(Arc<Inner>);
 struct Inner {
     device: Device,
     queue: Arc<Queue>,
-    worker: Worker,
+    worker: Worker<Queue>,
 }
 
 /// MLX keeps a stream and its thread for ever: those that nobody holds any more, for the next who ask for one.
@@ -92,7 +93,7 @@ impl StreamHandle {
         Arc::ptr_eq(&self.0, &other.0)
     }
 
-    pub fn worker(&self) -> &Worker {
+    pub fn worker(&self) -> &Worker<Queue> {
         &self.0.worker
     }
 
@@ -133,7 +134,7 @@ impl StreamHandle {
     /// Computes arrays on the calling thread, which waits.
     pub(crate) fn compute(&self, arrays: &[Array], may_fail: bool) -> Result<()> {
         adopt_thread(self.device());
-        compute(arrays, may_fail, &self.0.queue)
+        compute(&*self.0.queue, arrays, may_fail)
     }
 
     /// Computes arrays, unless they are.
@@ -157,7 +158,7 @@ impl StreamHandle {
     /// Starts computing arrays; gives what to wait for, since to wait for an array changes it.
     pub(crate) fn schedule(&self, arrays: &[Array]) -> Result<Scheduled> {
         adopt_thread(self.device());
-        schedule_marked(arrays, false, &self.0.queue).map(Scheduled)
+        schedule_marked(&*self.0.queue, arrays, false).map(Scheduled)
     }
 
     /// The array of an operation of mlx-rs, on the stream.

@@ -1,48 +1,93 @@
 //! Evaluation: one worker thread a stream, fed by a bounded queue. The BEAM's schedulers only
 //! build graphs and queue jobs; they never wait for MLX.
+//!
+//! Who computes what, in which order, under which lock, and who is told, is decided here; how MLX does it, in `engine.rs`.
+//! So models can have an engine of their own (`worker/models.rs`).
 
 use std::collections::VecDeque;
 use std::panic::{catch_unwind, AssertUnwindSafe};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{sync_channel, Receiver, SyncSender, TrySendError};
+use std::sync::mpsc::TrySendError;
 use std::sync::Arc;
-use std::thread;
 
-use mlx_rs::Array;
-
-use crate::runtime::device::Device;
 use crate::runtime::error::{Error, Result};
-use crate::runtime::ffi::{self, mlx, Arrays};
-use crate::runtime::graph::{async_eval, graph, schedule, try_graph};
 use crate::runtime::job::{answer, Done, Job, QueueFull};
-use crate::runtime::queue::{adopt_thread, Queue};
-use crate::runtime::short;
+use crate::runtime::sync::{sync_channel, AtomicBool, Ordering, Receiver, SyncSender, Thread};
+
+#[cfg(all(test, loom))]
+mod models;
 
 /// How many jobs may wait. Every caller waits for its own, so this is the number of processes that
-/// can evaluate at once before the next has to try again.
-const QUEUE_BOUND: usize = 4096;
+/// can evaluate at once before the next has to try again. A model has few.
+const QUEUE_BOUND: usize = if cfg!(loom) { 2 } else { 4096 };
 
 /// How many jobs the device has at once: one to compute and one to go on with. Each holds memory.
 const MOST_RUNNING: usize = 2;
 
-pub struct Worker {
-    jobs: SyncSender<Job>,
-    queue: Arc<Queue>,
+/// What computes arrays on a stream.
+pub trait Engine: Send + Sync + 'static {
+    type Array: Send + 'static;
+    /// An array of one job alone, to wait for: waiting for an array changes it.
+    type Marker;
+    /// The lock under which graphs are changed.
+    type Graph<'a>;
+
+    /// Makes the calling thread one that may use the engine.
+    fn adopt_thread(&self);
+
+    fn graph(&self) -> Self::Graph<'_>;
+
+    /// The lock, where nobody else has it.
+    fn try_graph(&self) -> Option<Self::Graph<'_>>;
+
+    /// Computes arrays on the calling thread if that takes no longer than to wake another; answers whether they are
+    /// computed.
+    fn compute_short(&self, arrays: &[Self::Array], graph: &Self::Graph<'_>) -> bool;
+
+    /// Starts computing arrays if that is short work, and tells its end; gives back what is not.
+    fn schedule_short(
+        &self,
+        short: Short<Self::Array>,
+        graph: &Self::Graph<'_>,
+    ) -> ShortOrNot<Self>;
+
+    fn marker(&self) -> Result<Self::Marker>;
+
+    /// Starts computing arrays, and a marker with them.
+    fn begin(
+        &self,
+        arrays: &[Self::Array],
+        marker: Option<&Self::Marker>,
+        graph: &Self::Graph<'_>,
+    ) -> Result<()>;
+
+    /// Waits for the work of the stream and takes the failure that is kept for it.
+    fn settle(&self, graph: &Self::Graph<'_>) -> Result<()>;
+
+    fn wait(&self, marker: &Self::Marker) -> Result<()>;
+}
+
+/// Arrays, and what is told of their end.
+pub type Short<A> = (Vec<A>, Done<A>);
+pub type ShortOrNot<E> = std::result::Result<(), Short<<E as Engine>::Array>>;
+
+pub struct Worker<E: Engine> {
+    jobs: SyncSender<Job<E::Array>>,
+    engine: Arc<E>,
     closed: Arc<AtomicBool>,
 }
 
-impl Worker {
-    pub(crate) fn start(queue: Arc<Queue>) -> Result<Worker> {
+impl<E: Engine> Worker<E> {
+    pub(crate) fn start(engine: Arc<E>) -> Result<Self> {
         let (sender, jobs) = sync_channel(QUEUE_BOUND);
         let closed = Arc::new(AtomicBool::new(false));
-        let (own, own_closed) = (queue.clone(), closed.clone());
-        thread::Builder::new()
+        let (own, own_closed) = (engine.clone(), closed.clone());
+        Thread::new()
             .name("emily".to_owned())
-            .spawn(move || work(own, jobs, &own_closed))
+            .spawn(move || work(&*own, jobs, &own_closed))
             .map_err(|error| Error::Mlx(format!("no thread for a stream: {error}")))?;
         Ok(Worker {
             jobs: sender,
-            queue,
+            engine,
             closed,
         })
     }
@@ -58,14 +103,14 @@ impl Worker {
     }
 
     /// Schedules a job that is short, or queues it, without waiting.
-    pub fn push(&self, job: Job) -> std::result::Result<(), QueueFull> {
+    pub fn push(&self, job: Job<E::Array>) -> std::result::Result<(), QueueFull<E::Array>> {
         let job = match job {
             Job::Evaluate {
                 arrays,
                 may_fail: false,
                 wanted,
                 done,
-            } => match self.schedule_short(arrays, done) {
+            } => match self.schedule_short((arrays, done)) {
                 Ok(()) => return Ok(()),
                 Err((arrays, done)) => Job::Evaluate {
                     arrays,
@@ -83,35 +128,30 @@ impl Worker {
 
     /// Computes arrays on the calling thread if that takes no longer than to wake another; answers whether they are
     /// computed. Not for linear algebra, which may fail.
-    pub fn compute_here(&self, arrays: &[Array]) -> bool {
-        !self.is_closed()
-            && try_graph().is_some_and(|graph| short::compute(arrays, &self.queue, &graph))
+    pub fn compute_here(&self, arrays: &[E::Array]) -> bool {
+        let graph = self.engine.try_graph().filter(|_| !self.is_closed());
+        graph.is_some_and(|graph| self.engine.compute_short(arrays, &graph))
     }
 
     /// Schedules short work on a CPU on the calling thread; what is not short comes back.
-    fn schedule_short(
-        &self,
-        arrays: Vec<Array>,
-        done: Done,
-    ) -> std::result::Result<(), (Vec<Array>, Done)> {
-        let Some(graph) = try_graph().filter(|_| !self.is_closed()) else {
-            return Err((arrays, done));
-        };
-        short::schedule(arrays, done, &self.queue, &graph)
+    fn schedule_short(&self, short: Short<E::Array>) -> ShortOrNot<E> {
+        match self.engine.try_graph().filter(|_| !self.is_closed()) {
+            Some(graph) => self.engine.schedule_short(short, &graph),
+            None => Err(short),
+        }
     }
 }
 
 /// A job that the device has and has not finished.
-struct Running {
-    arrays: Vec<Array>,
-    /// An array of this job alone, to wait for: waiting for an array changes it.
-    marker: Array,
-    done: Done,
+struct Running<E: Engine> {
+    arrays: Vec<E::Array>,
+    marker: E::Marker,
+    done: Done<E::Array>,
 }
 
-fn work(queue: Arc<Queue>, jobs: Receiver<Job>, closed: &AtomicBool) {
-    adopt_thread(queue.device());
-    let mut running: VecDeque<Running> = VecDeque::new();
+fn work<E: Engine>(engine: &E, jobs: Receiver<Job<E::Array>>, closed: &AtomicBool) {
+    engine.adopt_thread();
+    let mut running: VecDeque<Running<E>> = VecDeque::new();
     loop {
         // The next job is scheduled before the oldest is waited for, so that the device goes from
         // one to the next without this thread.
@@ -123,12 +163,12 @@ fn work(queue: Arc<Queue>, jobs: Receiver<Job>, closed: &AtomicBool) {
         match next {
             Some(job) => {
                 if let Job::Evaluate { may_fail: true, .. } = &job {
-                    running.drain(..).for_each(finish);
+                    running.drain(..).for_each(|job| finish(engine, job));
                 }
-                running.extend(start(job, &queue, closed));
+                running.extend(start(engine, job, closed));
             }
             None => match running.pop_front() {
-                Some(oldest) => finish(oldest),
+                Some(oldest) => finish(engine, oldest),
                 // Every handle of the stream is gone.
                 None => return,
             },
@@ -136,12 +176,12 @@ fn work(queue: Arc<Queue>, jobs: Receiver<Job>, closed: &AtomicBool) {
     }
 }
 
-fn start(job: Job, queue: &Queue, closed: &AtomicBool) -> Option<Running> {
+fn start<E: Engine>(engine: &E, job: Job<E::Array>, closed: &AtomicBool) -> Option<Running<E>> {
     match job {
         Job::Evaluate { arrays, done, .. } | Job::Schedule { arrays, done }
             if closed.load(Ordering::Acquire) =>
         {
-            free(arrays);
+            free(engine, arrays);
             answer(done, Err(Error::Mlx("the stream is closed".to_owned())));
             None
         }
@@ -155,7 +195,7 @@ fn start(job: Job, queue: &Queue, closed: &AtomicBool) -> Option<Running> {
                 if !wanted() {
                     return Ok(None);
                 }
-                schedule_marked(&arrays, may_fail, queue).map(Some)
+                schedule_marked(engine, &arrays, may_fail).map(Some)
             };
             match guarded(marked) {
                 Ok(Some(marker)) => Some(Running {
@@ -164,36 +204,36 @@ fn start(job: Job, queue: &Queue, closed: &AtomicBool) -> Option<Running> {
                     done,
                 }),
                 Ok(None) => {
-                    free(arrays);
+                    free(engine, arrays);
                     None
                 }
                 Err(error) => {
-                    free(arrays);
+                    free(engine, arrays);
                     answer(done, Err(error));
                     None
                 }
             }
         }
         Job::Schedule { arrays, done } => {
-            let scheduled = guarded(|| schedule(&arrays));
-            free(arrays);
+            let scheduled = guarded(|| engine.begin(&arrays, None, &engine.graph()));
+            free(engine, arrays);
             answer(done, scheduled.map(|()| Vec::new()));
             None
         }
         Job::Free(array) => {
-            free(array);
+            free(engine, array);
             None
         }
     }
 }
 
-fn finish(running: Running) {
+fn finish<E: Engine>(engine: &E, running: Running<E>) {
     let Running {
         arrays,
         marker,
         done,
     } = running;
-    answer(done, guarded(|| wait(&marker)).map(|()| arrays));
+    answer(done, guarded(|| engine.wait(&marker)).map(|()| arrays));
 }
 
 /// A panic becomes an error for the job's caller, and the worker lives on.
@@ -202,51 +242,30 @@ fn guarded<T>(job: impl FnOnce() -> Result<T>) -> Result<T> {
     catch_unwind(AssertUnwindSafe(job)).unwrap_or_else(|_| Err(panicked()))
 }
 
-/// An array to wait for. It has no elements, so that it takes no device any work.
-fn marker(queue: &Queue) -> Result<Array> {
-    let scalar = Array::from_bool(false);
-    mlx!(
-        mlx_broadcast_to,
-        scalar.as_ptr(),
-        [0].as_ptr(),
-        1,
-        queue.stream().as_ptr()
-    )
-}
-
-/// Starts computing arrays; gives what to [`wait`] for.
-pub(crate) fn schedule_marked(arrays: &[Array], may_fail: bool, queue: &Queue) -> Result<Array> {
-    let marker = marker(queue)?;
-    // First, since MLX ends its evaluation on the stream of the first array.
-    let vector = Arrays::new([&marker].into_iter().chain(arrays))?;
-    let graph = graph();
-    let scheduled = async_eval(&vector, &graph);
+/// Starts computing arrays; gives what to wait for.
+pub(crate) fn schedule_marked<E: Engine>(
+    engine: &E,
+    arrays: &[E::Array],
+    may_fail: bool,
+) -> Result<E::Marker> {
+    let marker = engine.marker()?;
+    let graph = engine.graph();
+    let scheduled = engine.begin(arrays, Some(&marker), &graph);
     // With the lock held, nobody schedules work that waits for what has failed and fails with it.
-    let settled = if may_fail { settle(queue) } else { Ok(()) };
+    let settled = if may_fail {
+        engine.settle(&graph)
+    } else {
+        Ok(())
+    };
     scheduled.and(settled).map(|()| marker)
 }
 
 /// Computes arrays on the calling thread, which waits.
-pub(crate) fn compute(arrays: &[Array], may_fail: bool, queue: &Queue) -> Result<()> {
-    wait(&schedule_marked(arrays, may_fail, queue)?)
+pub(crate) fn compute<E: Engine>(engine: &E, arrays: &[E::Array], may_fail: bool) -> Result<()> {
+    engine.wait(&schedule_marked(engine, arrays, may_fail)?)
 }
 
-/// Waits until the arrays of a marker are computed.
-pub(crate) fn wait(marker: &Array) -> Result<()> {
-    // SAFETY: the handle is live, and the marker is this thread's alone.
-    ffi::status(|| unsafe { mlx_sys::_mlx_array_wait(marker.as_ptr()) })
-}
-
-/// Waits for the work of a stream and takes the failure that MLX keeps for it; waiting for an array
-/// would miss a failure that came before the wait. The CPU's default stream takes part: it computes
-/// linear algebra for a GPU and pieces of graphs of other streams, and streams that wait for one
-/// another hand a failure on.
-fn settle(queue: &Queue) -> Result<()> {
-    let own = queue.synchronize();
-    own.and(Queue::default_on(Device::Cpu)?.synchronize())
-}
-
-fn free<T>(arrays: T) {
-    let _graph = graph();
+fn free<E: Engine, T>(engine: &E, arrays: T) {
+    let _graph = engine.graph();
     drop(arrays);
 }

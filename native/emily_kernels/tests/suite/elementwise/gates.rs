@@ -7,7 +7,7 @@ use emily_kernels::math::{Gelu, GeluTanh, Silu};
 use emily_kernels::real::Real;
 use half::{bf16, f16};
 
-use crate::support::{Random, LENGTHS};
+use crate::support::{Random, LENGTHS, LONG};
 
 fn silu(x: f64) -> f64 {
     x / (1.0 + (-x).exp())
@@ -45,7 +45,7 @@ fn check<T: Real>(
     least: f64,
 ) {
     let mut random = Random::new(51);
-    for length in LENGTHS.into_iter().chain([2000]) {
+    for length in LENGTHS.into_iter().chain([2 * LONG]) {
         let mut numbers = |most: f32| -> Vec<T> {
             let number = |_| T::narrow((random.below(20_001) as f32 / 10_000.0 - 1.0) * most);
             (0..length).map(number).collect()
