@@ -42,6 +42,22 @@ defmodule Emily.AttackTest do
     assert Campaign.here(Attack.Numbers, 18, folder, 1..3) == []
   end
 
+  # For what is larger than what it is made of, or is padded by a number of another type, Nx.BinaryBackend has no memory.
+  test "no call and no program is drawn that Nx.BinaryBackend cannot compute", %{tmp_dir: folder} do
+    assert Campaign.here(Attack.Calls, 30134, folder, [2_000_004_152, 1_000_006_438]) == []
+    assert Campaign.here(Attack.Calls, 30131, folder, [1_000_005_395, 2_000_032_225]) == []
+    assert Campaign.here(Attack.Numbers, 2626, folder, [2_000_000_036, 2_000_002_749]) == []
+    assert Campaign.here(Attack.Numbers, 30135, folder, [1_000_000_274]) == []
+  end
+
+  test "numbers that were different", %{tmp_dir: folder} do
+    assert Campaign.here(Attack.Numbers, 30136, folder, [1_000_001_773, 2_000_001_024]) == []
+
+    # A product of complex numbers, integers of 64 bits beside f64, and what is complex where Nx says f64.
+    numbers = [2_000_000_128, 2_000_000_680, 1_000_002_417]
+    assert Campaign.here(Attack.Numbers, 30137, folder, numbers) == []
+  end
+
   test "a case of which a VM dies is told by its number, and the others run", %{tmp_dir: folder} do
     options = %{seed: 1, seconds: 600, folder: folder}
 

@@ -147,7 +147,7 @@ defmodule Emily.CheckedBackend do
   defp exact(%T{data: %BinaryBackend{}} = tensor), do: widen(tensor)
   defp exact(tensor), do: tensor |> emily() |> Nx.backend_copy(BinaryBackend) |> widen()
 
-  # Beside floats, and for functions of floats, integers become floats first.
+  # Beside floats, and for functions of floats, integers become floats first; f64 has all those of 32 bits.
   defp promoted(args, name, out) when name in @elementwise do
     type =
       for(%T{type: type} <- [out | args], Nx.Type.float?(type), do: type)
@@ -156,6 +156,9 @@ defmodule Emily.CheckedBackend do
     each(args, fn
       %T{type: {kind, bits}} = x when kind in [:s, :u] and bits > 16 and elem(type, 1) < 64 ->
         x |> exact() |> Nx.as_type(:f32)
+
+      %T{type: {kind, 64}} = x when kind in [:s, :u] and type == {:f, 64} ->
+        x |> exact() |> Nx.as_type(:f64)
 
       x ->
         x
@@ -248,18 +251,26 @@ defmodule Emily.CheckedBackend do
         do: {:ok, Nx.to_flat_list(sizes)}
       )
 
-  # Each multiplication rounds.
-  defp sizes(:window_product, fun, %T{type: {:f, 64}} = out, [_, window | _] = args) do
+  # Each multiplication rounds, of f64 and of complex numbers.
+  defp sizes(:window_product, fun, %T{type: type} = out, [_, window | _] = args)
+       when type in [{:f, 64}, {:c, 128}] do
     with {:ok, expected} <- computed(fun, out, args) do
       share = max(1, Tuple.product(window) / 8)
-      {:ok, for(number <- Nx.to_flat_list(expected), do: is_number(number) && share * number)}
+      {:ok, for(number <- Nx.to_flat_list(expected), do: times(number, share))}
     end
   end
 
   defp sizes(_name, _fun, _out, _args), do: {:ok, nil}
 
+  defp times(%Complex{re: re, im: im}, share) when is_number(re) and is_number(im),
+    do: Complex.new(share * re, share * im)
+
+  defp times(number, share), do: is_number(number) && share * number
+
   # The least integer of a narrow type has no magnitude in it.
   defp magnitudes(%T{type: {:s, _}} = x), do: x |> Nx.as_type(:s64) |> Nx.abs()
+  # Nx.BinaryBackend pads in the type of the result.
+  defp magnitudes(%T{type: {:c, _} = type} = x), do: x |> Nx.abs() |> Nx.as_type(type)
   defp magnitudes(x), do: Nx.abs(x)
 
   defp report(nil, _name, _args, _out), do: :ok

@@ -6,7 +6,7 @@ defmodule Emily.RandomPrograms do
   # is an operation on registers, which are inputs and results of steps before. What Nx or Nx.BinaryBackend refuses
   # is no step.
 
-  alias Emily.Lower
+  alias Emily.{Declared, Lower}
   alias Emily.RandomPrograms.Blocks
   alias Nx.Tensor, as: T
 
@@ -15,6 +15,8 @@ defmodule Emily.RandomPrograms do
 
   @integers [{:u, 8}, {:u, 16}, {:u, 32}, {:u, 64}, {:s, 8}, {:s, 16}, {:s, 32}, {:s, 64}]
   @sizes [1, 2, 3, 4]
+  # A register has no more elements, and nothing that is larger is computed while a program is drawn.
+  @most 256
 
   @unary [:negate, :abs, :sign, :floor, :ceil, :round, :exp, :sin, :cos, :tanh, :sqrt, :sigmoid] ++
            [:log1p, :erf, :atan, :cbrt, :is_nan, :is_infinity, :logical_not, :bitwise_not] ++
@@ -180,11 +182,15 @@ defmodule Emily.RandomPrograms do
 
   defp step(values, tries, operation) do
     {name, registers, fun} = operation.(values)
-    result = fun.(Enum.map(registers, &Enum.at(values, &1)))
+    taken = Enum.map(registers, &Enum.at(values, &1))
 
-    if Lower.type?(result.type) and Nx.size(result) <= 256,
-      do: {[{name, registers, fun}], values ++ [result]},
-      else: step(values, tries - 1, operation)
+    with true <- Declared.within?(@most, fun, taken),
+         result = fun.(taken),
+         true <- Lower.type?(result.type) and Nx.size(result) <= @most do
+      {[{name, registers, fun}], values ++ [result]}
+    else
+      false -> step(values, tries - 1, operation)
+    end
   rescue
     _refused -> step(values, tries - 1, operation)
   end
@@ -257,7 +263,9 @@ defmodule Emily.RandomPrograms do
       for size <- Tuple.to_list(x.shape),
           do: {integer(max(-1, 1 - size), 2), integer(0, 2), integer(0, 1)}
 
+    # Nx.BinaryBackend pads integers with the bytes of a float: with each axis there are more of them than the shape says.
     value = one_of([0, 0.3, -0.0, 1])
+    value = if Nx.Type.integer?(x.type), do: trunc(value), else: value
     {{:pad, value, config}, [at], fn [x] -> Nx.pad(x, value, config) end}
   end
 

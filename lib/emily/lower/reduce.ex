@@ -20,17 +20,16 @@ defmodule Emily.Lower.Reduce do
   def lower(:argmax, out, [tensor, opts]), do: argument(:argmax_nan, out, tensor, opts)
   def lower(:argmin, out, [tensor, opts]), do: argument(:argmin_nan, out, tensor, opts)
 
-  # MLX adds up complex numbers in f32, in the order in which they lie: as two numbers they are added up as those of f32 are.
   defp accumulate(:sum, %{type: {:c, 64} = type, shape: shape}, tensor, opts) do
     axes = axes(tensor, opts)
-    parts = {:view, {:reshape, cast(tensor, type), Tuple.to_list(tensor.shape) ++ [1]}, :f32}
-    sum = {:reshape, {:view, {:sum, parts, axes, keep(opts)}, :c64}, Tuple.to_list(shape)}
+    parts = tensor |> cast(type) |> parts(Tuple.to_list(tensor.shape))
+    sum = whole({:sum, parts, axes, keep(opts)}, Tuple.to_list(shape))
     if of_one?(tensor, axes), do: from_zero(sum, type), else: sum
   end
 
   defp accumulate(op, %{type: type}, tensor, opts) do
     axes = axes(tensor, opts)
-    reduced = {op, ordered(cast(tensor, type), type), axes, keep(opts)}
+    reduced = {op, in_order(cast(tensor, type), type), axes, keep(opts)}
 
     cond do
       # MLX gives 32 bits for the narrower integers.
@@ -42,10 +41,6 @@ defmodule Emily.Lower.Reduce do
 
   # MLX sums a single number to itself.
   defp of_one?(tensor, axes), do: Enum.all?(axes, &(elem(tensor.shape, &1) == 1))
-
-  # MLX multiplies complex numbers as they lie, which is another order in a view than in a copy of it.
-  defp ordered(x, {:c, 64}), do: {:contiguous, x}
-  defp ordered(x, _type), do: x
 
   defp extreme(op, _out, tensor, opts), do: {op, value(tensor), axes(tensor, opts), keep(opts)}
 

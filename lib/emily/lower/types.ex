@@ -153,6 +153,22 @@ defmodule Emily.Lower.Types do
   defp rounds?(%{shape: shape, type: {kind, bits}}),
     do: kind in [:s, :u] and bits > 8 and shape != {}
 
+  @doc """
+  What a sum or a product reads: MLX's own, of f64 and c64, are taken in the order in which the elements lie, which is
+  another one in a view than in a copy of it, and rounded at each step.
+  """
+  def in_order(x, type) when type in [{:f, 64}, {:c, 64}], do: {:contiguous, x}
+  def in_order(x, _type), do: x
+
+  @doc """
+  Complex numbers as two of f32 each, on an axis behind those of sizes `dims`: MLX adds complex numbers in f32, in the order in
+  which they lie; as two numbers they are added as those of f32 are.
+  """
+  def parts(x, dims), do: {:view, {:reshape, x, dims ++ [1]}, :f32}
+
+  @doc "What `parts/2` took apart; the axes have the sizes `dims` again."
+  def whole(parts, dims), do: {:reshape, {:view, parts, :c64}, dims}
+
   @doc "A sum that starts at zero: what adds nothing but negative zeros is zero."
   def from_zero(sum, {kind, _} = type) when kind in [:f, :bf, :c],
     do: {:add, sum, Expr.scalar(0, dtype(type))}

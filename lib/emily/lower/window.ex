@@ -5,6 +5,7 @@ defmodule Emily.Lower.Window do
 
   import Emily.Lower.Types
   import Emily.Expr, only: [share: 2, scalar: 2]
+  import Emily.Lower.Dot, only: [on_gpu?: 1]
   alias Emily.Lower.{Shape, Window.Sliding}
 
   def names do
@@ -19,9 +20,22 @@ defmodule Emily.Lower.Window do
   def lower(:window_scatter_max, out, args), do: scatter(:window_argmax, out, args)
   def lower(:window_scatter_min, out, args), do: scatter(:window_argmin, out, args)
 
+  # Complex numbers are added up part by part, and rounded once where there is f64.
+  defp window(:sum, start, %{type: {:c, 64} = type, shape: shape}, [tensor, window, opts]) do
+    wide = if on_gpu?(tensor), do: :f32, else: :f64
+    {x, dims} = padded(tensor, type, scalar(start, :c64), opts)
+    parts = {:contiguous, {:astype, parts(x, dims), wide}}
+    ones = &if &1, do: &1 ++ [1]
+    opts = [strides: ones.(opts[:strides]), window_dilations: ones.(opts[:window_dilations])]
+    slid = Sliding.windows(:sum, parts, dims ++ [2], Tuple.to_list(window) ++ [1], opts)
+    whole({:astype, slid, :f32}, Tuple.to_list(shape)) |> from_zero(type)
+  end
+
   defp window(op, start, %{type: type}, [tensor, window, opts]) do
-    wide = if op in [:sum, :prod], do: accumulator(type), else: type
+    sum? = op in [:sum, :prod]
+    wide = if sum?, do: accumulator(type), else: type
     {x, dims} = padded(tensor, wide, scalar(start, dtype(wide)), opts)
+    x = if sum?, do: in_order(x, wide), else: x
     slid = Sliding.windows(op, x, dims, Tuple.to_list(window), opts)
 
     case op do

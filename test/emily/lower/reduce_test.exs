@@ -51,19 +51,21 @@ defmodule Emily.Lower.ReduceTest do
   end
 
   # Of numbers that round at each addition.
-  test "sums of complex numbers do not depend on how a tensor lies" do
-    numbers = for at <- 1..96, do: Complex.new(:math.sin(at * at), :math.cos(at * 7) * at)
-    x = numbers |> Nx.tensor() |> Nx.reshape({4, 6, 4})
-    [e] = on_emily([x])
+  @tag :f64
+  test "sums and products of complex numbers and of f64 do not depend on how a tensor lies" do
+    complex = for at <- 1..96, do: Complex.new(:math.sin(at * at), :math.cos(at * 7) * at)
+    real = for at <- 1..96, do: :math.sin(at * at) * at
 
-    for {view, name} <- [
+    for {numbers, type} <- [{complex, :c64}, {real, :f64}],
+        [e] = on_emily([numbers |> Nx.tensor(type: type) |> Nx.reshape({4, 6, 4})]),
+        {view, name} <- [
           {&Nx.reverse(&1), "reverse"},
           {&Nx.transpose(&1, axes: [2, 0, 1]), "transpose"},
           {& &1[[1..2, 0..4, 1..3]], "slice"},
           {&Nx.broadcast(&1[0], {3, 6, 4}), "broadcast"}
         ],
         fun <- [&Nx.sum/2, &Nx.product/2, &Nx.mean/2],
-        axes <- [nil, [0], [1], [0, 2]] do
+        axes <- [nil, [0], [1], [0, 2], [1, 2]] do
       viewed = view.(e)
       # A tensor of its own.
       [copy] = viewed |> Nx.backend_copy(Nx.BinaryBackend) |> List.wrap() |> on_emily()

@@ -56,7 +56,8 @@ defmodule Emily.Lower.Reduce.Fold do
       operand = if wide == :bool, do: &truthy(value(&1), &1.type), else: &cast(&1, wide)
 
       share(operand.(acc), fn start ->
-        {:astype, {step, windows.(op, operand.(tensor), start), start}, dtype(type)}
+        {:astype, {step, windows.(op, in_order(operand.(tensor), wide), start), start},
+         dtype(type)}
       end)
     else
       _ -> {:fallback, "the caller's function is none that MLX has"}
