@@ -87,6 +87,25 @@ defmodule Emily.Lower.ElementwiseTest do
       end
     end
 
+    # Of an exponent that is known a program makes a product.
+    @tag :f64
+    test "a square has the same bits, whether its exponent is known or not" do
+      for type <- [:f32, :f64], scale <- [1.0, 1.0e-160, 1.0e160], type == :f64 or scale == 1.0 do
+        x = Nx.iota({20_000}, type: type) |> Nx.multiply(0.7131) |> Nx.sin() |> Nx.multiply(scale)
+        [e, two] = on_emily([x, Nx.tensor(2, type: type)])
+        square = Nx.to_binary(Nx.multiply(e, e))
+        assert Nx.to_binary(Nx.pow(e, two)) == square
+        assert Nx.to_binary(Nx.pow(e, 2)) == square
+        known = Nx.Defn.jit_apply(&Nx.pow(&1, 2), [e], compiler: Emily.Compiler)
+        assert Nx.to_binary(known) == square
+      end
+
+      special = Nx.tensor([:nan, :infinity, :neg_infinity, 0.0, -0.0, -3.0], type: :f64)
+      [e, two] = on_emily([special, Nx.tensor(2.0, type: :f64)])
+      powers = [:nan, :infinity, :infinity, 0.0, 0.0, 9.0]
+      assert e |> Nx.pow(two) |> Nx.to_flat_list() == powers
+    end
+
     property "pow of floats" do
       check all(
               tensors <- operands(floats(), floats(), range: {0.25, 4}, right: [range: {-3, 3}]),
