@@ -91,11 +91,23 @@ defmodule Emily.Lower.Elementwise do
   def lower(:pow, %{type: {:c, _}} = out, args),
     do: Emily.Lower.ComplexMath.lower(:pow, out, args)
 
-  # A square, as a variance has it, is the power's own second.
+  # A square, as a variance has it, is a product, whether its exponent is known or not. The kernel of f32 has it so; MLX's power
+  # of f64 is not always the nearest number.
   def lower(:pow, %{type: {:f, bits} = type} = out, [base, exponent]) when bits in [32, 64] do
-    if known(exponent) == 2,
-      do: {:square, cast(base, type)},
-      else: binary(:power, out, [base, exponent])
+    cond do
+      known(exponent) == 2 ->
+        {:square, cast(base, type)}
+
+      known(exponent) || bits == 32 ->
+        binary(:power, out, [base, exponent])
+
+      true ->
+        share(cast(base, type), fn x ->
+          share(cast(exponent, type), fn y ->
+            {:where, {:equal, y, scalar(2, :f64)}, {:square, x}, {:power, x, y}}
+          end)
+        end)
+    end
   end
 
   def lower(:pow, out, args), do: binary(:power, out, args)

@@ -102,10 +102,5 @@ pub fn pow<A: Arithmetic>(x: f64, y: f64) -> f64 {
         clamp(product, -1100.0, 1100.0),
         if is_near { low } else { 0.0 },
     );
-    // A square is rounded once: so a program whose exponent is known multiplies, and has the same bits.
-    if y == 2.0 {
-        x * x
-    } else {
-        limits(x, y, magnitude)
-    }
+    limits(x, y, magnitude)
 }
