@@ -88,10 +88,13 @@ defmodule Emily.Lower.ReduceTest do
     end
   end
 
-  property "sum of f32 and f64 to their precision" do
-    check all({x, opts} <- reduction([{:f, 32}, {:f, 64}]), max_runs: runs()) do
-      assert_same([x], fn [x] -> Nx.sum(x, opts) end, accumulates: true)
-      assert_same([x], fn [x] -> Nx.mean(x, opts) end, accumulates: true)
+  for bits <- [32, 64] do
+    @tag :"f#{bits}"
+    property "sum of f#{bits} to its precision" do
+      check all({x, opts} <- reduction([{:f, unquote(bits)}]), max_runs: runs()) do
+        assert_same([x], fn [x] -> Nx.sum(x, opts) end, accumulates: true)
+        assert_same([x], fn [x] -> Nx.mean(x, opts) end, accumulates: true)
+      end
     end
   end
 
