@@ -659,7 +659,7 @@ fn steps_before_and_behind_a_loop_are_recorded_with_it() {
     let more = pair(&mut builder, Op::Add, state[0], one);
     let body = builder.end(places(&[more])).expect("it is set");
     let counted = builder.repeat(places(&[first]), condition, body);
-    let counted = counted.and_then(|counted| Ok(counted.element(0).expect("one")));
+    let counted = counted.map(|counted| counted.element(0).expect("one"));
     let [last, _] = additions(&mut builder, counted.expect("it fits"), first, 24);
     let program = builder.finish(places(&[last, first])).expect("all are set");
     for run in 0..6_u8 {
