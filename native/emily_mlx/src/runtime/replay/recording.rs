@@ -365,12 +365,12 @@ mod tests {
                 "in 500 62 not behind 61",
                 "destroy 8",
                 "in 1000 500 behind 2102 makes 2500",
+                "destroy 500",
                 "launchable of 1000 makes 5000",
                 "copy 64 from 21 to 20 on 7",
                 "read 22 on 7",
                 "read 32 on 7",
                 "read 33 on 7",
-                "destroy 500",
                 "wait for 7",
             ]
         );
@@ -382,6 +382,19 @@ mod tests {
             said(),
             ["copy 64 from 30 to 20 on 7", "copy 64 from 33 to 23 on 7"]
         );
+        drop(recording);
+        assert_eq!(said(), ["wait for 7", "destroy 5000", "destroy 1000"]);
+    }
+
+    #[test]
+    fn steps_are_launched_without_a_word_to_the_host() {
+        let mut recording = recorded();
+        said();
+        let goes_on = recording.finish(None, &[]);
+        assert!(!goes_on.expect("it was recorded"));
+        assert_eq!(said(), ["launchable of 1000 makes 5000", "wait for 7"]);
+        recording.launch().expect("it is finished");
+        assert_eq!(said(), ["launch 5000 on 7"]);
         drop(recording);
         assert_eq!(said(), ["wait for 7", "destroy 5000", "destroy 1000"]);
     }
