@@ -218,6 +218,10 @@ impl Shelf {
         (kept.stream.is(stream) && kept.thread == thread::current().id()).then_some(kept)
     }
 
+    pub(super) fn is_full(&self) -> bool {
+        self.0 .0.lock().is_some()
+    }
+
     pub(super) fn is(&self, other: &Shelf) -> bool {
         Arc::ptr_eq(&self.0, &other.0)
     }
@@ -316,7 +320,8 @@ impl Drop for Stand {
 
 impl std::fmt::Debug for Shelf {
     fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
-        let full = self.0 .0.lock().is_some();
-        f.debug_struct("Shelf").field("full", &full).finish()
+        f.debug_struct("Shelf")
+            .field("full", &self.is_full())
+            .finish()
     }
 }
