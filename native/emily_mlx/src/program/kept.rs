@@ -218,6 +218,7 @@ impl Shelf {
         (kept.stream.is(stream) && kept.thread == thread::current().id()).then_some(kept)
     }
 
+    /// Whether there is one, of whatever thread.
     pub(super) fn is_full(&self) -> bool {
         self.0 .0.lock().is_some()
     }

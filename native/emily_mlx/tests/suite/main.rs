@@ -13,6 +13,7 @@ mod pointers;
 #[cfg(target_os = "linux")]
 mod products;
 mod programs;
+mod recordings;
 mod reduce;
 mod refusals;
 mod sizes;
