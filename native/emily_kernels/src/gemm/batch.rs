@@ -75,7 +75,7 @@ pub fn products<T: Stored>(level: Level, a: &View, b: &View, output: &mut [T]) {
     let parts = Parts::of(&first, tasks.div_ceil(count), most, grain);
     let units = count * parts.count();
     let tasks = tasks.min(units);
-    pool::each(tasks, |task| {
+    pool::each_in_a_row(tasks, |task| {
         for unit in task * units / tasks..(task + 1) * units / tasks {
             let work = work(unit / parts.count()).along_vectors();
             // SAFETY: `View` has made sure that the elements lie in its memory, and the parts of the output, which

@@ -68,7 +68,7 @@ pub unsafe fn multiply_at<T: Stored>(work: Work<T>, level: Level) {
     }
     let work = work.along_vectors();
     let parts = Parts::of(&work, wanted(work.cost()), usize::MAX, FUSED);
-    pool::each(parts.count(), |i| {
+    pool::each_in_a_row(parts.count(), |i| {
         // SAFETY: the caller's promises; the parts of `c` are apart.
         unsafe { product::multiply(&parts.get(&work, i), level) }
     });

@@ -38,18 +38,27 @@ fn is_awake() -> bool {
     POOL.looking.load(Ordering::Relaxed) > 0
 }
 
+thread_local! {
+    /// When the caller's last work of [`each_in_a_row`] ended, and how many before it followed each other at once.
+    static BEFORE: Cell<(Option<Instant>, usize)> = const { Cell::new((None, 0)) };
+}
+
 /// Whether work that is worth a thread that looks, and hardly the waking of one, is worth it now: one looks, or the caller
-/// has had such work so often in a row, each within the time that a thread looks, that the next will find it looking.
+/// has had such work so often in a row, each within the time that a thread looks after the last, that the next will find it
+/// looking.
 pub(crate) fn is_awake_or_to_be() -> bool {
-    thread_local! {
-        static BEFORE: Cell<(Option<Instant>, usize)> = const { Cell::new((None, 0)) };
-    }
-    let now = Instant::now();
-    let (last, often) = BEFORE.get();
-    let follows = last.is_some_and(|last| now.duration_since(last) < PATIENCE);
+    let (ended, often) = BEFORE.get();
+    let follows = ended.is_some_and(|ended| ended.elapsed() < PATIENCE);
     let often = if follows { often + 1 } else { 0 };
-    BEFORE.set((Some(now), often));
+    BEFORE.set((ended, often));
     is_awake() || often >= OFTEN
+}
+
+/// [`each`] for work of which [`is_awake_or_to_be`] has been asked, on however many threads.
+pub(crate) fn each_in_a_row(count: usize, part: impl Fn(usize) + Sync) {
+    each(count, part);
+    let (_, often) = BEFORE.get();
+    BEFORE.set((Some(Instant::now()), often));
 }
 
 /// Sets how many threads compute at once. Zero stands for the default.
