@@ -1,6 +1,6 @@
 //! Expressions: nested tuples that name operations, decoded into the steps of a program.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::rc::Rc;
 
 use emily_mlx::program::{Builder, Function, Operand, Place, Places, Program};
@@ -48,7 +48,7 @@ pub struct Decoder<'a> {
     captured: Captured<'a>,
     /// Of a function, which is decoded with the stack for it, the inputs that its arrays became, each once.
     inputs: Option<HashMap<*const SharedArray, Place>>,
-    variables: HashMap<i64, Value>,
+    variables: BTreeMap<i64, Value>,
     nested: u32,
     blocks: u32,
     deepest: u32,
@@ -73,7 +73,7 @@ enum Argument {
 
 /// A program and the arrays that its terms held, which are its last inputs.
 pub struct Decoded<'a> {
-    pub program: Program,
+    pub program: Box<Program>,
     pub captured: Captured<'a>,
     /// How deep its branches nest.
     pub blocks: u32,
@@ -85,7 +85,7 @@ impl<'a> Decoder<'a> {
             builder: Builder::new(),
             captured: Captured::new(),
             inputs: None,
-            variables: HashMap::new(),
+            variables: BTreeMap::new(),
             nested: 0,
             blocks: 0,
             deepest: 0,

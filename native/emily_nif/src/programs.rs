@@ -10,7 +10,7 @@ use emily_mlx::fusion::Fusion;
 use emily_mlx::program::{Host, Input, Program};
 use emily_mlx::{Dtype, Error, Held, Result, SharedArray, StreamHandle};
 use mlx_rs::Array;
-use rustler::{Encoder, Env, NifResult, NifTaggedEnum, Reference, Resource, ResourceArc, Term};
+use rustler::{Encoder, Env, NifResult, Reference, Resource, ResourceArc, Term};
 use smallvec::SmallVec;
 
 use crate::error::{raise, refuse, shown};
@@ -22,7 +22,7 @@ use crate::resources::{array, array_ref, array_refs, items, stream, ArrayRef, Ar
 use crate::room::{crowded, Running};
 use crate::threads;
 
-rustler::atoms! { ok, queued }
+rustler::atoms! { ok, queued, arrays, evaluate, long }
 
 /// A compiled function with the arrays that it closes over.
 pub struct ProgramResource {
@@ -57,13 +57,32 @@ impl Resource for ProgramResource {}
 
 type ProgramRef = ResourceArc<ProgramResource>;
 
+/// The arrays that a program gives; mostly one.
+type Arrays = SmallVec<[ArrayRef; 1]>;
+
 /// Arrays, or arrays that must be computed since that may fail.
-#[derive(NifTaggedEnum)]
 pub enum Built {
-    Arrays(Vec<ArrayRef>),
-    Evaluate(Vec<ArrayRef>),
+    Arrays(Arrays),
+    Evaluate(Arrays),
     /// Nothing yet: it takes too long for a scheduler.
     Long,
+}
+
+impl Encoder for Built {
+    fn encode<'a>(&self, env: Env<'a>) -> Term<'a> {
+        match self {
+            Built::Arrays(list) => (arrays(), listed(env, list)).encode(env),
+            Built::Evaluate(list) => (evaluate(), listed(env, list)).encode(env),
+            Built::Long => long().to_term(env),
+        }
+    }
+}
+
+/// A list of arrays. Rustler's of a slice takes memory for it, a part of an eager operation's time that is seen.
+fn listed<'a>(env: Env<'a>, arrays: &[ArrayRef]) -> Term<'a> {
+    let empty = Term::list_new_empty(env);
+    let before = |list: Term<'a>, array: &ArrayRef| list.list_prepend(array.encode(env));
+    arrays.iter().rev().fold(empty, before)
 }
 
 /// Builds the graph of a program without conditions and loops.
@@ -93,7 +112,7 @@ pub fn build<'a>(
     })
 }
 
-fn wrap(arrays: impl Iterator<Item = SharedArray>) -> Vec<ArrayRef> {
+fn wrap(arrays: impl Iterator<Item = SharedArray>) -> Arrays {
     let wrap = |array| ResourceArc::new(ArrayResource(array));
     arrays.map(wrap).collect()
 }
@@ -161,7 +180,7 @@ fn compile<'a>(
     let operations = program.operations();
     let resource = ResourceArc::new(ProgramResource {
         parameters: program.inputs() - captured.len(),
-        program: Arc::new(program),
+        program: program.into(),
         fusion: fuses.then(Fusion::default),
         captured,
         waits,
@@ -256,7 +275,7 @@ fn run_waiting_program<'a>(
         drop(running);
         let answer = move || {
             caller.answer(|env| match result {
-                Ok(arrays) => (ok(), arrays).encode(env),
+                Ok(arrays) => (ok(), listed(env, &arrays)).encode(env),
                 Err(failure) => error_term(env, failure),
             })
         };
@@ -286,7 +305,7 @@ fn run_fused(
     let done = move |result: Result<Vec<Array>>| {
         let shared = |array| SharedArray::lazy(array, &on, 0, false);
         caller.answer(|env| match result {
-            Ok(arrays) => (ok(), wrap(arrays.into_iter().map(shared))).encode(env),
+            Ok(arrays) => (ok(), listed(env, &wrap(arrays.into_iter().map(shared)))).encode(env),
             Err(failure) => error_term(env, failure),
         });
         drop(kept);
@@ -312,7 +331,7 @@ fn run_waiting(
     inputs: Vec<Input>,
     stream: &StreamHandle,
     host: &dyn Host,
-) -> Result<Vec<ArrayRef>> {
+) -> Result<Arrays> {
     let results = program.program.run_waiting(inputs, stream, host)?;
     let shared = |array| SharedArray::lazy(array, stream, 0, false);
     Ok(wrap(results.into_iter().map(shared)))

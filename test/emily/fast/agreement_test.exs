@@ -42,6 +42,29 @@ defmodule Emily.Fast.AgreementTest do
         end)
       end
 
+      test "norms of rows of any length, from anywhere in memory", %{type: type} do
+        for columns <- [1, 3, 8, 100, 128, 1024, 1025] do
+          agree(type, [{2, 3, columns}, {columns}], 2 * tolerance(type), fn [x, w] ->
+            Fast.rms_norm(x, w)
+          end)
+
+          agree(type, [{4, columns}, {columns + 1}], 2 * tolerance(type), fn [x, w] ->
+            Fast.rms_norm(x[1..2], w[1..columns])
+          end)
+        end
+      end
+
+      test "gates of any number of elements, from anywhere in memory", %{type: type} do
+        for count <- [1, 7, 8, 64, 65] do
+          agree(type, [{count + 1}, {count + 1}], 2 * tolerance(type), fn [gate, up] ->
+            Nx.add(
+              Fast.swiglu(gate[0..(count - 1)], up[1..count]),
+              Fast.gelu(up[1..count])
+            )
+          end)
+        end
+      end
+
       test "activations and gates", %{type: type} do
         for opts <- [[], [approximation: :tanh]] do
           agree(type, [{7, 65}], 2 * tolerance(type), fn [x] -> Fast.gelu(x, opts) end)

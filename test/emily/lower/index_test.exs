@@ -59,6 +59,21 @@ defmodule Emily.Lower.IndexTest do
     end
   end
 
+  test "put_slice of most of an axis, at a start that is a tensor" do
+    for type <- [{:u, 8}, {:bf, 16}, {:f, 32}, {:s, 64}],
+        {outer, full, inner} <- [{1, 9, 8}, {2, 5, 16}, {3, 4, 1}, {2, 6, 3}],
+        size <- [full, full - 1, div(full + 1, 2)],
+        start <- [0, 1, full] do
+      x = Nx.iota({outer, full, inner}, type: type, backend: Nx.BinaryBackend)
+      slice = Nx.iota({outer, size, inner}, type: type, backend: Nx.BinaryBackend)
+      start = Nx.tensor(start, backend: Nx.BinaryBackend)
+
+      assert_same([x, Nx.multiply(slice, 2), start], fn [x, slice, start] ->
+        Nx.put_slice(x, [0, start, 0], slice)
+      end)
+    end
+  end
+
   property "put_slice clamps its starts" do
     check all(
             x <- any_tensor(1..4),

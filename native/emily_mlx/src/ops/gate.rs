@@ -5,6 +5,7 @@ use emily_kernels::elementwise::gates::{activate, gate as gated};
 use emily_kernels::math::{Gelu, GeluTanh, Silu};
 use half::{bf16, f16};
 use mlx_rs::Array;
+use once_cell::sync::OnceCell;
 
 use crate::ops::args::Args;
 use crate::ops::checks::real_float;
@@ -73,19 +74,21 @@ const TEXT: &str = concat!(include_str!("activation.cu.h"), include_str!("gate.c
 static ACTIVATION: Source = Source {
     name: "activation",
     inputs: &[c"x"],
-    header: c"#define UP(i) 1.0f\n",
+    header: c"#define UP x\n#define HAS_UP false\n",
     ahead: "",
     text: TEXT,
     in_rows: true,
+    made: OnceCell::new(),
 };
 
 static GATE: Source = Source {
     name: "gate",
     inputs: &[c"x", c"up"],
-    header: c"#define UP(i) static_cast<float>(up[i])\n",
+    header: c"#define UP up\n#define HAS_UP true\n",
     ahead: "",
     text: TEXT,
     in_rows: true,
+    made: OnceCell::new(),
 };
 
 /// Whether arrays are of one shape, on CUDA, where there is a kernel for these.
@@ -99,7 +102,7 @@ fn launch(source: &Source, op: Op, arrays: &[&Array], stream: &StreamHandle) -> 
     let launch = Launch {
         inputs: arrays,
         output: (shape, dtype),
-        threads: arrays[0].size().min(1 << 22) as i32,
+        threads: arrays[0].size().div_ceil(16 / dtype.size()).min(1 << 22) as i32,
         in_block: 256,
         dtype: Some((c"T", dtype)),
         numbers: &[(c"activation", activation_number(op))],

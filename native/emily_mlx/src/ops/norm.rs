@@ -9,12 +9,14 @@ use emily_kernels::real::Real;
 use emily_kernels::view::{typed, typed_mut, Row};
 use half::{bf16, f16};
 use mlx_rs::{fast, Array};
+use once_cell::sync::OnceCell;
 use smallvec::SmallVec;
 
 use crate::ops::args::Args;
 use crate::ops::checks::real_float;
 use crate::ops::op::Op;
 use crate::ops::{cast, reduce};
+use crate::runtime::cuda::{self, Launch, Source};
 use crate::runtime::dtype::Dtype;
 use crate::runtime::error::{refuse, Result};
 use crate::runtime::kernel::{self, level, row, Kernel, Placement};
@@ -65,7 +67,52 @@ pub(crate) fn rms_norm(args: &Args, stream: &StreamHandle) -> Result<Array> {
     if let Some(result) = rows(Op::RmsNorm, of, &[Some(x), weight], stream)? {
         return Ok(result);
     }
+    if let Some(result) = on_cuda(x, weight, eps as f32, stream) {
+        return result;
+    }
     stream.on(|| fast::rms_norm(x, weight, eps as f32))
+}
+
+/// MLX's kernel (0.32.4) has a block for each row: of 128 columns, as heads have, it takes twice as long.
+static RMS_NORM: Source = Source {
+    name: "rms_norm",
+    inputs: &[c"x", c"weight"],
+    header: c"",
+    ahead: "",
+    text: include_str!("norm.cu.h"),
+    in_rows: true,
+    made: OnceCell::new(),
+};
+
+/// Up to so many columns a row is a warp's work.
+const COLUMNS_OF_A_WARP: i32 = 256;
+
+/// By a kernel of Emily's own, where there is one.
+fn on_cuda(
+    x: &Array,
+    weight: Option<&Array>,
+    eps: f32,
+    stream: &StreamHandle,
+) -> Option<Result<Array>> {
+    let (weight, dtype) = (weight?, Dtype::of(x));
+    let fits = cuda::is_cuda(stream)
+        && Dtype::of(weight) == dtype
+        && dtype != Dtype::F64
+        && (1..=COLUMNS_OF_A_WARP).contains(&x.dim(-1))
+        && x.ndim() <= 8
+        && x.size() > 0
+        && eps.is_sign_positive();
+    let rows = x.size() / x.dim(-1).max(1) as usize;
+    let launch = Launch {
+        inputs: &[x, weight],
+        output: (x.shape(), dtype),
+        threads: (32 * rows).min(1 << 22) as i32,
+        in_block: 256,
+        dtype: Some((c"T", dtype)),
+        numbers: &[(c"eps_bits", eps.to_bits() as i32)],
+        zeroed: false,
+    };
+    fits.then(|| cuda::launch(&RMS_NORM, &launch, stream))
 }
 
 /// `{:layer_norm, x, weight, bias, eps}`: `(x - mean) * rsqrt(variance + eps) * weight + bias` over the last axis.

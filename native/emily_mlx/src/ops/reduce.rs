@@ -9,6 +9,7 @@ use emily_kernels::reduce::fold::{self, Fold};
 use emily_kernels::view::typed_mut;
 use mlx_rs::Array;
 use mlx_sys::{mlx_array, mlx_stream};
+use once_cell::sync::OnceCell;
 use smallvec::SmallVec;
 
 use crate::ops::args::{Args, Number};
@@ -62,6 +63,7 @@ static SUM: Source = Source {
     ahead: "",
     text: include_str!("sum.cu.h"),
     in_rows: true,
+    made: OnceCell::new(),
 };
 
 /// The sum of 16-bit floats over the last axes on CUDA, where MLX adds them up in their own type: of parts in f32, then
@@ -242,6 +244,7 @@ static PLACE: Source = Source {
     ahead: "",
     text: include_str!("place.cu.h"),
     in_rows: true,
+    made: OnceCell::new(),
 };
 
 /// The place of an extreme of floats along the last axis on CUDA, where what MLX has takes several passes. None for what

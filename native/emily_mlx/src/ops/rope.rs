@@ -10,6 +10,7 @@ use emily_kernels::rope::{self as kernels, Rotary};
 use emily_kernels::view::{typed, typed_mut, View};
 use half::{bf16, f16};
 use mlx_rs::{fast, Array};
+use once_cell::sync::OnceCell;
 use smallvec::SmallVec;
 
 use crate::ops::args::Args;
@@ -230,6 +231,7 @@ static BY_PERIODS: Source = Source {
     ahead: "",
     text: concat!(include_str!("angle.cu.h"), include_str!("rope.cu.h")),
     in_rows: false,
+    made: OnceCell::new(),
 };
 
 static BY_BASE: Source = Source {
@@ -239,6 +241,7 @@ static BY_BASE: Source = Source {
     ahead: "",
     text: concat!(include_str!("angle.cu.h"), include_str!("rope.cu.h")),
     in_rows: false,
+    made: OnceCell::new(),
 };
 
 /// The turned rows, on CUDA. The arguments fit each other.

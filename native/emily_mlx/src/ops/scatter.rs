@@ -1,6 +1,7 @@
 //! Scattered updates that MLX lacks on CUDA, by the places of elements in row-major order.
 
 use mlx_rs::Array;
+use once_cell::sync::OnceCell;
 
 use crate::ops::args::Number;
 use crate::ops::create::scalar;
@@ -67,6 +68,7 @@ static ADD: Source = Source {
     ahead: "",
     text: include_str!("scatter.cu.h"),
     in_rows: true,
+    made: OnceCell::new(),
 };
 
 /// `x` of 64-bit integers with all updates of each element added.

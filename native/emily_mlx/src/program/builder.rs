@@ -27,7 +27,7 @@ const SMALL_CONSTANT: usize = 4096;
 /// A program in the making: inputs, steps and blocks in the order in which they are met, then the results.
 #[derive(Default)]
 pub struct Builder {
-    program: Program,
+    program: Box<Program>,
     /// The steps of the block that is open, and the blocks around it.
     steps: Vec<Step>,
     around: Vec<Around>,
@@ -247,8 +247,8 @@ impl Builder {
         self.register()
     }
 
-    /// The program of what has been built, which gives `results`.
-    pub fn finish(self, results: Places) -> Result<Program> {
+    /// The program of what has been built, which gives `results`. Eager operations are programs too, and a box is moved sooner.
+    pub fn finish(self, results: Places) -> Result<Box<Program>> {
         self.check_all(&results)?;
         if !self.around.is_empty() {
             refuse!("{} blocks have not been ended", self.around.len())

@@ -27,10 +27,10 @@ const MOST: usize = 8;
 
 /// Up to so many bytes of its own a recording has that is kept, by device; of a large card's, a part of its memory. All of a
 /// device have at most so many times as much.
-const LARGEST_ON_CPU: usize = 16 << 20;
+const LARGEST_ON_CPU: usize = 32 << 20;
 const LARGEST_ON_GPU: usize = 1 << 30;
-const PART_OF_GPU: usize = 16;
-const LARGE_ONES: usize = 4;
+const PART_OF_GPU: usize = 8;
+const LARGE_ONES: usize = 2;
 
 /// So many recordings that no later run fits are made at most.
 const MOST_IN_VAIN: usize = 3;

@@ -1,6 +1,6 @@
 //! What programs are made of: steps over registers.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -270,7 +270,7 @@ pub(super) struct Block {
     /// The registers that the block's own steps write.
     pub own: std::ops::Range<Register>,
     /// How runs that were given arrays run the steps from a number on.
-    pub plans: Mutex<HashMap<usize, Arc<Plan>>>,
+    pub plans: Mutex<BTreeMap<usize, Arc<Plan>>>,
 }
 
 impl Block {

@@ -33,7 +33,6 @@ pub(crate) fn is_zero(array: &Array) -> bool {
 #[cfg(all(own_kernels, target_os = "linux"))]
 mod own {
     use std::collections::HashSet;
-    use std::ffi::CStr;
 
     use mlx_rs::Array;
 
@@ -43,15 +42,6 @@ mod own {
     use crate::runtime::queue::Queue;
     use crate::runtime::single;
     use crate::runtime::tasks;
-
-    /// What has its input's memory, whatever that is.
-    const VIEWS: [&CStr; 5] = [
-        c"Broadcast",
-        c"ExpandDims",
-        c"Slice",
-        c"Squeeze",
-        c"Transpose",
-    ];
 
     struct Graph<'a> {
         stream: i32,
@@ -90,15 +80,11 @@ mod own {
     impl By {
         fn of(node: &Node) -> By {
             // SAFETY: the array is live, and its graph this thread's.
-            match is_plain_view(node) || unsafe { single::steps(node) } >= 0 {
+            match node.is_view() || unsafe { single::steps(node) } >= 0 {
                 true => By::Itself,
                 false => By::Tasks,
             }
         }
-    }
-
-    fn is_plain_view(node: &Node) -> bool {
-        node.operation().is_some_and(|name| VIEWS.contains(&name))
     }
 
     pub(super) fn are_computed(arrays: &[Array]) -> bool {
@@ -115,8 +101,8 @@ mod own {
         let (node, base) = (Node::of(array), Node::of(base));
         let of_base = || node.inputs().any(|input| input.id() == base.id());
         // The elements of another view seldom lie in the order in which they get other axes.
-        let is_reshaped = || node.is_reshaped() && !is_plain_view(&base);
-        (is_plain_view(&node) || is_reshaped()) && of_base()
+        let is_reshaped = || node.is_reshaped() && !base.is_view();
+        (node.is_view() || is_reshaped()) && of_base()
     }
 
     pub(super) fn is_zero(array: &Array) -> bool {

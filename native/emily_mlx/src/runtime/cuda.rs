@@ -3,6 +3,7 @@
 use std::ffi::{CStr, CString};
 
 use mlx_rs::Array;
+use once_cell::sync::OnceCell;
 
 use crate::runtime::dtype::Dtype;
 use crate::runtime::error::{Error, Result};
@@ -21,6 +22,8 @@ pub(crate) struct Source {
     pub(crate) text: &'static str,
     /// Whether MLX copies inputs that do not lie in row-major order.
     pub(crate) in_rows: bool,
+    /// What MLX makes of it, once it is called.
+    pub(crate) made: OnceCell<Kernel>,
 }
 
 /// What a kernel is called with.
@@ -82,7 +85,12 @@ impl Drop for Names {
     }
 }
 
-struct Kernel(mlx_sys::mlx_fast_cuda_kernel);
+pub(crate) struct Kernel(mlx_sys::mlx_fast_cuda_kernel);
+
+// SAFETY: MLX's (0.32.4) function has copies of the names and the source, and changes nothing when it is called.
+unsafe impl Send for Kernel {}
+// SAFETY: as above.
+unsafe impl Sync for Kernel {}
 
 impl Drop for Kernel {
     fn drop(&mut self) {
@@ -100,26 +108,38 @@ impl Drop for Config {
     }
 }
 
+impl Source {
+    fn kernel(&self) -> Result<&Kernel> {
+        self.made.get_or_try_init(|| {
+            let (inputs, outputs) = (Names::new(self.inputs)?, Names::new(&[c"out"])?);
+            let c_text =
+                |text: String| CString::new(text).map_err(|error| Error::Mlx(error.to_string()));
+            let name = c_text([OWN, self.name].concat())?;
+            let text = c_text([BEGIN, self.ahead, WAIT, self.text].concat())?;
+            // SAFETY: the handles are live, the name and the sources end with NUL, and MLX copies all of them.
+            Ok(Kernel(unsafe {
+                mlx_sys::mlx_fast_cuda_kernel_new(
+                    name.as_ptr(),
+                    inputs.0,
+                    outputs.0,
+                    text.as_ptr(),
+                    self.header.as_ptr(),
+                    self.in_rows,
+                    0,
+                )
+            }))
+        })
+    }
+}
+
 /// Adds a call of a kernel to the graph of a stream of which `is_cuda` is true.
 pub(crate) fn launch(source: &Source, launch: &Launch, stream: &StreamHandle) -> Result<Array> {
-    let (inputs, outputs) = (Names::new(source.inputs)?, Names::new(&[c"out"])?);
+    let kernel = source.kernel()?;
     let arrays = Arrays::new(launch.inputs.iter().copied())?;
     let (shape, dtype) = launch.output;
-    let text = [BEGIN, source.ahead, WAIT, source.text].concat();
-    let c_text = |text: String| CString::new(text).map_err(|error| Error::Mlx(error.to_string()));
-    let (name, text) = (c_text([OWN, source.name].concat())?, c_text(text)?);
-    // SAFETY: the handles are live, names and sources end with NUL, the shape is followed by its rank, and MLX
-    // copies all of them. The kernel and its configuration are owned by the values that free them.
+    // SAFETY: the handles are live, names end with NUL, the shape is followed by its rank, and MLX copies all of them. The
+    // configuration is owned by the value that frees it.
     let results = unsafe {
-        let kernel = Kernel(mlx_sys::mlx_fast_cuda_kernel_new(
-            name.as_ptr(),
-            inputs.0,
-            outputs.0,
-            text.as_ptr(),
-            source.header.as_ptr(),
-            source.in_rows,
-            0,
-        ));
         let config = Config(mlx_sys::mlx_fast_cuda_kernel_config_new());
         let of = config.0;
         ffi::status(|| {

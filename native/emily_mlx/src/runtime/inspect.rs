@@ -167,8 +167,20 @@ impl<'a> Node<'a> {
         (!self.raw.name.is_null()).then(|| unsafe { CStr::from_ptr(self.raw.name) })
     }
 
+    /// Whether it has its input's memory, so that MLX computes it on the spot.
+    pub(crate) fn is_view(&self) -> bool {
+        const NAMES: [&CStr; 5] = [
+            c"Broadcast",
+            c"ExpandDims",
+            c"Slice",
+            c"Squeeze",
+            c"Transpose",
+        ];
+        self.operation().is_some_and(|name| NAMES.contains(&name))
+    }
+
     /// Whether it is other axes over its input, which has memory of its own where that does not lie in row-major order.
-    #[cfg(own_kernels)]
+    #[cfg(any(own_kernels, target_os = "linux"))]
     pub(crate) fn is_reshaped(&self) -> bool {
         const NAMES: [&CStr; 3] = [c"Flatten", c"Reshape", c"Unflatten"];
         self.operation().is_some_and(|name| NAMES.contains(&name))
@@ -223,7 +235,7 @@ pub fn nodes(array: &Array, without: &CStr) -> Result<Vec<Array>> {
     Ok(found)
 }
 
-/// The bytes of all that arrays need and that is not scheduled yet; none where not all of it is on the stream of a number.
+/// The bytes of memory of all that arrays need and that is not scheduled yet; none where not all of it is on the stream of a number.
 #[cfg(target_os = "linux")]
 pub(crate) fn bytes_on(arrays: &[Array], stream: i32) -> Option<usize> {
     let mut seen = HashSet::new();
@@ -236,7 +248,11 @@ pub(crate) fn bytes_on(arrays: &[Array], stream: i32) -> Option<usize> {
         if node.stream() != Some(stream) {
             return None;
         }
-        bytes += node.bytes();
+        // What other kernels give lies in rows.
+        let is_reshaped = || node.is_reshaped() && !node.inputs().any(|input| input.is_view());
+        if !node.is_view() && !is_reshaped() {
+            bytes += node.bytes();
+        }
         left.extend(node.inputs());
         left.extend(node.siblings());
     }

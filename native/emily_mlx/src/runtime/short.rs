@@ -27,7 +27,7 @@ pub(crate) fn schedule(
 
 #[cfg(own_kernels)]
 mod own {
-    use std::ffi::{c_int, c_void, CStr};
+    use std::ffi::{c_int, c_void};
 
     use mlx_rs::Array;
     use parking_lot::MutexGuard;
@@ -55,9 +55,6 @@ mod own {
     const MOST_WORK: usize = 32 << 10;
     const WORK_OF_A_NODE: usize = 256;
 
-    /// What MLX computes on the spot: it has its input's memory.
-    const VIEWS: [&CStr; 4] = [c"Broadcast", c"ExpandDims", c"Squeeze", c"Transpose"];
-
     /// What arrays need, in the order in which it is computed, where whoever asks may compute it.
     struct Here<'a> {
         stream: i32,
@@ -75,7 +72,7 @@ mod own {
                 return true;
             }
             self.seen.push(node.id());
-            let is_view = node.operation().is_some_and(|name| VIEWS.contains(&name))
+            let is_view = node.is_view()
                 || node.is_reshaped() && node.inputs().all(|input| input.is_in_rows());
             // SAFETY: the array is live, and the lock keeps its graph.
             let steps = unsafe { single::steps(&node) }.max(0) as usize;

@@ -208,7 +208,7 @@ fn a_condition_runs_one_branch() {
 }
 
 /// Doubles its input until it is at least `limit`, with `body` in the place of the doubling where there is one.
-fn doubling(limit: f64, body: impl FnOnce(&mut Builder, Place) -> Place) -> Result<Program> {
+fn doubling(limit: f64, body: impl FnOnce(&mut Builder, Place) -> Place) -> Result<Box<Program>> {
     let mut builder = Builder::new();
     let x = builder.input();
     let limit = full(&mut builder, limit);

@@ -26,7 +26,7 @@ fn alone() -> MutexGuard<'static, ()> {
 }
 
 /// A program of two inputs and so many additions.
-fn sums(count: usize) -> Program {
+fn sums(count: usize) -> Box<Program> {
     let mut builder = Builder::new();
     let (x, y) = (builder.input(), builder.input());
     let results = additions(&mut builder, x, y, count);

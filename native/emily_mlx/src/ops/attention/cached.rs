@@ -4,6 +4,7 @@ use std::ops::Range;
 
 use half::bf16;
 use mlx_rs::Array;
+use once_cell::sync::OnceCell;
 
 use super::{attend, streaming};
 use crate::ops::args::{Args, Mask, Number};
@@ -181,13 +182,14 @@ const MOST_HEADS: i64 = 1 << 16;
 /// The threads of a block, as many as the 16 warps of the source.
 const BLOCK: i32 = 512;
 
-const CACHED: Source = Source {
+static CACHED: Source = Source {
     name: "cached_attention",
     inputs: &[c"q", c"k", c"v", c"key_mask", c"offset"],
     header: c"",
     ahead: "",
     text: include_str!("cached.cu.h"),
     in_rows: false,
+    made: OnceCell::new(),
 };
 
 /// The operation where nobody looks at the arrays: over all keys, by a mask.

@@ -4,6 +4,7 @@
 use std::ffi::CStr;
 
 use mlx_rs::Array;
+use once_cell::sync::OnceCell;
 use smallvec::{smallvec, SmallVec};
 
 use crate::ops::gate::activation_number;
@@ -22,7 +23,7 @@ const IN_BLOCK: i32 = 256;
 /// So many blocks keep a GPU busy; each goes on where there are more columns.
 const MOST_BLOCKS: i32 = 1 << 13;
 
-const FEW: Source = Source {
+static FEW: Source = Source {
     name: "few_rows",
     inputs: &[c"x", c"matrix", c"other", c"weight", c"added"],
     header: c"",
@@ -32,9 +33,10 @@ const FEW: Source = Source {
     ),
     text: concat!(include_str!("../activation.cu.h"), include_str!("few.cu.h")),
     in_rows: false,
+    made: OnceCell::new(),
 };
 
-const TURNED: Source = Source {
+static TURNED: Source = Source {
     name: "few_rows_turned",
     inputs: &[
         c"x", c"matrix", c"other", c"weight", c"added", c"offset", c"periods",
@@ -47,6 +49,7 @@ const TURNED: Source = Source {
     ),
     text: concat!(include_str!("../activation.cu.h"), include_str!("few.cu.h")),
     in_rows: false,
+    made: OnceCell::new(),
 };
 
 /// `{:rms_norm, x, weight, eps}` of rows of a matrix.

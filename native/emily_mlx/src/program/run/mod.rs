@@ -12,7 +12,7 @@ mod straight;
 mod told;
 
 use std::borrow::Cow;
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 
 use mlx_rs::Array;
 use smallvec::{smallvec, SmallVec};
@@ -151,7 +151,7 @@ impl Program {
             lean,
             seen: None,
             within: SmallVec::new(),
-            few: HashMap::new(),
+            few: BTreeMap::new(),
             read_once: &self.read_once,
             kept: Recordings::new(),
             told: None,
@@ -217,7 +217,7 @@ pub(super) struct Run<'a> {
     lean: bool,
     seen: Option<(CacheKey, Seen)>,
     within: SmallVec<[Within; 0]>,
-    few: HashMap<Register, Made>,
+    few: BTreeMap<Register, Made>,
     /// For each register whether one operand reads it, where that is known.
     read_once: &'a [bool],
     kept: Recordings,
