@@ -68,9 +68,9 @@ if Code.ensure_loaded?(Axon) do
     defp split({x, y}), do: {{x[0..399], y[0..399]}, {x[400..499], y[400..499]}}
 
     for {name, follow, steps, accuracy} <- [
-          {:mlp, 10, 200, 0.6},
-          {:cnn, 2, 120, 0.6},
-          {:lstm, 2, 150, 0.3}
+          {:mlp, 50, 200, 0.6},
+          {:cnn, 8, 120, 0.6},
+          {:lstm, 8, 150, 0.3}
         ] do
       test "#{name}: digits" do
         model = unquote(name)()
@@ -93,7 +93,7 @@ if Code.ensure_loaded?(Axon) do
       state = initial(model, x)
       options = [loss: &sparse_cross_entropy/2]
 
-      few = batches(text, 4, 2)
+      few = batches(text, 4, 8)
       {expected, _} = train(model, state, few, [compiler: Nx.Defn.Evaluator] ++ options)
       {losses, _} = train(model, state, few, @compiled ++ options)
       assert_follows(losses, expected)
