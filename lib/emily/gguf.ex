@@ -1,7 +1,8 @@
 defmodule Emily.GGUF do
   @moduledoc """
-  Reads [GGUF](https://github.com/ggml-org/ggml/blob/master/docs/gguf.md) files, versions 2 and 3:
-  metadata, and tensors straight into MLX's memory.
+  Reads [GGUF](https://github.com/ggml-org/ggml/blob/master/docs/gguf.md) files, tensors straight into MLX's memory.
+
+  They may be of versions 2 and 3.
 
       gguf = Emily.GGUF.read!("model.gguf")
       gguf.metadata["general.architecture"]

@@ -20,7 +20,8 @@ defmodule Emily.LoRA do
   The adapters are parameters of their layers, `"lora_a"` and `"lora_b"`, in f32 whatever the type of the kernel, and
   `"lora_key"` is the key of the dropout, a state of the layer as that of `Axon.dropout/2`. All else is frozen, in the
   parameters and in the model, so that `Axon.Loop.trainer/4` trains the adapters only. `Axon.Loop` knows no packed
-  weights: the guide on training has the step that trains beside these.
+  weights: the guide on training has the step that trains beside these. The model's own dropouts, of which a checkpoint
+  has no keys, get keys as well, so that a model is ready for training as it was loaded.
 
   Folders are those of [PEFT](https://github.com/huggingface/peft), tested with 0.21.2: `adapter_model.safetensors`, with the names that the model's parameters have in
   checkpoints of Hugging Face's, and `adapter_config.json`.
@@ -53,7 +54,8 @@ defmodule Emily.LoRA do
       Defaults to `0.0`
     * `:layers` - a list of names and regular expressions: which dense layers. Defaults to
       `[~r/(query|value)$/]`, the projections of attention that most use
-    * `:key` - the key of `Nx.Random` that the first `A` and the dropouts take. Defaults to `Nx.Random.key(0)`
+    * `:key` - the key of `Nx.Random` that the first `A` and the dropouts take, those of the model too where it has no
+      keys for them. Defaults to `Nx.Random.key(0)`
 
   An `ArgumentError` names an option that is not one of these, a name that fits no dense layer, and a model that has
   adapters already.

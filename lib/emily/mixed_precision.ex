@@ -123,7 +123,8 @@ defmodule Emily.MixedPrecision do
 
   @doc """
   The scaler after a step. On overflow its scale is multiplied by the backoff factor, not below `:min_scale`, and it counts
-  anew; after `:growth_interval` good steps the scale is multiplied by the growth factor.
+  anew; after `:growth_interval` good steps the scale is multiplied by the growth factor. Its scale and counter are numbers, also where a
+  compiled step has made tensors of them, which are read then.
 
       iex> scaler = Emily.MixedPrecision.loss_scale(scale: 8.0, growth_interval: 2)
       iex> Emily.MixedPrecision.update(scaler, true).scale
@@ -132,20 +133,29 @@ defmodule Emily.MixedPrecision do
       %{scale: 16.0, counter: 0}
   """
   @spec update(LossScaler.t(), boolean) :: LossScaler.t()
-  def update(%LossScaler{} = scaler, true),
-    do: %{scaler | scale: max(scaler.scale * scaler.backoff_factor, scaler.min_scale), counter: 0}
-
-  def update(%LossScaler{counter: counter, growth_interval: interval} = scaler, false)
-      when counter + 1 >= interval,
-      do: %{scaler | scale: scaler.scale * scaler.growth_factor, counter: 0}
-
-  def update(%LossScaler{} = scaler, false), do: %{scaler | counter: scaler.counter + 1}
+  def update(%LossScaler{} = scaler, overflow?) when is_boolean(overflow?) do
+    # A compiled step gives its scaler back with tensors.
+    %{scaler | scale: number(scaler.scale), counter: number(scaler.counter)}
+    |> after_step(overflow?)
+  end
 
   def update(scaler, overflow?) do
     raise ArgumentError,
           "Emily.MixedPrecision.update/2 expects a scaler and a boolean, got: " <>
             "#{inspect(scaler)} and #{inspect(overflow?)}"
   end
+
+  defp after_step(scaler, true),
+    do: %{scaler | scale: max(scaler.scale * scaler.backoff_factor, scaler.min_scale), counter: 0}
+
+  defp after_step(%{counter: counter, growth_interval: interval} = scaler, false)
+       when counter + 1 >= interval,
+       do: %{scaler | scale: scaler.scale * scaler.growth_factor, counter: 0}
+
+  defp after_step(scaler, false), do: %{scaler | counter: scaler.counter + 1}
+
+  defp number(%T{} = tensor), do: Nx.to_number(tensor)
+  defp number(number), do: number
 
   @doc """
   Whether there is a NaN or an infinity among the floats and complex numbers of a tree.

@@ -1,7 +1,8 @@
 defmodule Emily.Safetensors do
   @moduledoc """
-  Reads [safetensors](https://github.com/huggingface/safetensors) files straight into MLX's memory:
-  the bytes of a tensor never come to the BEAM's heap. Models are read whole, those that MLX's tools have packed too, and
+  Reads [safetensors](https://github.com/huggingface/safetensors) files straight into MLX's memory.
+
+  The bytes of a tensor never come to the BEAM's heap. Models are read whole, those that MLX's tools have packed too, and
   written so that these read them.
 
   It needs the package `jason`, which Bumblebee brings along.

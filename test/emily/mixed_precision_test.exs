@@ -195,6 +195,18 @@ defmodule Emily.MixedPrecisionTest do
       assert MixedPrecision.update(%{halved | scale: 1.5}, true).scale == 1.5
     end
 
+    test "takes a scaler that a compiled step gives back" do
+      returned = fn scaler -> Nx.Defn.jit_apply(& &1, [scaler], compiler: Emily.Compiler) end
+
+      for counter <- [0, 1], overflow? <- [true, false] do
+        scaler = %{MixedPrecision.loss_scale(growth_interval: 2) | counter: counter}
+        assert %LossScaler{scale: %Nx.Tensor{}, counter: %Nx.Tensor{}} = given = returned.(scaler)
+
+        assert MixedPrecision.update(given, overflow?) ==
+                 MixedPrecision.update(scaler, overflow?)
+      end
+    end
+
     test "takes a scaler and a boolean" do
       for {scaler, overflow?} <- [{LossScaler.new(), Nx.tensor(1)}, {1024.0, true}] do
         assert_raise ArgumentError, ~r"update/2 expects a scaler and a boolean", fn ->

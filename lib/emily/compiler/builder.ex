@@ -5,7 +5,7 @@ defmodule Emily.Compiler.Builder do
   # Each node becomes a step whose meaning is `Emily.Lower`'s. What needs Elixir, a hook or a function
   # of the caller's, becomes a call; `calls` are what answers them.
 
-  alias Emily.Compiler.{Calls, Narrow, Needs, Scopes, Turned}
+  alias Emily.Compiler.{Calls, Narrow, Needs, Scopes, Turned, Uniform}
   alias Emily.{Bounds, Fallback, Lower}
   alias Nx.Defn.{Composite, Expr, Tree}
   alias Nx.Tensor, as: T
@@ -314,7 +314,8 @@ defmodule Emily.Compiler.Builder do
   end
 
   defp emit(%T{data: %Expr{op: name}} = node, state) do
-    {arguments, state} = node |> Turned.turned() |> Tree.apply_args(state, &argument/2)
+    node = node |> Turned.turned() |> Uniform.numbers()
+    {arguments, state} = Tree.apply_args(node, state, &argument/2)
     out = template(node, nil)
 
     if Bounds.checked?(name),

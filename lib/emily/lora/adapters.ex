@@ -60,15 +60,34 @@ defmodule Emily.LoRA.Adapters do
   @doc "The model with these adapters, by the names of their layers."
   def put(%{model: model, params: params} = info, adapters, opts) do
     names = names(model)
+    keys = keys(model.nodes, names, params.data, opts[:key], map_size(adapters))
 
     nodes =
       Map.new(model.nodes, fn {id, node} ->
-        {id, wrap(node, params.data[names[id]], adapters[names[id]], opts)}
+        name = names[id]
+        wrapped = wrap(node, params.data[name], adapters[name], opts)
+        {id, if(keys[name], do: put_in(wrapped.meta[:lora][:keyed], true), else: wrapped)}
       end)
 
     data = Map.merge(params.data, adapters, fn _, layer, added -> Map.merge(layer, added) end)
+    state = Map.merge(params.state, Map.new(keys, fn {name, _} -> {name, ["key"]} end))
     info = %{info | model: %{model | nodes: nodes}}
-    %{info | params: freeze(%{params | data: data}, adapters)}
+    params = %{params | data: Map.merge(data, keys), state: state}
+    %{info | params: freeze(params, adapters)}
+  end
+
+  # What a checkpoint has none of: the keys of the model's own dropouts, by their names. Axon gives them when it initialises
+  # a state, but of none with packed weights.
+  defp keys(nodes, names, data, key, from) do
+    missing =
+      for {id, %{parameters: parameters}} <- nodes,
+          Enum.any?(parameters || [], &match?(%{name: "key", kind: :state}, &1)),
+          not match?(%{"key" => _}, data[names[id]]),
+          do: names[id]
+
+    for {name, index} <- missing |> Enum.sort() |> Enum.with_index(from), into: %{} do
+      {name, %{"key" => key(key, index)}}
+    end
   end
 
   @doc "The adapted layers, each with its node's rank, alpha and dropout."
@@ -82,11 +101,12 @@ defmodule Emily.LoRA.Adapters do
 
   def merge(fun, %{model: model, params: params} = info) when is_struct(model, Axon) do
     settings = settings!(fun, info)
-
+    names = names(model)
+    keyed = for {id, %{meta: %{lora: %{keyed: true}}}} <- model.nodes, do: names[id]
     nodes = Map.new(model.nodes, fn {id, node} -> {id, unwrap(node)} end)
 
     data =
-      Map.new(params.data, fn {layer, parameters} ->
+      Map.new(Map.drop(params.data, keyed), fn {layer, parameters} ->
         case settings[layer] do
           nil -> {layer, parameters}
           one -> {layer, merged(parameters, one)}
@@ -96,8 +116,8 @@ defmodule Emily.LoRA.Adapters do
     params = %{
       params
       | data: data,
-        parameters: without(params.parameters, settings),
-        state: without(params.state, settings),
+        parameters: without(Map.drop(params.parameters, keyed), settings),
+        state: without(Map.drop(params.state, keyed), settings),
         frozen_parameters: %{}
     }
 
@@ -294,10 +314,11 @@ defmodule Emily.LoRA.Adapters do
   # Keys of dropouts stay as they are, which change with each step.
   defp freeze(params, adapters) do
     parameters =
-      Map.new(params.data, fn {layer, values} ->
-        names = Map.keys(values) -- List.wrap(params.state[layer])
-        {layer, names -- ["lora_key"]}
-      end)
+      for {layer, values} <- params.data,
+          names = Map.keys(values) -- ["lora_key" | List.wrap(params.state[layer])],
+          names != [],
+          into: %{},
+          do: {layer, names}
 
     keys =
       for {layer, %{"lora_key" => _}} <- adapters, into: %{}, do: {layer, ["lora_key"]}

@@ -44,7 +44,7 @@ defmodule Emily.LoRA.Peft do
 
     config = %{
       "peft_type" => "LORA",
-      "task_type" => nil,
+      "task_type" => task(info.spec),
       "base_model_name_or_path" => base,
       "r" => rank,
       "lora_alpha" => alpha,
@@ -59,6 +59,11 @@ defmodule Emily.LoRA.Peft do
     :ok = Safetensors.write!(Path.join(folder, @tensors), tensors)
     File.write!(Path.join(folder, @config), Jason.encode!(config, pretty: true))
   end
+
+  # By which PEFT's AutoPeftModelForCausalLM knows its class. Of other architectures, where it would save heads as well, PEFT
+  # is told which model to use.
+  defp task(%{architecture: :for_causal_language_modeling}), do: "CAUSAL_LM"
+  defp task(_spec), do: nil
 
   def read(fun, info, folder, opts) do
     path = Path.join(folder, @config)

@@ -1,8 +1,9 @@
 defmodule Emily.Native.Expression do
   @moduledoc """
-  What `Emily.Native.run/2` and the functions of `Emily.Native.Program` take: nested tuples, each the name of an
-  operation followed by its arguments: arrays, expressions, numbers, booleans, types, lists of integers. Names and
-  meanings are MLX's.
+  What `Emily.Native.run/2` and the functions of `Emily.Native.Program` take.
+
+  Nested tuples, each the name of an operation followed by its arguments: arrays, expressions, numbers, booleans, types,
+  lists of integers. Names and meanings are MLX's.
 
       iex> [y] = Emily.Native.run([{:sum, {:multiply, {:arange, 0, 4, 1, :s32}, {:full, [], 2, :s32}}, [0], false}])
       iex> Emily.Native.item(y)

@@ -1,7 +1,8 @@
 defmodule Emily.Safetensors.Tensor do
   @moduledoc """
-  A tensor that is still in its safetensors file: an `Nx.LazyContainer`, which `Nx.to_tensor/1` reads
-  onto `Emily.Backend`.
+  A tensor that is still in its safetensors file.
+
+  It is an `Nx.LazyContainer`, which `Nx.to_tensor/1` reads onto `Emily.Backend`.
 
     * `:name`, `:type`, `:shape` - as in the file; a boolean is u8, and a type that Nx has not `nil`
     * `:path`, `:offset`, `:length` - the file, the first of the tensor's bytes in it and their number

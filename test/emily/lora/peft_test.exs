@@ -71,8 +71,11 @@ if Code.ensure_loaded?(Bumblebee) do
       peft = (@folder <> "/adapter/adapter_config.json") |> File.read!() |> Jason.decode!()
 
       for {name, value} <- config,
-          name != "target_modules",
+          name not in ["target_modules", "task_type"],
           do: assert({name, peft[name]} == {name, value})
+
+      # PEFT is told it, or has a mapping to a class of Python's in its place.
+      assert config["task_type"] == "CAUSAL_LM"
 
       assert config["target_modules"] ==
                for(
@@ -80,6 +83,52 @@ if Code.ensure_loaded?(Bumblebee) do
                  m <- ~w(mlp.down_proj self_attn.q_proj),
                  do: "model.layers.#{n}.#{m}"
                )
+    end
+
+    for {name, pack?} <- [dense: false, packed: true] do
+      test "a loaded model with #{name} weights is trained, dropouts and all, by its keys" do
+        info = base()
+
+        info =
+          if unquote(pack?), do: Quantization.quantize(info, bits: 8, group_size: 32), else: info
+
+        ids = Nx.tensor(@expected["input_ids"])
+        batch = {%{"input_ids" => ids}, Nx.new_axis(ids[[.., 1..-1//1]], -1)}
+        loss = &Emily.Training.sparse_cross_entropy(&1, &2.logits[[.., 0..-2//1]])
+
+        train = fn key ->
+          adapted = LoRA.apply(info, layers: @layers, dropout: 0.2, key: Nx.Random.key(key))
+          options = [compiler: Emily.Compiler, loss: loss]
+          batches = List.duplicate(batch, 20)
+          {losses, state} = Emily.Training.train(adapted.model, adapted.params, batches, options)
+          {losses, %{adapted | params: state}}
+        end
+
+        {losses, trained} = train.(1)
+        assert List.last(losses) < 0.7 * hd(losses)
+        assert %{"key" => _} = trained.params.data["decoder.blocks.0.self_attention_dropout"]
+        assert {^losses, _} = train.(1)
+        refute match?({^losses, _}, train.(2))
+
+        merged = LoRA.merge(trained)
+        assert_equal(logits(merged), logits(trained), tolerance: 1.0e-4)
+
+        for part <- [:data, :parameters, :state],
+            do:
+              assert(
+                Map.keys(Map.get(merged.params, part)) == Map.keys(Map.get(info.params, part))
+              )
+      end
+    end
+
+    test "keys of dropouts that a model has stay" do
+      {init, _} = Axon.build(base().model, mode: :train, seed: 1)
+      info = %{base() | params: init.(%{"input_ids" => Nx.template({2, 8}, :s64)}, base().params)}
+      name = "decoder.blocks.0.self_attention_dropout"
+      key = info.params.data[name]["key"]
+      adapted = LoRA.apply(info, layers: @layers)
+      assert_equal(adapted.params.data[name]["key"], key)
+      assert_equal(LoRA.merge(adapted).params.data[name]["key"], key)
     end
 
     @tag :tmp_dir
