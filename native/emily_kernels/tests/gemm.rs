@@ -223,18 +223,18 @@ fn check<T: Number>(sizes: Sizes, numbers: &mut Numbers, alpha: f64, beta: f64, 
     assert_eq!(
         c.data
             .iter()
-            .filter(|x| x.bits() == T::Number::of(f64::NAN).bits())
+            .filter(|x| Into::<f64>::into(**x).is_nan())
             .count(),
         c.data.len() - sizes.rows * sizes.columns
     );
 }
 
 const SIDES: &[usize] = if cfg!(miri) {
-    &[1, 2, 5, 13, 33]
+    &[1, 2, 5, 13, 17]
 } else {
     &[1, 2, 3, 5, 7, 12, 13, 16, 31, 33, 64, 130]
 };
-const ROUNDS: usize = if cfg!(miri) { 6 } else { 400 };
+const ROUNDS: usize = if cfg!(miri) { 3 } else { 400 };
 
 #[test]
 fn every_layout_size_and_scale() {
@@ -528,10 +528,10 @@ fn check_batch<T: Number>(
     }
 }
 
-const BATCHES: usize = if cfg!(miri) { 2 } else { 30 };
-const MOST: usize = if cfg!(miri) { 9 } else { 45 };
+const BATCHES: usize = if cfg!(miri) { 1 } else { 30 };
+const MOST: usize = if cfg!(miri) { 6 } else { 45 };
 const LARGE_BATCHES: [[usize; 5]; 3] = if cfg!(miri) {
-    [[1, 1, 1, 30, 90], [1, 2, 14, 8, 34], [2, 5, 9, 4, 7]]
+    [[1, 1, 1, 12, 40], [1, 2, 14, 6, 34], [2, 3, 5, 4, 7]]
 } else {
     [
         [1, 1, 1, 300, 3000],
@@ -542,7 +542,7 @@ const LARGE_BATCHES: [[usize; 5]; 3] = if cfg!(miri) {
 
 #[test]
 fn batches_of_any_strides() {
-    for threads in [1, 2, 3] {
+    for threads in [1, 3] {
         with_threads(threads, || {
             let mut numbers = Numbers(threads as u64);
             let mut side = |most: usize| 1 + numbers.below(most);

@@ -24,7 +24,8 @@ struct Case {
 
 fn fixture() -> BTreeMap<&'static str, Vec<Case>> {
     let mut cases: BTreeMap<_, Vec<Case>> = BTreeMap::new();
-    for line in include_str!("../fixtures/math/functions.txt").lines() {
+    let lines = include_str!("../fixtures/math/functions.txt").lines();
+    for line in lines.step_by(if cfg!(miri) { 7 } else { 1 }) {
         let words: Vec<&str> = line.split(' ').collect();
         let [name, arguments @ .., nearest, rest] = words.as_slice() else {
             panic!("a line of too few words");

@@ -52,7 +52,7 @@ fn error(value: f32, wanted: f64) -> f64 {
         return 0.0;
     }
     let exponent = ((wanted.to_bits() >> 52) & 0x7ff) as i32 - 1023;
-    let place = 2f64.powi(exponent.max(-126) - 23);
+    let place = f64::from_bits(((exponent.max(-126) - 23 + 1023) as u64) << 52);
     ((f64::from(value) - wanted) / place).abs()
 }
 
