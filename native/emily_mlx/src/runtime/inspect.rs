@@ -168,6 +168,7 @@ impl<'a> Node<'a> {
     }
 
     /// Whether it has its input's memory, so that MLX computes it on the spot.
+    #[cfg(any(own_kernels, target_os = "linux"))]
     pub(crate) fn is_view(&self) -> bool {
         const NAMES: [&CStr; 5] = [
             c"Broadcast",
