@@ -75,7 +75,8 @@ defmodule Emily.Compiler.Calls do
   @doc "What functions give and show, which the caller did not donate, though an argument may have been."
   # Nx up to 0.13 has no such field.
   @spec kept(struct()) :: struct()
-  def kept(tensor), do: Map.replace(tensor, :donatable?, false)
+  def kept(%{donatable?: true} = tensor), do: %{tensor | donatable?: false}
+  def kept(tensor), do: tensor
 
   defp arrays(composite, device) do
     [composite] |> Composite.flatten_list() |> Enum.map(&Backend.array(&1, device))

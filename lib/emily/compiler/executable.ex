@@ -119,12 +119,8 @@ defmodule Emily.Compiler.Executable do
 
   def run(%__MODULE__{device: device} = executable, args, donated, stream, hooks) do
     tensors = tensors(executable.inputs, 0, args)
-    arrays = Enum.map(tensors, &array(&1, device))
-
-    given =
-      for {{tensor, input}, at} <- Enum.with_index(Enum.zip(tensors, executable.inputs)),
-          donated?(tensor, input, donated),
-          do: at
+    arrays = for tensor <- tensors, do: array(tensor, device)
+    given = given(tensors, executable.inputs, donated, 0)
 
     call = fn index, arrays -> elem(executable.calls, index).(arrays, device, hooks) end
 
@@ -138,8 +134,16 @@ defmodule Emily.Compiler.Executable do
     end
   end
 
-  defp donated?(tensor, number, donated),
-    do: Map.get(tensor, :donatable?, false) or number in donated
+  # The positions of what is donated, by one walk: each call takes it.
+  defp given([tensor | tensors], [number | inputs], donated, at) do
+    given = given(tensors, inputs, donated, at + 1)
+    if donated?(tensor, number, donated), do: [at | given], else: given
+  end
+
+  defp given([], [], _donated, _at), do: []
+
+  defp donated?(%{donatable?: true}, _number, _donated), do: true
+  defp donated?(_tensor, number, donated), do: :lists.member(number, donated)
 
   # The result, when the arguments that were donated are gone but for what is returned.
   defp without(result, given) do
@@ -153,8 +157,12 @@ defmodule Emily.Compiler.Executable do
   end
 
   defp program(program, arrays, given, stream, call) do
-    run = fn -> Program.run(program, arrays, stream, call, given) end
-    if Profile.on?(), do: Profile.measured("program", arrays, run, & &1), else: run.()
+    if Profile.on?() do
+      run = fn -> Program.run(program, arrays, stream, call, given) end
+      Profile.measured("program", arrays, run, & &1)
+    else
+      Program.run(program, arrays, stream, call, given)
+    end
   end
 
   defp watched(%__MODULE__{mode: mode, checked: checked}, fun) do
