@@ -66,7 +66,7 @@ defmodule Emily.Lower.Dot do
     x = cast(tensor, type)
     x = if sorted?(order, 0), do: x, else: {:transpose, x, order}
     dims = if batch == 1, do: matrix, else: [batch | matrix]
-    same? = sorted?(order, 0) and Tuple.to_list(shape) == dims
+    same? = dims == for axis <- order, do: elem(shape, axis)
     if same?, do: x, else: {:reshape, x, dims}
   end
 

@@ -27,21 +27,46 @@ pub(super) struct Memory {
     pub stays: bool,
 }
 
-/// The numbers of the tasks in the order to run them in.
-///
-/// One result after the other: next is the one that has the most that is taken at once grow least, with all that it needs
-/// and is not there, and of these the one after which least memory is taken. What gives memory back, or takes the place of
-/// what has ended, comes as soon as its operands are there.
+/// Limits that differ by less than such a part of what is there at first are one.
+const FINE: i64 = 200;
+
+/// The numbers of the tasks in the order to run them in: that of the least limit which one is found to keep, by halving.
+/// What fits costs nothing, so that the limit decides how far from the best at each place an order may be.
 pub(super) fn order(tasks: &[Task], memories: &[Memory]) -> Vec<usize> {
+    let mut best = order_within(tasks, memories, 0, i64::MAX).unwrap_or_default();
+    let mut most = growth(tasks, memories, &best).1;
+    let fine = at_first(tasks, memories) as i64 / FINE;
+    let mut broken = 0;
+    while most - broken > fine.max(1) {
+        let limit = broken + (most - broken) / 2;
+        let better = order_within(tasks, memories, limit, most);
+        let taken = better
+            .as_ref()
+            .map(|other| growth(tasks, memories, other).1);
+        if taken.is_none_or(|taken| taken > limit) {
+            broken = limit;
+        }
+        if let (Some(other), Some(taken)) = (better, taken) {
+            (best, most) = (other, taken);
+        }
+    }
+    best
+}
+
+/// One result after the other: next is the one that has the most that is taken at once grow least beyond the limit, with all
+/// that it needs and is not there, and of these the one after which least memory is taken. What gives memory back, or takes
+/// the place of what has ended, comes as soon as its operands are there. None where `most` is taken at once, or more.
+fn order_within(tasks: &[Task], memories: &[Memory], limit: i64, most: i64) -> Option<Vec<usize>> {
     let mut state = State::new(tasks, memories);
+    state.most = limit;
     let mut order = Vec::with_capacity(tasks.len());
     let mut goals: Vec<usize> = (0..tasks.len()).filter(|at| state.is_goal(*at)).collect();
     while !goals.is_empty() {
         let mut best: Option<(Cost, usize, Vec<usize>)> = None;
         let mut fewest = usize::MAX;
         for (at, goal) in goals.iter().enumerate() {
-            let most = fewest.saturating_mul(FAR).saturating_add(NEAR);
-            let Some(needed) = state.needed(*goal, most) else {
+            let far = fewest.saturating_mul(FAR).saturating_add(NEAR);
+            let Some(needed) = state.needed(*goal, far) else {
                 continue;
             };
             fewest = fewest.min(needed.len());
@@ -66,16 +91,29 @@ pub(super) fn order(tasks: &[Task], memories: &[Memory]) -> Vec<usize> {
             state.run(saving, &mut order);
         }
         goals.retain(|goal| !state.done[*goal]);
+        if state.most >= most {
+            return None;
+        }
     }
-    order
+    Some(order)
 }
 
 /// Where in an order the most memory is taken, and how much.
 pub(super) fn peak(tasks: &[Task], memories: &[Memory], order: &[usize]) -> (usize, u64) {
+    let (at, most) = growth(tasks, memories, order);
+    (at, at_first(tasks, memories).saturating_add_signed(most))
+}
+
+/// The memory of what no task gives.
+fn at_first(tasks: &[Task], memories: &[Memory]) -> u64 {
     let given: HashSet<usize> = tasks.iter().filter_map(|task| task.gives).collect();
-    let before = memories.iter().enumerate();
-    let before = before.filter(|(at, _)| !given.contains(at));
-    let before = before.map(|(_, memory)| memory.bytes).sum::<u64>();
+    let is_there = |(at, _): &(usize, &Memory)| !given.contains(at);
+    let there = memories.iter().enumerate().filter(is_there);
+    there.map(|(_, memory)| memory.bytes).sum()
+}
+
+/// Where in an order the most memory is taken beyond what there was at first, and how much.
+fn growth(tasks: &[Task], memories: &[Memory], order: &[usize]) -> (usize, i64) {
     let mut state = State::new(tasks, memories);
     let mut at = 0;
     for (place, task) in order.iter().enumerate() {
@@ -85,12 +123,15 @@ pub(super) fn peak(tasks: &[Task], memories: &[Memory], order: &[usize]) -> (usi
             at = place;
         }
     }
-    (at, before.saturating_add_signed(state.most))
+    (at, state.most)
 }
 
 /// Goals that need many times as many tasks as others are not looked at, unless they are few.
 const FAR: usize = 4;
 const NEAR: usize = 64;
+
+/// What more tasks need than these ends with none of them.
+const SHARED: usize = 8;
 
 /// Whether it could take less once others have run, the most that is taken at once, with what was taken before, then what
 /// is taken for long, and what for a while.
@@ -110,9 +151,14 @@ struct State<'a> {
     /// The round in which each task was met.
     met: Vec<usize>,
     round: usize,
-    /// What is taken beyond what there was at first, and the most so far.
+    /// What is taken beyond what there was at first, and the most so far, or what it may be at least.
     taken: i64,
     most: i64,
+}
+
+/// Whether what a task takes, while it runs and then, is nothing, or less than it gives back.
+fn saves(before: i64, after: i64) -> bool {
+    after < 0 || (before, after) == (0, 0)
 }
 
 impl<'a> State<'a> {
@@ -166,6 +212,7 @@ impl<'a> State<'a> {
         Some(found)
     }
 
+    /// What the tasks cost that `needed` has found last, with those that give memory back right behind them.
     fn cost(&mut self, tasks: &[usize]) -> Cost {
         let (mut taken, mut most, mut waits) = (0, 0, false);
         for task in tasks {
@@ -175,10 +222,33 @@ impl<'a> State<'a> {
             taken += after;
             self.read(*task, |readers| *readers -= 1);
         }
-        for task in tasks {
+        let mut ran = tasks.to_vec();
+        let mut at = 0;
+        while at < ran.len() {
+            let waiting = self.needed_by[ran[at]].len();
+            let waiting = if waiting > SHARED { 0 } else { waiting };
+            for number in 0..waiting {
+                let next = self.needed_by[ran[at]][number];
+                let (before, after) = self.takes(next);
+                if taken + before <= most && saves(before, after) && self.is_met_but_for(next) {
+                    taken += after;
+                    self.met[next] = self.round;
+                    self.read(next, |readers| *readers -= 1);
+                    ran.push(next);
+                }
+            }
+            at += 1;
+        }
+        for task in &ran {
             self.read(*task, |readers| *readers += 1);
         }
         (waits, self.most.max(self.taken + most), taken, most)
+    }
+
+    /// Whether all that a task needs was met in this round or has run, and not the task.
+    fn is_met_but_for(&self, task: usize) -> bool {
+        let is_met = |task: usize| self.done[task] || self.met[task] == self.round;
+        !is_met(task) && self.tasks[task].needs.iter().all(|need| is_met(*need))
     }
 
     /// Whether a task's result can lie in the memory of something that others read.
@@ -218,11 +288,11 @@ impl<'a> State<'a> {
         let room = (self.most - self.taken).max(next - 1).max(0);
         let gives = |task: &&usize| self.tasks[**task].gives.is_some();
         let ready = || self.ready.iter().filter(gives);
-        let saves = |task: &&usize| {
+        let is_free = |task: &&usize| {
             let (before, after) = self.takes(**task);
-            before <= room && (after < 0 || (before, after) == (0, 0))
+            before <= room && saves(before, after)
         };
-        let alone = ready().filter(saves);
+        let alone = ready().filter(is_free);
         let alone = alone.min_by_key(|task| (self.takes(**task).1, **task));
         let together = || ready().find(|task| self.saves_with_others(**task, room));
         alone.or_else(together).copied()
@@ -310,6 +380,50 @@ mod tests {
             update(&[3], &[5, 0], 7),
         ];
         assert_eq!(order(&tasks, &memories), [0, 2, 4, 1, 3, 5]);
+    }
+
+    /// Three layers with biases: going back to the small gradients of all biases first takes little at each place, and keeps
+    /// what the large gradients of the weights need.
+    #[test]
+    fn small_results_wait_for_the_large_ones_that_they_would_make_larger() {
+        let mut memories = vec![memory(10, true)];
+        memories.extend([memory(40, false); 6]);
+        memories.extend([memory(1, false); 3]);
+        let (x, weight, moment, bias) = (
+            0,
+            |at: usize| 1 + at,
+            |at: usize| 4 + at,
+            |at: usize| 7 + at,
+        );
+        let mut tasks: Vec<Task> = Vec::new();
+        let mut add = |needs: &[usize], reads: &[usize], bytes: u64, is_update: bool| {
+            memories.push(memory(bytes, is_update));
+            tasks.push(Task {
+                in_place: is_update,
+                wanted: is_update,
+                ..task(needs, reads, memories.len() - 1)
+            });
+            (tasks.len() - 1, memories.len() - 1)
+        };
+        let (first, h1) = add(&[], &[x, weight(0), bias(0)], 10, false);
+        let (second, h2) = add(&[first], &[h1, weight(1), bias(1)], 10, false);
+        let (mut back, mut d) = add(&[second], &[h2, weight(2), bias(2)], 10, false);
+        for (at, input, given) in [(2, Some(second), h2), (1, Some(first), h1), (0, None, x)] {
+            let (sum, small) = add(&[back], &[d], 1, false);
+            add(&[sum], &[small, bias(at)], 1, true);
+            let needs: Vec<usize> = [back].into_iter().chain(input).collect();
+            let (product, large) = add(&needs, &[d, given], 40, false);
+            let (updated, new) = add(&[product], &[large, moment(at)], 40, true);
+            add(&[updated], &[new, weight(at)], 40, true);
+            if at > 0 {
+                let (further, e) = add(&[back], &[d, weight(at)], 10, false);
+                (back, d) = add(&[further, needs[1]], &[e, given], 10, false);
+            }
+        }
+        let most = |order: &[usize]| growth(&tasks, &memories, order).1;
+        let at_each_place = order_within(&tasks, &memories, 0, i64::MAX).expect("ends");
+        assert_eq!(most(&order(&tasks, &memories)), 10 + 10 + 10 + 40);
+        assert!(most(&at_each_place) > 10 + 10 + 10 + 40);
     }
 
     /// A truth of memory 0 ends it, before the product 2 takes as much.
