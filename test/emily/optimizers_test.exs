@@ -111,8 +111,8 @@ if Code.ensure_loaded?(Axon) do
            (3 * 64 * 64 + 64 * 32 * 32 + 128 * 16 * 16 + 256 * 8 * 8 + 256 * 4 * 4)
 
     for {name, shape, activations} <- [
-          {:mlp, {256, 1024}, 4 * 256 * 1024, 1.1},
-          {:cnn, {32, 64, 64, 3}, @cnn, 1.1}
+          {:mlp, {256, 1024}, 4 * 256 * 1024},
+          {:cnn, {32, 64, 64, 3}, @cnn}
         ] do
       test "a step of the #{name} with Adam has little beside parameters, moments and activations" do
         model = unquote(name)()
@@ -140,7 +140,7 @@ if Code.ensure_loaded?(Axon) do
         first = run.({state, optimizer})
         held = SettledMemory.active() - before + Nx.byte_size(x)
         {_, more} = SettledMemory.peak(fn -> first |> run.() |> run.() end)
-        assert held + more <= unquote(most) * must, "#{(held + more) / must}"
+        assert held + more <= 1.1 * must, "#{(held + more) / must}"
       end
     end
   end
