@@ -27,7 +27,7 @@ pub(super) struct Memory {
     pub stays: bool,
 }
 
-/// Limits that differ by less than such a part of what is there at first are one.
+/// Limits that differ by less than such a part of all memory are one.
 const FINE: i64 = 200;
 
 /// The numbers of the tasks in the order to run them in: that of the least limit which one is found to keep, by halving.
@@ -35,7 +35,7 @@ const FINE: i64 = 200;
 pub(super) fn order(tasks: &[Task], memories: &[Memory]) -> Vec<usize> {
     let mut best = order_within(tasks, memories, 0, i64::MAX).unwrap_or_default();
     let mut most = growth(tasks, memories, &best).1;
-    let fine = at_first(tasks, memories) as i64 / FINE;
+    let fine = (at_first(tasks, memories) as i64).saturating_add(most) / FINE;
     let mut broken = 0;
     while most - broken > fine.max(1) {
         let limit = broken + (most - broken) / 2;
