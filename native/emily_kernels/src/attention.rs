@@ -51,8 +51,8 @@ const KEYS: usize = if cfg!(miri) { 16 } else { 256 };
 const COPIED: usize = 1 << 17;
 /// An exponential takes as long as so many multiplications.
 const EXPONENTIAL: usize = 80;
-/// Fewer multiplications than these are not worth waking a thread.
-const SHARED: usize = 1 << 22;
+/// Fewer multiplications than these are not worth waking a thread; under Miri, which takes a minute for these, fewer.
+const SHARED: usize = if cfg!(miri) { 1 << 13 } else { 1 << 22 };
 
 /// Computes attention into an output of shape `[batches, queries, heads, value size]`, on several threads where that
 /// pays. What a row gives depends on the shapes and on what it reads alone.

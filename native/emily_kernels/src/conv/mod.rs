@@ -33,8 +33,9 @@ thread_local! {
     static SCRATCH: Scratch = const { Scratch::new() };
 }
 
-/// How many products are worth a part of their own, as for products of matrices.
-const PART: usize = 1 << 22;
+/// How many products are worth a part of their own, as for products of matrices; under Miri, which takes seconds for
+/// as many hundred, fewer.
+const PART: usize = if cfg!(miri) { 1 << 9 } else { 1 << 22 };
 /// So many parts for each thread: a thread that is late costs at most one.
 const PARTS_EACH: usize = 4;
 /// A block of patches and its outputs take so many numbers, which the second cache holds.

@@ -9,6 +9,9 @@ use crate::table::{functions, functions2, oracle, oracle2, Random};
 const LIMIT: f64 = 0.502;
 
 const PER_EXPONENT: usize = if cfg!(miri) { 1 } else { 200 };
+/// Under Miri these are fewer than the exponents.
+const PER_RANGE: usize = if cfg!(miri) { 15 } else { 20_000 };
+const NEAR_ONE: u32 = if cfg!(miri) { 3 } else { 4000 };
 
 /// Every exponent and sign alike, and more where functions change.
 pub fn places(seed: u64) -> Vec<f32> {
@@ -29,9 +32,9 @@ pub fn places(seed: u64) -> Vec<f32> {
         (-1e4, 1e4),
         (-1.2e6, 1.2e6),
     ] {
-        places.extend((0..100 * PER_EXPONENT).map(|_| random.between(low, high) as f32));
+        places.extend((0..PER_RANGE).map(|_| random.between(low, high) as f32));
     }
-    for step in 0..20 * PER_EXPONENT as u32 {
+    for step in 0..NEAR_ONE {
         places.push(f32::from_bits(1f32.to_bits() - step));
         places.push(f32::from_bits(1f32.to_bits() + step));
     }

@@ -398,12 +398,12 @@ fn nan_stays_in_its_row() {
 fn threads_change_no_bit() {
     let mut random = Random::new(10);
     let (lengths, size) = match cfg!(miri) {
-        true => ([(3, 9), (1, 20)], 3),
+        true => ([(3, 9), (1, 20)], 2),
         false => ([(200, 200), (1, 5000)], 64),
     };
-    for (queries, keys) in lengths {
+    for (at, (queries, keys)) in lengths.into_iter().enumerate() {
         let shape = Shape {
-            batches: 2,
+            batches: if cfg!(miri) { 1 } else { 2 },
             heads: 6,
             key_heads: 3,
             queries,
@@ -411,7 +411,8 @@ fn threads_change_no_bit() {
             size,
             values: size / 2,
         };
-        for kind in 0..4 {
+        // Under Miri each length has kinds of its own.
+        for kind in (0..4).filter(|kind| !cfg!(miri) || kind % 2 != at) {
             let case = Case::<f32>::new(shape, kind, true, &mut random);
             let bits = |threads| {
                 pool::set_threads(threads);

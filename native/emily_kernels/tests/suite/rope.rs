@@ -7,7 +7,7 @@ use emily_kernels::view::{Axes, Axis, Element, View};
 use emily_kernels::real::Real;
 use half::{bf16, f16};
 
-use crate::support::Random;
+use crate::support::{large, Random};
 
 /// One plane's numbers, turned by the angle of its position.
 fn turned(
@@ -19,9 +19,9 @@ fn turned(
 ) -> [f64; 2] {
     let frequency = match periods {
         Some(periods) => 1.0 / f64::from(periods[plane]),
-        None => rotary.base.powf(-2.0 * plane as f64 / rotary.dims as f64),
+        None => libm::pow(rotary.base, -2.0 * plane as f64 / rotary.dims as f64),
     };
-    let (sine, cosine) = (position * (rotary.scale * frequency)).sin_cos();
+    let (sine, cosine) = libm::sincos(position * (rotary.scale * frequency));
     let (x, y) = (f64::from(x), f64::from(y));
     [x * cosine - y * sine, x * sine + y * cosine]
 }
@@ -113,6 +113,13 @@ fn check(rotary: Rotary, offsets: &[i32], periods: Option<&[f32]>) {
     }
 }
 
+/// Columns, and how many of them are turned; under Miri without the most, which go no other way.
+const ROWS: &[(usize, usize)] = if cfg!(miri) {
+    &[(2, 2), (7, 6), (40, 34)]
+} else {
+    &[(2, 2), (7, 6), (40, 34), (128, 128)]
+};
+
 /// As many as several threads turn.
 #[test]
 fn planes_of_many_positions_are_turned() {
@@ -120,7 +127,7 @@ fn planes_of_many_positions_are_turned() {
         let rotary = Rotary {
             batches: 2,
             heads: 3,
-            positions: 301,
+            positions: large(301),
             columns: 40,
             dims: 34,
             traditional: false,
@@ -134,7 +141,7 @@ fn planes_of_many_positions_are_turned() {
 #[test]
 fn planes_are_turned() {
     for traditional in [false, true] {
-        for (columns, dims) in [(2, 2), (7, 6), (40, 34), (128, 128)] {
+        for &(columns, dims) in ROWS {
             let rotary = Rotary {
                 batches: 2,
                 heads: 3,

@@ -79,7 +79,7 @@ impl<T: Scanned> Stored<T> {
             output
         };
         let portable = run(Level::PORTABLE);
-        for level in Level::available() {
+        for level in Level::available().filter(|level| *level != Level::PORTABLE) {
             for (at, (got, wanted)) in run(level).iter().zip(&portable).enumerate() {
                 let (level, axes) = (level.name(), &self.axes);
                 assert!(
@@ -137,12 +137,13 @@ fn shapes(random: &mut Random) -> Vec<(Vec<usize>, usize)> {
         shapes.push((shape, random.below(rank)));
     }
     if cfg!(miri) {
-        // Parts, lines and columns, which are few there.
+        // Parts of a row and of lines, blocks of columns, and several tables, which are few there.
         let axis = |(at, shape): (usize, Vec<usize>)| (shape, at);
         let few = [
-            (0, vec![2200]),
-            (1, vec![2, 2060]),
-            (0, vec![420, 5]),
+            (0, vec![2100]),
+            (0, vec![690, 3]),
+            (0, vec![8, 260]),
+            (1, vec![4, 515]),
             (1, vec![0, 3]),
         ];
         shapes.extend(few.map(axis));
@@ -180,8 +181,13 @@ fn each_array<T: Scanned>(
     mut check: impl FnMut(&Stored<T>, usize, bool),
 ) {
     let mut random = Random::new(31);
-    for (shape, axis) in shapes(&mut random) {
+    for (at, (shape, axis)) in shapes(&mut random).into_iter().enumerate() {
+        // Under Miri a large one is gone through in one direction, the next in the other.
+        let is_large = cfg!(miri) && shape.iter().product::<usize>() > 1000;
         for reverse in [false, true] {
+            if is_large && reverse == (at % 2 == 0) {
+                continue;
+            }
             let axes = axes(&mut random, &shape);
             let stored = Stored::new(axes, |count| {
                 (0..count).map(|_| number(&mut random)).collect()
@@ -340,11 +346,15 @@ fn minus_zero_stays() {
 #[test]
 fn threads_change_no_bit() {
     let mut random = Random::new(33);
-    for (shape, axis) in [
-        (vec![large(150_001)], 0),
-        (vec![large(10_000), 5], 0),
-        (vec![large(1000), large(1000)], 1),
-    ] {
+    let shapes = match cfg!(miri) {
+        true => [(vec![4100], 0), (vec![690, 3], 0), (vec![5, 415], 1)],
+        false => [
+            (vec![150_001], 0),
+            (vec![10_000, 5], 0),
+            (vec![1000, 1000], 1),
+        ],
+    };
+    for (shape, axis) in shapes {
         let axes = axes(&mut random, &shape);
         let x = Stored::<f32>::new(axes, |count| {
             (0..count)

@@ -179,8 +179,12 @@ where
         // No number is lost, nor the sign of a zero; a NaN is as good as another.
         let all = |row: Vec<K::Element>| {
             let numbers = row.into_iter().filter(|x| !K::is_nan(*x));
-            let mut numbers: Vec<_> = numbers.map(|x| bytes(&[x]).to_vec()).collect();
-            numbers.sort();
+            let bits = |x| {
+                let bytes = bytes(std::slice::from_ref(&x)).iter();
+                bytes.fold(0u64, |bits, byte| bits << 8 | u64::from(*byte))
+            };
+            let mut numbers: Vec<u64> = numbers.map(bits).collect();
+            numbers.sort_unstable();
             numbers
         };
         let got = all(out.iter().map(|&out| sorted[out]).collect());
@@ -205,18 +209,26 @@ where
     }
 }
 
+/// Under Miri one of each kind, in which rows of both sizes, those that are compared and those that are put into place, are.
+fn shape(kind: usize, random: &mut Random) -> Vec<usize> {
+    if cfg!(miri) {
+        return [vec![200], vec![3, 20], vec![2, 5, 4], vec![130, 2]][kind].clone();
+    }
+    match kind {
+        0 => vec![[1, 2, 3, 127, 128, 129, 300, 1000][random.below(8)]],
+        1 => vec![1 + random.below(20), 1 + random.below(300)],
+        2 => (0..3).map(|_| 1 + random.below(17)).collect(),
+        _ => vec![1 + random.below(300), 1 + random.below(40)],
+    }
+}
+
 fn check_type<K: Compared>(seed: u64)
 where
     K::Element: Sample,
 {
     let mut random = Random::new(seed);
-    for round in 0..40 {
-        let shape: Vec<usize> = match round % 4 {
-            0 => vec![[1, 2, 3, 127, 128, 129, 300, 1000][random.below(8)]],
-            1 => vec![1 + random.below(20), 1 + random.below(300)],
-            2 => (0..3).map(|_| 1 + random.below(17)).collect(),
-            _ => vec![1 + random.below(300), 1 + random.below(40)],
-        };
+    for round in 0..if cfg!(miri) { 4 } else { 40 } {
+        let shape = shape(round % 4, &mut random);
         let x = Stored::new(&mut random, &shape);
         check::<K>(&x, random.below(shape.len()), random.below(2) == 0);
         let columns = shape[shape.len() - 1];
@@ -227,13 +239,17 @@ where
 #[test]
 fn integers() {
     check_type::<u8>(1);
-    check_type::<u16>(2);
+    check_type::<i16>(6);
     check_type::<u32>(3);
+    check_type::<i64>(8);
+    // Under Miri one type of a width is enough.
+    if cfg!(miri) {
+        return;
+    }
+    check_type::<u16>(2);
     check_type::<u64>(4);
     check_type::<i8>(5);
-    check_type::<i16>(6);
     check_type::<i32>(7);
-    check_type::<i64>(8);
 }
 
 #[test]
@@ -248,6 +264,15 @@ fn floats() {
 #[test]
 fn long_rows() {
     let mut random = Random::new(13);
+    if cfg!(miri) {
+        // Two parts of a row, which goes by its highest digit first; then columns that are turned back in parts.
+        let x = Stored::<f32>::new(&mut random, &[4100]);
+        pool::set_threads(2);
+        check::<f32>(&x, 0, true);
+        check_top::<f32>(&x, 10);
+        check::<i16>(&Stored::new(&mut random, &[690, 3]), 0, true);
+        return pool::set_threads(0);
+    }
     for _ in 0..3 {
         let x = Stored::<f32>::new(&mut random, &[large(150_000)]);
         for threads in [1, 2, 3] {
