@@ -391,9 +391,12 @@ fn convolutions_are_sums_of_all_meetings() {
     let _threads = THREADS.lock();
     let mut numbers = Numbers(1);
     if cfg!(miri) {
-        for case in few() {
-            check::<f32>(&case, &mut numbers);
-            check::<f64>(&case, &mut numbers);
+        // Each has a type of its own.
+        for (at, case) in few().iter().enumerate() {
+            match at % 2 == 0 {
+                true => check::<f32>(case, &mut numbers),
+                false => check::<f64>(case, &mut numbers),
+            }
         }
         return;
     }

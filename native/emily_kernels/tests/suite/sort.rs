@@ -270,7 +270,7 @@ fn long_rows() {
         pool::set_threads(2);
         check::<f32>(&x, 0, true);
         check_top::<f32>(&x, 10);
-        check::<i16>(&Stored::new(&mut random, &[690, 3]), 0, true);
+        check::<i64>(&Stored::new(&mut random, &[690, 3]), 0, true);
         return pool::set_threads(0);
     }
     for _ in 0..3 {
