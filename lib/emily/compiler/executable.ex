@@ -134,7 +134,7 @@ defmodule Emily.Compiler.Executable do
     end
   end
 
-  # The positions of what is donated, by one walk: each call takes it.
+  # The positions of what is donated, by one walk, without the protocol that `in` asks of a variable: each call takes it.
   defp given([tensor | tensors], [number | inputs], donated, at) do
     given = given(tensors, inputs, donated, at + 1)
     if donated?(tensor, number, donated), do: [at | given], else: given
