@@ -1,7 +1,10 @@
 //! Products of small matrices and of vectors of f32, taken in f64 and rounded once: the product of two f32 is exact
 //! there.
 
+use std::hint::black_box;
+
 use crate::dispatch::{for_each_level, Level};
+use crate::pool::{self, PART};
 use crate::reduce::{folded, Sum};
 use crate::view::{Axis, Elements, View};
 
@@ -9,6 +12,8 @@ use crate::view::{Axis, Elements, View};
 const WIDTH: usize = 4;
 /// How many totals of a row are taken at a time.
 const BLOCK: usize = 8;
+/// Longer rows are taken in parts, on all threads. Reading as much takes longer than to wake one.
+const LONG: usize = 8 * PART;
 
 /// Two axes of an array that make a matrix.
 #[derive(Clone, Copy)]
@@ -25,6 +30,20 @@ impl Matrix<'_> {
         let place = row as isize * self.rows.stride + column as isize * self.columns.stride;
         self.elements.at(self.first + place)
     }
+
+    /// A row that lies in memory.
+    #[inline(always)]
+    fn row(&self, row: usize) -> &[f32] {
+        let first = self.first + row as isize * self.rows.stride;
+        self.elements.row(first, self.columns.size)
+    }
+
+    /// A column that lies in memory.
+    #[inline(always)]
+    fn column(&self, column: usize) -> &[f32] {
+        let first = self.first + column as isize * self.columns.stride;
+        self.elements.row(first, self.rows.size)
+    }
 }
 
 /// The products of two batches of matrices of f32, whose axes fit, in row-major order.
@@ -38,8 +57,23 @@ pub fn products(level: Level, a: &View, b: &View, output: &mut [f32]) {
     for (number, output) in output.chunks_exact_mut(size).enumerate() {
         let a = matrix(&left, batch, [*rows, *inner], number);
         let b = matrix(&right, other, [b.axes()[other.len()], *columns], number);
-        product(level, a, b, &mut copy, output);
+        match output {
+            [out] if a.columns.size > LONG && a.columns.stride == 1 && b.rows.stride == 1 => {
+                *out = long(level, a.row(0), b.column(0)) as f32;
+            }
+            _ => product(level, a, b, &mut copy, output),
+        }
     }
+}
+
+/// The product of two long rows, whose parts are added up in their order.
+fn long(level: Level, x: &[f32], y: &[f32]) -> f64 {
+    let mut totals = vec![0.0; x.len().div_ceil(PART)];
+    pool::each_part(&mut totals, 1, |part, total| {
+        let range = part * PART..x.len().min((part + 1) * PART);
+        total[0] = in_rows(level, &x[range.clone()], &y[range]);
+    });
+    totals.iter().sum()
 }
 
 /// A matrix of a batch by its number.
@@ -152,14 +186,7 @@ fn dot(a: Matrix, row: usize, b: Matrix, column: usize) -> f64 {
         return (0..size).fold(0.0, |total, k| total + term(k));
     }
     if a.columns.stride == 1 && b.rows.stride == 1 {
-        let x = a.elements.row(a.first + row as isize * a.rows.stride, size);
-        let y = b
-            .elements
-            .row(b.first + column as isize * b.columns.stride, size);
-        return match size < 32 * WIDTH {
-            true => dot_in_lanes::<{ 2 * WIDTH }>(x, y),
-            false => dot_in_lanes::<{ 4 * WIDTH }>(x, y),
-        };
+        return dot_in_rows(a.row(row), b.column(column));
     }
     let mut lanes = [0.0; 2 * WIDTH];
     let whole = size - size % lanes.len();
@@ -169,6 +196,20 @@ fn dot(a: Matrix, row: usize, b: Matrix, column: usize) -> f64 {
         }
     }
     (whole..size).fold(folded::<Sum>(&mut lanes), |total, k| total + term(k))
+}
+
+for_each_level! {
+    fn in_rows(x: &[f32], y: &[f32]) -> f64 {
+        dot_in_rows(x, y)
+    }
+}
+
+#[inline(always)]
+fn dot_in_rows(x: &[f32], y: &[f32]) -> f64 {
+    match x.len() < 32 * WIDTH {
+        true => dot_in_lanes::<{ 2 * WIDTH }>(x, y),
+        false => dot_in_lanes::<{ 8 * WIDTH }>(x, y),
+    }
 }
 
 #[inline(always)]
@@ -182,5 +223,7 @@ fn dot_in_lanes<const COUNT: usize>(x: &[f32], y: &[f32]) -> f64 {
         }
     }
     let terms = x.iter().zip(y).map(|(x, y)| f64::from(*x) * f64::from(*y));
+    // As in `in_lanes`.
+    let mut lanes = black_box(lanes);
     terms.fold(folded::<Sum>(&mut lanes), |total, term| total + term)
 }

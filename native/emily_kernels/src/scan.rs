@@ -177,7 +177,7 @@ fn are_numbers<T: Scanned>(x: &[T]) -> bool {
 }
 
 /// A table of more elements is cut; under Miri, which takes seconds for a part, one of a single part is.
-const TABLE: usize = if cfg!(miri) { PART } else { 4 * PART };
+const TABLE: usize = if cfg!(miri) { PART } else { 2 * PART };
 /// More columns are cut into as many blocks as there are tasks, of not more than these.
 const COLUMNS: usize = PART / 8;
 /// Where so many tasks are beside each other, lines are not cut into parts; else they are, those of several columns into so

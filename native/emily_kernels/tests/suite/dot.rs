@@ -74,3 +74,27 @@ fn products_are_exact() {
         }
     }
 }
+
+/// So long that other threads take parts; whole numbers, whose sums in f64 are exact, and a rest.
+#[test]
+fn long_vectors_are_exact() {
+    let size = rounds(1_000_003);
+    let mut random = Random::new(16);
+    let mut vector = || -> Vec<f32> {
+        let number = |_| random.below(2001) as f32 - 1000.0;
+        (0..size + 3).map(number).collect()
+    };
+    let (a, b) = (vector(), vector());
+    let terms = a[3..].iter().zip(&b[1..]);
+    let wanted: i64 = terms.map(|(x, y)| *x as i64 * *y as i64).sum();
+    let axis = |size, stride| Axis { size, stride };
+    let row: Axes = [axis(1, 1), axis(size, 1)].into_iter().collect();
+    let column: Axes = [axis(size, 1), axis(1, 1)].into_iter().collect();
+    for level in Level::available() {
+        let mut got = [f32::NAN];
+        let a = View::new(bytes(&a), 12, 4, row.clone());
+        let b = View::new(bytes(&b), 4, 4, column.clone());
+        products(level, &a, &b, &mut got);
+        assert_eq!(got, [wanted as f32], "{level:?}");
+    }
+}
