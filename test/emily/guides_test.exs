@@ -36,7 +36,8 @@ defmodule Emily.GuidesTest do
           [_, text] <- Regex.scan(~r/`([^`]+)`/, cell),
           do: text
 
-    x = Nx.tensor([1.0, 2.0], backend: {Emily.Backend, device: :cpu})
+    Nx.default_backend({Emily.Backend, device: :cpu})
+    x = Nx.tensor([1.0, 2.0])
     stream = Emily.Stream.new(:cpu)
     Emily.Stream.close(stream)
     cards = length(Emily.Native.devices()) - 1

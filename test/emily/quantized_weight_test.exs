@@ -69,7 +69,8 @@ defmodule Emily.QuantizedWeightTest do
   end
 
   test "every bit pattern of the small floats" do
-    # All codes of 8 bits under the scale one; all scales of both kinds over the code of one.
+    # All codes of 8 bits under the scale one; all scales of both kinds over the code of one. A GPU has NaN for some.
+    Nx.default_backend({Emily.Backend, device: :cpu})
     all = Nx.iota({256}, type: :u8)
     words = fn bytes -> bytes |> Nx.to_binary() |> Nx.from_binary(:u32) end
 

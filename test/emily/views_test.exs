@@ -26,13 +26,11 @@ defmodule Emily.ViewsTest do
       end
     end
 
+    # MLX's own kernel for a GPU wants no row.
     test "is an error as the input that a kernel wants in a row" do
-      error =
-        assert_raise Emily.Error, fn ->
-          @huge |> view() |> Nx.argmax(axis: 1) |> Nx.to_binary()
-        end
-
-      assert error.message =~ ~r/no memory for 16000000000000 bytes/
+      x = @huge |> view() |> Nx.backend_transfer({Emily.Backend, device: :cpu})
+      error = assert_raise ArgumentError, fn -> Nx.argmax(x, axis: 1) end
+      assert error.message =~ ~r/would take 16000000000000 bytes, more than the \d+ bytes/
       assert Nx.to_number(Nx.sum(Nx.iota({10}, backend: Emily.Backend))) == 45
     end
 

@@ -23,7 +23,7 @@ pub use runtime::device::{devices, version, Device, Info};
 pub use runtime::dtype::Dtype;
 pub use runtime::engine::Job;
 pub use runtime::error::{Error, Result};
-pub use runtime::fetch::fetch;
+pub use runtime::fetch::Fetched;
 #[cfg(own_kernels)]
 #[doc(hidden)]
 pub use runtime::inspect;

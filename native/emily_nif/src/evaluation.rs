@@ -1,6 +1,6 @@
 //! Computing arrays. Each call queues a job and returns; its answer is the message `{tag, answer}`.
 
-use emily_mlx::{fetch, Error, Job, QueueFull, SharedArray};
+use emily_mlx::{Error, Fetched, Job, QueueFull, SharedArray};
 use mlx_rs::Array;
 use rustler::{
     Binary, Encoder, Env, LocalPid, NewBinary, NifResult, OwnedEnv, Reference, ResourceArc, Term,
@@ -127,6 +127,7 @@ fn queue_evaluation(env: Env, refs: Vec<ArrayRef>, tag: Reference) -> NifResult<
     let job = Job::Evaluate {
         arrays,
         may_fail: refs.iter().any(|array| array.0.has_linalg()),
+        fetched: None,
         wanted: Box::new(move || is_alive(pid)),
         done: Box::new(move |result| {
             if result.is_ok() {
@@ -186,15 +187,25 @@ fn to_binary<'a>(
             });
         }
     }
-    if let Some(in_rows) = array.0.fetchable().map_err(raise)? {
-        return queue_readable(env, array, in_rows, tag, |env, in_rows, _| {
-            let mut binary = NewBinary::new(env, in_rows.nbytes());
-            fetch(&in_rows, binary.as_mut_slice())?;
-            Ok(binary.into())
-        });
+    if array.0.is_fetched().map_err(raise)? {
+        let readable = array.0.array().map_err(raise)?.clone();
+        let fetched = Fetched::default();
+        let own = fetched.clone();
+        return queue_readable(
+            env,
+            array,
+            readable,
+            Some(own),
+            tag,
+            move |env, same, source| {
+                let mut binary = NewBinary::new(env, same.nbytes());
+                source.0.read_fetched(&fetched, binary.as_mut_slice())?;
+                Ok(binary.into())
+            },
+        );
     }
     let readable = array.0.readable().map_err(raise)?;
-    queue_readable(env, array, readable, tag, |env, copy, source| {
+    queue_readable(env, array, readable, None, tag, |env, copy, source| {
         let shared = SharedArray::computed(copy, source.0.stream());
         let resource = ResourceArc::new(ArrayResource(shared));
         Ok(binary(env, &resource)?.ok_or_else(missing)?.to_term(env))
@@ -212,7 +223,7 @@ fn address<'a>(env: Env<'a>, array: Term<'a>, tag: Reference<'a>) -> NifResult<T
         }
     }
     let readable = array.0.readable().map_err(raise)?;
-    queue_readable(env, array, readable, tag, |env, copy, source| {
+    queue_readable(env, array, readable, None, tag, |env, copy, source| {
         // Where its own bytes can be read, the copy would only be its own memory again.
         if source.0.bytes()?.is_none() {
             source.0.pin(copy);
@@ -226,12 +237,13 @@ fn missing() -> Error {
     Error::Mlx("the evaluation gave no array".to_owned())
 }
 
-/// Queues the computation of an array and of its elements in row-major order, `readable`, of which `answer` makes what
+/// Queues the computation of an array and of its elements in row-major order, `readable`, whose bytes may be fetched, and of which `answer` makes what
 /// the caller gets.
 fn queue_readable<'a>(
     env: Env<'a>,
     array: ArrayRef,
     readable: Array,
+    fetched: Option<Fetched>,
     tag: Reference<'a>,
     answer: impl for<'b> FnOnce(Env<'b>, Array, &ArrayRef) -> emily_mlx::Result<Term<'b>>
         + Send
@@ -244,6 +256,7 @@ fn queue_readable<'a>(
         // Both are computed: the array itself, so that the next reading finds it, and its copy.
         arrays: vec![array.0.array().map_err(raise)?.clone(), readable],
         may_fail: array.0.has_linalg(),
+        fetched,
         wanted: Box::new(move || is_alive(pid)),
         done: Box::new(move |result| {
             let copy = result.and_then(|arrays| {

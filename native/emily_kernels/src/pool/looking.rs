@@ -23,7 +23,7 @@ pub(super) fn core() -> usize {
 }
 
 /// Whether something becomes true while we look for a moment, unless we had better not.
-pub(super) fn patiently(is_true: impl Fn() -> bool, in_the_way: impl Fn() -> bool) -> bool {
+pub fn patiently(is_true: impl Fn() -> bool, in_the_way: impl Fn() -> bool) -> bool {
     // A model has no clock, and Miri takes turns with whoever looks: there it looks once.
     if cfg!(any(loom, miri)) {
         return is_true();

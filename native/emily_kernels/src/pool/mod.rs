@@ -11,7 +11,8 @@ use std::time::Instant;
 
 use once_cell::sync::Lazy;
 
-use looking::{core, patiently, NO_CORE, PATIENCE};
+pub use looking::patiently;
+use looking::{core, NO_CORE, PATIENCE};
 use sync::{AtomicUsize, Condvar, Mutex, Ordering};
 
 mod looking;

@@ -163,7 +163,7 @@ macro_rules! operations {
 
             Fft => fft::fft(mlx_sys::mlx_fft_fft, args, stream),
             Ifft => fft::fft(mlx_sys::mlx_fft_ifft, args, stream),
-            Rfft => fft::fft(mlx_sys::mlx_fft_rfft, args, stream),
+            Rfft => fft::rfft(args, stream),
             Irfft => fft::fft(mlx_sys::mlx_fft_irfft, args, stream),
             Conv => conv::conv(args, stream),
 

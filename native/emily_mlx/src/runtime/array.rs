@@ -10,7 +10,7 @@ use parking_lot::{MappedRwLockReadGuard, RwLock, RwLockReadGuard};
 use crate::runtime::contiguous;
 use crate::runtime::dtype::Dtype;
 use crate::runtime::error::{refuse, Error, Result};
-use crate::runtime::fetch;
+use crate::runtime::fetch::{self, Fetched};
 use crate::runtime::ffi;
 use crate::runtime::job::{Job, QueueFull};
 use crate::runtime::stream::StreamHandle;
@@ -159,13 +159,23 @@ impl SharedArray {
         contiguous::readable(&*self.array()?, &self.stream)
     }
 
-    /// The same elements in row-major order, for [`fetch`](crate::fetch) once they are computed, where that can be.
-    pub fn fetchable(&self) -> Result<Option<Array>> {
-        let array = self.array()?;
-        let is_there = array.nbytes() <= fetch::MOST && fetch::is_there(&self.stream);
-        is_there
-            .then(|| contiguous::contiguous(&array, &self.stream))
-            .transpose()
+    /// Whether its bytes are fetched.
+    pub fn is_fetched(&self) -> Result<bool> {
+        Ok(self.stream.fetches() && self.array()?.nbytes() <= fetch::MOST)
+    }
+
+    /// Writes its bytes in row-major order: what was fetched, or where it does not lie in rows what is fetched now, which takes
+    /// another wait.
+    pub fn read_fetched(&self, fetched: &Fetched, to: &mut [u8]) -> Result<()> {
+        if fetched.read(to) {
+            return Ok(());
+        }
+        let in_rows = contiguous::contiguous(&*self.array()?, &self.stream)?;
+        self.stream.fetch(in_rows, fetched)?;
+        match fetched.read(to) {
+            true => Ok(()),
+            false => refuse!("the bytes could not be copied"),
+        }
     }
 
     /// Keeps the computed `readable` of this array as long as this, for its bytes' address to

@@ -8,8 +8,10 @@ use crate::runtime::room;
 use crate::runtime::stream::StreamHandle;
 
 /// The same elements in row-major order: the array itself where they are. MLX's copy on CUDA writes nothing
-/// for a scalar that is a part of a larger array, so that goes as a vector of one.
+/// for a scalar that is a part of a larger array, so that goes as a vector of one. What no memory holds is refused: where
+/// there is a GPU MLX asks CUDA for a CPU's memory too, which promises any.
 pub(crate) fn contiguous(x: &Array, stream: &StreamHandle) -> Result<Array> {
+    room::fits("copy", x)?;
     let s = stream.raw();
     if x.ndim() > 0 || stream.is_cpu() {
         return mlx!(mlx_contiguous, x.as_ptr(), false, s);
@@ -25,7 +27,6 @@ pub(crate) fn contiguous(x: &Array, stream: &StreamHandle) -> Result<Array> {
 /// frees it under whatever computes with it meanwhile: so it is always a copy.
 pub(crate) fn readable(x: &Array, stream: &StreamHandle) -> Result<Array> {
     if stream.is_cpu() {
-        room::fits("copy", x)?;
         return contiguous(x, stream);
     }
     copy(x, stream)

@@ -4,6 +4,7 @@
 use std::ffi::{c_char, c_int, c_uint, c_ulonglong, c_void};
 use std::ptr::null_mut;
 
+use emily_kernels::pool::patiently;
 use once_cell::sync::Lazy;
 
 use crate::runtime::error::{Error, Result};
@@ -59,6 +60,11 @@ functions! {
         synchronize = c"cuStreamSynchronize"(Pointer);
         create_stream = c"cuStreamCreate"(*mut Pointer, c_uint);
         destroy_stream = c"cuStreamDestroy_v2"(Pointer);
+        create_event = c"cuEventCreate"(*mut Pointer, c_uint);
+        destroy_event = c"cuEventDestroy_v2"(Pointer);
+        record_event = c"cuEventRecord"(Pointer, Pointer);
+        query_event = c"cuEventQuery"(Pointer);
+        wait_for_event = c"cuEventSynchronize"(Pointer);
         begin_capture = c"cuStreamBeginCapture_v2"(Pointer, c_int);
         end_capture = c"cuStreamEndCapture"(Pointer, *mut Pointer);
     }
@@ -119,4 +125,73 @@ pub(crate) unsafe fn wait(driver: &Driver, stream: Pointer) -> Result<()> {
     // SAFETY: so says the caller.
     let status = unsafe { (driver.synchronize)(stream) };
     check("cuStreamSynchronize", status)
+}
+
+/// No time is kept, which takes time.
+const WITHOUT_TIME: c_uint = 2;
+
+/// A place in a stream's work.
+pub(crate) struct Event(&'static Driver, Pointer);
+
+// SAFETY: CUDA's events are any thread's.
+unsafe impl Send for Event {}
+
+impl Event {
+    /// Behind all that the stream was given.
+    ///
+    /// # Safety
+    /// The stream is live.
+    pub(crate) unsafe fn on(driver: &'static Driver, stream: Pointer) -> Result<Event> {
+        // SAFETY: the event is written to a live place.
+        let create = |made| unsafe { (driver.create_event)(made, WITHOUT_TIME) };
+        let event = Event(driver, made("cuEventCreate", create)?);
+        // SAFETY: both are live.
+        let status = unsafe { (driver.record_event)(event.1, stream) };
+        check("cuEventRecord", status).map(|()| event)
+    }
+
+    /// Whether the stream has come here, or failed, while we look for a moment.
+    pub(crate) fn is_soon_over(&self) -> bool {
+        const NOT_READY: c_int = 600;
+        // SAFETY: the event is live.
+        let is_over = || unsafe { (self.0.query_event)(self.1) } != NOT_READY;
+        patiently(is_over, || false)
+    }
+
+    /// Waits, and does not sleep meanwhile.
+    pub(crate) fn wait(&self) -> Result<()> {
+        // SAFETY: the event is live.
+        let status = unsafe { (self.0.wait_for_event)(self.1) };
+        check("cuEventSynchronize", status)
+    }
+}
+
+impl Drop for Event {
+    fn drop(&mut self) {
+        // SAFETY: the event is owned and destroyed once.
+        unsafe { (self.0.destroy_event)(self.1) };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::runtime::replay::fake::{pointer, said, BROKEN, FAKE};
+
+    #[test]
+    fn a_place_is_looked_for() {
+        // SAFETY: the driver is none.
+        let event = unsafe { Event::on(&FAKE, pointer(7)) }.expect("there is one");
+        assert!(event.is_soon_over());
+        assert!(event.wait().is_ok());
+        BROKEN.set("wait");
+        let error = event.wait().expect_err("the device failed").to_string();
+        BROKEN.set("nothing");
+        assert_eq!(error, "[cuda] cuEventSynchronize gave CUDA's error 719");
+        drop(event);
+        let begun = ["event makes 9", "event 9 on 7", "is 9 over", "is 9 over"];
+        let waited = ["wait for event 9"; 2];
+        let all = [&begun[..], &waited, &["destroy 9"]].concat();
+        assert_eq!(said(), all);
+    }
 }

@@ -1,10 +1,13 @@
 //! How MLX computes what a stream's worker and its callers have it compute.
 
 use mlx_rs::Array;
+use once_cell::sync::OnceCell;
 use parking_lot::MutexGuard;
 
+use crate::runtime::cuda_stream::Place;
 use crate::runtime::device::Device;
 use crate::runtime::error::Result;
+use crate::runtime::fetch::Fetched;
 use crate::runtime::ffi::{self, mlx, Arrays};
 use crate::runtime::graph::{async_eval, graph, try_graph};
 use crate::runtime::job;
@@ -17,7 +20,7 @@ pub type Job = job::Job<Array>;
 
 impl Engine for Queue {
     type Array = Array;
-    type Marker = Array;
+    type Marker = Marker;
     type Graph<'a> = MutexGuard<'static, ()>;
 
     fn adopt_thread(&self) {
@@ -45,25 +48,44 @@ impl Engine for Queue {
     }
 
     /// It has no elements, so that it takes no device any work.
-    fn marker(&self) -> Result<Array> {
+    fn marker(&self) -> Result<Marker> {
         let scalar = Array::from_bool(false);
-        mlx!(
+        let array = mlx!(
             mlx_broadcast_to,
             scalar.as_ptr(),
             [0].as_ptr(),
             1,
             self.stream().as_ptr()
-        )
+        )?;
+        let place = OnceCell::new();
+        Ok(Marker { array, place })
     }
 
     fn begin(
         &self,
         arrays: &[Array],
-        marker: Option<&Array>,
+        marker: Option<&Marker>,
         graph: &Self::Graph<'_>,
     ) -> Result<()> {
         // The marker is the first, since MLX ends its evaluation on the stream of the first array.
+        let marker = marker.map(|marker| &marker.array);
         async_eval(&Arrays::new(marker.into_iter().chain(arrays))?, graph)
+    }
+
+    fn mark(&self, marker: &Marker, fetched: Option<(&Array, &Fetched)>, _graph: &Self::Graph<'_>) {
+        let Some(stream) = self.cuda() else {
+            return;
+        };
+        if let Some((array, fetched)) = fetched {
+            fetched.begin(array, stream);
+        }
+        if let Some(place) = stream.place() {
+            let _ = marker.place.set(place);
+        }
+    }
+
+    fn is_patient(&self) -> bool {
+        self.device().is_gpu()
     }
 
     /// Waiting for an array would miss a failure that came before the wait. The CPU's default stream takes part: it computes
@@ -74,13 +96,27 @@ impl Engine for Queue {
         own.and(Queue::default_on(Device::Cpu)?.synchronize())
     }
 
-    fn wait(&self, marker: &Array) -> Result<()> {
-        wait(marker)
+    fn wait(&self, marker: &Marker) -> Result<()> {
+        marker.wait()
     }
 }
 
-/// Waits until the arrays of a marker are computed.
-pub(crate) fn wait(marker: &Array) -> Result<()> {
-    // SAFETY: the handle is live, and the marker is this thread's alone.
-    ffi::status(|| unsafe { mlx_sys::_mlx_array_wait(marker.as_ptr()) })
+/// What is waited for: an array of one job alone, and where its end is in the work of an NVIDIA GPU.
+pub struct Marker {
+    array: Array,
+    place: OnceCell<Place>,
+}
+
+impl Marker {
+    /// Waits until what was begun with it is computed, and copied. MLX (0.32.4) sleeps until a GPU has computed, and to be woken
+    /// takes longer than most of what is waited for: the end is looked for first.
+    pub(crate) fn wait(&self) -> Result<()> {
+        let place = self.place.get();
+        if !place.is_some_and(Place::is_soon_over) {
+            // SAFETY: the handle is live, and the array is this thread's alone.
+            ffi::status(|| unsafe { mlx_sys::_mlx_array_wait(self.array.as_ptr()) })?;
+        }
+        // The copy is behind what MLX knows of.
+        place.map_or(Ok(()), Place::wait)
+    }
 }

@@ -3,6 +3,7 @@
 use std::panic::{catch_unwind, AssertUnwindSafe};
 
 use crate::runtime::error::Result;
+use crate::runtime::fetch::Fetched;
 
 /// What is told of a job's end, on the worker's thread.
 pub type Done<A> = Box<dyn FnOnce(Result<Vec<A>>) + Send>;
@@ -14,6 +15,8 @@ pub enum Job<A> {
         /// Whether linear algebra is among the work. MLX keeps its failure for the stream (0.32.4, #4329),
         /// not for the array, so such a job runs alone.
         may_fail: bool,
+        /// The bytes of the last array, if it is small, and a GPU's.
+        fetched: Option<Fetched>,
         wanted: Box<dyn Fn() -> bool + Send>,
         done: Done<A>,
     },

@@ -5,9 +5,9 @@ use emily_kernels::input::Input;
 use emily_kernels::view::{Row, View, Walk};
 use mlx_rs::Array;
 
+use crate::runtime::contiguous::contiguous;
 use crate::runtime::dtype::Dtype;
 use crate::runtime::error::Result;
-use crate::runtime::ffi::mlx;
 use crate::runtime::inspect;
 use crate::runtime::stream::StreamHandle;
 
@@ -80,7 +80,7 @@ pub(crate) fn in_rows(x: &Array, stream: &StreamHandle) -> Result<Array> {
     if x.size() <= FEW || lies_so() {
         return Ok(x.clone());
     }
-    mlx!(mlx_contiguous, x.as_ptr(), false, stream.raw())
+    contiguous(x, stream)
 }
 
 /// An input's elements in row-major order. It comes from `in_rows`.
@@ -483,6 +483,7 @@ mod tests {
             let job = Job::Evaluate {
                 arrays: vec![array],
                 may_fail: true,
+                fetched: None,
                 wanted: Box::new(|| true),
                 done: Box::new(move |result| answer.send(result).expect("the test waits")),
             };

@@ -11,6 +11,11 @@ mod cards;
 mod compiled;
 pub(crate) mod contiguous;
 pub(crate) mod cuda;
+#[cfg(all(own_kernels, target_os = "linux"))]
+mod cuda_stream;
+#[cfg(not(all(own_kernels, target_os = "linux")))]
+#[path = "no_cuda_stream.rs"]
+mod cuda_stream;
 #[cfg(own_kernels)]
 mod cxx;
 #[cfg(all(target_os = "linux", target_env = "gnu"))]

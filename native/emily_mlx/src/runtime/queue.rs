@@ -4,9 +4,11 @@ use std::cell::Cell;
 use std::sync::{Arc, Weak};
 
 use mlx_rs::Stream;
+use once_cell::sync::OnceCell;
 use parking_lot::Mutex;
 
 use crate::runtime::cards;
+use crate::runtime::cuda_stream::CudaStream;
 use crate::runtime::device::{Device, PerDevice};
 use crate::runtime::error::{Error, Result};
 use crate::runtime::exit;
@@ -21,6 +23,8 @@ pub struct Queue {
     device: Device,
     /// MLX's number of a CPU's stream, whose thread can tell the end of work.
     number: Option<i32>,
+    /// Of an NVIDIA GPU, where MLX's own is known.
+    cuda: OnceCell<CudaStream>,
 }
 
 // SAFETY: an MLX stream is a number and a device that never change; building on it reads them, and evaluation happens
@@ -47,6 +51,9 @@ impl Queue {
         let queue = Arc::new(Queue::over(new_stream(device)?, device)?);
         if device.is_gpu() {
             queue.synchronize()?;
+            if let Some(cuda) = CudaStream::of(&queue.stream, device) {
+                let _ = queue.cuda.set(cuda);
+            }
             exit::register_gpu(finish_all);
         }
         let mut queues = QUEUES.lock();
@@ -64,7 +71,12 @@ impl Queue {
             stream,
             device,
             number,
+            cuda: OnceCell::new(),
         })
+    }
+
+    pub(crate) fn cuda(&self) -> Option<&CudaStream> {
+        self.cuda.get()
     }
 
     pub(crate) fn stream(&self) -> &Stream {

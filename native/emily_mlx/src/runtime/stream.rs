@@ -9,8 +9,9 @@ use parking_lot::Mutex;
 
 use crate::runtime::alone;
 use crate::runtime::device::{Device, PerDevice};
-use crate::runtime::engine::wait;
+use crate::runtime::engine::Marker;
 use crate::runtime::error::{refuse, Result};
+use crate::runtime::fetch::Fetched;
 use crate::runtime::ffi;
 use crate::runtime::queue::{adopt_thread, Queue};
 use crate::runtime::worker::{compute, schedule_marked, Worker};
@@ -134,7 +135,18 @@ impl StreamHandle {
     /// Computes arrays on the calling thread, which waits.
     pub(crate) fn compute(&self, arrays: &[Array], may_fail: bool) -> Result<()> {
         adopt_thread(self.device());
-        compute(&*self.0.queue, arrays, may_fail)
+        compute(&*self.0.queue, arrays, may_fail, None)
+    }
+
+    /// Computes an array on the calling thread, which waits, and has its bytes copied.
+    pub(crate) fn fetch(&self, array: Array, fetched: &Fetched) -> Result<()> {
+        adopt_thread(self.device());
+        compute(&*self.0.queue, &[array], false, Some(fetched))
+    }
+
+    /// Whether small arrays are fetched.
+    pub(crate) fn fetches(&self) -> bool {
+        self.0.queue.cuda().is_some()
     }
 
     /// Computes arrays, unless they are.
@@ -158,7 +170,7 @@ impl StreamHandle {
     /// Starts computing arrays; gives what to wait for, since to wait for an array changes it.
     pub(crate) fn schedule(&self, arrays: &[Array]) -> Result<Scheduled> {
         adopt_thread(self.device());
-        schedule_marked(&*self.0.queue, arrays, false).map(Scheduled)
+        schedule_marked(&*self.0.queue, arrays, false, None).map(Scheduled)
     }
 
     /// The array of an operation of mlx-rs, on the stream.
@@ -171,11 +183,11 @@ impl StreamHandle {
 }
 
 /// Arrays on their way to being computed.
-pub(crate) struct Scheduled(Array);
+pub(crate) struct Scheduled(Marker);
 
 impl Scheduled {
     pub(crate) fn wait(&self) -> Result<()> {
-        wait(&self.0)
+        self.0.wait()
     }
 }
 

@@ -9,7 +9,11 @@ use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::sync::mpsc::TrySendError;
 use std::sync::Arc;
 
+use emily_kernels::pool::patiently;
+use once_cell::unsync::OnceCell;
+
 use crate::runtime::error::{Error, Result};
+use crate::runtime::fetch::Fetched;
 use crate::runtime::job::{answer, Done, Job, QueueFull};
 use crate::runtime::sync::{sync_channel, AtomicBool, Ordering, Receiver, SyncSender, Thread};
 
@@ -63,6 +67,20 @@ pub trait Engine: Send + Sync + 'static {
     /// Waits for the work of the stream and takes the failure that is kept for it.
     fn settle(&self, graph: &Self::Graph<'_>) -> Result<()>;
 
+    /// Notes with the marker where the work ends that was begun last, and has an array of it copied.
+    fn mark(
+        &self,
+        _marker: &Self::Marker,
+        _fetched: Option<(&Self::Array, &Fetched)>,
+        _graph: &Self::Graph<'_>,
+    ) {
+    }
+
+    /// Whether a thread without work looks for more a while before it sleeps: to be woken takes longer than what it is for.
+    fn is_patient(&self) -> bool {
+        false
+    }
+
     fn wait(&self, marker: &Self::Marker) -> Result<()>;
 }
 
@@ -108,6 +126,7 @@ impl<E: Engine> Worker<E> {
             Job::Evaluate {
                 arrays,
                 may_fail: false,
+                fetched: None,
                 wanted,
                 done,
             } => match self.schedule_short((arrays, done)) {
@@ -115,6 +134,7 @@ impl<E: Engine> Worker<E> {
                 Err((arrays, done)) => Job::Evaluate {
                     arrays,
                     may_fail: false,
+                    fetched: None,
                     wanted,
                     done,
                 },
@@ -156,7 +176,7 @@ fn work<E: Engine>(engine: &E, jobs: Receiver<Job<E::Array>>, closed: &AtomicBoo
         // The next job is scheduled before the oldest is waited for, so that the device goes from
         // one to the next without this thread.
         let next = match running.len() {
-            0 => jobs.recv().ok(),
+            0 => next(engine, &jobs),
             1..MOST_RUNNING => jobs.try_recv().ok(),
             _ => None,
         };
@@ -176,6 +196,16 @@ fn work<E: Engine>(engine: &E, jobs: Receiver<Job<E::Array>>, closed: &AtomicBoo
     }
 }
 
+/// The next job; none where every handle of the stream is gone.
+fn next<E: Engine>(engine: &E, jobs: &Receiver<Job<E::Array>>) -> Option<Job<E::Array>> {
+    let found = OnceCell::new();
+    let is_found = || jobs.try_recv().is_ok_and(|job| found.set(job).is_ok());
+    if engine.is_patient() {
+        patiently(is_found, || false);
+    }
+    found.into_inner().or_else(|| jobs.recv().ok())
+}
+
 fn start<E: Engine>(engine: &E, job: Job<E::Array>, closed: &AtomicBool) -> Option<Running<E>> {
     match job {
         Job::Evaluate { arrays, done, .. } | Job::Schedule { arrays, done }
@@ -188,6 +218,7 @@ fn start<E: Engine>(engine: &E, job: Job<E::Array>, closed: &AtomicBool) -> Opti
         Job::Evaluate {
             arrays,
             may_fail,
+            fetched,
             wanted,
             done,
         } => {
@@ -195,7 +226,7 @@ fn start<E: Engine>(engine: &E, job: Job<E::Array>, closed: &AtomicBool) -> Opti
                 if !wanted() {
                     return Ok(None);
                 }
-                schedule_marked(engine, &arrays, may_fail).map(Some)
+                schedule_marked(engine, &arrays, may_fail, fetched.as_ref()).map(Some)
             };
             match guarded(marked) {
                 Ok(Some(marker)) => Some(Running {
@@ -242,15 +273,19 @@ fn guarded<T>(job: impl FnOnce() -> Result<T>) -> Result<T> {
     catch_unwind(AssertUnwindSafe(job)).unwrap_or_else(|_| Err(panicked()))
 }
 
-/// Starts computing arrays; gives what to wait for.
+/// Starts computing arrays, of which the last may be fetched; gives what to wait for.
 pub(crate) fn schedule_marked<E: Engine>(
     engine: &E,
     arrays: &[E::Array],
     may_fail: bool,
+    fetched: Option<&Fetched>,
 ) -> Result<E::Marker> {
     let marker = engine.marker()?;
     let graph = engine.graph();
     let scheduled = engine.begin(arrays, Some(&marker), &graph);
+    if scheduled.is_ok() {
+        engine.mark(&marker, arrays.last().zip(fetched), &graph);
+    }
     // With the lock held, nobody schedules work that waits for what has failed and fails with it.
     let settled = if may_fail {
         engine.settle(&graph)
@@ -261,8 +296,13 @@ pub(crate) fn schedule_marked<E: Engine>(
 }
 
 /// Computes arrays on the calling thread, which waits.
-pub(crate) fn compute<E: Engine>(engine: &E, arrays: &[E::Array], may_fail: bool) -> Result<()> {
-    engine.wait(&schedule_marked(engine, arrays, may_fail)?)
+pub(crate) fn compute<E: Engine>(
+    engine: &E,
+    arrays: &[E::Array],
+    may_fail: bool,
+    fetched: Option<&Fetched>,
+) -> Result<()> {
+    engine.wait(&schedule_marked(engine, arrays, may_fail, fetched)?)
 }
 
 fn free<E: Engine, T>(engine: &E, arrays: T) {

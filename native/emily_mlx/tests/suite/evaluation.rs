@@ -20,6 +20,7 @@ fn evaluation(arrays: Vec<Array>, answer: Sender<emily_mlx::Result<Vec<Array>>>)
     Job::Evaluate {
         arrays,
         may_fail: true,
+        fetched: None,
         wanted: Box::new(|| true),
         done: Box::new(move |result| drop(answer.send(result))),
     }
@@ -57,6 +58,7 @@ fn a_failure_is_its_own_jobs() {
         let job = Job::Evaluate {
             arrays: vec![array],
             may_fail: fails,
+            fetched: None,
             wanted: Box::new(|| true),
             done: Box::new(move |result| answer.send((i, result)).unwrap_or_default()),
         };
@@ -91,6 +93,7 @@ fn what_nobody_wants_is_not_computed() {
     let job = Job::Evaluate {
         arrays: vec![vector(&[1.0])],
         may_fail: true,
+        fetched: None,
         wanted: Box::new(|| false),
         done: Box::new(move |_| answer.send(()).unwrap_or_default()),
     };
@@ -107,6 +110,7 @@ fn a_panic_in_a_job_is_an_error_for_its_caller() {
     let job = Job::Evaluate {
         arrays: vec![vector(&[1.0])],
         may_fail: true,
+        fetched: None,
         wanted: Box::new(|| panic!("a panic that the test wants")),
         done: Box::new(move |result| drop(answer.send(result))),
     };
@@ -123,6 +127,7 @@ fn a_panic_in_an_answer_leaves_the_worker_alive() {
         let job = Job::Evaluate {
             arrays: vec![vector(&[1.0])],
             may_fail: false,
+            fetched: None,
             wanted: Box::new(|| true),
             done: Box::new(|_| panic!("a panic that the test wants")),
         };
@@ -145,6 +150,7 @@ fn a_full_queue_gives_the_job_back() {
     let job = Job::Evaluate {
         arrays: vec![vector(&[1.0])],
         may_fail: true,
+        fetched: None,
         wanted: Box::new(|| true),
         done: Box::new(move |_| {
             reached.send(()).unwrap();
@@ -190,6 +196,7 @@ fn short_work_passes_the_worker_by() {
         Job::Evaluate {
             arrays: vec![vector(&[1.0])],
             may_fail: true,
+            fetched: None,
             wanted: Box::new(|| true),
             done: Box::new(move |_| {
                 reached.send(()).unwrap();
@@ -213,6 +220,7 @@ fn short_work_passes_the_worker_by() {
             Job::Evaluate {
                 arrays: vec![sum(count)],
                 may_fail: false,
+                fetched: None,
                 wanted: Box::new(|| true),
                 done: Box::new(move |result| drop(answer.send((count, result)))),
             },
@@ -317,6 +325,7 @@ fn a_closed_stream_answers_with_errors() {
         let job = Job::Evaluate {
             arrays: vec![array.clone()],
             may_fail,
+            fetched: None,
             wanted: Box::new(|| true),
             done: Box::new(move |result| drop(answer.send(result))),
         };

@@ -4,6 +4,7 @@
 use std::ffi::{c_int, c_void};
 
 use crate::runtime::driver::Pointer;
+use crate::runtime::library::next;
 
 /// The version of MLX whose encoder this is.
 pub(super) const MLX: &str = "0.32.4";
@@ -48,6 +49,35 @@ pub(super) struct Encoder {
     dependencies_key: Text,
     concurrent: Vector<Pointer>,
     temporaries: Vector<Shared>,
+}
+
+/// `mlx::core::Stream`
+#[repr(C)]
+struct MlxStream {
+    number: c_int,
+    /// `DeviceType::gpu`
+    device: c_int,
+    card: c_int,
+}
+
+/// CUDA's stream behind one of MLX's, by its number. To be asked for with the lock of the graph held, and once the stream has
+/// been waited for: MLX throws where it has no encoder for a stream, which that needs too.
+pub(super) fn cuda_stream(number: c_int, card: c_int) -> Option<Pointer> {
+    const GPU: c_int = 1;
+    let found = next(c"_ZN3mlx4core2cu19get_command_encoderENS0_6StreamE")?;
+    // SAFETY: MLX's function of this name takes a stream and gives a reference.
+    let encoder = unsafe {
+        std::mem::transmute::<Pointer, unsafe extern "C" fn(MlxStream) -> *const Encoder>(found)
+    };
+    // SAFETY: the encoder is there, as said above, and is not changed while the lock is held.
+    unsafe {
+        let stream = MlxStream {
+            number,
+            device: GPU,
+            card,
+        };
+        Some((*encoder(stream)).stream)
+    }
 }
 
 extern "C" {

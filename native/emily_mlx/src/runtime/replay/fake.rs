@@ -8,10 +8,10 @@ use crate::runtime::driver::{Driver, Edge, Launched, Pointer};
 thread_local! {
     static SAID: RefCell<Vec<String>> = const { RefCell::new(Vec::new()) };
     /// What fails from here on.
-    pub(super) static BROKEN: Cell<&'static str> = const { Cell::new("nothing") };
+    pub(crate) static BROKEN: Cell<&'static str> = const { Cell::new("nothing") };
 }
 
-pub(super) fn pointer(number: usize) -> Pointer {
+pub(crate) fn pointer(number: usize) -> Pointer {
     std::ptr::without_provenance_mut(number)
 }
 
@@ -25,7 +25,7 @@ fn say(what: String) -> c_int {
     }
 }
 
-pub(super) fn said() -> Vec<String> {
+pub(crate) fn said() -> Vec<String> {
     SAID.take()
 }
 
@@ -37,7 +37,7 @@ fn make(made: *mut Pointer, number: usize, what: String) -> c_int {
 }
 
 /// Stands for the device: says what it is asked for.
-pub(super) static FAKE: Driver = {
+pub(crate) static FAKE: Driver = {
     unsafe extern "C" fn clone_graph(made: *mut Pointer, graph: Pointer) -> c_int {
         make(made, graph.addr() + 100, format!("clone {}", graph.addr()))
     }
@@ -197,6 +197,25 @@ pub(super) static FAKE: Driver = {
         assert_eq!(flags, 1);
         make(made, 8, "stream".to_owned())
     }
+    unsafe extern "C" fn create_event(made: *mut Pointer, flags: c_uint) -> c_int {
+        assert_eq!(flags, 2);
+        make(made, 9, "event".to_owned())
+    }
+    unsafe extern "C" fn record_event(event: Pointer, stream: Pointer) -> c_int {
+        say(format!("event {} on {}", event.addr(), stream.addr()))
+    }
+    /// The first time it is not over yet.
+    unsafe extern "C" fn query_event(event: Pointer) -> c_int {
+        let is_first =
+            SAID.with_borrow(|said| !said.last().is_some_and(|last| last.starts_with("is")));
+        match (say(format!("is {} over", event.addr())), is_first) {
+            (0, true) => 600,
+            (status, _) => status,
+        }
+    }
+    unsafe extern "C" fn wait_for_event(event: Pointer) -> c_int {
+        say(format!("wait for event {}", event.addr()))
+    }
     unsafe extern "C" fn begin_capture(stream: Pointer, mode: c_int) -> c_int {
         assert_eq!(mode, 1);
         say(format!("capture {}", stream.addr()))
@@ -225,6 +244,11 @@ pub(super) static FAKE: Driver = {
         synchronize,
         create_stream,
         destroy_stream: destroy_graph,
+        create_event,
+        destroy_event: destroy_graph,
+        record_event,
+        query_event,
+        wait_for_event,
         begin_capture,
         end_capture,
     }

@@ -27,11 +27,11 @@ unsafe impl Send for Block {}
 static FREE: Mutex<Vec<Block>> = Mutex::new(Vec::new());
 
 /// A piece of it, which goes to the next who asks when it is dropped.
-struct HostMemory(Option<Block>);
+pub(crate) struct HostMemory(Option<Block>);
 
 impl HostMemory {
     /// At least so many bytes.
-    fn new(driver: &Driver, bytes: usize) -> Result<HostMemory> {
+    pub(crate) fn new(driver: &Driver, bytes: usize) -> Result<HostMemory> {
         let bytes = bytes.max(LEAST).next_power_of_two();
         let mut free = FREE.lock();
         if let Some(at) = free.iter().position(|block| block.bytes == bytes) {
@@ -45,10 +45,18 @@ impl HostMemory {
         Ok(HostMemory(Some(Block { data, bytes })))
     }
 
-    fn at(&self, offset: usize) -> *mut u8 {
+    pub(crate) fn at(&self, offset: usize) -> *mut u8 {
         let block = self.0.as_ref().expect("it is there until the end");
         assert!(offset <= block.bytes);
         block.data.wrapping_add(offset)
+    }
+
+    /// Writes what was copied to its start, once that was waited for.
+    pub(crate) fn read(&self, to: &mut [u8]) {
+        assert!(self.0.as_ref().is_some_and(|block| to.len() <= block.bytes));
+        // SAFETY: there are so many bytes, which nobody writes any more.
+        let bytes = unsafe { std::slice::from_raw_parts(self.at(0), to.len()) };
+        to.copy_from_slice(bytes);
     }
 }
 

@@ -11,11 +11,11 @@ mod edges;
 #[cfg(all(own_kernels, target_os = "linux"))]
 mod encoder;
 #[cfg(all(test, own_kernels, target_os = "linux"))]
-mod fake;
+pub(crate) mod fake;
 #[cfg(all(own_kernels, target_os = "linux"))]
 mod graph;
 #[cfg(all(own_kernels, target_os = "linux"))]
-mod host;
+pub(crate) mod host;
 #[cfg(all(own_kernels, target_os = "linux"))]
 pub(crate) mod recording;
 #[cfg(all(own_kernels, target_os = "linux"))]

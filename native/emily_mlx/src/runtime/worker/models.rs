@@ -284,6 +284,7 @@ fn job(array: &Array, may_fail: bool) -> (Job<Array>, Receiver<Answer>) {
     let job = Job::Evaluate {
         arrays: vec![array.clone()],
         may_fail,
+        fetched: None,
         wanted: Box::new(|| true),
         done: Box::new(move |result| drop(told.send(result))),
     };
@@ -395,6 +396,7 @@ fn a_dead_callers_job_is_begun_or_freed_under_the_lock() {
         let job = Job::Evaluate {
             arrays: vec![dropped],
             may_fail: false,
+            fetched: None,
             wanted: Box::new(move || is_alive.load(Ordering::Relaxed)),
             done: Box::new(drop),
         };
