@@ -128,6 +128,7 @@ fn answer_of(stream: &StreamHandle, arrays: Vec<Array>, may_fail: bool) -> Resul
     let job = Job::Evaluate {
         arrays,
         may_fail,
+        fetched: None,
         wanted: Box::new(|| true),
         done: Box::new(move |result| answer.send(result).expect("the test waits")),
     };
