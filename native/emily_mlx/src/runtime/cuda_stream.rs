@@ -5,10 +5,11 @@ use mlx_rs::{Array, Stream};
 use crate::runtime::device::Device;
 pub(crate) use crate::runtime::driver::Event as Place;
 use crate::runtime::driver::{check, driver, Driver, Pointer};
-use crate::runtime::fetch::MOST;
+use crate::runtime::ffi;
+use crate::runtime::graph::graph;
+pub(crate) use crate::runtime::host_memory::HostMemory;
 use crate::runtime::inspect::device_memory;
-pub(crate) use crate::runtime::replay::host::HostMemory;
-use crate::runtime::replay::recording;
+use crate::runtime::replay::encoder;
 
 pub(crate) struct CudaStream {
     driver: &'static Driver,
@@ -26,8 +27,12 @@ impl CudaStream {
         let Device::Gpu(card) = device else {
             return None;
         };
-        let driver = driver().filter(|_| recording::is_there())?;
-        let stream = recording::cuda_stream(stream, card.into())?;
+        let driver = driver().filter(|_| encoder::is_there())?;
+        let (mut number, _graph) = (0, graph());
+        // SAFETY: the handle is live, and the number is written to a place that is.
+        let get = || unsafe { mlx_sys::mlx_stream_get_index(&mut number, stream.as_ptr()) };
+        ffi::status(get).ok()?;
+        let stream = encoder::cuda_stream(number, card.into())?;
         Some(CudaStream { driver, stream })
     }
 
@@ -42,7 +47,6 @@ impl CudaStream {
     pub(crate) fn copied(&self, array: &Array) -> Option<HostMemory> {
         let memory = device_memory(array).filter(|memory| memory.row_contiguous)?;
         let bytes = array.nbytes();
-        assert!(bytes <= MOST);
         let host = HostMemory::new(self.driver, bytes).ok()?;
         // SAFETY: the array has so many bytes in a row, and whoever waits for the copy holds both.
         let status = unsafe {

@@ -30,6 +30,8 @@ mod exit;
 pub(crate) mod fetch;
 pub(crate) mod ffi;
 pub(crate) mod graph;
+#[cfg(all(own_kernels, target_os = "linux"))]
+mod host_memory;
 #[cfg(own_kernels)]
 pub mod inspect;
 pub(crate) mod job;

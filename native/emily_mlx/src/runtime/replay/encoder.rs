@@ -3,11 +3,25 @@
 
 use std::ffi::{c_int, c_void};
 
-use crate::runtime::driver::Pointer;
+use emily_kernels::dispatch::Level;
+use once_cell::sync::Lazy;
+
+use crate::runtime::device::version;
+use crate::runtime::driver::{driver, Pointer};
 use crate::runtime::library::next;
 
 /// The version of MLX whose encoder this is.
-pub(super) const MLX: &str = "0.32.4";
+const MLX: &str = "0.32.4";
+
+/// Whether there is a driver for it, the version of MLX is known, and `EMILY_KERNELS` does not say `off`.
+static IS_THERE: Lazy<bool> = Lazy::new(|| {
+    let wanted = matches!(Level::chosen(), Ok(Some(_)));
+    wanted && version().is_ok_and(|version| version == MLX) && driver().is_some()
+});
+
+pub(crate) fn is_there() -> bool {
+    *IS_THERE
+}
 
 /// A `std::vector`.
 #[repr(C)]
@@ -62,7 +76,7 @@ struct MlxStream {
 
 /// CUDA's stream behind one of MLX's, by its number. To be asked for with the lock of the graph held, and once the stream has
 /// been waited for: MLX throws where it has no encoder for a stream, which that needs too.
-pub(super) fn cuda_stream(number: c_int, card: c_int) -> Option<Pointer> {
+pub(crate) fn cuda_stream(number: c_int, card: c_int) -> Option<Pointer> {
     const GPU: c_int = 1;
     let found = next(c"_ZN3mlx4core2cu19get_command_encoderENS0_6StreamE")?;
     // SAFETY: MLX's function of this name takes a stream and gives a reference.

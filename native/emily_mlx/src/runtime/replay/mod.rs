@@ -9,13 +9,13 @@ pub(crate) use place::Room;
 #[cfg(all(own_kernels, target_os = "linux"))]
 mod edges;
 #[cfg(all(own_kernels, target_os = "linux"))]
-mod encoder;
+pub(crate) mod encoder;
 #[cfg(all(test, own_kernels, target_os = "linux"))]
 pub(crate) mod fake;
 #[cfg(all(own_kernels, target_os = "linux"))]
 mod graph;
 #[cfg(all(own_kernels, target_os = "linux"))]
-pub(crate) mod host;
+mod host;
 #[cfg(all(own_kernels, target_os = "linux"))]
 pub(crate) mod recording;
 #[cfg(all(own_kernels, target_os = "linux"))]

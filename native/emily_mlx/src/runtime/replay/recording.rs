@@ -4,18 +4,17 @@
 use std::cell::Cell;
 use std::ptr::null_mut;
 
-use emily_kernels::dispatch::Level;
-use mlx_rs::{Array, Stream};
+use mlx_rs::Array;
 use once_cell::sync::Lazy;
 
-use super::encoder::{self, Encoder, Held, MLX};
+pub(crate) use super::encoder::is_there;
+use super::encoder::{Encoder, Held};
 use super::graph::{copy_all, graph_of_copies, Copy, Graph, Launchable};
 use super::host::Said;
 use super::place::Room;
-use crate::runtime::device::version;
 use crate::runtime::driver::{driver, wait, Driver, Pointer};
 use crate::runtime::error::{Error, Result};
-use crate::runtime::ffi::{self, Arrays};
+use crate::runtime::ffi::Arrays;
 use crate::runtime::graph::{async_eval, graph};
 use crate::runtime::inspect::{bytes_on, device_memory};
 use crate::runtime::library::next;
@@ -62,24 +61,6 @@ extern "C-unwind" fn commit(encoder: *mut Encoder) {
         }
         COMMIT(encoder);
     }
-}
-
-/// Whether there is a driver for it, the version of MLX is known, and `EMILY_KERNELS` does not say `off`.
-static IS_THERE: Lazy<bool> = Lazy::new(|| {
-    let wanted = matches!(Level::chosen(), Ok(Some(_)));
-    wanted && version().is_ok_and(|version| version == MLX) && driver().is_some()
-});
-
-pub(crate) fn is_there() -> bool {
-    *IS_THERE
-}
-
-/// CUDA's stream behind one of MLX's that has been waited for.
-pub(crate) fn cuda_stream(stream: &Stream, card: u32) -> Option<Pointer> {
-    let (mut number, _graph) = (0, graph());
-    // SAFETY: the handle is live, and the number is written to a place that is.
-    ffi::status(|| unsafe { mlx_sys::mlx_stream_get_index(&mut number, stream.as_ptr()) }).ok()?;
-    encoder::cuda_stream(number, card.try_into().ok()?)
 }
 
 /// The room of an array that was scheduled on an NVIDIA GPU.
