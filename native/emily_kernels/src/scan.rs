@@ -176,8 +176,10 @@ fn are_numbers<T: Scanned>(x: &[T]) -> bool {
     !x.iter().fold(false, |any, x| any | x.wide().is_nan())
 }
 
-/// A table of more elements is cut; under Miri, which takes seconds for a part, one of a single part is.
-const TABLE: usize = if cfg!(miri) { PART } else { 2 * PART };
+/// A row of more elements is cut, and a table of more, whose columns are taken side by side in less time; under Miri, which
+/// takes seconds for a part, what has more than a part.
+const ROW: usize = if cfg!(miri) { PART } else { 2 * PART };
+const TABLE: usize = if cfg!(miri) { PART } else { 4 * PART };
 /// More columns are cut into as many blocks as there are tasks, of not more than these.
 const COLUMNS: usize = PART / 8;
 /// Where so many tasks are beside each other, lines are not cut into parts; else they are, those of several columns into so
@@ -220,7 +222,7 @@ pub fn scan<F: Operation<T>, T: Scanned>(
         columns,
         reverse,
     };
-    match lines * columns <= TABLE {
+    match lines * columns <= if columns == 1 { ROW } else { TABLE } {
         true => scan.small::<F>(output),
         false => scan.large::<F>(output),
     }

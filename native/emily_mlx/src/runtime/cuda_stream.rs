@@ -4,7 +4,7 @@ use mlx_rs::{Array, Stream};
 
 use crate::runtime::device::Device;
 pub(crate) use crate::runtime::driver::Event as Place;
-use crate::runtime::driver::{check, driver, Driver, Pointer};
+use crate::runtime::driver::{check, driver, wait, Driver, Pointer};
 use crate::runtime::ffi;
 use crate::runtime::graph::graph;
 pub(crate) use crate::runtime::host_memory::HostMemory;
@@ -40,6 +40,12 @@ impl CudaStream {
     pub(crate) fn place(&self) -> Option<Place> {
         // SAFETY: MLX's streams live as long as the process.
         unsafe { Place::on(self.driver, self.stream) }.ok()
+    }
+
+    /// Waits for all that it was given.
+    pub(crate) fn finish(&self) {
+        // SAFETY: as above. What fails is told to whoever waits for the array.
+        let _ = unsafe { wait(self.driver, self.stream) };
     }
 
     /// Memory that the bytes of an array are copied to behind all that the stream was given; none where the array does not lie

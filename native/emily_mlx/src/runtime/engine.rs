@@ -79,8 +79,10 @@ impl Engine for Queue {
         if let Some((array, fetched)) = fetched {
             fetched.begin(array, stream);
         }
-        if let Some(place) = stream.place() {
-            let _ = marker.place.set(place);
+        match stream.place() {
+            Some(place) => drop(marker.place.set(place)),
+            // Nobody would know when the copy has ended.
+            None => stream.finish(),
         }
     }
 
