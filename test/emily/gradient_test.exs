@@ -292,6 +292,7 @@ defmodule Emily.GradientTest do
 
   # Nx 0.12.1 says f32 of what such a gradient computes in f64.
   for name <- [:powers, :nested], type <- [{:f, 64}, {:f, 32}, {:f, 16}, {:bf, 16}] do
+    @tag type |> Nx.Type.to_string() |> String.to_atom()
     test "through the loop #{name} in #{Nx.Type.to_string(type)} is a tensor of its own type" do
       fun = Function.capture(Loops, unquote(name), 1)
       x = Nx.tensor([0.5, 1.0, 1.5], type: unquote(Macro.escape(type)))
@@ -325,6 +326,7 @@ defmodule Emily.GradientTest do
       )
     end
 
+    @tag :f64
     test "has the digits of f64" do
       x = Nx.tensor([0.5, 1.0, 1.5], type: :f64)
 

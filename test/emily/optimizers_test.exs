@@ -114,6 +114,7 @@ if Code.ensure_loaded?(Axon) do
           {:mlp, {256, 1024}, 4 * 256 * 1024},
           {:cnn, {32, 64, 64, 3}, @cnn}
         ] do
+      @tag :cpu
       test "a step of the #{name} with Adam has little beside parameters, moments and activations" do
         model = unquote(name)()
         # What is given is written over on a CPU.

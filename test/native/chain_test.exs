@@ -141,6 +141,7 @@ defmodule Emily.Native.ChainTest do
   defp nan32?(bits), do: (bits &&& 0x7FFFFFFF) > 0x7F800000
   defp nan64?(bits), do: (bits &&& 0x7FFFFFFFFFFFFFFF) > 0x7FF0000000000000
 
+  @tag :f64
   test "mean bit for bit what the operations do" do
     for round <- 1..300 do
       :rand.seed(:exsss, round)
@@ -301,6 +302,7 @@ defmodule Emily.Native.ChainTest do
     end
   end
 
+  @tag :cpu
   test "write over arrays that nobody holds, and over no other" do
     function =
       {[0], [{1, {:add, v(0), v(0)}}, {2, {:multiply, v(1), v(0)}}], [{:subtract, v(2), v(0)}]}

@@ -61,6 +61,7 @@ defmodule Emily.Native.QuantizedTest do
   defp codes, do: for(i <- Enum.concat(0..15, 15..0//-1), do: i - 8)
   defp bytes(binary, shape), do: Native.from_binary(binary, shape, :u8)
 
+  @tag :cpu
   test "blocks are taken apart as GGML has them" do
     [a, b] = blocks()
     numbers = for scale <- [0.5, -2.0], code <- codes(), do: scale * code + 0.0

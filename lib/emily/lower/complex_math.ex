@@ -15,6 +15,28 @@ defmodule Emily.Lower.ComplexMath do
     share(cast(tensor, @type_c64), fn x -> where_finite([x], {@inverses[name], x}) end)
   end
 
+  # MLX (0.32.4) has neither for a GPU: each is the arc sine or cosine of a plane that is turned. What has no limit here has
+  # none there.
+  def lower(:asinh, %{type: {:c, 64}}, [tensor]) do
+    share(cast(tensor, @type_c64), fn z ->
+      share({:arcsin, complex({:negative, {:imag, z}}, {:real, z})}, fn turned ->
+        complex({:imag, turned}, {:negative, {:real, turned}})
+      end)
+    end)
+  end
+
+  # The one whose real part is not negative.
+  def lower(:acosh, %{type: {:c, 64}}, [tensor]) do
+    share({:arccos, cast(tensor, @type_c64)}, fn turned ->
+      share({:imag, turned}, fn size ->
+        share({:real, turned}, fn angle ->
+          is_other = {:greater, size, scalar(0, :f32)}
+          complex({:abs, size}, {:where, is_other, {:negative, angle}, angle})
+        end)
+      end)
+    end)
+  end
+
   # Half the logarithm of (1 + z) / (1 - z), by its parts: MLX (0.32.4) has none for a GPU. The size of the real part has no
   # cancellation, and its sign is that of z.
   def lower(:atanh, %{type: {:c, 64}}, [tensor]) do
@@ -29,8 +51,7 @@ defmodule Emily.Lower.ComplexMath do
               real = {:multiply, {:multiply, {:sign, x}, scalar(0.25, :f32)}, {:log1p, ratio}}
               near = {:multiply, rest, {:add, scalar(1, :f32), size}}
               angle = {:arctan2, {:add, y, y}, {:subtract, near, square}}
-              parts = {:stack, [real, {:multiply, scalar(0.5, :f32), angle}], -1}
-              where_finite([z], {:squeeze, {:view, parts, :c64}, [-1]})
+              where_finite([z], complex(real, {:multiply, scalar(0.5, :f32), angle}))
             end)
           end)
         end)
@@ -46,8 +67,7 @@ defmodule Emily.Lower.ComplexMath do
 
       share(share({:abs, x}, &root/1), fn size ->
         share(angle, fn angle ->
-          parts = {:stack, [scaled(size, {:cos, angle}), scaled(size, {:sin, angle})], -1}
-          {:squeeze, {:view, parts, :c64}, [-1]}
+          complex(scaled(size, {:cos, angle}), scaled(size, {:sin, angle}))
         end)
       end)
     end)
@@ -63,6 +83,9 @@ defmodule Emily.Lower.ComplexMath do
       end)
     end)
   end
+
+  defp complex(real, imaginary),
+    do: {:squeeze, {:view, {:stack, [real, imaginary], -1}, :c64}, [-1]}
 
   defp zero?(x), do: {:equal, x, scalar(0, :c64)}
 

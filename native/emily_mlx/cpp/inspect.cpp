@@ -18,7 +18,7 @@ struct emily_node {
   const char* name;
   size_t id, bytes, inputs, siblings;
   int stream;
-  bool scheduled;
+  bool scheduled, donatable;
 };
 
 using Held = std::vector<std::shared_ptr<mx::array::Data>>;
@@ -43,7 +43,7 @@ emily_node emily_node_of(const mx::array* x) {
   if (scheduled && x->event().valid()) stream = x->event().stream().index;
   if (!scheduled && x->has_primitive()) stream = x->primitive().stream().index;
   const char* name = x->has_primitive() ? x->primitive().name() : nullptr;
-  return {name, x->id(), x->nbytes(), x->inputs().size(), x->siblings().size(), stream, scheduled};
+  return {name, x->id(), x->nbytes(), x->inputs().size(), x->siblings().size(), stream, scheduled, x->is_donatable()};
 }
 
 // An input, or behind those a sibling, as long as the array holds it.

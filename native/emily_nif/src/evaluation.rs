@@ -161,7 +161,11 @@ fn schedule<'a>(env: Env<'a>, arrays: Term<'a>, tag: Reference<'a>) -> NifResult
         arrays: graphs(&refs).map_err(raise)?,
         done: Box::new(move |result| caller.answer(|env| ok_or_error(env, result))),
     };
-    Ok(push(&first.0, job))
+    let answer = push(&first.0, job);
+    if answer == queued() {
+        refs.iter().for_each(|array| array.0.set_scheduled());
+    }
+    Ok(answer)
 }
 
 /// The bytes of an array that is computed and can be read in row-major order; `{:computed, bytes}` where that took no

@@ -249,6 +249,7 @@ defmodule Emily.Compiler.DonationTest do
       assert Nx.shape(view) == {16, 64, 128}
     end
 
+    @tag :cpu
     test "of a tensor ends with its last use" do
       defmodule Layers do
         import Nx.Defn
@@ -264,6 +265,7 @@ defmodule Emily.Compiler.DonationTest do
       assert_equal(result, expected)
     end
 
+    @tag :cpu
     test "of a loop's state is that of the argument" do
       defmodule Loop do
         import Nx.Defn
@@ -281,6 +283,7 @@ defmodule Emily.Compiler.DonationTest do
       assert_equal(result, expected, atol: 1.0e-5)
     end
 
+    @tag :cpu
     test "of a step of training is that of its state, its activations and a gradient" do
       defmodule Step do
         import Nx.Defn

@@ -65,6 +65,7 @@ defmodule Emily.Compiler.SparingTest do
       end)
     end
 
+    @tag :cpu
     test "keeps one array" do
       weights = {numbers({64, 256}, 1), numbers({256, 256}, 2), numbers({256, 64}, 3)}
       # The results of the layers take 16 units each.
@@ -86,6 +87,7 @@ defmodule Emily.Compiler.SparingTest do
       end)
     end
 
+    @tag :cpu
     test "keeps one array of an activation with a gradient of its own" do
       weights = {numbers({64, 256}, 1), numbers({256, 256}, 2), numbers({256, 64}, 3)}
       assert sparing(&chosen/2, [weights, numbers({1024, 64}, 4)]) < 41
@@ -105,6 +107,7 @@ defmodule Emily.Compiler.SparingTest do
     # Needs more than what is before it.
     defnp again(x), do: Nx.tanh(Nx.concatenate([x, x, x], axis: 1))
 
+    @tag :cpu
     test "is not kept" do
       w = numbers({64, 256}, 1)
       v = numbers({256, 64}, 2)
@@ -118,6 +121,7 @@ defmodule Emily.Compiler.SparingTest do
   describe "a gradient with respect to a convolution's input" do
     defn convolved(k, x), do: grad(x, fn x -> Nx.sum(Nx.conv(x, k, padding: :same) ** 2) end)
 
+    @tag :cpu
     test "reads the kernel where it lies" do
       # The kernel takes 36 units, the input 1.
       k = numbers({256, 256, 3, 3}, 1)

@@ -186,6 +186,7 @@ if Code.ensure_loaded?(Bumblebee) do
               for(m <- 1..32, into: <<>>, do: <<n * 37 + m * m * 11>>)::binary>>
     end
 
+    @tag :cpu
     test "parts of a packed tensor are rows of it", %{tmp_dir: folder} do
       packed =
         for {name, {rows, columns} = shape} <- [

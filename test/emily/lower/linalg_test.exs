@@ -282,6 +282,7 @@ defmodule Emily.Lower.LinAlgTest do
 
   describe "one flawed matrix of a batch leaves the others right:" do
     for name <- [:svd, :thin, :eigh, :qr, :lu, :cholesky, :solve] do
+      @tag :f64
       test "#{name}" do
         for type <- [{:f, 32}, {:f, 64}],
             size <- [1, 2, 4, 7],
@@ -347,6 +348,7 @@ defmodule Emily.Lower.LinAlgTest do
     end
   end
 
+  @tag :f64
   test "what Nx composes of a matrix with a flaw is NaN" do
     for flaw <- [:nan, :infinity, :neg_infinity], type <- [:f32, :f64], at <- 0..5 do
       numbers = List.replace_at([1.0, 2.0, 3.0, 4.0, 5.0, 7.0], at, flaw)
@@ -374,7 +376,8 @@ defmodule Emily.Lower.LinAlgTest do
 
   # Powers of two scale without rounding.
   for {type, exponents} <- [f64: [1020, -1060], f32: [124, -140]], exponent <- exponents do
-    @tag type
+    # A GPU has no numbers so small, and rounds what it scales.
+    @tag :cpu
     test "numbers of #{type} near 2 to the #{exponent} are as those of their size" do
       {type, exponent} = {unquote(type), unquote(exponent)}
       # 2 ** -1060 is no float's reciprocal: in two steps.

@@ -45,7 +45,7 @@ defmodule Emily.Lower.Elementwise.Functions do
     reciprocal({:sqrt, cast(tensor, type)}, :c64)
   end
 
-  def lower(name, %{type: {:c, 64}} = out, args) when name in [:acos, :asin, :atanh, :cbrt],
+  def lower(name, %{type: {:c, 64}} = out, args) when name in [:acos, :acosh, :asin, :asinh, :atanh, :cbrt],
     do: Emily.Lower.ComplexMath.lower(name, out, args)
 
   for {name, op} <- @functions do

@@ -7,8 +7,8 @@ use emily_kernels::view::{typed_mut, Axes, Axis, View};
 use mlx_rs::Array;
 use smallvec::SmallVec;
 
-use crate::ops::args::Args;
-use crate::ops::checks;
+use crate::ops::args::{Args, Number};
+use crate::ops::{checks, create, shape};
 use crate::runtime::dtype::Dtype;
 use crate::runtime::error::{refuse, Result};
 use crate::runtime::ffi::{mlx, Stream};
@@ -128,6 +128,27 @@ pub(crate) fn conv(args: &Args, stream: &StreamHandle) -> Result<Array> {
 /// MLX has no more spatial axes.
 const MOST_AXES: usize = 3;
 
+/// cuDNN refuses arrays that do not lie at a multiple of 16 bytes, and MLX (0.32.4) puts those of up to eight bytes on CUDA beside one
+/// another: there the batch and the kernel get so many entries more, of zeros.
+const PADDING: i32 = 9;
+
+fn padded_with_zeros(x: &Array, axis: i32, s: Stream) -> Result<Array> {
+    let zero = create::scalar("conv", Number::Int(0), Dtype::of(x))?;
+    mlx!(
+        mlx_pad,
+        x.as_ptr(),
+        &axis,
+        1,
+        &0,
+        1,
+        &PADDING,
+        1,
+        zero.as_ptr(),
+        c"constant".as_ptr(),
+        s
+    )
+}
+
 type Ints = SmallVec<[i32; 8]>;
 
 /// What a convolution does beside its arrays, checked.
@@ -238,9 +259,10 @@ impl Kernel for Convolution {
 
 impl Options {
     /// MLX's own, whose channels are last.
-    fn by_mlx(self, x: &Array, weight: &Array, stream: &StreamHandle) -> Result<Array> {
+    fn by_mlx(mut self, x: &Array, weight: &Array, stream: &StreamHandle) -> Result<Array> {
         let spatial = self.strides.len();
         let (mut padded, mut patches) = (i128::from(x.dim(0)), i128::from(x.dim(0)));
+        let mut results = i64::from(x.dim(0)) * i64::from(weight.dim(0));
         for axis in 0..spatial {
             let at = axis as i32 + 1;
             let dilated =
@@ -250,6 +272,7 @@ impl Options {
             let outputs = (input - dilated(weight.dim(at), self.kernel_dilation[axis]))
                 / i64::from(self.strides[axis])
                 + 1;
+            results = results.saturating_mul(outputs);
             padded = padded.saturating_mul(input.into());
             patches = patches
                 .saturating_mul(outputs.into())
@@ -267,9 +290,17 @@ impl Options {
         let bytes = (padded + patches).saturating_mul(4 * channels);
         checks::bytes_fit("conv", "its padded input and the patches of it", bytes)?;
         let s = stream.raw();
-        let x = &self.dilated(x, s)?;
+        let (mut x, mut weight) = (self.dilated(x, s)?, weight.clone());
+        let batch = x.dim(0);
+        let least = x.size().min(weight.size()).min(results as usize);
+        let is_padded = stream.is_gpu() && least < PADDING as usize;
+        if is_padded {
+            x = padded_with_zeros(&x, 0, s)?;
+            weight = padded_with_zeros(&weight, spatial as i32, s)?;
+            self.high[spatial - 1] += PADDING * self.kernel_dilation[spatial - 1];
+        }
         let dense = [1; MOST_AXES];
-        mlx!(
+        let result = mlx!(
             mlx_conv_general,
             x.as_ptr(),
             weight.as_ptr(),
@@ -286,7 +317,11 @@ impl Options {
             self.groups,
             false,
             s
-        )
+        )?;
+        match is_padded {
+            true => shape::cut(&result, 0, &(0..batch), s),
+            false => Ok(result),
+        }
     }
 
     /// What is convolved with its entries apart, and zeros between them: MLX (0.32.4) gives wrong numbers on CUDA where it is to

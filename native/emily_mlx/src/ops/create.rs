@@ -12,7 +12,7 @@ use crate::ops::args::{Args, Number};
 use crate::ops::checks;
 use crate::runtime::dtype::Dtype;
 use crate::runtime::error::{refuse, Error, Result};
-use crate::runtime::ffi::{self, mlx};
+use crate::runtime::ffi::{self, call, mlx};
 use crate::runtime::room;
 use crate::runtime::stream::StreamHandle;
 
@@ -231,5 +231,16 @@ pub(crate) fn eye(args: &Args, stream: &StreamHandle) -> Result<Array> {
     let (rows, columns, diagonal) = (args.int()?, args.int()?, args.int()?);
     let dtype = args.dtype()?;
     checks::shape(args.op, &[rows, columns])?;
-    mlx!(mlx_eye, rows, columns, diagonal, dtype.raw(), s)
+    if stream.is_cpu() {
+        return mlx!(mlx_eye, rows, columns, diagonal, dtype.raw(), s);
+    }
+    // MLX (0.32.4) scatters ones, which it lacks for numbers of eight bytes on CUDA.
+    let count = |from: i32, to: i64| {
+        mlx!(mlx_arange, f64::from(from), to as f64, 1.0, Dtype::S64.raw(), s)
+    };
+    let column = count(0, columns.into())?;
+    let one = count(diagonal, i64::from(diagonal) + i64::from(rows))?;
+    let one = mlx!(mlx_expand_dims, one.as_ptr(), -1, s)?;
+    let is_one = call(mlx_sys::mlx_equal, &one, &column, s)?;
+    mlx!(mlx_astype, is_one.as_ptr(), dtype.raw(), s)
 }

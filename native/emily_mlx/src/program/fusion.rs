@@ -57,7 +57,11 @@ pub struct Fusion {
 
 struct Fused {
     compiled: mlx_sys::mlx_closure,
+    failure: Failure,
 }
+
+/// Why MLX could not see the graph: it says of itself only that it could not.
+type Failure = Arc<Mutex<Option<Error>>>;
 
 // SAFETY: the handle is made, called and freed by tasks of `spawn` alone, which run on one thread.
 unsafe impl Send for Fused {}
@@ -126,6 +130,7 @@ struct Traced {
     program: Arc<Program>,
     captured: Vec<Array>,
     stream: StreamHandle,
+    failure: Failure,
 }
 
 impl Fused {
@@ -137,10 +142,12 @@ impl Fused {
             leaves.push(constant.array()?.clone());
         }
         stream.compute(&leaves, false)?;
+        let failure = Failure::default();
         let traced = Box::new(Traced {
             program,
             captured,
             stream: stream.clone(),
+            failure: failure.clone(),
         });
         let mut compiled = mlx_sys::mlx_closure {
             ctx: std::ptr::null_mut(),
@@ -154,16 +161,17 @@ impl Fused {
             mlx_sys::mlx_closure_free(function);
             status
         })?;
-        Ok(Fused { compiled })
+        Ok(Fused { compiled, failure })
     }
 
     fn run(&self, inputs: &[Array]) -> Result<Vec<Array>> {
         let inputs = Arrays::new(inputs)?;
         let _graph = graph();
         // SAFETY: the handles are live.
-        ffi::arrays(|results| unsafe {
+        let results = ffi::arrays(|results| unsafe {
             mlx_sys::mlx_closure_apply(results, self.compiled, inputs.as_ptr())
-        })
+        });
+        results.map_err(|error| self.failure.lock().take().unwrap_or(error))
     }
 }
 
@@ -186,7 +194,7 @@ unsafe extern "C" fn trace(
 ) -> c_int {
     // SAFETY: MLX passes the payload of `Fused::new`, which lives as long as the closure.
     let traced = unsafe { &*payload.cast::<Traced>() };
-    let traced = AssertUnwindSafe(|| -> Result<()> {
+    let seen = AssertUnwindSafe(|| -> Result<()> {
         let mut arrays = ffi::elements(inputs)?;
         arrays.extend(traced.captured.iter().cloned());
         let outputs = traced.program.run(arrays.iter(), &traced.stream)?;
@@ -194,8 +202,12 @@ unsafe extern "C" fn trace(
         // SAFETY: `results` is MLX's own vector, which takes a copy.
         ffi::status(|| unsafe { mlx_sys::mlx_vector_array_set(results, outputs.as_ptr()) })
     });
-    match catch_unwind(traced) {
+    match catch_unwind(seen) {
         Ok(Ok(())) => 0,
-        _ => 1,
+        Ok(Err(error)) => {
+            *traced.failure.lock() = Some(error);
+            1
+        }
+        Err(_) => 1,
     }
 }

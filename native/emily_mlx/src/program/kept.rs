@@ -102,21 +102,27 @@ impl Kept {
         }))
     }
 
-    /// Has the next run read computed arrays; answers whether they fit.
-    pub(super) fn begin(&self, arrays: &[Array]) -> Result<bool> {
+    /// Has the next run read computed arrays, where they fit; gives those that are to be kept until it has ended.
+    pub(super) fn begin(&self, arrays: &[Array]) -> Result<Option<Vec<Array>>> {
         if arrays.len() != self.reads.len() {
-            return Ok(false);
+            return Ok(None);
         }
         let arrays = self.in_rows(arrays)?;
-        let mut copies = Vec::new();
-        for ((part, its_room), array) in self.reads.iter().zip(&arrays) {
-            match part.wants(its_room, array, &self.stream) {
+        let (mut copies, mut copied) = (Vec::new(), Vec::new());
+        for ((part, its_room), array) in self.reads.iter().zip(arrays) {
+            match part.wants(its_room, &array, &self.stream) {
                 Some(Wanted::Nothing) => (),
-                Some(Wanted::Copy(from)) => copies.push((*its_room, from)),
-                None => return Ok(false),
+                Some(Wanted::Copy(from)) => {
+                    copies.push((*its_room, from));
+                    copied.push(array);
+                }
+                None => return Ok(None),
             }
         }
-        self.recording.begin(&copies).map(|()| true)
+        self.recording.begin(&copies)?;
+        // A CPU has copied them.
+        copied.retain(|_| self.stream.is_gpu());
+        Ok(Some(copied))
     }
 
     /// The arrays, of which those that are to be copied as bytes lie in rows.

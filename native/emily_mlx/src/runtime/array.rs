@@ -12,7 +12,9 @@ use crate::runtime::dtype::Dtype;
 use crate::runtime::error::{refuse, Error, Result};
 use crate::runtime::fetch::{self, Fetched};
 use crate::runtime::ffi;
-use crate::runtime::job::{Job, QueueFull};
+use crate::runtime::graph::try_graph;
+use crate::runtime::inspect::is_awaited;
+use crate::runtime::job::Job;
 use crate::runtime::stream::StreamHandle;
 
 /// How many operations may wait behind an array before they are scheduled unasked. It bounds the
@@ -86,18 +88,15 @@ impl SharedArray {
     /// Has nobody use the array from here on but those who hold it.
     pub fn give_away(&self) {
         let array = self.array.write().take();
-        self.free(array, self.has_linalg());
+        if let Some(array) = array.filter(|_| self.has_linalg()) {
+            self.stream.have_freed([array]);
+        }
     }
 
-    fn free(&self, array: Option<Array>, linalg: bool) {
-        let Some(array) = array.filter(|_| linalg) else {
-            return;
-        };
-        // The BEAM's schedulers run this and must not wait for the lock. With a full queue the
-        // array is leaked: safer than two threads in MLX's unlocked counts.
-        if let Err(QueueFull(job)) = self.stream.worker().push(Job::Free(array)) {
-            std::mem::forget(job);
-        }
+    /// What was scheduled may still be written to: it is freed once it is computed.
+    fn is_on_its_way(&self, array: &Array) -> bool {
+        let is_scheduled = self.depth() == 0 && !self.is_evaluated();
+        is_scheduled && try_graph().is_none_or(|_graph| is_awaited(array))
     }
 
     pub fn stream(&self) -> &StreamHandle {
@@ -127,6 +126,11 @@ impl SharedArray {
         self.evaluated.store(true, Ordering::Release);
     }
 
+    /// Called once the array is on its way to being computed.
+    pub fn set_scheduled(&self) {
+        self.depth.store(0, Ordering::Relaxed);
+    }
+
     /// Computes the results of a graph that has grown long, or has them computed, which nobody needs to wait for.
     pub fn schedule_long<'a>(results: impl Iterator<Item = &'a SharedArray> + Clone) {
         let Some(deepest) = results.clone().max_by_key(|array| array.depth()) else {
@@ -148,9 +152,7 @@ impl SharedArray {
         };
         // With a full queue the graph grows on until the next operation tries again.
         if worker.push(job).is_ok() {
-            for array in results {
-                array.depth.store(0, Ordering::Relaxed);
-            }
+            results.for_each(SharedArray::set_scheduled);
         }
     }
 
@@ -236,8 +238,11 @@ fn is_in_rows(array: &Array) -> Result<bool> {
 
 impl Drop for SharedArray {
     fn drop(&mut self) {
-        let array = self.array.get_mut().take();
-        let linalg = *self.linalg.get_mut();
-        self.free(array, linalg);
+        let Some(array) = self.array.get_mut().take() else {
+            return;
+        };
+        if self.has_linalg() || self.is_on_its_way(&array) {
+            self.stream.have_freed([array]);
+        }
     }
 }

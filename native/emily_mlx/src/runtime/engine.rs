@@ -10,6 +10,7 @@ use crate::runtime::error::Result;
 use crate::runtime::fetch::Fetched;
 use crate::runtime::ffi::{self, mlx, Arrays};
 use crate::runtime::graph::{async_eval, graph, try_graph};
+use crate::runtime::inspect::is_awaited;
 use crate::runtime::job;
 use crate::runtime::queue::{adopt_thread, Queue};
 use crate::runtime::short;
@@ -45,6 +46,10 @@ impl Engine for Queue {
         graph: &Self::Graph<'_>,
     ) -> ShortOrNot<Self> {
         short::schedule(arrays, done, self, graph)
+    }
+
+    fn is_awaited(&self, array: &Array, _graph: &Self::Graph<'_>) -> bool {
+        is_awaited(array)
     }
 
     /// It has no elements, so that it takes no device any work.
@@ -110,6 +115,11 @@ pub struct Marker {
 }
 
 impl Marker {
+    /// Its array behind others, whose memory is kept until then.
+    pub(crate) fn behind(&self, others: &[Array]) -> Result<Array> {
+        ffi::behind(&self.array, others)
+    }
+
     /// Waits until what was begun with it is computed, and copied. MLX (0.32.4) sleeps until a GPU has computed, and to be woken
     /// takes longer than most of what is waited for: the end is looked for first.
     pub(crate) fn wait(&self) -> Result<()> {

@@ -122,6 +122,16 @@ pub(crate) fn reshape(x: &Array, shape: &[i32], s: Stream) -> Result<Array> {
     mlx!(mlx_reshape, x.as_ptr(), shape.as_ptr(), shape.len(), s)
 }
 
+/// `x`, which is new, computed behind other arrays, whose memory is kept until then.
+pub(crate) fn behind(x: &Array, others: &[Array]) -> Result<Array> {
+    let (x, others) = (Arrays::new([x])?, Arrays::new(others)?);
+    // SAFETY: the handles are live.
+    let results =
+        arrays(|result| unsafe { mlx_sys::mlx_depends(result, x.as_ptr(), others.as_ptr()) })?;
+    let first = results.into_iter().next();
+    first.ok_or_else(|| Error::Mlx("MLX gave no array".to_owned()))
+}
+
 /// A call that writes two arrays.
 pub(crate) fn two_arrays(
     call: impl FnOnce(*mut mlx_array, *mut mlx_array) -> c_int,

@@ -65,6 +65,8 @@ struct RawNode {
     siblings: usize,
     stream: i32,
     scheduled: bool,
+    /// Whether nobody else needs its memory.
+    donatable: bool,
 }
 
 extern "C" {
@@ -92,6 +94,13 @@ fn memory_at(array: *const c_void, on_device: bool) -> Option<Memory> {
         let is_there = emily_memory_of(array, on_device, memory.as_mut_ptr());
         is_there.then(|| memory.assume_init())
     }
+}
+
+/// Whether a stream has yet to write an array whose memory nobody else keeps: MLX (0.32.4) keeps what it computes with, and
+/// not what it computes, so that whoever frees such an array has the stream write to somebody else's memory.
+pub(crate) fn is_awaited(array: &Array) -> bool {
+    let node = Node::of(array);
+    node.is_scheduled() && node.raw.donatable && !node.is_available()
 }
 
 /// An array in a graph, as it was when it was looked at.

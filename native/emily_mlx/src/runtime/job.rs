@@ -22,7 +22,7 @@ pub enum Job<A> {
     },
     /// Start computing the arrays.
     Schedule { arrays: Vec<A>, done: Done<A> },
-    /// Free an array that may be computed together with others.
+    /// Free an array that is on its way to being computed, once it is, or may be computed together with others.
     Free(A),
 }
 

@@ -9,12 +9,14 @@ use parking_lot::Mutex;
 
 use crate::runtime::alone;
 use crate::runtime::device::{Device, PerDevice};
-use crate::runtime::engine::Marker;
+use crate::runtime::engine::{Job, Marker};
 use crate::runtime::error::{refuse, Result};
 use crate::runtime::fetch::Fetched;
 use crate::runtime::ffi;
+use crate::runtime::graph::schedule;
+use crate::runtime::job::QueueFull;
 use crate::runtime::queue::{adopt_thread, Queue};
-use crate::runtime::worker::{compute, schedule_marked, Worker};
+use crate::runtime::worker::{compute, schedule_marked, Engine, Worker};
 
 /// A stream that any thread may build on. Cheap to clone.
 #[derive(Clone)]
@@ -171,6 +173,26 @@ impl StreamHandle {
     pub(crate) fn schedule(&self, arrays: &[Array]) -> Result<Scheduled> {
         adopt_thread(self.device());
         schedule_marked(&*self.0.queue, arrays, false, None).map(Scheduled)
+    }
+
+    /// Starts computing arrays, and keeps those that what the stream was given before may read.
+    pub(crate) fn schedule_keeping(&self, arrays: &[Array], read: &[Array]) -> Result<()> {
+        if read.is_empty() {
+            return schedule(arrays);
+        }
+        adopt_thread(self.device());
+        let keeper = self.0.queue.marker()?.behind(read)?;
+        schedule(&[arrays, &[keeper]].concat())
+    }
+
+    /// Has arrays freed, once they are computed.
+    pub(crate) fn have_freed(&self, arrays: impl IntoIterator<Item = Array>) {
+        for array in arrays {
+            // Where too many wait it stays for ever, rather than be written to.
+            if let Err(QueueFull(job)) = self.worker().push(Job::Free(array)) {
+                std::mem::forget(job);
+            }
+        }
     }
 
     /// The array of an operation of mlx-rs, on the stream.

@@ -54,6 +54,11 @@ pub trait Engine: Send + Sync + 'static {
         graph: &Self::Graph<'_>,
     ) -> ShortOrNot<Self>;
 
+    /// Whether the memory of an array that is freed is still to be written to.
+    fn is_awaited(&self, _array: &Self::Array, _graph: &Self::Graph<'_>) -> bool {
+        false
+    }
+
     fn marker(&self) -> Result<Self::Marker>;
 
     /// Starts computing arrays, and a marker with them.
@@ -252,8 +257,22 @@ fn start<E: Engine>(engine: &E, job: Job<E::Array>, closed: &AtomicBool) -> Opti
             None
         }
         Job::Free(array) => {
-            free(engine, array);
-            None
+            if !engine.is_awaited(&array, &engine.graph()) {
+                free(engine, array);
+                return None;
+            }
+            match guarded(|| schedule_marked(engine, &[], false, None)) {
+                Ok(marker) => Some(Running {
+                    arrays: vec![array],
+                    marker,
+                    done: Box::new(drop),
+                }),
+                // Nobody would know when.
+                Err(_) => {
+                    std::mem::forget(array);
+                    None
+                }
+            }
         }
     }
 }

@@ -47,6 +47,7 @@ defmodule Emily.Lower.Elementwise.FunctionsTest do
     end
   end
 
+  @tag :f64
   test "f64 is right to f64's precision" do
     x = Nx.tensor([-730.0, -700.5, -3.25, -1.0e-9, 1.0e-9, 0.75, 12.5, 700.5], type: :f64)
 
@@ -90,6 +91,7 @@ defmodule Emily.Lower.Elementwise.FunctionsTest do
     {12.0, 1.0}
   ]
 
+  @tag :f64
   test "the error functions in f64 keep f64's digits everywhere" do
     for {name, cases} <- [erf: @erf, erfc: @erfc, erf_inv: @erf_inv] do
       {xs, expected} = Enum.unzip(cases)
@@ -104,6 +106,7 @@ defmodule Emily.Lower.Elementwise.FunctionsTest do
     assert Nx.to_flat_list(Nx.erf_inv(ends)) == [:infinity, :neg_infinity, 0.0, :nan]
   end
 
+  @tag :f64
   test "functions of what is not finite" do
     x = Nx.tensor([:nan, :infinity, :neg_infinity], backend: Emily.Backend)
 

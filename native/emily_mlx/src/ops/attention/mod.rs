@@ -15,7 +15,7 @@ use crate::ops::checks::real_float;
 use crate::ops::create;
 use crate::ops::shape;
 use crate::runtime::dtype::Dtype;
-use crate::runtime::error::{refuse, Error, Result};
+use crate::runtime::error::{refuse, Result};
 use crate::runtime::ffi::{self, call, mlx, Arrays, Stream};
 use crate::runtime::stream::StreamHandle;
 
@@ -170,7 +170,11 @@ fn by_rows(
     let mut pieces: Vec<Array> = Vec::new();
     for from in (0..queries).step_by(rows as usize) {
         let range = from..queries.min(from.saturating_add(rows));
-        let q = after(shape::cut(q, 2, &range, s)?, pieces.last())?;
+        let mut q = shape::cut(q, 2, &range, s)?;
+        // MLX would have many pieces on their way at once.
+        if let Some(last) = pieces.last() {
+            q = ffi::behind(&q, std::slice::from_ref(last))?;
+        }
         let part = match &mask {
             Mask::None => None,
             Mask::Causal => Some(seen(&range, keys - queries, keys, s)?),
@@ -189,19 +193,6 @@ fn by_rows(
     }
     let pieces = Arrays::new(&pieces)?;
     mlx!(mlx_concatenate_axis, pieces.as_ptr(), 2, s)
-}
-
-/// `x`, which is new, computed after another array: MLX would have many pieces on their way at once.
-fn after(x: Array, other: Option<&Array>) -> Result<Array> {
-    let Some(other) = other else {
-        return Ok(x);
-    };
-    let (x, other) = (Arrays::new([&x])?, Arrays::new([other])?);
-    // SAFETY: the handles are live.
-    let results =
-        ffi::arrays(|result| unsafe { mlx_sys::mlx_depends(result, x.as_ptr(), other.as_ptr()) })?;
-    let first = results.into_iter().next();
-    first.ok_or_else(|| Error::Mlx("MLX gave no array".to_owned()))
 }
 
 /// The causal mask of some queries: the key `last` is the one that the first query of all sees last.

@@ -14,6 +14,7 @@ use smallvec::SmallVec;
 use crate::ops::args::Args;
 use crate::ops::checks;
 use crate::ops::quantized::weight::{float, handle, Form, Mode, Parts, Weight};
+use crate::runtime::contiguous::contiguous;
 use crate::runtime::dtype::Dtype;
 use crate::runtime::error::{refuse, Result};
 use crate::runtime::ffi::{self, mlx};
@@ -39,13 +40,18 @@ pub(crate) fn quantize(args: &Args, stream: &StreamHandle) -> Result<Vec<Array>>
     if lacking(form, stream).is_some() {
         return small_floats(x, form, of, stream);
     }
+    // MLX (0.32.4) takes what lies in columns for rows on CUDA.
+    let rows = match stream.is_gpu() {
+        true => contiguous(x, stream)?,
+        false => x.clone(),
+    };
     ffi::arrays(|result| {
         // SAFETY: the handles are live, the name ends with a zero, an empty handle stands for no scale, and mlx-c answers
         // what it refuses with a status.
         unsafe {
             mlx_sys::mlx_quantize(
                 result,
-                x.as_ptr(),
+                rows.as_ptr(),
                 form.group(),
                 form.bits(),
                 form.name().as_ptr(),

@@ -28,6 +28,7 @@ use crate::runtime::array::Held;
 use crate::runtime::dtype::Dtype;
 use crate::runtime::error::{refuse, Result};
 use crate::runtime::graph::schedule;
+use crate::runtime::inspect::is_awaited;
 use crate::runtime::stream::StreamHandle;
 
 /// The arrays that a run gives; mostly one.
@@ -155,12 +156,13 @@ impl Program {
             read_once: &self.read_once,
             kept: Recordings::new(),
             told: None,
+            has_scheduled: false,
             host,
         };
         run.body(self)?;
         let results = run.end(&self.body)?;
         self.check(&results)?;
-        Ok((results, run.kept))
+        Ok((results, std::mem::take(&mut run.kept)))
     }
 
     fn check(&self, results: &[Array]) -> Result<()> {
@@ -223,7 +225,15 @@ pub(super) struct Run<'a> {
     kept: Recordings,
     /// The calls of a turn that is recorded.
     told: Option<Vec<Told>>,
+    /// Whether some of what it has computed may be on its way.
+    has_scheduled: bool,
     host: &'a dyn Host,
+}
+
+impl Drop for Run<'_> {
+    fn drop(&mut self) {
+        self.clear(0..self.registers.len());
+    }
 }
 
 /// What a run has recorded, each for its shelf once the results are on their way.
@@ -335,9 +345,20 @@ impl Run<'_> {
     fn clear(&mut self, registers: impl IntoIterator<Item = Register>) {
         for register in registers {
             if let Slot::Value(_) = self.registers[register] {
-                self.registers[register] = Slot::Empty;
+                let slot = std::mem::replace(&mut self.registers[register], Slot::Empty);
+                self.free(slot);
             }
         }
+    }
+
+    /// What is on its way stays until it is computed.
+    fn free(&self, slot: Slot) {
+        let arrays = match slot {
+            Slot::Value(Value::One(array)) if self.has_scheduled => vec![array],
+            Slot::Value(Value::Many(arrays)) if self.has_scheduled => arrays,
+            _ => return,
+        };
+        self.stream.have_freed(arrays.into_iter().filter(is_awaited));
     }
 
     fn cond(&mut self, cond: &Cond) -> Result<()> {
@@ -365,6 +386,7 @@ impl Run<'_> {
         if self.has_linalg {
             self.compute(&operands)?;
         } else if !operands.is_empty() {
+            self.has_scheduled = true;
             schedule(&operands)?;
         }
         let results = self.host.call(call.index, operands, call.results)?;

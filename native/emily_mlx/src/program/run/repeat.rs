@@ -23,9 +23,16 @@ impl Run<'_> {
         self.lean &= bytes(&state) >= SMALL;
         // A lean run computes a turn while it builds it.
         let records = !self.lean && self.records(repeat);
-        if !records || !self.replay_kept(repeat, &mut state)? {
-            let slots = records.then(|| Slots::of(repeat, &state));
-            self.turns_from(repeat, &kinds, &mut state, slots)?;
+        let ended = match records && self.replay_kept(repeat, &mut state)? {
+            true => Ok(()),
+            false => {
+                let slots = records.then(|| Slots::of(repeat, &state));
+                self.turns_from(repeat, &kinds, &mut state, slots)
+            }
+        };
+        if let Err(error) = ended {
+            self.free(Slot::Value(Value::Many(state)));
+            return Err(error);
         }
         self.lean = lean;
         self.registers[repeat.to] = Slot::Value(Value::Many(state));
@@ -104,12 +111,13 @@ impl Run<'_> {
     /// Starts to compute a state. What is quick, as a counter, is computed at once: where the next condition needs no
     /// more, its iteration is built meanwhile. No more than two iterations are computed at a time, since each holds
     /// memory.
-    fn go_on(&self, state: &[Array], known: bool, before: &mut Option<Scheduled>) -> Result<()> {
+    fn go_on(&mut self, state: &[Array], known: bool, before: &mut Option<Scheduled>) -> Result<()> {
         let worker = self.stream.worker();
         let here = |array| worker.compute_here(std::slice::from_ref(array));
         if state.iter().filter(|array| !here(array)).count() == 0 {
             return Ok(());
         }
+        self.has_scheduled = true;
         if !known {
             return schedule(state);
         }

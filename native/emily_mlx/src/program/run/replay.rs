@@ -100,9 +100,9 @@ impl Run<'_> {
         self.compute(&read.cloned().collect::<Vec<_>>())?;
         if is_true(&condition)? {
             let read: Vec<Array> = state.iter().chain(&around).cloned().collect();
-            if !kept.begin(&read)? {
+            let Some(_copied) = kept.begin(&read)? else {
                 return Ok(false);
-            }
+            };
             let (recording, told) = kept.recording();
             self.turns(recording, told, true)?;
             *state = kept.given()?;

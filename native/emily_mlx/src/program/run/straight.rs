@@ -12,7 +12,6 @@ use crate::program::recording::{is_there, Recording};
 use crate::program::step::{Program, Register, Step, Straight};
 use crate::program::straight;
 use crate::runtime::error::Result;
-use crate::runtime::graph::schedule;
 use crate::runtime::replay::counts;
 
 /// Up to so many bytes steps take that a CPU records: those of more have little of their time in MLX, and take their memory
@@ -53,10 +52,12 @@ impl Run<'_> {
         let was_full = straight.shelf.is_full();
         if let Some(kept) = straight.shelf.take(self.stream) {
             self.stream.compute_unless(reads.clone(), false)?;
-            if kept.keys == keys && kept.begin(&reads)? {
+            let fits = kept.keys == keys;
+            let copied = fits.then(|| kept.begin(&reads)).transpose()?.flatten();
+            if let Some(copied) = copied {
                 kept.recording().0.launch()?;
                 counts::RUNS.count();
-                return self.hand_on(straight, kept);
+                return self.hand_on(straight, kept, &copied);
             }
             let is_small = |at: &usize| reads[*at].nbytes() <= LARGE;
             let mut luck = straight.luck.lock();
@@ -102,6 +103,7 @@ impl Run<'_> {
             true => LARGEST_ON_CPU,
             false => largest(self.stream)?,
         };
+        self.has_scheduled = true;
         let recording = Recording::of(&given, &[], self.stream, most)?;
         let finished = recording.map(|mut recording| {
             let finished = recording.finish(None, &[]);
@@ -122,7 +124,7 @@ impl Run<'_> {
         match kept {
             Some(mut kept) => {
                 kept.keys = keys;
-                self.hand_on(straight, kept)
+                self.hand_on(straight, kept, &[])
             }
             None => {
                 straight.luck.lock().never();
@@ -131,10 +133,12 @@ impl Run<'_> {
         }
     }
 
-    /// Has the steps behind read copies of what a recording has left, and the next run find it.
-    fn hand_on(&mut self, straight: &Straight, kept: Kept) -> Result<()> {
+    /// Has the steps behind read copies of what a recording has left, and the next run find it. What it reads copies of is kept
+    /// until it has.
+    fn hand_on(&mut self, straight: &Straight, kept: Kept, copied: &[Array]) -> Result<()> {
         let given = kept.given()?;
-        schedule(&given)?;
+        self.stream.schedule_keeping(&given, copied)?;
+        self.has_scheduled = true;
         for (to, array) in straight.gives.iter().zip(given) {
             self.registers[*to] = Slot::Value(Value::One(array));
         }
