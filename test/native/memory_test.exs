@@ -72,7 +72,9 @@ defmodule Emily.Native.MemoryTest do
     end
 
     test "that are written to yet are freed once they are, whoever has left" do
-      numbers = for i <- 1..@megabyte, into: <<>>, do: <<rem(i * 7919, 1_000_003)::float-32-native>>
+      numbers =
+        for i <- 1..@megabyte, into: <<>>, do: <<rem(i * 7919, 1_000_003)::float-32-native>>
+
       x = Native.from_binary(numbers, [@megabyte], :f32)
       before = SettledMemory.active()
 

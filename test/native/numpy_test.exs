@@ -13,6 +13,7 @@ defmodule Emily.Native.NumPyTest do
     if name =~ ~r/f64/, do: @tag(:f64)
     # MLX (0.32.4) has these for no integers of 64 bits on a GPU.
     if name =~ ~r/^scatter_(max|min|prod)/ and :s64 in types, do: @tag(:cpu)
+
     test "#{i}: #{name} in #{Enum.join(types, " ")}", %{
       fixture: {types, ulps, expression, results}
     } do

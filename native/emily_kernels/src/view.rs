@@ -429,9 +429,7 @@ impl<'a> Walk<'a> {
                         bytes,
                     );
                 } else {
-                    for (i, to) in row.iter_mut().enumerate() {
-                        *to = from.offset(i as isize * axis.stride).read_unaligned();
-                    }
+                    gather(row, from, axis.stride);
                 }
             }
             out = rest;
@@ -451,6 +449,31 @@ impl<'a> Walk<'a> {
             axis -= 1;
             self.at[axis] += 1;
             self.place += self.view.axes[axis].stride * width;
+        }
+    }
+}
+
+/// Every so many elements from a place on. For the steps that views mostly have the compiler makes vectors.
+///
+/// # Safety
+/// They lie there.
+#[inline(always)]
+unsafe fn gather<T: Element>(row: &mut [T], from: *const T, step: isize) {
+    #[inline(always)]
+    unsafe fn each<T: Element>(row: &mut [T], from: *const T, place: impl Fn(isize) -> isize) {
+        for (i, to) in row.iter_mut().enumerate() {
+            // SAFETY: so says the caller.
+            *to = unsafe { from.offset(place(i as isize)).read_unaligned() };
+        }
+    }
+    // SAFETY: as above.
+    unsafe {
+        match step {
+            -1 => each(row, from, |i| -i),
+            2 => each(row, from, |i| 2 * i),
+            3 => each(row, from, |i| 3 * i),
+            4 => each(row, from, |i| 4 * i),
+            step => each(row, from, |i| i * step),
         }
     }
 }

@@ -45,8 +45,9 @@ defmodule Emily.Lower.Elementwise.Functions do
     reciprocal({:sqrt, cast(tensor, type)}, :c64)
   end
 
-  def lower(name, %{type: {:c, 64}} = out, args) when name in [:acos, :acosh, :asin, :asinh, :atanh, :cbrt],
-    do: Emily.Lower.ComplexMath.lower(name, out, args)
+  def lower(name, %{type: {:c, 64}} = out, args)
+      when name in [:acos, :acosh, :asin, :asinh, :atanh, :cbrt],
+      do: Emily.Lower.ComplexMath.lower(name, out, args)
 
   for {name, op} <- @functions do
     def lower(unquote(name), %{type: type}, [tensor]), do: {unquote(op), cast(tensor, type)}

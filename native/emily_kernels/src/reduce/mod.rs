@@ -28,6 +28,8 @@ pub enum Reduction {
 pub(crate) trait Operation: 'static {
     type Total: Total;
     const IDENTITY: Self::Total;
+    /// A long row is cut into parts of so many elements.
+    const PART: usize = PART;
     fn of(a: Self::Total, b: Self::Total) -> Self::Total;
 }
 
@@ -78,6 +80,8 @@ impl Operation for Sum {
 impl Operation for Product {
     type Total = f64;
     const IDENTITY: f64 = 1.0;
+    /// Products of numbers below one come past those that have fewer digits, with which a processor takes long, in each part.
+    const PART: usize = 4 * PART;
     #[inline(always)]
     fn of(a: f64, b: f64) -> f64 {
         a * b
@@ -284,7 +288,7 @@ impl Cut {
 
     fn totals<F: Operation>(&self, level: Level, source: &Source, output: &mut [f32]) {
         let (lines, columns) = (self.lines, self.columns);
-        let most = LINES.max(PART / columns);
+        let most = LINES.max(F::PART / columns);
         if columns == 1 && lines <= most {
             return self.rows::<F>(level, source, output);
         }

@@ -236,7 +236,14 @@ pub(crate) fn eye(args: &Args, stream: &StreamHandle) -> Result<Array> {
     }
     // MLX (0.32.4) scatters ones, which it lacks for numbers of eight bytes on CUDA.
     let count = |from: i32, to: i64| {
-        mlx!(mlx_arange, f64::from(from), to as f64, 1.0, Dtype::S64.raw(), s)
+        mlx!(
+            mlx_arange,
+            f64::from(from),
+            to as f64,
+            1.0,
+            Dtype::S64.raw(),
+            s
+        )
     };
     let column = count(0, columns.into())?;
     let one = count(diagonal, i64::from(diagonal) + i64::from(rows))?;

@@ -358,7 +358,8 @@ impl Run<'_> {
             Slot::Value(Value::Many(arrays)) if self.has_scheduled => arrays,
             _ => return,
         };
-        self.stream.have_freed(arrays.into_iter().filter(is_awaited));
+        self.stream
+            .have_freed(arrays.into_iter().filter(is_awaited));
     }
 
     fn cond(&mut self, cond: &Cond) -> Result<()> {

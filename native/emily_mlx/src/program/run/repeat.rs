@@ -111,7 +111,12 @@ impl Run<'_> {
     /// Starts to compute a state. What is quick, as a counter, is computed at once: where the next condition needs no
     /// more, its iteration is built meanwhile. No more than two iterations are computed at a time, since each holds
     /// memory.
-    fn go_on(&mut self, state: &[Array], known: bool, before: &mut Option<Scheduled>) -> Result<()> {
+    fn go_on(
+        &mut self,
+        state: &[Array],
+        known: bool,
+        before: &mut Option<Scheduled>,
+    ) -> Result<()> {
         let worker = self.stream.worker();
         let here = |array| worker.compute_here(std::slice::from_ref(array));
         if state.iter().filter(|array| !here(array)).count() == 0 {
