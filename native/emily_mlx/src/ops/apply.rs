@@ -9,6 +9,8 @@ use crate::ops::{
     attention, cast, checks, compare, conv, create, dot, einsum, elementwise, fft, gate, index,
     integer, linalg, norm, quantized, reduce, rope, scan, shape, sort,
 };
+use crate::runtime::contiguous::copy;
+use crate::runtime::dtype::Dtype;
 use crate::runtime::error::Result;
 use crate::runtime::room;
 use crate::runtime::stream::StreamHandle;
@@ -49,8 +51,21 @@ operations!(arms);
 
 /// Adds one operation to the lazy graph. Nothing is computed.
 pub fn apply(op: Op, args: &Args, stream: &StreamHandle) -> Result<Value> {
+    if op.is_linalg() && stream.is_gpu() {
+        let own = args.with_arrays(|array| own(array, stream))?;
+        return checked(op, &own, build(op, &own, stream)?);
+    }
     let value = build(op, args, stream)?;
     checked(op, args, value)
+}
+
+/// An array of a GPU's for a CPU to compute with: MLX (0.32.4) moves it to memory that both see, and frees the memory that it had
+/// under what the GPU has still to compute with it. A GPU copies no f64, which it has not either.
+fn own(array: &Array, stream: &StreamHandle) -> Result<Array> {
+    match Dtype::of(array) {
+        Dtype::F64 => Ok(array.clone()),
+        _ => copy(array, stream),
+    }
 }
 
 /// What an operation gave, unless it left arguments or no memory could hold it.

@@ -135,6 +135,20 @@ impl<'a> Args<'a> {
         Args { op, items, next }
     }
 
+    /// The same arguments with other arrays for those that are one each.
+    pub(crate) fn with_arrays(&self, other: impl Fn(&Array) -> Result<Array>) -> Result<Args<'_>> {
+        let arg = |item: &'_ Arg<'a>| {
+            Ok(match item {
+                Arg::Borrowed(array) => Arg::Owned(other(array)?),
+                Arg::Owned(array) => Arg::Owned(other(array)?),
+                Arg::Arrays(arrays) => Arg::Arrays(arrays.clone()),
+                Arg::Literal(literal) => Arg::Literal(literal.clone()),
+            })
+        };
+        let items: Result<_> = self.items.iter().map(arg).collect();
+        Ok(Args::new(self.op, items?))
+    }
+
     fn take(&self) -> Result<&Arg<'a>> {
         let index = self.next.replace(self.next.get() + 1);
         match self.items.get(index) {

@@ -103,6 +103,13 @@ pub(crate) fn is_awaited(array: &Array) -> bool {
     node.is_scheduled() && node.raw.donatable && !node.is_available()
 }
 
+/// Whether a scheduled array has more memory than MLX (0.32.4) takes for what has up to eight bytes, which a processor and a GPU
+/// both see.
+pub(crate) fn is_part(array: &Array) -> bool {
+    const SMALL: usize = 8;
+    memory_at(array.as_ptr().ctx, true).is_none_or(|memory| memory.buffer > SMALL)
+}
+
 /// An array in a graph, as it was when it was looked at.
 #[derive(Clone, Copy)]
 pub(crate) struct Node<'a> {

@@ -25,10 +25,11 @@ use crate::ops::attention::cached::Seen;
 use crate::ops::dot::few::Made;
 use crate::ops::op::Op;
 use crate::runtime::array::Held;
+use crate::runtime::contiguous::readable;
 use crate::runtime::dtype::Dtype;
 use crate::runtime::error::{refuse, Result};
 use crate::runtime::graph::schedule;
-use crate::runtime::inspect::is_awaited;
+use crate::runtime::inspect::{is_awaited, is_part};
 use crate::runtime::stream::StreamHandle;
 
 /// The arrays that a run gives; mostly one.
@@ -366,7 +367,7 @@ impl Run<'_> {
         let predicate = self.array(cond.predicate)?.clone();
         self.clear(cond.ended.iter().copied());
         self.compute(std::slice::from_ref(&predicate))?;
-        let chosen = if is_true(&predicate)? {
+        let chosen = if self.is_true(&predicate)? {
             &cond.yes
         } else {
             &cond.no
@@ -426,6 +427,17 @@ impl Run<'_> {
     fn compute(&self, arrays: &[Array]) -> Result<()> {
         self.stream.compute(arrays, self.has_linalg)
     }
+
+    /// The value of a computed condition. Of a GPU that is a part of a larger array is copied: MLX moves the whole to where
+    /// the processor reads it, and frees it under what computes with it meanwhile.
+    fn is_true(&self, condition: &Array) -> Result<bool> {
+        if self.stream.is_cpu() || !is_part(condition) {
+            return is_true(condition);
+        }
+        let own = readable(condition, self.stream)?;
+        self.compute(std::slice::from_ref(&own))?;
+        is_true(&own)
+    }
 }
 
 fn check_condition(condition: &Array) -> Result<()> {
@@ -439,7 +451,7 @@ fn check_condition(condition: &Array) -> Result<()> {
     Ok(())
 }
 
-/// The value of a computed condition.
+/// The value of a computed condition, which the processor may read.
 fn is_true(condition: &Array) -> Result<bool> {
     check_condition(condition)?;
     // SAFETY: the array is computed, has one element of one byte, and lives through the read.

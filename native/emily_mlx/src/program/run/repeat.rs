@@ -6,7 +6,7 @@ use mlx_rs::Array;
 
 use super::replay::{Replayed, Slots};
 use super::state::{unwanted, Kind, Kinds};
-use super::{is_true, Run, Slot};
+use super::{Run, Slot};
 use crate::ops::apply::Value;
 use crate::program::step::While;
 use crate::runtime::error::{refuse, Result};
@@ -96,7 +96,7 @@ impl Run<'_> {
             // is built.
             self.compute(&condition)?;
         }
-        if !is_true(&condition[0])? {
+        if !self.is_true(&condition[0])? {
             return Ok(Next::None);
         }
         *state = self.next_state(repeat, kinds, std::mem::take(state))?;
@@ -152,7 +152,7 @@ impl Run<'_> {
         conditions.extend(state.iter().cloned());
         self.compute(&conditions)?;
         for (condition, before) in conditions.iter().zip(states) {
-            if !is_true(condition)? {
+            if !self.is_true(condition)? {
                 *state = before;
                 return Ok(Next::None);
             }

@@ -14,7 +14,7 @@ use mlx_rs::Array;
 
 use super::state::{unwanted, Kind};
 use super::told;
-use super::{check_condition, is_true, Run, Slot};
+use super::{check_condition, Run, Slot};
 use crate::ops::apply::Value;
 use crate::program::kept::{Kept, Part, Shelf, Told};
 use crate::program::recording::{is_held, is_there, room, Recording};
@@ -98,7 +98,7 @@ impl Run<'_> {
         let condition = self.condition(repeat, state)?;
         let read = state.iter().chain(&around).chain([&condition]);
         self.compute(&read.cloned().collect::<Vec<_>>())?;
-        if is_true(&condition)? {
+        if self.is_true(&condition)? {
             let read: Vec<Array> = state.iter().chain(&around).cloned().collect();
             let Some(_copied) = kept.begin(&read)? else {
                 return Ok(false);
@@ -197,7 +197,7 @@ impl Run<'_> {
     ) -> Result<Replayed> {
         let condition = self.condition(repeat, state)?;
         self.compute(std::slice::from_ref(&condition))?;
-        if !is_true(&condition)? {
+        if !self.is_true(&condition)? {
             return Ok(Replayed::ToTheEnd);
         }
         let own = self.own(state, slots)?;
