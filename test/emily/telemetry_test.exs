@@ -23,6 +23,8 @@ defmodule Emily.TelemetryTest do
   defp span(name), do: for(stage <- [:start, :stop, :exception], do: [:emily, name, stage])
 
   describe "an evaluation" do
+    # A GPU's numbers are copied by each read.
+    @tag :cpu
     test "is reported once, with the time it took" do
       t = Nx.iota({100, 100}, type: :f32, backend: Emily.Backend)
       product = t |> Nx.dot(t) |> Nx.dot(t)

@@ -172,13 +172,15 @@ defmodule Emily.Native.EvaluationTest do
             scaled = run({:multiply, Native.rms_norm(x, nil, 0.0), scalar(i / 1)})
             inverse = run({:inv, {:multiply, {:eye, 2, 2, 0, :f32}, scalar(2.0)}})
 
-            {numbers(scaled), numbers(inverse)} ==
-              {[i / 1, -i / 1, i / 1, -i / 1], [0.5, 0.0, 0.0, 0.5]}
+            expected = [i / 1, -i / 1, i / 1, -i / 1] ++ [0.5, 0.0, 0.0, 0.5]
+            # A GPU's norm need not be exact.
+            for {got, expected} <- Enum.zip(numbers(scaled) ++ numbers(inverse), expected),
+                do: abs(got - expected) <= 1.0e-5 * abs(expected)
           end)
         end
         |> Task.await_many(:infinity)
 
-      assert Enum.all?(results)
+      assert results |> List.flatten() |> Enum.all?()
     end
 
     test "drop the results of decompositions uncomputed" do

@@ -124,11 +124,12 @@ impl Marker {
     /// takes longer than most of what is waited for: the end is looked for first.
     pub(crate) fn wait(&self) -> Result<()> {
         let place = self.place.get();
-        if !place.is_some_and(Place::is_soon_over) {
+        let waited = match place.is_some_and(Place::is_soon_over) {
+            true => Ok(()),
             // SAFETY: the handle is live, and the array is this thread's alone.
-            ffi::status(|| unsafe { mlx_sys::_mlx_array_wait(self.array.as_ptr()) })?;
-        }
-        // The copy is behind what MLX knows of.
-        place.map_or(Ok(()), Place::wait)
+            false => ffi::status(|| unsafe { mlx_sys::_mlx_array_wait(self.array.as_ptr()) }),
+        };
+        // The copy is behind what MLX knows of, and goes on where that has failed.
+        waited.and(place.map_or(Ok(()), Place::wait))
     }
 }

@@ -137,6 +137,8 @@ impl Device {
         loop {
             match tasks.waiting.pop_front() {
                 Some(Task::Compute(array)) => {
+                    let is_held = Arc::strong_count(&array.0) > 1;
+                    assert!(is_held, "it is freed once it is computed");
                     tasks.has_failed |= array.0.kind == Kind::Fails;
                     if tasks.has_failed {
                         array.0.is_computed.store(true, Ordering::Release);
@@ -219,6 +221,10 @@ impl Engine for Model {
         }
         self.0.ask([Task::Answer(short)].into_iter());
         Ok(())
+    }
+
+    fn is_awaited(&self, array: &Array, _graph: &Self::Graph<'_>) -> bool {
+        array.0.begun.get() && !array.is_computed()
     }
 
     fn marker(&self) -> Result<Array> {
@@ -412,6 +418,19 @@ fn an_array_is_freed_beside_the_one_it_is_computed_with() {
         let [freed, other] = Array::two_together([Kind::Long, Kind::Short]);
         assert!(worker.push(Job::Free(freed)).is_ok());
         evaluate(&worker, &other);
+    });
+}
+
+#[test]
+fn what_is_on_its_way_is_freed_once_it_is_computed() {
+    model(3, |worker| {
+        let array = Array::new(Kind::Long);
+        let scheduled = Job::Schedule {
+            arrays: vec![array.clone()],
+            done: Box::new(drop),
+        };
+        assert!(worker.push(scheduled).is_ok());
+        assert!(worker.push(Job::Free(array)).is_ok());
     });
 }
 
