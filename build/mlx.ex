@@ -194,9 +194,7 @@ defmodule Emily.Build.Mlx do
   @doc "The folder with `libmlxc.a` and `bindings.rs`, made by `native/mlx_prep` when not in the cache."
   def prepared(native, cargo) do
     Cache.entry(["prepared", prepared_key(native)], fn temporary ->
-      Mix.shell().info(
-        "emily: compiling mlx-c for mlx-sys, once (about two minutes on two cores)"
-      )
+      Mix.shell().info("emily: compiling mlx-c for mlx-sys, once (minutes on two cores)")
 
       include = include()
       compiler = compiler()
