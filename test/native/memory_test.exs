@@ -71,18 +71,18 @@ defmodule Emily.Native.MemoryTest do
       assert byte_size(copy) == 1000
     end
 
+    # What a GPU sorts so soon is seen by nobody.
+    @tag :cpu
     test "that are written to yet are freed once they are, whoever has left" do
-      numbers =
-        for i <- 1..@megabyte, into: <<>>, do: <<rem(i * 7919, 1_000_003)::float-32-native>>
-
-      x = Native.from_binary(numbers, [@megabyte], :f32)
+      x = run({:sin, {:arange, 0, 4 * @megabyte, 1, :f32}})
+      Native.eval(x)
       before = SettledMemory.active()
 
       are_held =
         for _ <- 1..20 do
           {_, left} = spawn_monitor(fn -> Native.async_eval([run({:sort, x, 0, false})]) end)
           assert_receive {:DOWN, ^left, _, _, :normal}
-          is_held = Native.memory().active - before >= 4 * @megabyte
+          is_held = Native.memory().active - before >= 16 * @megabyte
           assert_back_at(before)
           is_held
         end

@@ -15,8 +15,7 @@ defmodule Emily.Lower.ComplexMath do
     share(cast(tensor, @type_c64), fn x -> where_finite([x], {@inverses[name], x}) end)
   end
 
-  # MLX (0.32.4) has neither for a GPU: each is the arc sine or cosine of a plane that is turned. What has no limit here has
-  # none there.
+  # MLX (0.32.4) has neither for a GPU: each is the arc sine or cosine of a plane that is turned, with C99's limits.
   def lower(:asinh, %{type: {:c, 64}}, [tensor]) do
     share(cast(tensor, @type_c64), fn z ->
       share({:arcsin, complex({:negative, {:imag, z}}, {:real, z})}, fn turned ->
@@ -25,13 +24,17 @@ defmodule Emily.Lower.ComplexMath do
     end)
   end
 
-  # The one whose real part is not negative.
+  # The angle has the sign of the imaginary part, of a zero too.
   def lower(:acosh, %{type: {:c, 64}}, [tensor]) do
-    share({:arccos, cast(tensor, @type_c64)}, fn turned ->
-      share({:imag, turned}, fn size ->
+    share(cast(tensor, @type_c64), fn z ->
+      share({:arccos, z}, fn turned ->
         share({:real, turned}, fn angle ->
-          is_other = {:greater, size, scalar(0, :f32)}
-          complex({:abs, size}, {:where, is_other, {:negative, angle}, angle})
+          share({:imag, z}, fn y ->
+            below = &{:less, &1, scalar(0, :f32)}
+            is_below = {:logical_or, below.(y), below.({:divide, scalar(1, :f32), y})}
+            angle = {:where, is_below, {:negative, angle}, angle}
+            complex({:abs, {:imag, turned}}, angle)
+          end)
         end)
       end)
     end)

@@ -120,8 +120,10 @@ impl Kept {
             }
         }
         self.recording.begin(&copies)?;
-        // A CPU has copied them.
-        copied.retain(|_| self.stream.is_gpu());
+        if self.stream.is_cpu() {
+            // They are copied by now.
+            copied.clear();
+        }
         Ok(Some(copied))
     }
 

@@ -33,6 +33,24 @@ defmodule Emily.Lower.Elementwise.FunctionsTest do
     end
   end
 
+  # As C has them.
+  test "the sides of complex acosh's and asinh's cuts are told by the sign of zero" do
+    half = :math.pi() / 2
+
+    for {fun, {x, y}, {re, im}} <- [
+          {&Nx.acosh/1, {-1.0, -0.0}, {0.0, -:math.pi()}},
+          {&Nx.acosh/1, {-1.0, 0.0}, {0.0, :math.pi()}},
+          {&Nx.acosh/1, {0.0, -0.0}, {0.0, -half}},
+          {&Nx.acosh/1, {:infinity, :neg_infinity}, {:infinity, -half / 2}},
+          {&Nx.asinh/1, {0.0, 2.0}, {:math.acosh(2.0), half}},
+          {&Nx.asinh/1, {-0.0, 2.0}, {-:math.acosh(2.0), half}},
+          {&Nx.asinh/1, {:neg_infinity, 1.0}, {:neg_infinity, 0.0}}
+        ] do
+      z = Nx.tensor([Complex.new(x, y)], type: :c64, backend: Emily.Backend)
+      assert_equal(fun.(z), Nx.tensor([Complex.new(re, im)], type: :c64), tolerance: 1.0e-6)
+    end
+  end
+
   test "erfc keeps its digits where erf is near 1" do
     x = Nx.tensor([3.0, 5.0, 8.0, -8.0], backend: Emily.Backend)
 
